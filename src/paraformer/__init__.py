@@ -1,0 +1,1 @@
+"""Paraformer speech recognition: whole files and live streams."""

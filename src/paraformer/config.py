@@ -1,0 +1,287 @@
+"""Settings of a model, as frozen dataclasses. They travel with the weights, as JSON.
+
+Foreign spellings (FunASR's YAML) are translated in `paraformer.checkpoint.funasr`; an unknown key is an error here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from paraformer.errors import ConfigError
+
+BLANK_ID, SOS_ID, EOS_ID = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontendConfig:
+    """Samples to model input: Kaldi fbank, low frame rate, CMVN."""
+
+    sample_rate: int = 16000
+    """Hz."""
+    mel_bins: int = 80
+    frame_ms: float = 25.0
+    shift_ms: float = 10.0
+    window: Literal["hamming", "hanning", "povey", "rectangular", "blackman"] = "hamming"
+    lfr_m: int = 7
+    """Frames stacked into one window."""
+    lfr_n: int = 6
+    """Frames from one window to the next."""
+
+    @property
+    def input_dim(self) -> int:
+        """Width of one model input row."""
+        return self.mel_bins * self.lfr_m
+
+    @property
+    def window_samples(self) -> int:
+        """Samples from one model input row to the next: 960 (60 ms) at the published settings."""
+        return round(self.sample_rate * self.shift_ms / 1000) * self.lfr_n
+
+
+@dataclass(frozen=True, kw_only=True)
+class SanmEncoderConfig:
+    """Memory-equipped self-attention (SAN-M), whole or in chunks: the parameters are the same."""
+
+    kind: Literal["sanm"] = "sanm"
+    dim: int = 512
+    heads: int = 4
+    ffn_dim: int = 2048
+    layers: int = 50
+    kernel: int = 11
+    """Width of the FSMN memory, windows."""
+    shift: int = 0
+    """Moves the FSMN memory towards the past by this many windows."""
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConformerEncoderConfig:
+    """Macaron Conformer on 4x convolutional subsampling, with the "legacy" relative positions of the AISHELL recipe."""
+
+    kind: Literal["conformer"] = "conformer"
+    dim: int = 256
+    heads: int = 4
+    ffn_dim: int = 2048
+    layers: int = 12
+    conv_kernel: int = 15
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    positional_dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerEncoderConfig:
+    """Self-attention encoder on 4x convolutional subsampling with absolute positions."""
+
+    kind: Literal["transformer"] = "transformer"
+    dim: int = 256
+    heads: int = 4
+    ffn_dim: int = 2048
+    layers: int = 12
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    positional_dropout: float = 0.1
+
+
+EncoderConfig = SanmEncoderConfig | ConformerEncoderConfig | TransformerEncoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    """Continuous integrate-and-fire.
+
+    version 1: depthwise convolution with residual (AISHELL and small models); 2: full convolution (large models).
+    """
+
+    version: Literal[1, 2] = 2
+    left: int = 1
+    right: int = 1
+    """Reach of the convolution, rows before and after."""
+    tail_threshold: float = 0.45
+    smooth_factor: float = 1.0
+    noise_threshold: float = 0.0
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SanmDecoderConfig:
+    """Parallel decoder of FSMN memory over tokens and cross-attention (large models)."""
+
+    kind: Literal["sanm"] = "sanm"
+    heads: int = 4
+    ffn_dim: int = 2048
+    layers: int = 16
+    attention_layers: int = 16
+    """The first so many layers have cross-attention, the others only FSMN."""
+    kernel: int = 11
+    shift: int = 0
+    """(kernel - 1) / 2 makes the memory causal over tokens, which live recognition needs."""
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerDecoderConfig:
+    """Parallel bidirectional Transformer decoder (AISHELL recipe)."""
+
+    kind: Literal["transformer"] = "transformer"
+    heads: int = 4
+    ffn_dim: int = 2048
+    layers: int = 6
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    positional_dropout: float = 0.1
+
+
+DecoderConfig = SanmDecoderConfig | TransformerDecoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Weights of the training objective and the glancing sampler."""
+
+    ctc_weight: float = 0.0
+    """The loss is ctc_weight * CTC + (1 - ctc_weight) * cross-entropy + quantity_weight * MAE."""
+    ctc_units: int = 0
+    """Size of the CTC vocabulary where it is not the model's own (e.g. syllables); 0: the model's own."""
+    label_smoothing: float = 0.1
+    length_normalized: bool = True
+    """Cross-entropy and MAE per token instead of per utterance."""
+    quantity_weight: float = 1.0
+    sampling_ratio: float = 0.75
+    """Share of the first pass's errors replaced by target embeddings; 0: one pass."""
+    predict_eos: bool = True
+    """Append </s> to each target, so the predictor fires once more ("predictor_bias: 1")."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingChunk:
+    """One chunk setting of FunASR's chunk-masked training, in windows (spec 2.4)."""
+
+    size: int
+    stride: int
+    pad_left: int = 0
+    encoder_look_back: int = 4
+    decoder_look_back: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkConfig:
+    """How a live session cuts its input, in 60 ms windows: FunASR's `chunk_size=[left, chunk, right]`.
+
+    A step commits `chunk` windows, with `left` earlier and `right` later ones in view; latency is chunk + right.
+    Look-backs count chunks of encoder keys and decoder memory kept from earlier steps; -1: unlimited (encoder only).
+    """
+
+    left: int = 5
+    chunk: int = 10
+    right: int = 5
+    encoder_look_back: int = 0
+    decoder_look_back: int = 0
+
+    def __post_init__(self) -> None:
+        if self.left < 0 or self.chunk < 1 or self.right < 0:
+            raise ConfigError(
+                f"chunk setting [{self.left}, {self.chunk}, {self.right}] is impossible: "
+                "left and right must be at least 0 and chunk at least 1"
+            )
+        if self.encoder_look_back < -1 or self.decoder_look_back < 0:
+            raise ConfigError(
+                f"look-back {self.encoder_look_back}/{self.decoder_look_back} is impossible: "
+                "the encoder's must be -1 (unlimited) or more, the decoder's 0 or more"
+            )
+
+    @property
+    def context(self) -> int:
+        """Rows carried from one step to the next."""
+        return self.left + self.right
+
+    @property
+    def rows(self) -> int:
+        """Rows of a full step."""
+        return self.left + self.chunk + self.right
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that determines the parameters of a model and what they compute."""
+
+    vocab_size: int
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    encoder: EncoderConfig = field(default_factory=SanmEncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    decoder: DecoderConfig = field(default_factory=SanmDecoderConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    training_chunks: tuple[TrainingChunk, ...] = ()
+    """Chunk settings of a FunASR streaming model; its whole-utterance pass is chunk-masked with the first."""
+    live: ChunkConfig | None = None
+    """Chunk setting that live sessions use unless told otherwise; None: not made for live recognition."""
+
+    def __post_init__(self) -> None:
+        dim, heads = self.encoder.dim, self.encoder.heads
+        if dim % heads or dim % self.decoder.heads:
+            raise ConfigError(f"dim {dim} must be a multiple of the heads of encoder and decoder")
+
+    @property
+    def ctc_vocab_size(self) -> int:
+        """Outputs of the CTC layer, 0 where there is none."""
+        return (self.objective.ctc_units or self.vocab_size) if self.objective.ctc_weight > 0 else 0
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the parameters can run live: SAN-M throughout, with a decoder causal over tokens."""
+        decoder = self.decoder
+        return (
+            self.encoder.kind == "sanm"
+            and decoder.kind == "sanm"
+            and decoder.shift == (decoder.kernel - 1) // 2
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; `from_dict` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Read `to_dict`'s output. Raises ConfigError for unknown keys, missing keys and unknown kinds."""
+        nested = dict(values)
+        encoders = {"sanm": SanmEncoderConfig, "conformer": ConformerEncoderConfig, "transformer": TransformerEncoderConfig}
+        decoders = {"sanm": SanmDecoderConfig, "transformer": TransformerDecoderConfig}
+        for key, kinds in (("encoder", encoders), ("decoder", decoders)):
+            if key in nested:
+                kind = nested[key].get("kind", "sanm")
+                if kind not in kinds:
+                    raise ConfigError(f"{key} kind {kind!r} is not one of {', '.join(kinds)}")
+                nested[key] = from_mapping(kinds[kind], nested[key], key)
+        for key, part in (("frontend", FrontendConfig), ("predictor", PredictorConfig), ("objective", ObjectiveConfig)):
+            if key in nested:
+                nested[key] = from_mapping(part, nested[key], key)
+        if nested.get("live") is not None:
+            nested["live"] = from_mapping(ChunkConfig, nested["live"], "live")
+        chunks = nested.get("training_chunks", ())
+        nested["training_chunks"] = tuple(from_mapping(TrainingChunk, chunk, "training_chunks") for chunk in chunks)
+        return from_mapping(cls, nested, "model")
+
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build a dataclass from a mapping. Raises ConfigError naming unknown and missing keys."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ConfigError(f"unknown setting in {where}: {', '.join(unknown)}; known are {', '.join(fields)}")
+    required = [
+        f.name
+        for f in fields.values()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise ConfigError(f"missing setting in {where}: {', '.join(missing)}")
+    return cls(**values)

@@ -1,0 +1,50 @@
+"""Results: what recognition hands back. All times are seconds from the start of the audio or stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One recognised vocabulary item.
+
+    text: as in the vocabulary, e.g. "好", "hel@@", "lo".
+    start_s, end_s: from the CIF weights that were summed into it (spec: times of fires).
+    confidence: probability of the chosen item, 0 to 1.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of speech between two pauses, its text ready for reading."""
+
+    text: str
+    start_s: float
+    end_s: float
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The result for one file, array or finished stream. No speech gives an empty text and no segments."""
+
+    text: str
+    duration_s: float
+    segments: tuple[Segment, ...]
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """All tokens in order."""
+        return tuple(token for segment in self.segments for token in segment.tokens)
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the tokens; 1.0 for an empty text."""
+        tokens = self.tokens
+        return sum(token.confidence for token in tokens) / len(tokens) if tokens else 1.0
