@@ -1,1 +1,78 @@
-"""Paraformer speech recognition: whole files and live streams."""
+"""Paraformer speech recognition: whole files and live streams.
+
+>>> import paraformer
+>>> recognizer = paraformer.load()
+>>> recognizer.transcribe("speech.wav").text  # doctest: +SKIP
+
+Names are imported when first used: `import paraformer` alone loads neither numpy nor an inference engine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paraformer.config import ChunkConfig
+    from paraformer.errors import (
+        AudioError,
+        AudioNotFound,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        MissingExtra,
+        ModelError,
+        ModelNotFound,
+        ParaformerError,
+        SessionError,
+        UnsupportedModel,
+    )
+    from paraformer.recognizer import Recognizer, load
+    from paraformer.session import Session
+    from paraformer.types import Segment, Token, Transcript
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AudioError",
+    "AudioNotFound",
+    "CheckpointError",
+    "ChunkConfig",
+    "ConfigError",
+    "DataError",
+    "MissingExtra",
+    "ModelError",
+    "ModelNotFound",
+    "ParaformerError",
+    "Recognizer",
+    "Segment",
+    "Session",
+    "SessionError",
+    "Token",
+    "Transcript",
+    "UnsupportedModel",
+    "load",
+]
+
+_HOMES = {
+    "ChunkConfig": "config",
+    "Recognizer": "recognizer",
+    "Segment": "types",
+    "Session": "session",
+    "Token": "types",
+    "Transcript": "types",
+    "load": "recognizer",
+}
+"""The module of each public name; the errors live in `errors`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'paraformer' has no attribute {name!r}")
+    value = getattr(import_module(f"paraformer.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
