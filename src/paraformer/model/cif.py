@@ -1,0 +1,113 @@
+"""Continuous integrate-and-fire: how many tokens, and one acoustic vector for each (spec 3).
+
+Seen as interval overlap: frame t covers [c(t-1), c(t)] of the running sum c of the weights, token k covers [k, k+1];
+frame t goes into token k with the length of their overlap. No loop over frames, any batch, differentiable, and a stream
+needs to carry only the weight and the vector that have not yet made a whole token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from paraformer.config import PredictorConfig
+from paraformer.model.state import State
+
+
+@dataclass(frozen=True)
+class CifState(State):
+    """The unfinished token: weight (B,) below 1 and the mean of its frames (B, D)."""
+
+    weight: Tensor
+    vector: Tensor
+
+
+def running_sum(weights: Tensor) -> Tensor:
+    """Cumulative sum over the last axis, summed in float64 and returned in float32 as the reference does (spec 3.2)."""
+    return weights.double().cumsum(-1).float()
+
+
+def token_counts(weights: Tensor) -> Tensor:
+    """Whole tokens in weights (B, T): the floor of each row's sum, (B,) int64."""
+    return running_sum(weights)[:, -1].floor().long()
+
+
+def integrate(hidden: Tensor, weights: Tensor, tokens: int) -> Tensor:
+    """The first `tokens` acoustic vectors: hidden (B, T, D), weights (B, T) -> (B, tokens, D).
+
+    A token that the weights do not fill gets what there is: a sum that a rounding error left just below a whole number
+    still gives its last vector, which the reference loses (spec 3.2).
+    """
+    ends = weights.double().cumsum(-1)
+    starts = ends - weights
+    index = torch.arange(tokens, device=weights.device)[None, :, None]
+    overlap = torch.minimum(ends[:, None], index + 1) - torch.maximum(starts[:, None], index)
+    return overlap.clamp(min=0).to(hidden.dtype) @ hidden
+
+
+def firing_frames(weights: Tensor, tokens: int) -> Tensor:
+    """The frame in which each of the first `tokens` tokens completes, (B, tokens); the last frame if none does."""
+    ends = running_sum(weights)
+    index = torch.arange(1, tokens + 1, device=weights.device, dtype=ends.dtype)
+    frames = torch.searchsorted(ends, index.expand(weights.shape[0], tokens).contiguous())
+    return frames.clamp(max=weights.shape[1] - 1)
+
+
+def scale_to_targets(weights: Tensor, target_lengths: Tensor) -> Tensor:
+    """Weights (B, T) scaled so that each row sums to its target length (B,): training only (spec 3.1)."""
+    total = weights.sum(-1, keepdim=True)
+    return weights * (target_lengths[:, None] / total.clamp(min=1e-6))
+
+
+def step(hidden: Tensor, weights: Tensor, state: CifState) -> tuple[Tensor, Tensor, CifState]:
+    """Integrate one more stretch of frames.
+
+    hidden (B, T, D), weights (B, T) with zeros for frames that do not count.
+    Returns vectors (B, L, D) with L the largest count, counts (B,), and the next state.
+    """
+    hidden = torch.cat([state.vector[:, None], hidden], 1)
+    weights = torch.cat([state.weight[:, None], weights], 1)
+    counts = token_counts(weights)
+    vectors = integrate(hidden, weights, int(counts.max()) + 1)
+    rest = (weights.double().sum(-1) - counts).clamp(min=0).to(weights.dtype)
+    partial = vectors.gather(1, counts[:, None, None].expand(-1, 1, vectors.shape[2])).squeeze(1)
+    vector = torch.where(rest[:, None] > 0, partial / rest[:, None].clamp(min=1e-12), partial)
+    return vectors[:, :-1], counts, CifState(weight=rest, vector=vector)
+
+
+class Predictor(nn.Module):
+    """One weight between 0 and 1 per encoder row (spec 3.1); always computed in float32."""
+
+    def __init__(self, config: PredictorConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        groups = dim if config.version == 1 else 1
+        self.conv = nn.Conv1d(dim, dim, config.left + config.right + 1, groups=groups)
+        self.output = nn.Linear(dim, 1)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """hidden (B, T, D), zero in absent rows; mask (B, T) -> weights (B, T), zero in absent rows."""
+        c = self.config
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = hidden.float()
+            x = self.conv(F.pad(hidden.transpose(1, 2), (c.left, c.right))).transpose(1, 2)
+            if c.version == 1:
+                x = self.dropout(x + hidden)
+            weights = self.output(x.relu()).squeeze(-1).sigmoid()
+            weights = (weights * c.smooth_factor - c.noise_threshold).relu()
+        return weights if mask is None else weights * mask
+
+    def add_tail(self, hidden: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the tail weight after each row's end, so that a nearly finished last token fires (spec 3.1).
+
+        hidden (B, T, D), weights (B, T), lengths (B,) -> (B, T + 1, D) with a zero vector there, (B, T + 1).
+        """
+        if self.config.tail_threshold <= 0:
+            return hidden, weights
+        weights = F.pad(weights, (0, 1))
+        tail = torch.full_like(weights[:, :1], self.config.tail_threshold)
+        return F.pad(hidden, (0, 0, 0, 1)), weights.scatter_add(1, lengths[:, None], tail)

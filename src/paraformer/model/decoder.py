@@ -1,0 +1,166 @@
+"""The SAN-M decoder: all tokens in one pass, or the tokens of one live step (spec 4).
+
+A live step is exact because the memory is causal over tokens (`shift` = (kernel - 1) / 2): a layer needs only the
+last kernel - 1 rows that entered its memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from paraformer.config import SanmDecoderConfig
+from paraformer.model.layers import CrossAttention, Fsmn, NormedFeedForward, layer_norm, length_mask
+from paraformer.model.state import State
+
+
+@dataclass(frozen=True)
+class DecoderState(State):
+    """What a decoder step takes from the steps before it.
+
+    fsmn (B, layers, kernel - 1, D): the last rows that entered each layer's memory.
+    memory (B, P, D'): encoder rows of earlier steps; of each stream the last memory_lengths (B,) are valid.
+    """
+
+    fsmn: Tensor
+    memory: Tensor
+    memory_lengths: Tensor
+
+
+class SanmDecoderBlock(nn.Module):
+    """Feed-forward, then FSMN memory, then (if it has one) cross-attention; the residuals sit as in spec 4.1."""
+
+    def __init__(self, config: SanmDecoderConfig, dim: int, memory_dim: int, *, cross: bool) -> None:
+        super().__init__()
+        shift = config.shift if cross else 0
+        self.feed_forward = NormedFeedForward(dim, config.ffn_dim, config.dropout)
+        self.memory = Fsmn(dim, config.kernel, shift, 0.0)
+        self.norm1 = layer_norm(dim)
+        self.norm2 = layer_norm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.cross = CrossAttention(dim, memory_dim, config.heads, config.attention_dropout) if cross else None
+        self.norm3 = layer_norm(dim) if cross else None
+
+    def forward(
+        self, x: Tensor, past: Tensor, memory: Tensor, memory_mask: Tensor | None, token_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """x (B, L, D), past (B, left, D) of the memory, encoder rows memory (B, K, D') with memory_mask (B, 1 or L, K).
+
+        Returns (B, L, D) and the rows that entered the memory, past included: (B, left + L, D).
+        """
+        entered = self.norm2(self.feed_forward(self.norm1(x)))
+        if token_mask is not None:
+            entered = entered * token_mask[..., None].to(entered.dtype)
+        x = x + self.dropout(self.memory.step(entered, past.to(entered.dtype), token_mask))
+        if self.cross is not None and self.norm3 is not None:
+            x = x + self.dropout(self.cross(self.norm3(x), memory, memory_mask))
+        return x, torch.cat([past.to(entered.dtype), entered], 1)
+
+
+class FinalFeedForward(nn.Module):
+    """The reference's third kind of layer: a feed-forward with neither residual nor memory."""
+
+    def __init__(self, config: SanmDecoderConfig, dim: int) -> None:
+        super().__init__()
+        self.feed_forward = NormedFeedForward(dim, config.ffn_dim, config.dropout)
+        self.norm1 = layer_norm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, L, D) -> (B, L, D)."""
+        y: Tensor = self.feed_forward(self.norm1(x))
+        return y
+
+
+class SanmDecoder(nn.Module):
+    """Acoustic vectors to token scores, all in parallel."""
+
+    def __init__(self, config: SanmDecoderConfig, vocab_size: int, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(vocab_size, dim)
+        self.blocks = nn.ModuleList(
+            SanmDecoderBlock(config, dim, dim, cross=index < config.attention_layers) for index in range(config.layers)
+        )
+        self.final = FinalFeedForward(config, dim)
+        self.norm = layer_norm(dim)
+        self.output = nn.Linear(dim, vocab_size)
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Target embeddings for the sampler: ids (B, L) -> (B, L, D)."""
+        y: Tensor = self.embed(ids)
+        return y
+
+    def forward(self, memory: Tensor, memory_mask: Tensor | None, embeds: Tensor, token_mask: Tensor | None) -> Tensor:
+        """memory (B, K, D), memory_mask (B, 1 or L, K), embeds (B, L, D), token_mask (B, L) -> logits (B, L, V)."""
+        x = embeds
+        for block in self.blocks:
+            past = x.new_zeros(x.shape[0], block.memory.left, x.shape[2])
+            x, _ = block(x, past, memory, memory_mask, token_mask)
+        logits: Tensor = self.output(self.norm(self.final(x)))
+        return logits
+
+    def init_state(
+        self, batch: int, dim: int, memory_rows: int, device: torch.device | None = None
+    ) -> DecoderState:
+        """The state before the first step of `batch` streams; memory_rows: decoder look-back in encoder rows."""
+        return DecoderState(
+            fsmn=torch.zeros(batch, self.config.layers, self.config.kernel - 1, dim, device=device),
+            memory=torch.zeros(batch, memory_rows, dim, device=device),
+            memory_lengths=torch.zeros(batch, dtype=torch.int64, device=device),
+        )
+
+    def step_tokens(
+        self, memory: Tensor, memory_mask: Tensor | None, embeds: Tensor, counts: Tensor, fsmn: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores of the tokens of one live step, and the next fsmn rows.
+
+        embeds (B, L, D) of which counts (B,) are tokens; fsmn (B, layers, kernel - 1, D).
+        """
+        x, mask, following = embeds, length_mask(counts, embeds.shape[1]), []
+        kept = counts[:, None] + torch.arange(fsmn.shape[2], device=counts.device)
+        for index, block in enumerate(self.blocks):
+            x, entered = block(x, fsmn[:, index], memory, memory_mask, mask)
+            following.append(entered.gather(1, kept[..., None].expand(-1, -1, x.shape[2])))
+        return self.output(self.norm(self.final(x))), torch.stack(following, 1)
+
+    def step(
+        self, memory: Tensor, mask: Tensor, embeds: Tensor, counts: Tensor, state: DecoderState
+    ) -> tuple[Tensor, DecoderState]:
+        """One live step of several streams (spec 4.3): memory (B, R, D) with mask (B, R), embeds (B, L, D), counts (B,).
+
+        Returns logits (B, L, V) and the next state. A stream without tokens keeps its state, as in the reference.
+        """
+        size = state.memory.shape[1]
+        past_mask = torch.arange(size, device=mask.device)[None] >= size - state.memory_lengths[:, None]
+        rows, seen = torch.cat([state.memory, memory], 1), torch.cat([past_mask, mask], 1)
+        logits, fsmn = self.step_tokens(rows, seen[:, None, :], embeds, counts, state.fsmn)
+        grown = DecoderState(
+            fsmn=fsmn,
+            memory=rows[:, rows.shape[1] - size :].clone(),
+            memory_lengths=(state.memory_lengths + memory.shape[1]).clamp(max=size),
+        )
+        return logits, grown.where(counts > 0, state)
+
+
+def window_memory_mask(fired_in: Tensor, token_mask: Tensor, row_mask: Tensor, look_back_rows: int) -> Tensor:
+    """Which encoder rows each token sees when all windows stand side by side, exactly as in live steps.
+
+    fired_in (B, L): the window in which a token fires; token_mask (B, L); row_mask (B, W, R).
+    A token sees its own window and the last look_back_rows rows of earlier windows that had tokens.
+    Returns (B, L, W * R).
+    """
+    batch, steps, rows = row_mask.shape
+    window = torch.arange(steps, device=row_mask.device)
+    own = fired_in[..., None] == window
+    if look_back_rows == 0:
+        seen = own[..., None].expand(-1, -1, -1, rows)
+    else:
+        speaks = (own & token_mask[..., None]).any(1)
+        before = speaks.long().cumsum(1)
+        between = before.gather(1, fired_in)[..., None] - before[:, None] - 1
+        age = between[..., None] * rows + torch.arange(rows, device=row_mask.device).flip(0)
+        earlier = (window < fired_in[..., None]) & speaks[:, None]
+        seen = own[..., None] | (earlier[..., None] & (age < look_back_rows))
+    return (seen & row_mask[:, None]).flatten(2)

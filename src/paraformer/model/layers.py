@@ -1,0 +1,166 @@
+"""Building blocks of the SAN-M encoder and decoder (spec 2.2, 4.1).
+
+Shapes: B batch, T rows (60 ms each), Q query rows, K key rows, L tokens, D model width, H heads.
+Masks are boolean, true = present; None = all present, so that an unpadded batch pays nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LAYER_NORM_EPS = 1e-12
+
+
+def layer_norm(dim: int) -> nn.LayerNorm:
+    """LayerNorm with the reference's epsilon."""
+    return nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """lengths (B,) -> (B, size), true where the index is below the length."""
+    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def sinusoid(positions: Tensor, dim: int) -> Tensor:
+    """Sine half and cosine half side by side, not interleaved (spec 2.1).
+
+    positions (...,): 1 for the first row; rows at positions below 1 are zero. Returns (..., dim), float32.
+    """
+    half = dim // 2
+    rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10000.0) / (half - 1)))
+    angles = positions[..., None].to(rates.dtype) * rates
+    table = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return table * (positions > 0)[..., None]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None, dropout: nn.Dropout) -> Tensor:
+    """Scaled dot-product attention over several heads.
+
+    query (B, Q, D), key and value (B, K, D), mask (B, 1 or Q, K). Returns (B, Q, D).
+    A query with no key present gets a zero context, as in the reference (spec 2.2).
+    """
+    scale = (query.shape[-1] // heads) ** -0.5
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    scores = (q * scale) @ k.transpose(-2, -1)
+    if mask is None:
+        weights = scores.softmax(-1)
+    else:
+        mask = mask[:, None]
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~mask, 0.0)
+    return (dropout(weights) @ v).transpose(1, 2).flatten(-2)
+
+
+class Fsmn(nn.Conv1d):
+    """Feed-forward sequential memory: a depthwise filter over rows, plus its input.
+
+    The filter sees `left` rows before and `right` rows after: (kernel - 1) / 2 each, moved into the past by `shift`.
+    """
+
+    def __init__(self, dim: int, kernel: int, shift: int, dropout: float) -> None:
+        super().__init__(dim, dim, kernel, groups=dim, bias=False)
+        self.left = (kernel - 1) // 2 + shift
+        self.right = kernel - 1 - self.left
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask (B, T): absent rows are zero, before and after. Returns (B, T, D)."""
+        return self.step(x, x.new_zeros(x.shape[0], self.left, x.shape[2]), mask)
+
+    def step(self, x: Tensor, past: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As forward, with the `left` rows before x given: past (B, left, D)."""
+        if mask is not None:
+            x = x * mask[..., None].to(x.dtype)
+        rows = F.pad(torch.cat([past, x], 1), (0, 0, 0, self.right)).transpose(1, 2)
+        filtered = F.conv1d(rows, self.weight, groups=self.groups).transpose(1, 2)
+        y: Tensor = self.dropout(filtered + x)
+        return y if mask is None else y * mask[..., None].to(y.dtype)
+
+
+class SanmAttention(nn.Module):
+    """Self-attention whose values also pass through an FSMN memory, added after the output projection."""
+
+    def __init__(self, input_dim: int, dim: int, heads: int, kernel: int, shift: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(input_dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.memory = Fsmn(dim, kernel, shift, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, input) -> query, key, value, each (B, T, D)."""
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        return query, key, value
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        past: tuple[Tensor, Tensor] | None,
+        attention_mask: Tensor | None,
+        row_mask: Tensor | None,
+    ) -> Tensor:
+        """Attend from query (B, T, D) to past keys and values (B, P, D) and then the own ones (B, T, D).
+
+        attention_mask (B, 1 or T, P + T); row_mask (B, T) masks the memory. Returns (B, T, D).
+        """
+        keys, values = key, value
+        if past is not None:
+            keys, values = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
+        context = attend(query, keys, values, self.heads, attention_mask, self.dropout)
+        out: Tensor = self.out(context) + self.memory(value, row_mask)
+        return out
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with ReLU between; all with bias."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, hidden)
+        self.down = nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., D)."""
+        y: Tensor = self.down(self.dropout(self.up(x).relu()))
+        return y
+
+
+class NormedFeedForward(nn.Module):
+    """The decoder's: LayerNorm on the hidden layer and no bias on the way down."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, hidden)
+        self.norm = layer_norm(hidden)
+        self.down = nn.Linear(hidden, dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., D)."""
+        y: Tensor = self.down(self.norm(self.dropout(self.up(x).relu())))
+        return y
+
+
+class CrossAttention(nn.Module):
+    """From tokens to encoder rows."""
+
+    def __init__(self, dim: int, memory_dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(memory_dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, L, D), memory (B, K, D'), mask (B, 1 or L, K). Returns (B, L, D)."""
+        key, value = self.kv(memory).chunk(2, dim=-1)
+        out: Tensor = self.out(attend(self.q(x), key, value, self.heads, mask, self.dropout))
+        return out

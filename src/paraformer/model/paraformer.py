@@ -1,0 +1,315 @@
+"""The whole model: encoder, predictor, sampler, decoder (Gao et al., 2022, figure 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from paraformer.config import (
+    EOS_ID,
+    ChunkConfig,
+    ConformerEncoderConfig,
+    ModelConfig,
+    SanmDecoderConfig,
+    SanmEncoderConfig,
+    TransformerEncoderConfig,
+)
+from paraformer.model import cif, losses, sampler
+from paraformer.model.cif import CifState, Predictor
+from paraformer.model.decoder import DecoderState, SanmDecoder, window_memory_mask
+from paraformer.model.encoder import EncoderState, SanmEncoder
+from paraformer.model.layers import length_mask
+from paraformer.model.state import State
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training data: feats (B, T, F), lengths (B,), targets (B, L) padded with -1, target_lengths (B,).
+
+    ctc_targets (B, U) and ctc_target_lengths (B,): for a CTC layer with units of its own, such as syllables.
+    """
+
+    feats: Tensor
+    lengths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+    ctc_targets: Tensor | None = None
+    ctc_target_lengths: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The objective and its parts, scalars; accuracy is the first pass's."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    quantity: Tensor
+    ctc: Tensor
+    accuracy: Tensor
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoder rows and their CIF weights.
+
+    hidden (B, T, D), weights (B, T). In the windowed form the rows of all windows stand one after another, rows (B, W, R)
+    tells which exist, and only committed rows have weight. lengths (B,) counts rows (up to the last committed one).
+    """
+
+    hidden: Tensor
+    weights: Tensor
+    lengths: Tensor
+    rows: Tensor | None = None
+
+    def memory_mask(self) -> Tensor:
+        """(B, 1, T): rows that the decoder may see, for whole utterances."""
+        return length_mask(self.lengths, self.hidden.shape[1])[:, None, :]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Everything recognition of whole utterances computes.
+
+    hidden (B, T, D), weights (B, T + 1) with the tail, embeds (B, L, D), counts (B,), log_probs (B, L, V).
+    """
+
+    hidden: Tensor
+    weights: Tensor
+    embeds: Tensor
+    counts: Tensor
+    log_probs: Tensor
+
+
+@dataclass(frozen=True)
+class ParaformerState(State):
+    """The state of live streams; see EncoderState, CifState and DecoderState for the shapes."""
+
+    overlap: Tensor
+    position: Tensor
+    keys: Tensor
+    values: Tensor
+    past_lengths: Tensor
+    weight: Tensor
+    vector: Tensor
+    fsmn: Tensor
+    memory: Tensor
+    memory_lengths: Tensor
+
+    @classmethod
+    def join(cls, encoder: EncoderState, carry: CifState, decoder: DecoderState) -> ParaformerState:
+        """One state of the three parts."""
+        return cls.from_tensors(encoder.tensors() | carry.tensors() | decoder.tensors())
+
+    def split(self) -> tuple[EncoderState, CifState, DecoderState]:
+        """The parts."""
+        tensors = self.tensors()
+        return EncoderState.from_tensors(tensors), CifState.from_tensors(tensors), DecoderState.from_tensors(tensors)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """One live step: hidden (B, R, D), raw weights (B, R), committed weights (B, R), embeds (B, L, D), counts (B,),
+    logits (B, L, V); L is the largest count and may be 0."""
+
+    hidden: Tensor
+    raw_weights: Tensor
+    weights: Tensor
+    embeds: Tensor
+    counts: Tensor
+    logits: Tensor
+
+
+class Paraformer(nn.Module):
+    """A Paraformer of any published kind; `config` says which."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.encoder.dim
+        self.encoder = build_encoder(config)
+        self.predictor = Predictor(config.predictor, dim)
+        self.decoder = build_decoder(config)
+        self.ctc = nn.Linear(dim, config.ctc_vocab_size) if config.ctc_vocab_size else None
+
+    # -- whole utterances ---------------------------------------------------------------------------------------------
+
+    def encode(self, feats: Tensor, lengths: Tensor, chunk: ChunkConfig | None = None) -> Encoded:
+        """feats (B, T, F), lengths (B,) -> rows and CIF weights; with chunk, exactly those of live steps."""
+        if chunk is None:
+            hidden, lengths = self.encoder(feats, lengths)
+            weights = self.predictor(hidden, length_mask(lengths, hidden.shape[1]))
+            return Encoded(hidden, weights, lengths)
+        hidden, rows = self.encoder.windows(feats, lengths, chunk)
+        committed = rows & _committed(rows, lengths, chunk)
+        weights = self.predictor(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]) * committed
+        # The tail comes after the last existing row: of the final window, which starts at row (n // chunk) * rows.
+        ends = (lengths // chunk.chunk) * chunk.rows + lengths % chunk.chunk + chunk.context
+        return Encoded(hidden.flatten(1, 2), weights.flatten(1), ends, rows)
+
+    def decode(
+        self, encoded: Encoded, weights: Tensor, embeds: Tensor, token_mask: Tensor, chunk: ChunkConfig | None
+    ) -> Tensor:
+        """Scores (B, L, V) of embeds (B, L, D); weights (B, T or T + 1) tell the windowed form where tokens fire."""
+        mask = encoded.memory_mask()
+        if chunk is not None and encoded.rows is not None:
+            steps, rows = encoded.rows.shape[1:]
+            fired = cif.firing_frames(weights, embeds.shape[1]).clamp(max=steps * rows - 1) // rows
+            last = (encoded.lengths - 1) // rows
+            fired = torch.minimum(fired, last[:, None])
+            mask = window_memory_mask(fired, token_mask, encoded.rows, chunk.decoder_look_back * chunk.chunk)
+        logits: Tensor = self.decoder(encoded.hidden, mask, embeds, token_mask)
+        return logits
+
+    def recognize(self, feats: Tensor, lengths: Tensor, chunk: ChunkConfig | None = None) -> Whole:
+        """Whole utterances at once: feats (B, T, F), lengths (B,). With chunk: what live steps would give."""
+        encoded = self.encode(feats, lengths, chunk)
+        hidden, weights = self.predictor.add_tail(encoded.hidden, encoded.weights, encoded.lengths)
+        counts = cif.token_counts(weights)
+        embeds = cif.integrate(hidden, weights, int(counts.max()))
+        token_mask = length_mask(counts, embeds.shape[1])
+        embeds = embeds * token_mask[..., None]
+        logits = self.decode(encoded, weights, embeds, token_mask, chunk)
+        return Whole(encoded.hidden, weights, embeds, counts, logits.log_softmax(-1))
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, batch: Batch, chunk: ChunkConfig | None = None, generator: torch.Generator | None = None
+    ) -> Losses:
+        """The training objective on a batch; chunk: train as live steps see it. generator drives the sampler."""
+        return self.losses_of(self.encode(batch.feats, batch.lengths, chunk), batch, chunk, generator)
+
+    def losses_of(
+        self, encoded: Encoded, batch: Batch, chunk: ChunkConfig | None, generator: torch.Generator | None
+    ) -> Losses:
+        """The objective given the encoder's rows: predictor, two decoder passes with the sampler between, losses."""
+        c = self.config.objective
+        targets, lengths = batch.targets, batch.target_lengths
+        if c.predict_eos:
+            targets, lengths = append_eos(targets, lengths), lengths + 1
+        weights = cif.scale_to_targets(encoded.weights, lengths)
+        embeds = cif.integrate(encoded.hidden, weights, targets.shape[1])
+        token_mask = length_mask(lengths, targets.shape[1])
+        first, embeds = self._glance(encoded, weights, embeds, targets, token_mask, chunk, generator)
+        logits = self.decode(encoded, weights, embeds, token_mask, chunk)
+        cross_entropy = losses.smoothed_cross_entropy(logits, targets, c.label_smoothing, per_token=c.length_normalized)
+        quantity = losses.quantity(encoded.weights.sum(-1), lengths, per_token=c.length_normalized)
+        ctc = self._ctc(encoded, batch, chunk)
+        total = (1 - c.ctc_weight) * cross_entropy + c.ctc_weight * ctc + c.quantity_weight * quantity
+        accuracy = losses.accuracy(logits if first is None else first, targets)
+        return Losses(total, cross_entropy, quantity, ctc, accuracy)
+
+    def _glance(
+        self,
+        encoded: Encoded,
+        weights: Tensor,
+        embeds: Tensor,
+        targets: Tensor,
+        token_mask: Tensor,
+        chunk: ChunkConfig | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """The first pass, without gradient, and the mixed vectors for the second; no pass when nothing is sampled."""
+        ratio = self.config.objective.sampling_ratio
+        if ratio == 0:
+            return None, embeds * token_mask[..., None]
+        with torch.no_grad():
+            first = self.decode(encoded, weights, embeds, token_mask, chunk)
+        predicted, lengths = first.argmax(-1), token_mask.sum(-1)
+        replace = sampler.choose_positions(predicted, targets, lengths, ratio, generator)
+        known = self.decoder.embed_tokens(targets.clamp(min=0))
+        return first, sampler.mix(embeds, known, replace, token_mask)
+
+    def _ctc(self, encoded: Encoded, batch: Batch, chunk: ChunkConfig | None) -> Tensor:
+        """CTC on the committed rows of the encoder; zero where the model has no CTC layer."""
+        if self.ctc is None:
+            return encoded.hidden.new_zeros(())
+        hidden, lengths = encoded.hidden, encoded.lengths
+        if chunk is not None and encoded.rows is not None:
+            hidden, lengths = _committed_rows(encoded, batch, chunk)
+        targets, target_lengths = batch.targets, batch.target_lengths
+        if batch.ctc_targets is not None and batch.ctc_target_lengths is not None:
+            targets, target_lengths = batch.ctc_targets, batch.ctc_target_lengths
+        return losses.ctc(self.ctc(hidden), lengths, targets, target_lengths)
+
+    # -- live streams -------------------------------------------------------------------------------------------------
+
+    def init_state(self, batch: int, chunk: ChunkConfig, device: torch.device | None = None) -> ParaformerState:
+        """The state of `batch` streams before their first step. The model must be a streaming one."""
+        dim = self.config.encoder.dim
+        carry = CifState(torch.zeros(batch, device=device), torch.zeros(batch, dim, device=device))
+        decoder = self.decoder.init_state(batch, dim, chunk.decoder_look_back * chunk.chunk, device)
+        return ParaformerState.join(self.encoder.init_state(batch, chunk, device), carry, decoder)
+
+    def step(
+        self, frames: Tensor, counts: Tensor, final: Tensor, state: ParaformerState, chunk: ChunkConfig
+    ) -> tuple[StepOutput, ParaformerState]:
+        """One step of several streams (spec 2.5, 3.3, 4.3).
+
+        frames (B, n, F) of which counts (B,) are present, n <= chunk.chunk: all of them unless the stream ends with this
+        step, final (B,) bool. The next state of a finished stream is meaningless.
+        """
+        encoder, carry, decoder = state.split()
+        hidden, mask, encoder = self.encoder.step(frames, counts, encoder, chunk)
+        raw = self.predictor(hidden, mask)
+        row = torch.arange(raw.shape[1], device=raw.device)[None]
+        committed = (row >= chunk.left) & ((row < chunk.left + chunk.chunk) | final[:, None])
+        weights = raw * committed
+        rows, summed = self.predictor.add_tail(hidden, weights, mask.sum(-1))
+        summed = torch.where(final[:, None], summed, F.pad(weights, (0, summed.shape[1] - weights.shape[1])))
+        embeds, tokens, carry = cif.step(rows, summed, carry)
+        logits, decoder = self.decoder.step(hidden, mask, embeds, tokens, decoder)
+        output = StepOutput(hidden, raw, weights, embeds, tokens, logits)
+        return output, ParaformerState.join(encoder, carry, decoder)
+
+
+def build_encoder(config: ModelConfig) -> Any:
+    """The encoder that config.encoder describes."""
+    input_dim = config.frontend.input_dim
+    match config.encoder:
+        case SanmEncoderConfig():
+            return SanmEncoder(config.encoder, input_dim)
+        case ConformerEncoderConfig():
+            from paraformer.model.conformer import ConformerEncoder
+
+            return ConformerEncoder(config.encoder, input_dim)
+        case TransformerEncoderConfig():
+            from paraformer.model.transformer import TransformerEncoder
+
+            return TransformerEncoder(config.encoder, input_dim)
+
+
+def build_decoder(config: ModelConfig) -> Any:
+    """The decoder that config.decoder describes."""
+    dim = config.encoder.dim
+    if isinstance(config.decoder, SanmDecoderConfig):
+        return SanmDecoder(config.decoder, config.vocab_size, dim)
+    from paraformer.model.transformer_decoder import TransformerDecoder
+
+    return TransformerDecoder(config.decoder, config.vocab_size, dim)
+
+
+def append_eos(targets: Tensor, lengths: Tensor) -> Tensor:
+    """targets (B, L) padded with -1 -> (B, L + 1) with </s> after each row's last token."""
+    return F.pad(targets, (0, 1), value=losses.IGNORE_ID).scatter(1, lengths[:, None], EOS_ID)
+
+
+def _committed(rows: Tensor, lengths: Tensor, chunk: ChunkConfig) -> Tensor:
+    """(B, W, R): the rows each window commits: its chunk, and everything after the left ones in an utterance's last."""
+    steps, size = rows.shape[1:]
+    row = torch.arange(size, device=rows.device)
+    last = torch.arange(steps, device=rows.device)[None] == (lengths // chunk.chunk)[:, None]
+    return (row >= chunk.left) & ((row < chunk.left + chunk.chunk) | last[..., None])
+
+
+def _committed_rows(encoded: Encoded, batch: Batch, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
+    """The committed rows of all windows in time order, (B, n, D) and their numbers (B,)."""
+    assert encoded.rows is not None
+    keep = (encoded.rows & _committed(encoded.rows, batch.lengths, chunk)).flatten(1)
+    lengths = keep.sum(-1)
+    order = (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, : int(lengths.max())]
+    return encoded.hidden.gather(1, order[..., None].expand(-1, -1, encoded.hidden.shape[2])), lengths
