@@ -238,6 +238,7 @@ class ModelConfig:
         return (
             self.encoder.kind == "sanm"
             and decoder.kind == "sanm"
+            and decoder.attention_layers == decoder.layers
             and decoder.shift == (decoder.kernel - 1) // 2
         )
 

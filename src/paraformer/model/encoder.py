@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paraformer.config import ChunkConfig, SanmEncoderConfig
+from paraformer.config import ChunkConfig, SanmEncoderConfig, TrainingChunk
+from paraformer.model.chunk_masks import ChunkLayout, chunk_layout
 from paraformer.model.layers import FeedForward, SanmAttention, layer_norm, length_mask, sinusoid
 from paraformer.model.state import State
 
@@ -119,13 +120,29 @@ class SanmEncoder(nn.Module):
             values.append(value)
         return self.norm(x), torch.stack(keys, 1), torch.stack(values, 1)
 
-    def forward(self, feats: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole utterances: feats (B, T, F), lengths (B,) -> hidden (B, T, D), zero past each length; lengths."""
+    def forward(self, feats: Tensor, lengths: Tensor, start: Tensor | int = 1) -> tuple[Tensor, Tensor]:
+        """Rows that look back to nothing: feats (B, T, F), lengths (B,) -> hidden (B, T, D), zero past each length.
+
+        start: position of the first row, (B,) or a number; 1 for whole utterances. Also returns lengths.
+        """
         mask = length_mask(lengths, feats.shape[1])
-        x = self.embed(feats)
+        x = self.embed(feats, start)
         for block in self.blocks:
             x, _, _ = block(x, mask[:, None, :], mask)
         return self.norm(x) * mask[..., None], lengths
+
+    def chunk_masked(self, feats: Tensor, lengths: Tensor, chunk: TrainingChunk) -> tuple[Tensor, ChunkLayout]:
+        """Whole utterances as FunASR trains a streaming model on them (spec 2.4).
+
+        feats (B, T, F), lengths (B,) -> hidden (B, R, D), zero in gaps and past each length; where the rows stand.
+        """
+        layout = chunk_layout(lengths, chunk, (self.config.kernel - 1) // 2)
+        rows = layout.filled & layout.present()
+        seen = layout.attention_mask() & layout.present()[:, None, :]
+        x = layout.split(self.embed(feats) * length_mask(lengths, feats.shape[1])[..., None])
+        for block in self.blocks:
+            x, _, _ = block(x, seen, rows)
+        return self.norm(x) * rows[..., None], layout
 
     def init_state(self, batch: int, chunk: ChunkConfig, device: torch.device | None = None) -> EncoderState:
         """The state before the first step of `batch` streams."""

@@ -16,9 +16,11 @@ from paraformer.config import (
     ModelConfig,
     SanmDecoderConfig,
     SanmEncoderConfig,
+    TrainingChunk,
     TransformerEncoderConfig,
 )
 from paraformer.model import cif, losses, sampler
+from paraformer.model.chunk_masks import ChunkLayout, scama_mask
 from paraformer.model.cif import CifState, Predictor
 from paraformer.model.decoder import DecoderState, SanmDecoder, window_memory_mask
 from paraformer.model.encoder import EncoderState, SanmEncoder
@@ -58,12 +60,14 @@ class Encoded:
 
     hidden (B, T, D), weights (B, T). In the windowed form the rows of all windows stand one after another, rows (B, W, R)
     tells which exist, and only committed rows have weight. lengths (B,) counts rows (up to the last committed one).
+    In FunASR's chunk-masked form, layout tells where the rows stand.
     """
 
     hidden: Tensor
     weights: Tensor
     lengths: Tensor
     rows: Tensor | None = None
+    layout: ChunkLayout | None = None
 
     def memory_mask(self) -> Tensor:
         """(B, 1, T): rows that the decoder may see, for whole utterances."""
@@ -74,10 +78,12 @@ class Encoded:
 class Whole:
     """Everything recognition of whole utterances computes.
 
-    hidden (B, T, D), weights (B, T + 1) with the tail, embeds (B, L, D), counts (B,), log_probs (B, L, V).
+    hidden (B, T, D) of which lengths (B,) rows are present, weights (B, T + 1) with the tail, embeds (B, L, D),
+    counts (B,), log_probs (B, L, V).
     """
 
     hidden: Tensor
+    lengths: Tensor
     weights: Tensor
     embeds: Tensor
     counts: Tensor
@@ -173,7 +179,7 @@ class Paraformer(nn.Module):
         token_mask = length_mask(counts, embeds.shape[1])
         embeds = embeds * token_mask[..., None]
         logits = self.decode(encoded, weights, embeds, token_mask, chunk)
-        return Whole(encoded.hidden, weights, embeds, counts, logits.log_softmax(-1))
+        return Whole(encoded.hidden, encoded.lengths, weights, embeds, counts, logits.log_softmax(-1))
 
     # -- training -----------------------------------------------------------------------------------------------------
 

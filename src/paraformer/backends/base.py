@@ -1,0 +1,106 @@
+"""The seam between streams and engines: ragged things per stream on one side, rectangular batches on the other.
+
+A backend gets and gives numpy arrays, one entry per stream, and does the padding and stacking itself. The state of a
+stream is a value with the same names and shapes in every backend, so a saved session moves between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from paraformer.config import ChunkConfig, ModelConfig
+
+LiveState = Mapping[str, np.ndarray]
+"""The state of one stream: names and shapes of paraformer.model.paraformer.ParaformerState, without the batch axis."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one utterance, or one step of one stream, came to.
+
+    ids, confidences (L,): most probable item of each token and its probability.
+    weights (n,): CIF weights of the committed rows, without the tail; they tell when each token was spoken.
+    """
+
+    ids: Int64[np.ndarray, " tokens"]
+    confidences: Float32[np.ndarray, " tokens"]
+    weights: Float32[np.ndarray, " rows"]
+
+
+class Backend(Protocol):
+    """An engine that runs one model."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Settings of the model."""
+        ...
+
+    def whole(self, feats: Sequence[Float32[np.ndarray, "rows dim"]]) -> list[Decoded]:
+        """Recognise whole utterances in one padded batch; padding changes nothing. Utterances have at least one row."""
+        ...
+
+    def init_state(self, chunk: ChunkConfig) -> LiveState:
+        """The state of one stream before its first step."""
+        ...
+
+    def step(
+        self,
+        frames: Sequence[Float32[np.ndarray, "rows dim"]],
+        final: Sequence[bool],
+        states: Sequence[LiveState],
+        chunk: ChunkConfig,
+    ) -> tuple[list[Decoded], list[LiveState]]:
+        """One live step of several streams in one batch: chunk.chunk rows each, up to that many in a final step."""
+        ...
+
+
+def pad_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Stack arrays (n_i, ...) as (B, max n, ...), zero where absent, with the lengths (B,)."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    stacked = np.zeros((len(rows), int(lengths.max()), *rows[0].shape[1:]), rows[0].dtype)
+    for index, row in enumerate(rows):
+        stacked[index, : len(row)] = row
+    return stacked, lengths
+
+
+def stack_states(states: Sequence[LiveState]) -> dict[str, np.ndarray]:
+    """States of several streams as one batch. Looked-back rows are right-aligned, so shorter ones get zeros in front."""
+    return {name: _stack_right([state[name] for state in states], name in ("keys", "values")) for name in states[0]}
+
+
+def split_state(batch: Mapping[str, np.ndarray], *, unlimited: bool) -> list[LiveState]:
+    """The inverse of `stack_states`; with unlimited look-back each stream keeps just the rows that are valid."""
+    streams = []
+    for index in range(len(batch["position"])):
+        state = {name: array[index].copy() for name, array in batch.items()}
+        if unlimited:
+            first = state["keys"].shape[1] - int(state["past_lengths"])
+            state |= {name: state[name][:, first:].copy() for name in ("keys", "values")}
+        streams.append(state)
+    return streams
+
+
+def _stack_right(arrays: Sequence[np.ndarray], align: bool) -> np.ndarray:
+    if not align or len({array.shape for array in arrays}) == 1:
+        return np.stack(arrays)
+    size = max(array.shape[1] for array in arrays)
+    return np.stack([np.pad(array, ((0, 0), (size - array.shape[1], 0), (0, 0))) for array in arrays])
+
+
+def decide(logits: Float32[np.ndarray, "tokens vocab"]) -> tuple[np.ndarray, np.ndarray]:
+    """Most probable item of each token and its probability: ids (L,) int64, confidences (L,) float32."""
+    ids = logits.argmax(-1) if len(logits) else np.zeros(0, np.int64)
+    top = logits.max(-1, keepdims=True) if len(logits) else logits[:, :1]
+    confidences = 1.0 / np.exp(logits - top).sum(-1)
+    return ids.astype(np.int64), confidences.astype(np.float32)
+
+
+def committed(chunk: ChunkConfig, count: int, final: bool) -> slice:
+    """The rows of a step that it commits: its chunk, and all the rest of the stream in a final step of count new rows."""
+    end = chunk.context + count if final else chunk.left + chunk.chunk
+    return slice(chunk.left, end)

@@ -1,0 +1,59 @@
+"""Integrate-and-fire on numpy arrays, for engines whose graphs end before it and begin after it.
+
+The twin of paraformer.model.cif, in the same view: token k gets, of each frame, the length of the overlap between the
+frame's stretch of the running sum and [k, k + 1]. One test holds the two together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from paraformer.config import PredictorConfig
+
+
+def token_counts(weights: Float32[np.ndarray, "batch rows"]) -> Int64[np.ndarray, " batch"]:
+    """Whole tokens of each row: the floor of the sum, taken in float64 and rounded to float32 first (spec 3.2)."""
+    return np.floor(weights.cumsum(-1, dtype=np.float64)[:, -1].astype(np.float32)).astype(np.int64)
+
+
+def integrate(
+    hidden: Float32[np.ndarray, "batch rows dim"], weights: Float32[np.ndarray, "batch rows"], tokens: int
+) -> Float32[np.ndarray, "batch tokens dim"]:
+    """The first `tokens` acoustic vectors."""
+    ends = weights.cumsum(-1, dtype=np.float64)
+    starts = ends - weights
+    index = np.arange(tokens)[None, :, None]
+    overlap = np.minimum(ends[:, None], index + 1) - np.maximum(starts[:, None], index)
+    return np.clip(overlap, 0, None).astype(np.float32) @ hidden
+
+
+def add_tail(
+    config: PredictorConfig,
+    hidden: Float32[np.ndarray, "batch rows dim"],
+    weights: Float32[np.ndarray, "batch rows"],
+    ends: Int64[np.ndarray, " batch"],
+    final: np.ndarray,
+) -> tuple[Float32[np.ndarray, "batch rows2 dim"], Float32[np.ndarray, "batch rows2"]]:
+    """One more row, and the tail weight after the last row (ends) of each stream that is final (spec 3.1)."""
+    hidden = np.pad(hidden, ((0, 0), (0, 1), (0, 0)))
+    weights = np.pad(weights, ((0, 0), (0, 1)))
+    weights[final, ends[final]] += np.float32(config.tail_threshold)
+    return hidden, weights
+
+
+def step(
+    hidden: Float32[np.ndarray, "batch rows dim"],
+    weights: Float32[np.ndarray, "batch rows"],
+    carried_weight: Float32[np.ndarray, " batch"],
+    carried_vector: Float32[np.ndarray, "batch dim"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Vectors (B, L, D), counts (B,), and the weight (B,) and mean vector (B, D) of the unfinished token."""
+    hidden = np.concatenate([carried_vector[:, None], hidden], 1)
+    weights = np.concatenate([carried_weight[:, None], weights], 1)
+    counts = token_counts(weights)
+    vectors = integrate(hidden, weights, int(counts.max()) + 1)
+    rest = np.clip(weights.sum(-1, dtype=np.float64) - counts, 0, None).astype(np.float32)
+    partial = vectors[np.arange(len(counts)), counts]
+    mean = np.where(rest[:, None] > 0, partial / np.maximum(rest[:, None], 1e-12), partial)
+    return vectors[:, :-1], counts, rest, mean.astype(np.float32)

@@ -1,0 +1,68 @@
+"""PyTorch: every kind of model, any device torch has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paraformer.backends.base import Decoded, LiveState, committed, decide, pad_rows, split_state, stack_states
+from paraformer.config import ChunkConfig, ModelConfig
+from paraformer.errors import UnsupportedModel
+from paraformer.model.paraformer import Paraformer, ParaformerState
+
+
+class TorchBackend:
+    """Runs a Paraformer module; the module is put into evaluation mode and not changed otherwise."""
+
+    def __init__(self, model: Paraformer, device: str | torch.device = "cpu") -> None:
+        self.model = model.to(device).eval()
+        self.device = torch.device(device)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Settings of the model."""
+        return self.model.config
+
+    @torch.inference_mode()
+    def whole(self, feats: Sequence[np.ndarray]) -> list[Decoded]:
+        """See Backend.whole."""
+        padded, lengths = pad_rows(feats)
+        result = self.model.recognize(self._put(padded), self._put(lengths))
+        counts, rows = result.counts.tolist(), result.lengths.tolist()
+        logits, weights = _numpy(result.log_probs), _numpy(result.weights)
+        return [Decoded(*decide(logits[i, : counts[i]]), weights[i, : rows[i]]) for i in range(len(feats))]
+
+    def init_state(self, chunk: ChunkConfig) -> LiveState:
+        """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
+        if not self.config.streaming:
+            raise UnsupportedModel("this model recognises whole utterances only; live recognition needs a streaming one")
+        return {name: _numpy(t)[0] for name, t in self.model.init_state(1, chunk).tensors().items()}
+
+    @torch.inference_mode()
+    def step(
+        self, frames: Sequence[np.ndarray], final: Sequence[bool], states: Sequence[LiveState], chunk: ChunkConfig
+    ) -> tuple[list[Decoded], list[LiveState]]:
+        """See Backend.step."""
+        padded, counts = pad_rows(frames)
+        batch = {name: self._put(array) for name, array in stack_states(states).items()}
+        output, state = self.model.step(
+            self._put(padded), self._put(counts), self._put(np.array(final)), ParaformerState.from_tensors(batch), chunk
+        )
+        tokens, logits, weights = output.counts.tolist(), _numpy(output.logits), _numpy(output.weights)
+        decoded = [
+            Decoded(*decide(logits[i, : tokens[i]]), weights[i, committed(chunk, int(counts[i]), final[i])])
+            for i in range(len(frames))
+        ]
+        arrays = {name: _numpy(tensor) for name, tensor in state.tensors().items()}
+        return decoded, split_state(arrays, unlimited=chunk.encoder_look_back < 0)
+
+    def _put(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array

@@ -1,0 +1,144 @@
+"""Trace a model into the graphs of `paraformer.contract`, whose weights stay in the bundle's safetensors file.
+
+A graph file holds no weights: each refers to its bytes in `model.safetensors`, so that one file serves fine-tuning and
+every graph, and the engine maps it into memory.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from paraformer import contract
+from paraformer.errors import CheckpointError
+from paraformer.model.encoder import Past
+from paraformer.model.layers import length_mask
+from paraformer.model.paraformer import Paraformer
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, feats: Tensor, lengths: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, _ = self.model.encoder(feats, lengths, start)
+        return hidden, self.model.predictor(hidden, length_mask(lengths, feats.shape[1]))
+
+
+class _LookBack(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        feats: Tensor,
+        lengths: Tensor,
+        start: Tensor,
+        past_keys: Tensor,
+        past_values: Tensor,
+        past_lengths: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        encoder, mask = self.model.encoder, length_mask(lengths, feats.shape[1])
+        past = Past(past_keys, past_values, past_lengths)
+        seen = torch.cat([past.mask(), mask], 1)[:, None, :]
+        hidden, keys, values = encoder.run(encoder.embed(feats, start), seen, mask, past)
+        hidden = hidden * mask[..., None]
+        return hidden, self.model.predictor(hidden, mask), keys, values
+
+
+class _Decoder(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, memory: Tensor, memory_mask: Tensor, embeds: Tensor, counts: Tensor, fsmn: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        decoder, mask = self.model.decoder, memory_mask[:, None, :]
+        if fsmn is None:
+            scores: Tensor = decoder(memory, mask, embeds, length_mask(counts, embeds.shape[1]))
+            return scores
+        logits, following = decoder.step_tokens(memory, mask, embeds, counts, fsmn)
+        return logits, following
+
+
+def export(model: Paraformer, directory: str | Path) -> list[Path]:
+    """Write the graphs of a model beside its `model.safetensors`, which must already be there. Returns their paths.
+
+    Raises CheckpointError if that file does not hold the model's weights.
+    """
+    directory = Path(directory)
+    if model.config.encoder.kind != "sanm":
+        raise CheckpointError(f"{model.config.encoder.kind} encoders run on the torch backend only so far")
+    offsets = _tensor_offsets(directory / contract.WEIGHTS)
+    model = model.eval()
+    modules = {"encoder.onnx": _Encoder, "look_back.onnx": _LookBack, "decoder.onnx": _Decoder}
+    written = []
+    for graph in contract.graphs(model.config):
+        path = directory / graph.file
+        _trace(modules[graph.file](model), graph, path)
+        _refer(path, offsets)
+        written.append(path)
+    return written
+
+
+def _trace(module: nn.Module, graph: contract.Graph, path: Path) -> None:
+    """Trace with small example inputs; constants stay unfolded so that weights keep their names."""
+    with torch.no_grad():
+        torch.onnx.export(
+            module,
+            tuple(_example(port) for port in graph.inputs),
+            str(path),
+            input_names=[port.name for port in graph.inputs],
+            output_names=[port.name for port in graph.outputs],
+            dynamic_axes={port.name: port.dynamic_axes for port in (*graph.inputs, *graph.outputs)},
+            opset_version=contract.OPSET,
+            do_constant_folding=False,
+            dynamo=False,
+        )
+
+
+def _example(port: contract.Port) -> Tensor:
+    sizes = {"B": 2, "T": 7, "P": 5, "K": 7, "L": 3}
+    shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.axes]
+    match port.dtype:
+        case "bool":
+            return torch.ones(shape, dtype=torch.bool)
+        case "int64":
+            return torch.full(shape, 3, dtype=torch.int64)
+        case "float32":
+            return torch.randn(shape)
+
+
+def _tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
+    """Name -> (first byte in the file, number of bytes) of each tensor in a safetensors file."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(size))
+    entries = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+    return {name: (8 + size + begin, end - begin) for name, (begin, end) in entries.items()}
+
+
+def _refer(path: Path, offsets: dict[str, tuple[int, int]]) -> None:
+    """Replace the weights in a graph by references into the safetensors file beside it."""
+    graph = onnx.load(path)
+    for tensor in graph.graph.initializer:
+        name = tensor.name.removeprefix("model.")
+        if name not in offsets:
+            continue
+        begin, size = offsets[name]
+        if size != numpy_helper.to_array(tensor).nbytes:
+            raise CheckpointError(f"{path.parent / contract.WEIGHTS} holds a {name} of another size than the model")
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", contract.WEIGHTS), ("offset", str(begin)), ("length", str(size))):
+            tensor.external_data.add(key=key, value=value)
+    onnx.save(graph, path)
