@@ -27,6 +27,10 @@ from paraformer.model.encoder import EncoderState, SanmEncoder
 from paraformer.model.layers import length_mask
 from paraformer.model.state import State
 
+Chunking = ChunkConfig | TrainingChunk | None
+"""The form in which whole utterances are computed: a ChunkConfig gives exactly what live steps give, a TrainingChunk
+FunASR's chunk-masked form of its streaming models, None every row in view of every other."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -143,12 +147,16 @@ class Paraformer(nn.Module):
 
     # -- whole utterances ---------------------------------------------------------------------------------------------
 
-    def encode(self, feats: Tensor, lengths: Tensor, chunk: ChunkConfig | None = None) -> Encoded:
-        """feats (B, T, F), lengths (B,) -> rows and CIF weights; with chunk, exactly those of live steps."""
+    def encode(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> Encoded:
+        """feats (B, T, F), lengths (B,) -> rows and CIF weights, in the form that chunk asks for."""
         if chunk is None:
             hidden, lengths = self.encoder(feats, lengths)
             weights = self.predictor(hidden, length_mask(lengths, hidden.shape[1]))
             return Encoded(hidden, weights, lengths)
+        if isinstance(chunk, TrainingChunk):
+            hidden, layout = self.encoder.chunk_masked(feats, lengths, chunk)
+            weights = self.predictor(hidden, layout.kept & layout.present())
+            return Encoded(hidden, weights, layout.lengths, layout=layout)
         hidden, rows = self.encoder.windows(feats, lengths, chunk)
         committed = rows & _committed(rows, lengths, chunk)
         weights = self.predictor(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]) * committed
@@ -156,22 +164,27 @@ class Paraformer(nn.Module):
         ends = (lengths // chunk.chunk) * chunk.rows + lengths % chunk.chunk + chunk.context
         return Encoded(hidden.flatten(1, 2), weights.flatten(1), ends, rows)
 
-    def decode(
-        self, encoded: Encoded, weights: Tensor, embeds: Tensor, token_mask: Tensor, chunk: ChunkConfig | None
-    ) -> Tensor:
-        """Scores (B, L, V) of embeds (B, L, D); weights (B, T or T + 1) tell the windowed form where tokens fire."""
-        mask = encoded.memory_mask()
-        if chunk is not None and encoded.rows is not None:
-            steps, rows = encoded.rows.shape[1:]
-            fired = cif.firing_frames(weights, embeds.shape[1]).clamp(max=steps * rows - 1) // rows
-            last = (encoded.lengths - 1) // rows
-            fired = torch.minimum(fired, last[:, None])
-            mask = window_memory_mask(fired, token_mask, encoded.rows, chunk.decoder_look_back * chunk.chunk)
+    def decode(self, encoded: Encoded, weights: Tensor, embeds: Tensor, token_mask: Tensor, chunk: Chunking) -> Tensor:
+        """Scores (B, L, V) of embeds (B, L, D); weights (B, T or T + 1) tell the chunked forms where tokens fire."""
+        mask = self._seen(encoded, weights, token_mask, chunk)
         logits: Tensor = self.decoder(encoded.hidden, mask, embeds, token_mask)
         return logits
 
-    def recognize(self, feats: Tensor, lengths: Tensor, chunk: ChunkConfig | None = None) -> Whole:
-        """Whole utterances at once: feats (B, T, F), lengths (B,). With chunk: what live steps would give."""
+    def _seen(self, encoded: Encoded, weights: Tensor, token_mask: Tensor, chunk: Chunking) -> Tensor:
+        """Which encoder rows each token sees, (B, 1 or L, T)."""
+        if chunk is None:
+            return encoded.memory_mask()
+        fired = cif.firing_frames(weights, token_mask.shape[1])
+        fired = torch.minimum(fired, encoded.lengths[:, None] - 1).clamp(min=0)
+        if encoded.layout is not None:
+            return scama_mask(fired, token_mask, encoded.layout)
+        assert encoded.rows is not None
+        assert isinstance(chunk, ChunkConfig)
+        window = fired // encoded.rows.shape[2]
+        return window_memory_mask(window, token_mask, encoded.rows, chunk.decoder_look_back * chunk.chunk)
+
+    def recognize(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> Whole:
+        """Whole utterances at once: feats (B, T, F), lengths (B,), in the form that chunk asks for."""
         encoded = self.encode(feats, lengths, chunk)
         hidden, weights = self.predictor.add_tail(encoded.hidden, encoded.weights, encoded.lengths)
         counts = cif.token_counts(weights)
@@ -184,13 +197,13 @@ class Paraformer(nn.Module):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def forward(
-        self, batch: Batch, chunk: ChunkConfig | None = None, generator: torch.Generator | None = None
+        self, batch: Batch, chunk: Chunking = None, generator: torch.Generator | None = None
     ) -> Losses:
-        """The training objective on a batch; chunk: train as live steps see it. generator drives the sampler."""
+        """The training objective on a batch, in the form that chunk asks for. generator drives the sampler."""
         return self.losses_of(self.encode(batch.feats, batch.lengths, chunk), batch, chunk, generator)
 
     def losses_of(
-        self, encoded: Encoded, batch: Batch, chunk: ChunkConfig | None, generator: torch.Generator | None
+        self, encoded: Encoded, batch: Batch, chunk: Chunking, generator: torch.Generator | None
     ) -> Losses:
         """The objective given the encoder's rows: predictor, two decoder passes with the sampler between, losses."""
         c = self.config.objective
@@ -216,7 +229,7 @@ class Paraformer(nn.Module):
         embeds: Tensor,
         targets: Tensor,
         token_mask: Tensor,
-        chunk: ChunkConfig | None,
+        chunk: Chunking,
         generator: torch.Generator | None,
     ) -> tuple[Tensor | None, Tensor]:
         """The first pass, without gradient, and the mixed vectors for the second; no pass when nothing is sampled."""
@@ -230,12 +243,14 @@ class Paraformer(nn.Module):
         known = self.decoder.embed_tokens(targets.clamp(min=0))
         return first, sampler.mix(embeds, known, replace, token_mask)
 
-    def _ctc(self, encoded: Encoded, batch: Batch, chunk: ChunkConfig | None) -> Tensor:
+    def _ctc(self, encoded: Encoded, batch: Batch, chunk: Chunking) -> Tensor:
         """CTC on the committed rows of the encoder; zero where the model has no CTC layer."""
         if self.ctc is None:
             return encoded.hidden.new_zeros(())
         hidden, lengths = encoded.hidden, encoded.lengths
-        if chunk is not None and encoded.rows is not None:
+        if encoded.layout is not None:
+            hidden, lengths = encoded.layout.join(hidden), batch.lengths
+        elif isinstance(chunk, ChunkConfig):
             hidden, lengths = _committed_rows(encoded, batch, chunk)
         targets, target_lengths = batch.targets, batch.target_lengths
         if batch.ctc_targets is not None and batch.ctc_target_lengths is not None:
