@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         SessionError,
         UnsupportedModel,
     )
-    from paraformer.recognizer import Recognizer, load
+    from paraformer.loader import load
+    from paraformer.recognizer import Recognizer
     from paraformer.session import Session
     from paraformer.types import Segment, Token, Transcript
 
@@ -61,7 +62,7 @@ _HOMES = {
     "Session": "session",
     "Token": "types",
     "Transcript": "types",
-    "load": "recognizer",
+    "load": "loader",
 }
 """The module of each public name; the errors live in `errors`."""
 

@@ -1,0 +1,54 @@
+"""The command `paraformer`: exit codes and the way to each command, whose module is imported only when it is asked for.
+
+Exit codes: 0 all is well; 1 something failed, said in one line each on standard error, and the rest is done;
+2 wrong usage; 130 interrupted; 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from paraformer.cli.complain import complain
+from paraformer.cli.options import parser
+from paraformer.errors import ParaformerError
+
+FAILED, INTERRUPTED, OUTPUT_CLOSED = 1, 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `arguments` (default: the process's own) and return its exit code."""
+    options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        code = run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
+        return OUTPUT_CLOSED
+    except (ParaformerError, OSError) as error:
+        complain(error)
+        return FAILED
+    return code
+
+
+def run(options: argparse.Namespace) -> int:
+    """Import and run the command that was asked for; return its exit code."""
+    match options.command:
+        case "transcribe":
+            from paraformer.cli.transcribe import transcribe as command
+        case "mic":
+            from paraformer.cli.mic import mic as command
+        case "convert":
+            from paraformer.cli.models import convert as command
+        case "info":
+            from paraformer.cli.models import info as command
+        case _:
+            from paraformer.cli.models import pull as command
+    return command(options)

@@ -1,0 +1,38 @@
+"""A live session fed piece by piece: what it decides, and when. Shared by `transcribe --stream` and `mic`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32
+
+from paraformer.types import Token
+
+if TYPE_CHECKING:
+    from paraformer.session import Session
+
+RATE = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Text that became stable after `heard_s` seconds of the stream, and the tokens new since the last decision."""
+
+    heard_s: float
+    text: str
+    tokens: tuple[Token, ...]
+
+
+def decisions(session: Session, pieces: Iterable[Float32[np.ndarray, "_"]]) -> Iterator[Decision]:
+    """Feed the pieces (16 kHz) as they come, then finish; yield whatever new text each of them decides."""
+    samples = known = 0
+    for piece in pieces:
+        samples += len(piece)
+        if text := session.accept(piece):
+            yield Decision(samples / RATE, text, tuple(session.tokens[known:]))
+            known = len(session.tokens)
+    if text := session.finish():
+        yield Decision(samples / RATE, text, tuple(session.tokens[known:]))

@@ -1,0 +1,114 @@
+"""The command line's options, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from paraformer import __version__
+from paraformer.config import ChunkConfig
+from paraformer.errors import ConfigError
+
+FORMATS = ("text", "json", "srt", "vtt", "tsv")
+
+EXAMPLES = """\
+examples:
+  paraformer transcribe talk.wav
+  paraformer transcribe '*.flac' --format srt --output-dir subtitles
+  arecord -q -f S16_LE -r 16000 -t raw | paraformer transcribe --stream --raw 16000 -
+  paraformer mic
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; `command` in its result names the chosen command."""
+    top = argparse.ArgumentParser(
+        prog="paraformer",
+        description="Mandarin speech recognition, whole files and live streams.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"paraformer {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _transcribe(commands.add_parser("transcribe", help="recognise files", allow_abbrev=False))
+    _mic(commands.add_parser("mic", help="recognise what a microphone hears, live", allow_abbrev=False))
+    _convert(commands.add_parser("convert", help="turn a model directory into another kind", allow_abbrev=False))
+    _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
+    _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
+    return top
+
+
+def _transcribe(options: argparse.ArgumentParser) -> None:
+    options.description = "Recognise the speech in FILES and print it, or write one result per file."
+    options.add_argument("files", nargs="+", metavar="FILES", help="audio files, patterns such as '*.wav', or - for standard input")
+    _recognition(options)
+    options.add_argument("--format", choices=FORMATS, default="text", help="json: one object per line (default: %(default)s)")
+    options.add_argument("--timestamps", action="store_true", help="times of segments (text) or of every token (json, tsv)")
+    options.add_argument("--stream", action="store_true", help="recognise live, 600 ms at a time, printing text as it is decided")
+    options.add_argument("--raw", type=_rate, metavar="RATE", help="FILES are headerless 16-bit mono PCM at RATE Hz")
+    options.add_argument("--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.txt, .json, .srt, .vtt or .tsv instead of printing")
+    options.add_argument("--overwrite", action="store_true", help="replace results that are in DIR already")
+
+
+def _mic(options: argparse.ArgumentParser) -> None:
+    options.description = "Recognise what a microphone hears until Ctrl-C. Needs: pip install 'paraformer[mic]'."
+    _recognition(options)
+    options.add_argument("--device", help="name or number of the microphone (default: the system's)")
+
+
+def _recognition(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)")
+    options.add_argument(
+        "--chunk",
+        type=_chunk,
+        metavar="L,C,R",
+        help="live setting in 60 ms windows: left context, chunk, right context [,encoder and decoder look-back in chunks]",
+    )
+    options.add_argument("--threads", type=_count, default=1, metavar="N", help="CPU threads (default: %(default)s)")
+
+
+def _convert(options: argparse.ArgumentParser) -> None:
+    options.description = "Turn a FunASR model directory into a native one, or a native one into FunASR's. Needs paraformer[torch]."
+    options.add_argument("source", type=Path, metavar="SRC")
+    options.add_argument("target", type=Path, metavar="DST", help="directory to make; must not exist or be empty")
+
+
+def _info(options: argparse.ArgumentParser) -> None:
+    options.description = "Describe a model: what it is, what it was trained on, how well it does."
+    options.add_argument("model", nargs="?", metavar="MODEL", help="directory or published name (default: the embedded model)")
+
+
+def _pull(options: argparse.ArgumentParser) -> None:
+    options.description = "Download a model by name into the cache and print its directory. Needs paraformer[hub]."
+    options.add_argument("name", metavar="NAME")
+    options.add_argument("--revision", help="of the model (default: the one this version is pinned to)")
+
+
+def _chunk(text: str) -> ChunkConfig:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (3, 5):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 5,10,5 or 5,10,5,4,1")
+    left, chunk, right, *look_back = sizes
+    encoder, decoder = look_back or (0, 0)
+    try:
+        return ChunkConfig(left=left, chunk=chunk, right=right, encoder_look_back=encoder, decoder_look_back=decoder)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 1024)
+
+
+def _rate(text: str) -> int:
+    return _whole(text, 1000, 384_000)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+    return int(text)
