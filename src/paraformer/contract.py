@@ -19,6 +19,7 @@ from paraformer.config import ModelConfig, SanmDecoderConfig
 
 OPSET = 18
 WEIGHTS = "model.safetensors"
+ENCODER = "encoder.onnx"
 
 DType = Literal["float32", "int64", "bool"]
 Axis = str | int
@@ -51,7 +52,7 @@ def encoder(config: ModelConfig) -> Graph:
     """Rows to hidden rows and weights. lengths: rows present; start: position of the first row, 1 for whole audio."""
     dim, width = config.encoder.dim, config.frontend.input_dim
     return Graph(
-        "encoder.onnx",
+        ENCODER,
         (
             Port("feats", "float32", ("B", "T", width)),
             Port("lengths", "int64", ("B",)),

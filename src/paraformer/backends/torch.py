@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,10 @@ from paraformer.model.paraformer import Paraformer, ParaformerState
 class TorchBackend:
     """Runs a Paraformer module; the module is put into evaluation mode and not changed otherwise."""
 
-    def __init__(self, model: Paraformer, device: str | torch.device = "cpu") -> None:
+    def __init__(self, model: Paraformer, device: str | torch.device = "cpu", threads: int | None = None) -> None:
+        """threads: sets torch's own number of CPU threads, which is one setting for the process; None leaves it."""
+        if threads is not None:
+            torch.set_num_threads(threads or os.cpu_count() or 1)
         self.model = model.to(device).eval()
         self.device = torch.device(device)
 

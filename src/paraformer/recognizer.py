@@ -1,0 +1,205 @@
+"""Speech to text: whole files and arrays of any length, and live streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, overload
+
+import numpy as np
+from jaxtyping import Float32
+
+from paraformer import audio
+from paraformer.backends.base import Backend
+from paraformer.bundle import Bundle
+from paraformer.config import ChunkConfig
+from paraformer.errors import AudioError, UnsupportedModel
+from paraformer.frontend import Frontend
+from paraformer.session import Engine, Session, advance, tokens_of
+from paraformer.text import Vocabulary
+from paraformer.timestamps import token_times
+from paraformer.types import Segment, Token, Transcript
+
+Samples = Float32[np.ndarray, " samples"]
+Audio = str | Path | BinaryIO | np.ndarray
+Segmenter = Callable[[Iterable[Samples]], Iterator[tuple[float, Samples]]]
+"""Cuts blocks of one recording into stretches of speech: (start in seconds, samples), in order."""
+
+WHOLE_S = 30.0
+"""Audio up to this long is recognised in one piece; longer audio is cut at pauses."""
+SILENCE_PEAK = 1e-4
+"""-80 dB of full scale: what never rises above it is silence, and no model is asked about it."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A stretch of speech that waits for its batch."""
+
+    source: int
+    start_s: float
+    samples: Samples
+
+
+class Recognizer:
+    """One loaded model. Weights are read-only: any number of sessions and threads may share it."""
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, segmenter: Segmenter | None = None, chunk: ChunkConfig | None = None
+    ) -> None:
+        """segmenter: for audio over 30 s (without one it is recognised in one piece); chunk: default of live sessions."""
+        self.bundle = bundle
+        self.config = bundle.config
+        self.chunk = chunk or bundle.config.live
+        self._segmenter = segmenter
+        vocabulary = Vocabulary(bundle.tokens, bundle.words)
+        self._engine = Engine(backend, Frontend(bundle.config.frontend, bundle.cmvn), vocabulary)
+
+    @overload
+    def transcribe(self, audio: Audio, *, batch_s: float = 60.0) -> Transcript: ...
+    @overload
+    def transcribe(self, audio: Sequence[Audio], *, batch_s: float = 60.0) -> list[Transcript]: ...
+    def transcribe(self, audio: Audio | Sequence[Audio], *, batch_s: float = 60.0) -> Transcript | list[Transcript]:
+        """Recognise a file, an open binary file, an array (16 kHz, mono), or a list of these.
+
+        Audio of any length, in memory that does not grow with it. batch_s: seconds of audio recognised in one batch.
+        Raises AudioError for audio that cannot be used; `transcribe_each` goes on with the others instead.
+        """
+        many = isinstance(audio, Sequence) and not isinstance(audio, str)
+        results = list(self._results(audio if many else [audio], batch_s))  # type: ignore[list-item]
+        for result in results:
+            if isinstance(result, AudioError):
+                raise result
+        transcripts = [result for result in results if isinstance(result, Transcript)]
+        return transcripts if many else transcripts[0]
+
+    def transcribe_each(self, audios: Iterable[Audio], *, batch_s: float = 60.0) -> Iterator[Transcript | AudioError]:
+        """As transcribe, one result after another in order; what cannot be read gives its error in place of a result."""
+        return self._results(audios, batch_s)
+
+    def stream(self, chunk: ChunkConfig | None = None, *, drop_short_tail: bool = False) -> Session:
+        """Open a live session. Raises UnsupportedModel if the model recognises whole utterances only.
+
+        drop_short_tail: discard a last piece of under 60 ms as FunASR does, for parity with it only.
+        """
+        chunk = chunk or self.chunk
+        if chunk is None and not self.config.streaming:
+            raise UnsupportedModel("this model recognises whole utterances only; live recognition needs a streaming one")
+        return Session(self._engine, chunk or ChunkConfig(), drop_short_tail=drop_short_tail)
+
+    def advance(self, sessions: Sequence[Session]) -> list[str]:
+        """Step all sessions that are ready in one batch, until none is. Returns the new text of each."""
+        return advance(sessions)
+
+    def restore(self, saved: bytes) -> Session:
+        """A session from what `Session.save` returned. Raises SessionError if it belongs to another model."""
+        return Session.restore(self._engine, saved)
+
+    # -- whole audio --------------------------------------------------------------------------------------------------
+
+    def _results(self, audios: Iterable[Audio], batch_s: float) -> Iterator[Transcript | AudioError]:
+        """Results in order; pieces of several sources share batches, and a source is given out once it is complete."""
+        pending: dict[int, _Source] = {}
+        waiting: list[_Piece] = []
+        emitted = 0
+        for number, item in enumerate(audios):
+            source = pending[number] = _Source()
+            try:
+                for start_s, samples in self._pieces(item, source):
+                    waiting.append(_Piece(number, start_s, samples))
+                    if sum(len(piece.samples) for piece in waiting) >= batch_s * audio.SAMPLE_RATE:
+                        self._recognize(waiting, pending)
+                        waiting = []
+            except AudioError as error:
+                source.error = error
+            if not waiting:
+                while emitted in pending:
+                    yield pending.pop(emitted).result()
+                    emitted += 1
+        self._recognize(waiting, pending)
+        for number in sorted(pending):
+            yield pending.pop(number).result()
+
+    def _pieces(self, item: Audio, source: _Source) -> Iterator[tuple[float, Samples]]:
+        """Stretches of speech of one source, and its duration on the way."""
+        blocks = source.measured(_blocks(item))
+        head = list(_up_to(blocks, WHOLE_S))
+        following = next(blocks, None)
+        if following is not None and self._segmenter is not None:
+            yield from self._segmenter(chain(head, [following], blocks))
+            return
+        samples = np.concatenate([*head, *([] if following is None else [following]), *blocks, np.zeros(0, np.float32)])
+        if len(samples) and float(np.abs(samples).max()) > SILENCE_PEAK:
+            yield 0.0, samples
+
+    def _recognize(self, pieces: Sequence[_Piece], sources: dict[int, _Source]) -> None:
+        """Recognise pieces in batches of similar length."""
+        feats = {id(piece): self._engine.frontend.whole(piece.samples) for piece in pieces}
+        ordered = sorted((piece for piece in pieces if len(feats[id(piece)])), key=lambda piece: len(piece.samples))
+        while ordered:
+            limit = 1.25 * len(ordered[0].samples)
+            group = [piece for piece in ordered if len(piece.samples) <= limit]
+            ordered = ordered[len(group) :]
+            for piece, decoded in zip(group, self._engine.backend.whole([feats[id(p)] for p in group]), strict=True):
+                spans = token_times(decoded.weights, len(decoded.ids), offset_s=piece.start_s)
+                sources[piece.source].tokens.append(tokens_of(decoded, spans, self._engine.vocabulary))
+                sources[piece.source].starts.append(piece.start_s)
+        for source in sources.values():
+            source.close(self._engine.vocabulary)
+
+
+class _Source:
+    """What has been recognised of one file or array."""
+
+    def __init__(self) -> None:
+        self.error: AudioError | None = None
+        self.duration_s = 0.0
+        self.starts: list[float] = []
+        self.tokens: list[list[Token]] = []
+        self.segments: list[Segment] = []
+
+    def measured(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
+        """The same blocks, their duration added up."""
+        for block in blocks:
+            self.duration_s += len(block) / audio.SAMPLE_RATE
+            yield block
+
+    def close(self, vocabulary: Vocabulary) -> None:
+        """Turn the tokens recognised since the last call into segments, in order of time."""
+        for _, tokens in sorted(zip(self.starts, self.tokens, strict=True), key=lambda pair: pair[0]):
+            if tokens:
+                text = vocabulary.join([token.text for token in tokens])
+                self.segments.append(Segment(text, tokens[0].start_s, tokens[-1].end_s, tuple(tokens)))
+        self.starts, self.tokens = [], []
+
+    def result(self) -> Transcript | AudioError:
+        """The outcome, once all pieces are in."""
+        if self.error is not None:
+            return self.error
+        return Transcript(join_segments([s.text for s in self.segments]), self.duration_s, tuple(self.segments))
+
+
+def join_segments(texts: Iterable[str]) -> str:
+    """Texts of segments as one line: a space only between two Latin letters or digits."""
+    joined = ""
+    for text in texts:
+        latin = joined[-1:].isascii() and text[:1].isascii() and joined and text
+        joined += (" " if latin else "") + text
+    return joined
+
+
+def _blocks(item: Audio) -> Iterator[Samples]:
+    if isinstance(item, np.ndarray):
+        return iter([audio.from_array(item)])
+    return audio.read_blocks(item)
+
+
+def _up_to(blocks: Iterator[Samples], seconds: float) -> Iterator[Samples]:
+    """Blocks from the front, until they hold so many seconds."""
+    total = 0
+    for block in blocks:
+        yield block
+        total += len(block)
+        if total >= seconds * audio.SAMPLE_RATE:
+            return
