@@ -1,0 +1,304 @@
+"""Samples to model input: Kaldi-compatible log-mel frames, low frame rate stacking, CMVN.
+
+Whole utterances and live streams share one path: `Frontend.whole` is a single final `Frontend.step` from the zero
+state. Every operation below works on each frame for itself, in an order of additions that does not depend on how many
+frames come along (no BLAS: its kernels change with the number of rows), so any cut of the samples into packets gives
+the same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+from numpy.lib.stride_tricks import sliding_window_view
+
+from paraformer.config import FrontendConfig
+from paraformer.errors import ModelError
+
+PCM_SCALE = 32768.0
+"""The models were trained on samples in the range of 16-bit integers."""
+PRE_EMPHASIS = 0.97
+LOWEST_HZ = 20.0
+LOG_FLOOR = float(np.finfo(np.float32).eps)
+"""Power below which a mel band counts as silent: its logarithm is -15.94238."""
+FRAMES_AT_ONCE = 256
+"""Frames per pass of the spectrum: about 1 MB of work space, which stays in the cache. No effect on the result."""
+
+_WINDOWS: Mapping[str, Callable[[Float64[np.ndarray, " n"]], Float64[np.ndarray, " n"]]] = {
+    "hamming": lambda phase: 0.54 - 0.46 * np.cos(phase),
+    "hanning": lambda phase: 0.5 - 0.5 * np.cos(phase),
+    "povey": lambda phase: (0.5 - 0.5 * np.cos(phase)) ** 0.85,
+    "rectangular": np.ones_like,
+    "blackman": lambda phase: 0.42 - 0.5 * np.cos(phase) + 0.08 * np.cos(2 * phase),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Cmvn:
+    """Global mean and variance normalisation of model input rows: (x + shift) * scale.
+
+    shift: the negative mean; scale: the inverse standard deviation; one value per input dimension.
+    """
+
+    shift: Float32[np.ndarray, " dim"]
+    scale: Float32[np.ndarray, " dim"]
+
+    def __post_init__(self) -> None:
+        if self.shift.ndim != 1 or self.shift.shape != self.scale.shape:
+            raise ModelError(f"CMVN has {self.shift.shape} shifts but {self.scale.shape} scales; both must be one row")
+
+    @classmethod
+    def parse(cls, text: str) -> Cmvn:
+        """Read `am.mvn`, a Kaldi nnet1 text file. Raises ModelError if it is not one.
+
+        As in FunASR, the values stand on the line after `<AddShift>` and `<Rescale>`, between square brackets.
+        """
+        return cls(shift=_bracketed_row(text, "<AddShift>"), scale=_bracketed_row(text, "<Rescale>"))
+
+    def to_text(self) -> str:
+        """Write the Kaldi nnet1 text that `parse` and FunASR read; float32 values survive exactly."""
+        dim = self.shift.shape[0]
+        parts = ["<Nnet>", f"<Splice> {dim} {dim}", "[ 0 ]"]
+        for tag, row in (("<AddShift>", self.shift), ("<Rescale>", self.scale)):
+            values = " ".join(str(value) for value in row)
+            parts += [f"{tag} {dim} {dim}", f"<LearnRateCoef> 0 [ {values} ]"]
+        return "\n".join([*parts, "</Nnet>", ""])
+
+    def __call__(self, rows: Float32[np.ndarray, "windows dim"]) -> Float32[np.ndarray, "windows dim"]:
+        """Normalise rows."""
+        normalized: Float32[np.ndarray, "windows dim"] = (rows + self.shift) * self.scale
+        return normalized
+
+
+def _bracketed_row(text: str, tag: str) -> Float32[np.ndarray, " dim"]:
+    """The numbers of the line after the one that begins with tag."""
+    lines = text.splitlines()
+    following = [after for line, after in itertools.pairwise(lines) if line.startswith(tag)]
+    if not following:
+        raise ModelError(f"CMVN text has no {tag} with values on the line below; expected a Kaldi nnet1 file (am.mvn)")
+    words = following[0].split()
+    try:
+        row = np.array(words[words.index("[") + 1 : words.index("]")], dtype=np.float32)
+    except ValueError as error:
+        raise ModelError(f"CMVN text holds something other than numbers in brackets below {tag}: {error}") from error
+    if not np.isfinite(row).all():
+        raise ModelError(f"CMVN text holds values below {tag} that are not finite; compute the statistics again")
+    return row
+
+
+@dataclass(frozen=True, eq=False)
+class FrontendState:
+    """What a stream carries from one packet to the next; a few kilobytes.
+
+    samples: those that belong to the next frame, in [-1, 1]; rows: log-mel frames that belong to the next window;
+    started: whether a frame was ever computed.
+    """
+
+    samples: Float32[np.ndarray, " remainder"]
+    rows: Float32[np.ndarray, "pending mel"]
+    started: bool
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The state as named arrays, for saving."""
+        return {"samples": self.samples, "rows": self.rows, "started": np.array(self.started)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FrontendState:
+        """Read back `to_arrays`. Raises KeyError if an array is missing."""
+        return cls(samples=arrays["samples"], rows=arrays["rows"], started=bool(arrays["started"]))
+
+
+class Frontend:
+    """Fbank, low frame rate and CMVN of one model. Holds settings only; safe to share between threads and streams."""
+
+    def __init__(self, config: FrontendConfig, cmvn: Cmvn | None = None) -> None:
+        """Raises ModelError if the CMVN is of another width than the rows."""
+        if cmvn is not None and cmvn.shift.shape[0] != config.input_dim:
+            raise ModelError(
+                f"CMVN has {cmvn.shift.shape[0]} dimensions but the frontend makes rows of {config.input_dim}; "
+                "it belongs to another model"
+            )
+        self.config = config
+        self.cmvn = cmvn
+
+    def whole(self, samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, "windows dim"]:
+        """Model input of a whole utterance, samples in [-1, 1]: one row for every begun `lfr_n` frames.
+
+        An utterance shorter than one frame is one frame of its own length (as FunASR's offline frontend); no samples
+        give no rows.
+        """
+        windows, _ = self.step(samples, self.init_state(), final=True)
+        return windows
+
+    def init_state(self) -> FrontendState:
+        """State before the first sample."""
+        return FrontendState(np.zeros(0, np.float32), np.zeros((0, self.config.mel_bins), np.float32), started=False)
+
+    def step(
+        self, samples: Float32[np.ndarray, " samples"], state: FrontendState, *, final: bool = False
+    ) -> tuple[Float32[np.ndarray, "windows dim"], FrontendState]:
+        """Model input rows completed by one packet of any length, and the state after it.
+
+        final: the stream ends here; the rows that are still incomplete come out too, filled with copies of the last
+        frame, and the state is the zero state again. All rows of a stream together equal `whole` bit for bit.
+        """
+        buffer = np.concatenate([state.samples, np.asarray(samples, dtype=np.float32)])
+        frames = fbank(buffer, self.config)
+        if final and not state.started and len(frames) == 0:
+            frames = short_fbank(buffer, self.config)
+        windows, rows = self._stack(frames, state, final=final)
+        if final:
+            return windows, self.init_state()
+        remainder = buffer[len(frames) * _shift(self.config) :].copy()
+        return windows, FrontendState(remainder, rows, state.started or len(frames) > 0)
+
+    def _stack(
+        self, frames: Float32[np.ndarray, "frames mel"], state: FrontendState, *, final: bool
+    ) -> tuple[Float32[np.ndarray, "windows dim"], Float32[np.ndarray, "pending mel"]]:
+        """Low frame rate and CMVN: new windows, and the frames kept for the next ones."""
+        width, stride = self.config.lfr_m, self.config.lfr_n
+        rows = np.concatenate([state.rows, frames])
+        if not state.started:
+            rows = np.concatenate([np.repeat(frames[:1], _lead(width), axis=0), rows])
+        if final:
+            rows = _pad_last(rows, width, stride)
+        windows = lfr(rows, width, stride)
+        if self.cmvn is not None:
+            windows = self.cmvn(windows)
+        return windows, rows[len(windows) * stride :].copy()
+
+
+def _lead(width: int) -> int:
+    """Copies of the first frame put before it, which centre window i on frame lfr_n * i."""
+    return (width - 1) // 2
+
+
+def _pad_last(rows: Float32[np.ndarray, "rows mel"], width: int, stride: int) -> Float32[np.ndarray, "padded mel"]:
+    """Repeat the last row so that the frames of a stream's end, already led by `_lead` rows, give ceil(T/n) windows."""
+    windows = max(0, -(-(len(rows) - _lead(width)) // stride))
+    missing = (windows - 1) * stride + width - len(rows) if windows else 0
+    return np.concatenate([rows, np.repeat(rows[-1:], max(0, missing), axis=0)])
+
+
+def lfr(rows: Float32[np.ndarray, "rows mel"], width: int, stride: int) -> Float32[np.ndarray, "windows stacked"]:
+    """Low frame rate: every full window of `width` rows, oldest first, moved by `stride` rows."""
+    if len(rows) < width:
+        return np.zeros((0, width * rows.shape[1]), np.float32)
+    stacked = sliding_window_view(rows, width, axis=0)[::stride].transpose(0, 2, 1)
+    return stacked.reshape(len(stacked), -1)
+
+
+def fbank(samples: Float32[np.ndarray, " samples"], config: FrontendConfig) -> Float32[np.ndarray, "frames mel"]:
+    """Log-mel frames of samples in [-1, 1], as Kaldi computes them without dither: 1 + (N - frame) // shift of them.
+
+    Per frame: remove the mean, pre-emphasis, window, power spectrum, triangular mel bands from 20 Hz to half the sample
+    rate, natural logarithm. Within 3e-4 of kaldi-native-fbank.
+    """
+    width = _frame(config)
+    if len(samples) < width:
+        return np.zeros((0, config.mel_bins), np.float32)
+    frames = sliding_window_view(samples, width)[:: _shift(config)]
+    return np.concatenate([_log_mel(block, config) for block in _blocks(frames)])
+
+
+def short_fbank(samples: Float32[np.ndarray, " samples"], config: FrontendConfig) -> Float32[np.ndarray, "frames mel"]:
+    """The one frame of an utterance shorter than a frame: everything in it, under a window of its length.
+
+    No samples give no frame.
+    """
+    if len(samples) == 0:
+        return np.zeros((0, config.mel_bins), np.float32)
+    return _log_mel(samples[None, :], config)
+
+
+def _blocks(frames: Float32[np.ndarray, "frames width"]) -> Iterator[Float32[np.ndarray, "block width"]]:
+    for start in range(0, len(frames), FRAMES_AT_ONCE):
+        yield frames[start : start + FRAMES_AT_ONCE]
+
+
+def _frame(config: FrontendConfig) -> int:
+    """Samples of a frame."""
+    return round(config.sample_rate * config.frame_ms / 1000)
+
+
+def _shift(config: FrontendConfig) -> int:
+    """Samples from one frame to the next."""
+    return round(config.sample_rate * config.shift_ms / 1000)
+
+
+def _log_mel(frames: Float32[np.ndarray, "frames width"], config: FrontendConfig) -> Float32[np.ndarray, "frames mel"]:
+    """Log-mel bands of framed samples in [-1, 1]."""
+    power = _power_spectrum(frames, _window(config.window, frames.shape[1]))
+    bands = _mel_bands(config.mel_bins, 2 * power.shape[1], config.sample_rate)
+    mel = np.add.reduceat(power.take(bands.bins, axis=1) * bands.weights, bands.starts, axis=1)
+    return np.log(np.maximum(mel, np.float32(LOG_FLOOR)))
+
+
+def _power_spectrum(
+    frames: Float32[np.ndarray, "frames width"], window: Float32[np.ndarray, " width"]
+) -> Float32[np.ndarray, "frames bins"]:
+    """Power of mean-free, pre-emphasised, windowed frames; the bin at half the sample rate is left out, as in Kaldi."""
+    count, width = frames.shape
+    size = max(2, 1 << (width - 1).bit_length())
+    centred = frames * np.float32(PCM_SCALE)
+    centred -= centred.mean(axis=1, keepdims=True)
+    padded = np.zeros((count, size), np.float32)
+    emphasised = padded[:, :width]
+    np.multiply(centred[:, :1], np.float32(1 - PRE_EMPHASIS), out=emphasised[:, :1])
+    np.subtract(centred[:, 1:], np.float32(PRE_EMPHASIS) * centred[:, :-1], out=emphasised[:, 1:])
+    emphasised *= window
+    spectrum = np.fft.rfft(padded, axis=1)[:, : size // 2]
+    return np.square(spectrum.real) + np.square(spectrum.imag)
+
+
+@functools.lru_cache(maxsize=16)
+def _window(kind: str, width: int) -> Float32[np.ndarray, " width"]:
+    """Symmetric analysis window."""
+    phase = 2 * np.pi * np.arange(width) / max(1, width - 1)
+    return _read_only(_WINDOWS[kind](phase).astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class _MelBands:
+    """Triangular bands as runs of (bin, weight): band b is the run from starts[b] to starts[b + 1], never empty."""
+
+    bins: Int64[np.ndarray, " entries"]
+    weights: Float32[np.ndarray, " entries"]
+    starts: Int64[np.ndarray, " mel"]
+
+
+@functools.lru_cache(maxsize=16)
+def _mel_bands(count: int, size: int, sample_rate: int) -> _MelBands:
+    """Kaldi's bands over the lower half of a spectrum of `size` points, with peaks of 1.
+
+    Edges and weights are float32 like torchaudio's, whose features the published models were trained on: where a bin
+    lies close to the edge of a band, the rounding of its small weight shows in the logarithm (2e-4).
+    """
+    points = _mel(np.arange(size // 2) * sample_rate / size)
+    low, high = 1127 * np.log1p(np.array([LOWEST_HZ, sample_rate / 2]) / 700)
+    step, band = np.float32((high - low) / (count + 1)), np.arange(count, dtype=np.float32)[:, None]
+    left, centre, right = (np.float32(low) + (band + np.float32(edge)) * step for edge in range(3))
+    weights = np.maximum(0, np.minimum((points - left) / (centre - left), (right - points) / (right - centre)))
+    used = weights > 0
+    used[~used.any(axis=1), 0] = True  # a band between two bins (very short frames): one entry of weight 0
+    rows, bins = np.nonzero(used)
+    starts = np.searchsorted(rows, np.arange(count))
+    return _MelBands(_read_only(bins), _read_only(weights[rows, bins]), _read_only(starts))
+
+
+def _mel(hertz: Float64[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+    """1127 ln(1 + Hz / 700), rounded as torchaudio rounds it."""
+    ratio = np.float32(1) + hertz.astype(np.float32) / np.float32(700)
+    scaled: Float32[np.ndarray, " n"] = np.float32(1127) * np.log(ratio.astype(np.float64)).astype(np.float32)
+    return scaled
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """Cached arrays are shared by all frontends of the process."""
+    array.setflags(write=False)
+    return array
