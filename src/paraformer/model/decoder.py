@@ -132,6 +132,8 @@ class SanmDecoder(nn.Module):
 
         Returns logits (B, L, V) and the next state. A stream without tokens keeps its state, as in the reference.
         """
+        if embeds.shape[1] == 0:
+            return embeds.new_zeros(embeds.shape[0], 0, self.output.out_features), state
         size = state.memory.shape[1]
         past_mask = torch.arange(size, device=mask.device)[None] >= size - state.memory_lengths[:, None]
         rows, seen = torch.cat([state.memory, memory], 1), torch.cat([past_mask, mask], 1)

@@ -166,6 +166,8 @@ class Paraformer(nn.Module):
 
     def decode(self, encoded: Encoded, weights: Tensor, embeds: Tensor, token_mask: Tensor, chunk: Chunking) -> Tensor:
         """Scores (B, L, V) of embeds (B, L, D); weights (B, T or T + 1) tell the chunked forms where tokens fire."""
+        if embeds.shape[1] == 0:
+            return embeds.new_zeros(embeds.shape[0], 0, self.config.vocab_size)
         mask = self._seen(encoded, weights, token_mask, chunk)
         logits: Tensor = self.decoder(encoded.hidden, mask, embeds, token_mask)
         return logits

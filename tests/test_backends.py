@@ -1,0 +1,119 @@
+"""The engines behind one protocol: they agree with each other, and a batch is as good as one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from paraformer import contract
+from paraformer.backends import cif
+from paraformer.backends.base import pad_rows, split_state, stack_states
+from paraformer.backends.onnx import OnnxBackend
+from paraformer.config import PredictorConfig
+from paraformer.errors import ModelError, ModelNotFound
+from paraformer.model import cif as torch_cif
+
+FLOATS = {"min_value": 0, "max_value": 1, "width": 32, "allow_subnormal": False}
+WEIGHTS = hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 40)), elements=st.floats(**FLOATS))
+
+
+def feats(seed: int, rows: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, 560)).astype(np.float32)
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.sampled_from(["onnx", "torch"]))
+def test_padding_and_order_change_nothing(lengths: list[int], name: str) -> None:
+    utterances = [feats(seed, rows) for seed, rows in enumerate(lengths)]
+    backend = tiny.backend(name)
+    alone = [backend.whole([rows])[0] for rows in utterances]
+    for order in (list(range(len(lengths))), list(reversed(range(len(lengths))))):
+        batch = backend.whole([utterances[index] for index in order])
+        for index, got in zip(order, batch, strict=True):
+            np.testing.assert_array_equal(got.ids, alone[index].ids)
+            np.testing.assert_allclose(got.confidences, alone[index].confidences, atol=1e-4)
+            np.testing.assert_allclose(got.weights, alone[index].weights, atol=1e-5)
+
+
+@given(st.integers(1, 60))
+def test_engines_agree_on_whole_utterances(rows: int) -> None:
+    (onnx,), (torch_,) = (tiny.backend(name).whole([feats(3, rows)]) for name in ("onnx", "torch"))
+    np.testing.assert_array_equal(onnx.ids, torch_.ids)
+    np.testing.assert_allclose(onnx.confidences, torch_.confidences, atol=1e-4)
+    np.testing.assert_allclose(onnx.weights, torch_.weights, atol=1e-5)
+
+
+@given(WEIGHTS)
+def test_numpy_and_torch_integrate_and_fire_alike(weights: np.ndarray) -> None:
+    hidden = np.random.default_rng(0).standard_normal((*weights.shape, 4)).astype(np.float32)
+    counts = cif.token_counts(weights)
+    np.testing.assert_array_equal(counts, torch_cif.token_counts(torch.from_numpy(weights)).numpy())
+    ours = cif.integrate(hidden, weights, int(counts.max()))
+    theirs = torch_cif.integrate(torch.from_numpy(hidden), torch.from_numpy(weights), int(counts.max()))
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+
+
+@given(WEIGHTS, st.integers(0, 40))
+def test_carried_weight_joins_two_stretches(weights: np.ndarray, cut: int) -> None:
+    hidden = np.random.default_rng(0).standard_normal((*weights.shape, 4)).astype(np.float32)
+    batch = len(weights)
+    nothing = np.zeros(batch, np.float32), np.zeros((batch, 4), np.float32)
+    whole, counts, rest, _ = cif.step(hidden, weights, *nothing)
+    first, first_counts, *carry = cif.step(hidden[:, :cut], weights[:, :cut], *nothing)
+    second, second_counts, second_rest, _ = cif.step(hidden[:, cut:], weights[:, cut:], *carry)
+    if np.abs((rest + 0.5) % 1 - 0.5).min() < 1e-4 or np.abs((carry[0] + 0.5) % 1 - 0.5).min() < 1e-4:
+        return  # a sum on the edge of a whole number may fall to either side
+    np.testing.assert_array_equal(first_counts + second_counts, counts)
+    np.testing.assert_allclose(second_rest, rest, atol=1e-5)
+    for row in range(batch):
+        joined = np.concatenate([first[row, : first_counts[row]], second[row, : second_counts[row]]])
+        np.testing.assert_allclose(joined, whole[row, : counts[row]], atol=1e-4)
+
+
+def test_tail_weight_goes_after_the_last_row_of_final_streams() -> None:
+    weights = np.full((2, 3), 0.1, np.float32)
+    hidden, summed = cif.add_tail(
+        PredictorConfig(), np.ones((2, 3, 1), np.float32), weights, np.array([2, 3]), np.array([True, False])
+    )
+    np.testing.assert_allclose(summed, [[0.1, 0.1, 0.55, 0], [0.1, 0.1, 0.1, 0]], atol=1e-6)
+    assert hidden.shape == (2, 4, 1)
+
+
+@given(st.sampled_from(tiny.CHUNKS))
+def test_states_stack_and_split(chunk) -> None:
+    backend = tiny.backend("onnx")
+    states = [backend.init_state(chunk) for _ in range(3)]
+    _, states[1:2] = backend.step([feats(0, chunk.chunk)], [False], [states[1]], chunk)
+    unlimited = chunk.encoder_look_back < 0
+    for before, after in zip(states, split_state(stack_states(states), unlimited=unlimited), strict=True):
+        for name, array in before.items():
+            np.testing.assert_array_equal(array, after[name])
+
+
+@pytest.mark.parametrize("chunk", tiny.CHUNKS)
+def test_first_states_are_the_same_on_both_engines(chunk) -> None:
+    onnx, torch_ = (tiny.backend(name).init_state(chunk) for name in ("onnx", "torch"))
+    assert {name: (array.shape, array.dtype) for name, array in onnx.items()} == {
+        name: (array.shape, array.dtype) for name, array in torch_.items()
+    }
+
+
+def test_pad_rows() -> None:
+    stacked, lengths = pad_rows([np.ones((2, 1)), np.ones((1, 1))])
+    assert stacked.tolist() == [[[1], [1]], [[1], [0]]]
+    assert lengths.tolist() == [2, 1]
+
+
+def test_a_directory_without_graphs_is_named(tmp_path) -> None:
+    with pytest.raises(ModelNotFound, match=r"holds no encoder\.onnx"):
+        OnnxBackend(tmp_path, tiny.config())
+
+
+def test_a_broken_graph_is_named(tmp_path) -> None:
+    (tmp_path / contract.ENCODER).write_bytes(b"no graph")
+    with pytest.raises(ModelError, match=r"encoder\.onnx is not a graph"):
+        OnnxBackend(tmp_path, tiny.config())

@@ -1,0 +1,89 @@
+"""A tiny streaming model with random weights, its graphs, and signals to feed it: shared by the tests of recognition."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from paraformer.backends.onnx import OnnxBackend
+from paraformer.backends.torch import TorchBackend
+from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, SanmDecoderConfig, SanmEncoderConfig
+from paraformer.export import export
+from paraformer.frontend import Cmvn, Frontend
+from paraformer.model.paraformer import Paraformer
+
+TOKENS = ("<blank>", "<s>", "</s>", *(chr(0x4E00 + i) for i in range(20)), "hel@@", "lo", "a", "b", "<unk>")
+
+CHUNKS = (
+    ChunkConfig(),
+    ChunkConfig(left=8, chunk=8, right=4),
+    ChunkConfig(left=0, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1),
+    ChunkConfig(left=5, chunk=10, right=5, encoder_look_back=1, decoder_look_back=2),
+    ChunkConfig(left=2, chunk=3, right=0, encoder_look_back=-1, decoder_look_back=1),
+)
+
+
+def config() -> ModelConfig:
+    """A streaming SAN-M model of a few thousand parameters."""
+    return ModelConfig(
+        vocab_size=len(TOKENS),
+        encoder=SanmEncoderConfig(dim=16, heads=2, ffn_dim=24, layers=2, kernel=5, dropout=0.0, attention_dropout=0.0),
+        predictor=PredictorConfig(dropout=0.0),
+        decoder=SanmDecoderConfig(
+            heads=2, ffn_dim=24, layers=2, attention_layers=2, kernel=5, shift=2, dropout=0.0, attention_dropout=0.0
+        ),
+        live=ChunkConfig(),
+    )
+
+
+@cache
+def model() -> Paraformer:
+    """The model; its predictor is spread out so that weights vary with the signal."""
+    torch.manual_seed(1)
+    tiny = Paraformer(config()).eval()
+    with torch.no_grad():
+        tiny.predictor.output.weight.mul_(4.0)
+        tiny.decoder.output.weight.mul_(6.0)
+    return tiny
+
+
+@cache
+def directory() -> Path:
+    """A directory with the model's weights and graphs."""
+    path = Path(mkdtemp(prefix="paraformer-tiny-"))
+    save_file(model().state_dict(), path / "model.safetensors")
+    export(model(), path)
+    return path
+
+
+@cache
+def backend(name: str) -> TorchBackend | OnnxBackend:
+    """The model on an engine: "torch" or "onnx"."""
+    return TorchBackend(model()) if name == "torch" else OnnxBackend(directory(), config())
+
+
+@cache
+def engine(name: str = "onnx"):
+    """What sessions need."""
+    from paraformer.session import Engine
+    from paraformer.text import Vocabulary
+
+    dim = config().frontend.input_dim
+    cmvn = Cmvn(np.full(dim, -8.0, np.float32), np.full(dim, 0.25, np.float32))
+    return Engine(backend(name), Frontend(config().frontend, cmvn), Vocabulary(TOKENS, None))
+
+
+def signal(samples: int, seed: int = 0) -> np.ndarray:
+    """Noise whose loudness and colour change every 50 to 250 ms, float32 in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    pieces = [np.zeros(0)]
+    while sum(map(len, pieces)) < samples:
+        count = int(rng.integers(800, 4000))
+        tone = np.sin(np.arange(count) * rng.uniform(0.02, 1.5)) + 0.3 * rng.standard_normal(count)
+        pieces.append(tone * 10 ** rng.uniform(-3, -0.5))
+    return np.clip(np.concatenate(pieces)[:samples], -1, 1).astype(np.float32)
