@@ -98,7 +98,7 @@ def test_times_are_ordered_and_inside_the_audio(chunk: ChunkConfig, length: int)
     session = in_one_go(tiny.signal(length), chunk)
     times = [time for token in session.tokens for time in (token.start_s, token.end_s)]
     assert times == sorted(times)
-    assert all(0 <= time <= session.duration_s + 1e-6 for time in times)
+    assert all(0 <= time <= session.duration_s + 0.06 for time in times)
 
 
 def test_no_samples_give_no_text() -> None:

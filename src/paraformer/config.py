@@ -232,6 +232,12 @@ class ModelConfig:
         return (self.objective.ctc_units or self.vocab_size) if self.objective.ctc_weight > 0 else 0
 
     @property
+    def row_s(self) -> float:
+        """Seconds from one encoder row to the next; convolutional subsampling makes it four input rows."""
+        subsampling = 1 if self.encoder.kind == "sanm" else 4
+        return self.frontend.lfr_n * self.frontend.shift_ms / 1000 * subsampling
+
+    @property
     def streaming(self) -> bool:
         """Whether the parameters can run live: SAN-M throughout, with a decoder causal over tokens."""
         decoder = self.decoder

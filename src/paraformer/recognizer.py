@@ -142,7 +142,9 @@ class Recognizer:
             group = [piece for piece in ordered if len(piece.samples) <= limit]
             ordered = ordered[len(group) :]
             for piece, decoded in zip(group, self._engine.backend.whole([feats[id(p)] for p in group]), strict=True):
-                spans = token_times(decoded.weights, len(decoded.ids), offset_s=piece.start_s)
+                spans = token_times(
+                    decoded.weights, len(decoded.ids), offset_s=piece.start_s, window_s=self.config.row_s
+                )
                 sources[piece.source].tokens.append(tokens_of(decoded, spans, self._engine.vocabulary))
                 sources[piece.source].starts.append(piece.start_s)
         for source in sources.values():

@@ -69,7 +69,7 @@ class Session:
         self._rows = np.zeros((0, config.frontend.input_dim), np.float32)
         self._state = engine.backend.init_state(chunk)
         self._assembler = TextAssembler()
-        self._clock = CifClock(first_window=-chunk.right)
+        self._clock = CifClock(first_window=-chunk.right, window_s=config.row_s)
         self._tokens: list[Token] = []
         self._text: list[str] = []
         self._samples = 0

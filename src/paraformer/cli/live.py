@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from paraformer.session import Session
 
 RATE = 16_000
+PIECE = 9_600
+"""Samples delivered at a time: 600 ms."""
 
 
 @dataclass(frozen=True, slots=True)
