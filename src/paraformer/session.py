@@ -205,7 +205,7 @@ class Session:
     def _take_in(self, decoded: Decoded, state: Any, *, final: bool) -> str:
         """Record a step's outcome. Returns the new text."""
         self._state, self._steps = state, self._steps + 1
-        spans = self._clock.push(decoded.weights, len(decoded.ids), final=final)
+        spans = self._clock.push(decoded.weights, len(decoded.ids))
         tokens = tokens_of(decoded, spans, self._engine.vocabulary)
         self._tokens += tokens
         text = "".join(self._assembler.push(token.text) for token in tokens)
