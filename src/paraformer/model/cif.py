@@ -39,7 +39,8 @@ def integrate(hidden: Tensor, weights: Tensor, tokens: int) -> Tensor:
     """The first `tokens` acoustic vectors: hidden (B, T, D), weights (B, T) -> (B, tokens, D).
 
     A token that the weights do not fill gets what there is: a sum that a rounding error left just below a whole number
-    still gives its last vector, which the reference loses (spec 3.2).
+    still gives its last vector, which the reference loses (spec 3.2). A frame whose weight smoothing raises above 1 can
+    complete two tokens; the reference completes one and has zero vectors at the end for those it lacks.
     """
     ends = weights.double().cumsum(-1)
     starts = ends - weights
