@@ -26,7 +26,7 @@ from paraformer.config import (
     TrainingChunk,
     TransformerDecoderConfig,
 )
-from paraformer.model.chunk_masks import ChunkLayout
+from paraformer.model.chunk_masks import ChunkLayout, chunk_layout
 from paraformer.model.layers import length_mask
 from paraformer.model.paraformer import Chunking, Encoded, Paraformer
 
@@ -126,8 +126,6 @@ def leaky_chunk_masked_rows(
     model: Paraformer, feats: Tensor, lengths: Tensor, chunk: TrainingChunk
 ) -> tuple[Tensor, ChunkLayout]:
     """The encoder's rows as they come out of it, gaps and padding included."""
-    from paraformer.model.chunk_masks import chunk_layout
-
     layout = chunk_layout(lengths, chunk, 5)
     embedded = layout.split(model.encoder.embed(feats) * length_mask(lengths, feats.shape[1])[..., None])
     seen = layout.attention_mask() & layout.present()[:, None]

@@ -14,12 +14,10 @@ from model_goldens import (
     golden_model,
     leaky_chunk_masked_rows,
     leaky_encode,
-    loop_integrate,
     reference_firing_frames,
 )
-from paraformer.config import EOS_ID
 from paraformer.model import cif
-from paraformer.model.chunk_masks import scama_mask
+from paraformer.model.chunk_masks import chunk_layout, scama_mask
 from paraformer.model.layers import length_mask
 from paraformer.model.paraformer import Paraformer
 
@@ -185,21 +183,6 @@ def test_zero_prefixed_chunk_masked_encoder() -> None:
 
 def chunk_masked_rows(model: Paraformer, embedded: Tensor) -> Tensor:
     """The chunk-masked encoder on embedded rows (1, T, F), rejoined."""
-    from paraformer.model.chunk_masks import chunk_layout
-
     layout = chunk_layout(torch.tensor([embedded.shape[1]]), CHUNKS[1], 5)
     hidden, _, _ = model.encoder.run(layout.split(embedded), layout.attention_mask()[None], layout.filled[None])
     return layout.join(hidden)
-
-
-def test_no_token_of_a_closed_form_is_lost() -> None:
-    """The last token fires even where the reference's rounding loses it; </s> is what that token stands for."""
-    assert EOS_ID == 2
-    weights = torch.rand(200, 40, generator=torch.Generator().manual_seed(0))
-    lengths = torch.full((200,), 12)
-    weights = cif.scale_to_targets(weights, lengths)
-    hidden = torch.ones(200, 40, 1)
-    sums = cif.integrate(hidden, weights, 12).squeeze(-1)
-    close(sums, torch.ones(200, 12), 1e-4)
-    lost = (loop_integrate(hidden, weights, 12)[:, -1] == 0).sum()
-    assert lost > 0

@@ -95,7 +95,8 @@ class Predictor(nn.Module):
         c = self.config
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
-            x = self.conv(F.pad(hidden.transpose(1, 2), (c.left, c.right))).transpose(1, 2)
+            # One row too many, cut off again: a convolution refuses to give no row, and the last step may have none.
+            x = self.conv(F.pad(hidden.transpose(1, 2), (c.left, c.right + 1))).transpose(1, 2)[:, : hidden.shape[1]]
             if c.version == 1:
                 x = self.dropout(x + hidden)
             weights = self.output(x.relu()).squeeze(-1).sigmoid()

@@ -74,8 +74,9 @@ class Fsmn(nn.Conv1d):
         """As forward, with the `left` rows before x given: past (B, left, D)."""
         if mask is not None:
             x = x * mask[..., None].to(x.dtype)
-        rows = F.pad(torch.cat([past, x], 1), (0, 0, 0, self.right)).transpose(1, 2)
-        filtered = F.conv1d(rows, self.weight, groups=self.groups).transpose(1, 2)
+        # One row too many, cut off again: a convolution refuses to give no row, and a step may have no token.
+        rows = F.pad(torch.cat([past, x], 1), (0, 0, 0, self.right + 1)).transpose(1, 2)
+        filtered = F.conv1d(rows, self.weight, groups=self.groups).transpose(1, 2)[:, : x.shape[1]]
         y: Tensor = self.dropout(filtered + x)
         return y if mask is None else y * mask[..., None].to(y.dtype)
 

@@ -177,12 +177,12 @@ class Paraformer(nn.Module):
         if chunk is None:
             return encoded.memory_mask()
         fired = cif.firing_frames(weights, token_mask.shape[1])
-        fired = torch.minimum(fired, encoded.lengths[:, None] - 1).clamp(min=0)
         if encoded.layout is not None:
-            return scama_mask(fired, token_mask, encoded.layout)
+            last = (encoded.lengths[:, None] - 1).clamp(min=0)
+            return scama_mask(torch.minimum(fired, last), token_mask, encoded.layout)
         assert encoded.rows is not None
         assert isinstance(chunk, ChunkConfig)
-        window = fired // encoded.rows.shape[2]
+        window = torch.minimum(fired, encoded.lengths[:, None]) // encoded.rows.shape[2]
         return window_memory_mask(window, token_mask, encoded.rows, chunk.decoder_look_back * chunk.chunk)
 
     def recognize(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> Whole:
