@@ -13,7 +13,9 @@ OPTIONAL = ("torch", "lhotse", "onnx", "onnxscript", "yaml", "huggingface_hub", 
 
 def modules_after(code: str) -> set[str]:
     listing = f"import sys; {code}; print(*sys.modules)"
-    return set(subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_all_is_sorted_and_every_name_is_there() -> None:

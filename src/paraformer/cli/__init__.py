@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
             from paraformer.cli.models import convert as command
         case "info":
             from paraformer.cli.models import info as command
+        case "train":
+            from paraformer.cli.train import train as command
         case _:
             from paraformer.cli.models import pull as command
     return command(options)

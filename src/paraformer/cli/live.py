@@ -28,7 +28,7 @@ class Decision:
     tokens: tuple[Token, ...]
 
 
-def decisions(session: Session, pieces: Iterable[Float32[np.ndarray, "_"]]) -> Iterator[Decision]:
+def decisions(session: Session, pieces: Iterable[Float32[np.ndarray, " _"]]) -> Iterator[Decision]:
     """Feed the pieces (16 kHz) as they come, then finish; yield whatever new text each of them decides."""
     samples = known = 0
     for piece in pieces:

@@ -36,18 +36,37 @@ def parser() -> argparse.ArgumentParser:
     _convert(commands.add_parser("convert", help="turn a model directory into another kind", allow_abbrev=False))
     _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
+    _train(commands.add_parser("train", help="train or fine-tune a model", add_help=False, prefix_chars="\0"))
     return top
+
+
+def _train(options: argparse.ArgumentParser) -> None:
+    """Every word is passed on, options too: training has a command line of its own."""
+    options.add_argument("arguments", nargs="*")
 
 
 def _transcribe(options: argparse.ArgumentParser) -> None:
     options.description = "Recognise the speech in FILES and print it, or write one result per file."
-    options.add_argument("files", nargs="+", metavar="FILES", help="audio files, patterns such as '*.wav', or - for standard input")
+    options.add_argument(
+        "files", nargs="+", metavar="FILES", help="audio files, patterns such as '*.wav', or - for standard input"
+    )
     _recognition(options)
-    options.add_argument("--format", choices=FORMATS, default="text", help="json: one object per line (default: %(default)s)")
-    options.add_argument("--timestamps", action="store_true", help="times of segments (text) or of every token (json, tsv)")
-    options.add_argument("--stream", action="store_true", help="recognise live, 600 ms at a time, printing text as it is decided")
+    options.add_argument(
+        "--format", choices=FORMATS, default="text", help="json: one object per line (default: %(default)s)"
+    )
+    options.add_argument(
+        "--timestamps", action="store_true", help="times of segments (text) or of every token (json, tsv)"
+    )
+    options.add_argument(
+        "--stream", action="store_true", help="recognise live, 600 ms at a time, printing text as it is decided"
+    )
     options.add_argument("--raw", type=_rate, metavar="RATE", help="FILES are headerless 16-bit mono PCM at RATE Hz")
-    options.add_argument("--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.txt, .json, .srt, .vtt or .tsv instead of printing")
+    options.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="write DIR/NAME.txt, .json, .srt, .vtt or .tsv instead of printing",
+    )
     options.add_argument("--overwrite", action="store_true", help="replace results that are in DIR already")
 
 
@@ -58,25 +77,34 @@ def _mic(options: argparse.ArgumentParser) -> None:
 
 
 def _recognition(options: argparse.ArgumentParser) -> None:
-    options.add_argument("--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)")
+    options.add_argument(
+        "--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)"
+    )
     options.add_argument(
         "--chunk",
         type=_chunk,
         metavar="L,C,R",
-        help="live setting in 60 ms windows: left context, chunk, right context [,encoder and decoder look-back in chunks]",
+        help="live setting in 60 ms windows: left context, chunk, right context[,encoder and decoder look-back]",
     )
     options.add_argument("--threads", type=_count, default=1, metavar="N", help="CPU threads (default: %(default)s)")
 
 
 def _convert(options: argparse.ArgumentParser) -> None:
-    options.description = "Turn a FunASR model directory into a native one, or a native one into FunASR's. Needs paraformer[torch]."
-    options.add_argument("source", type=Path, metavar="SRC")
+    options.description = (
+        "Turn a FunASR model directory into a native one, or a native one into FunASR's. Needs paraformer[torch]."
+    )
+    options.add_argument("source", metavar="SRC", help="model directory or the name of a pulled model")
     options.add_argument("target", type=Path, metavar="DST", help="directory to make; must not exist or be empty")
+    options.add_argument(
+        "--graphs", action="store_true", help="also write what the base install runs (needs paraformer[export])"
+    )
 
 
 def _info(options: argparse.ArgumentParser) -> None:
     options.description = "Describe a model: what it is, what it was trained on, how well it does."
-    options.add_argument("model", nargs="?", metavar="MODEL", help="directory or published name (default: the embedded model)")
+    options.add_argument(
+        "model", nargs="?", metavar="MODEL", help="directory or published name (default: the embedded model)"
+    )
 
 
 def _pull(options: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from paraformer.bundle import replacing
 from paraformer.cli.complain import complain
 from paraformer.cli.formats import SUFFIXES, render, rounded
 from paraformer.cli.live import Decision
@@ -35,12 +36,14 @@ class Printed:
     labelled: bool
     _open_line: bool = field(default=False, init=False)
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str) -> None:  # noqa: ARG002 - told apart by the label
+        """Start on a line of its own."""
         if self._open_line:  # the input before this one failed halfway
             print()
         self._open_line = False
 
     def decided(self, name: str, decision: Decision) -> None:
+        """Print the new text at once, where the form can be printed piece by piece."""
         if self.form == "json":
             event = {"file": name, "heard_s": decision.heard_s, "new": decision.text}
             tokens = {"tokens": [asdict(token) for token in decision.tokens]} if self.timestamps else {}
@@ -51,6 +54,7 @@ class Printed:
             self._open_line = True
 
     def end(self, name: str, transcript: Transcript) -> None:
+        """Print the result, or end the line that holds it already."""
         if self._open_line:
             print()
             self._open_line = False
@@ -72,6 +76,7 @@ class Saved:
     _target: Path = field(default=Path(), init=False)
 
     def begin(self, name: str) -> None:
+        """Choose the file."""
         self._target = self._free(name)
         if self._target.exists() and not self.overwrite:
             raise FileExistsError(f"{self._target} exists already: remove it or add --overwrite")
@@ -89,11 +94,11 @@ class Saved:
         return target
 
     def decided(self, name: str, decision: Decision) -> None:
-        pass
+        """Wait for the end."""
 
     def end(self, name: str, transcript: Transcript) -> None:
+        """Write the file, all of it or nothing."""
         text = render(transcript, self.form, name=name, timestamps=self.timestamps)
         self.directory.mkdir(parents=True, exist_ok=True)
-        partial = self._target.with_name(self._target.name + ".partial")
-        partial.write_text(text + "\n" if text else "", encoding="utf-8")
-        partial.replace(self._target)
+        with replacing(self._target) as temporary:
+            temporary.write_text(text + "\n" if text else "", encoding="utf-8")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def _matches(pattern: str) -> list[str]:
     return sorted(glob(pattern, recursive=True)) or [pattern]
 
 
-def whole(name: str, raw_rate: int | None) -> Path | Float32[np.ndarray, "samples"]:
+def whole(name: str, raw_rate: int | None) -> Path | Float32[np.ndarray, " samples"]:
     """What a recogniser takes for one input: the path of a file, or the samples of anything else."""
     if raw_rate is not None:
         return audio.from_array(np.frombuffer(_bytes(name), dtype="<i2"), raw_rate)

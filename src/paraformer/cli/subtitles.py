@@ -67,7 +67,7 @@ def _lines(words: Sequence[Word]) -> list[Sequence[Word]]:
 
 
 def _widest_pause(words: Sequence[Word]) -> int:
-    """Index of the word, in the middle half, that follows the longest pause; of equal ones the nearest to the middle."""
+    """Index of the word, in the middle half, after the longest pause; of equal ones the nearest to the middle."""
     pauses = [after[0].start_s - before[-1].end_s for before, after in pairwise(words)]
     middle = len(words) / 2
     candidates = range(max(1, len(words) // 4), max(2, len(words) - len(words) // 4))

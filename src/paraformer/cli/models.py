@@ -1,0 +1,103 @@
+"""`paraformer convert`, `info` and `pull`: model directories and published names."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+from safetensors import safe_open
+
+from paraformer import contract
+from paraformer.bundle import CONFIG_FILE, Bundle
+from paraformer.config import ChunkConfig, ModelConfig
+from paraformer.errors import MissingExtra, ModelError
+from paraformer.loader import locate
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Read one kind of model directory and write the other; the new directory is printed."""
+    source, target = locate(options.source), options.target
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ModelError(f"{target} is in the way: name a directory that is empty or not there yet")
+    native = (source / CONFIG_FILE).is_file()
+    if native and options.graphs:
+        raise ModelError("--graphs goes with a native directory, and this conversion writes one of FunASR's")
+    _write(source, target, to_funasr=native, graphs=options.graphs)
+    print(target)
+    return 0
+
+
+def _write(source: Path, target: Path, *, to_funasr: bool, graphs: bool) -> None:
+    try:
+        from paraformer.checkpoint import funasr, native, open_any
+    except ImportError as error:
+        raise MissingExtra("Converting a model", "torch") from error
+    bundle, model = open_any(source)
+    if to_funasr:
+        funasr.save(bundle, model, target)
+        return
+    native.save(bundle, model, target)
+    if graphs:
+        try:
+            from paraformer.export import export
+        except ImportError as error:
+            raise MissingExtra("Writing graphs", "export") from error
+        export(model, target)
+        bundle.save(target)  # again, now with the graphs' checksums
+
+
+def info(options: argparse.Namespace) -> int:
+    """Print what a model is and what its card says."""
+    directory = locate(options.model)
+    if (directory / CONFIG_FILE).is_file():
+        bundle, parameters = Bundle.open(directory), _parameters(directory / contract.WEIGHTS)
+    else:
+        bundle, parameters = _open_foreign(directory)
+    for key, value in _facts(directory, bundle, parameters):
+        print(f"{key + ':':<12} {value}")
+    return 0
+
+
+def _parameters(weights: Path) -> int:
+    """Number of values in a safetensors file; only its header is read."""
+    with safe_open(weights, "np") as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a mapping
+
+
+def _open_foreign(directory: Path) -> tuple[Bundle, int]:
+    try:
+        from paraformer.checkpoint import open_any
+    except ImportError as error:
+        raise MissingExtra(f"Reading {directory}, which is not a native model,", "torch") from error
+    bundle, model = open_any(directory)
+    return bundle, sum(parameter.numel() for parameter in model.parameters())
+
+
+def _facts(directory: Path, bundle: Bundle, parameters: int) -> Iterator[tuple[str, object]]:
+    config = bundle.config
+    yield "directory", directory
+    yield "encoder", f"{config.encoder.kind}, {config.encoder.layers} blocks of width {config.encoder.dim}"
+    yield "decoder", f"{config.decoder.kind}, {config.decoder.layers} blocks"
+    yield "parameters", f"{parameters / 1e6:.1f} million"
+    yield "vocabulary", f"{config.vocab_size} items"
+    yield "live", _live(config)
+    yield "runs with", "the base install" if (directory / contract.ENCODER).is_file() else "the extra [torch]"
+    yield from bundle.card.items()
+
+
+def _live(config: ModelConfig) -> str:
+    if not config.streaming:
+        return "no, whole utterances only"
+    chunk = config.live or ChunkConfig()
+    delay_ms = (chunk.chunk + chunk.right) * config.frontend.window_samples * 1000 // config.frontend.sample_rate
+    return f"yes, chunk {chunk.left},{chunk.chunk},{chunk.right}: text at most {delay_ms} ms after its sound"
+
+
+def pull(options: argparse.Namespace) -> int:
+    """Download a model unless it is in the cache; its directory is printed."""
+    from paraformer import hub
+
+    print(hub.resolve(options.name, revision=options.revision, download=True))
+    return 0

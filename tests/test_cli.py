@@ -1,0 +1,325 @@
+"""The command line over a stand-in recogniser: what is printed, what is written, what it exits with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+import paraformer
+from paraformer import ChunkConfig, Segment, Token, Transcript
+from paraformer.audio import SAMPLE_RATE, from_array, read
+from paraformer.cli import main
+from paraformer.cli.formats import render
+from paraformer.cli.live import decisions
+from paraformer.cli.mic import show
+from paraformer.cli.subtitles import MAX_COLUMNS, MAX_S, columns, cues
+
+TEXT = "今天天气很好"
+
+
+def transcript(text: str = TEXT, *, step_s: float = 0.5) -> Transcript:
+    tokens = tuple(Token(c, i * step_s, (i + 1) * step_s, 0.5) for i, c in enumerate(text))
+    segments = (Segment(text, 0.0, len(text) * step_s, tokens),) if text else ()
+    return Transcript(text, len(text) * step_s, segments)
+
+
+class FakeSession:
+    """Decides one character for each full piece of 600 ms, and the rest at the end."""
+
+    def __init__(self) -> None:
+        self.text, self.ended = "", False
+
+    def accept(self, samples: np.ndarray) -> str:
+        new = TEXT[len(self.text) :][:1] if len(samples) == 9600 else ""
+        self.text += new
+        return new
+
+    def finish(self) -> str:
+        new = TEXT[len(self.text) :]
+        self.text = TEXT
+        return new
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        return transcript(self.text).tokens
+
+    def transcript(self) -> Transcript:
+        return transcript(self.text)
+
+
+class FakeRecognizer:
+    """Reads its input as the real one does and finds the same words in each."""
+
+    def transcribe(self, source: Path | np.ndarray) -> Transcript:
+        samples = from_array(source) if isinstance(source, np.ndarray) else read(source)
+        return transcript() if len(samples) else transcript("")
+
+    def stream(self) -> FakeSession:
+        return FakeSession()
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """Loads give the stand-in; returns what they were asked for."""
+    calls: list[dict[str, object]] = []
+
+    def load(model: str | None = None, **settings: object) -> FakeRecognizer:
+        calls.append({"model": model, **settings})
+        return FakeRecognizer()
+
+    monkeypatch.setattr(paraformer, "load", load)
+    return calls
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, np.full(2 * SAMPLE_RATE, 0.1, np.float32), SAMPLE_RATE)
+    return path
+
+
+def test_prints_the_text(wav: Path, capsys: pytest.CaptureFixture[str], loaded: list[dict[str, object]]) -> None:
+    assert main(["transcribe", str(wav)]) == 0
+    assert capsys.readouterr() == (TEXT + "\n", "")
+    assert loaded == [{"model": None, "chunk": None, "threads": 1}]
+
+
+def test_settings_reach_the_recognizer(wav: Path, loaded: list[dict[str, object]]) -> None:
+    main(["transcribe", str(wav), "--model", "zh", "--threads", "3", "--chunk", "0,10,5,4,1"])
+    chunk = ChunkConfig(left=0, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
+    assert loaded == [{"model": "zh", "chunk": chunk, "threads": 3}]
+
+
+def test_one_bad_file_is_reported_and_the_rest_go_on(
+    wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = tmp_path / "noise.wav"
+    noise.write_bytes(b"not audio at all")
+    missing = tmp_path / "missing.wav"
+    assert main(["transcribe", str(noise), str(wav), str(missing)]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{wav}: {TEXT}\n"
+    first, second = err.splitlines()
+    assert first.startswith("paraformer: ") and str(noise) in first
+    assert second.startswith("paraformer: ") and str(missing) in second
+
+
+def test_patterns_that_the_shell_left_alone(wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a[1].wav").write_bytes(wav.read_bytes())
+    assert main(["transcribe", str(tmp_path / "*.wav")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["transcribe", str(tmp_path / "a[1].wav")]) == 0
+    assert capsys.readouterr().out == TEXT + "\n"
+    assert main(["transcribe", str(tmp_path / "*.ogg")]) == 1
+    assert "*.ogg" in capsys.readouterr().err
+
+
+def test_json_is_one_object_per_line(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", str(wav), str(wav), "--format", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (
+        lines
+        == [
+            {
+                "file": str(wav),
+                "text": TEXT,
+                "duration_s": 3.0,
+                "confidence": 0.5,
+                "segments": [{"text": TEXT, "start_s": 0.0, "end_s": 3.0}],
+            }
+        ]
+        * 2
+    )
+
+
+def test_json_with_timestamps_lists_tokens(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["transcribe", str(wav), "--format", "json", "--timestamps"])
+    tokens = json.loads(capsys.readouterr().out)["segments"][0]["tokens"]
+    assert tokens[1] == {"text": "天", "start_s": 0.5, "end_s": 1.0, "confidence": 0.5}
+    assert len(tokens) == len(TEXT)
+
+
+def test_other_forms() -> None:
+    hour = Transcript("好 & <b>", 3723.5, (Segment("好 & <b>", 3723.0, 3724.5, ()),))
+    assert render(hour, "srt", name="a", timestamps=False) == "1\n01:02:03,000 --> 01:02:04,500\n好 & <b>"
+    assert render(hour, "vtt", name="a", timestamps=False) == (
+        "WEBVTT\n\n01:02:03.000 --> 01:02:04.500\n好 &amp; &lt;b&gt;"
+    )
+    assert render(hour, "tsv", name="a\tb", timestamps=False) == "a b\t3723.000\t3724.500\t好 & <b>"
+    assert render(hour, "text", name="a", timestamps=True) == "[01:02:03.000 - 01:02:04.500] 好 & <b>"
+    assert render(transcript("好"), "tsv", name="a", timestamps=True) == "a\t0.000\t0.500\t好"
+
+
+@pytest.mark.parametrize(("form", "expected"), [("text", ""), ("srt", ""), ("vtt", "WEBVTT"), ("tsv", "")])
+def test_no_speech(form: str, expected: str) -> None:
+    assert render(transcript(""), form, name="a", timestamps=False) == expected
+
+
+def test_stream_prints_text_as_it_is_decided(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", "--stream", str(wav), str(wav)]) == 0
+    assert capsys.readouterr().out == f"{wav}: {TEXT}\n" * 2
+
+
+def test_stream_as_json_tells_when(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", "--stream", "--format", "json", "--timestamps", str(wav)]) == 0
+    *events, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["heard_s"] for event in events] == [0.6, 1.2, 1.8, 2.0]
+    assert "".join(event["new"] for event in events) == last["text"] == TEXT
+    assert [token["text"] for event in events for token in event["tokens"]] == list(TEXT)
+
+
+@given(st.integers(0, 40_000), st.data())
+def test_decisions_add_up_whatever_the_pieces(total: int, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, total), max_size=5)))
+    pieces = np.split(np.zeros(total, np.float32), cuts)
+    found = list(decisions(FakeSession(), pieces))  # type: ignore[arg-type]
+    assert "".join(d.text for d in found) == TEXT
+    assert tuple(token for d in found for token in d.tokens) == transcript().tokens
+    assert found[-1].heard_s == total / SAMPLE_RATE
+
+
+def test_results_in_a_directory(wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = tmp_path / "other" / "talk.flac"
+    twin.parent.mkdir()
+    soundfile.write(twin, np.zeros(160, np.int16), SAMPLE_RATE)
+    out = tmp_path / "new" / "results"
+    arguments = ["transcribe", str(wav), str(twin), "--output-dir", str(out), "--format", "srt"]
+    assert main(arguments) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["talk-2.srt", "talk.srt"]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert str(twin) in said.err and "talk-2.srt" in said.err
+
+    (out / "talk.srt").write_text("precious")
+    assert main(arguments) == 1
+    assert (out / "talk.srt").read_text() == "precious"
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+    assert TEXT in (out / "talk.srt").read_text(encoding="utf-8")
+
+
+class Standard(io.TextIOWrapper):
+    """Bytes where standard input is expected."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+
+
+def test_standard_input(wav: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for extra in ([], ["--stream"]):
+        monkeypatch.setattr(sys, "stdin", Standard(wav.read_bytes()))
+        assert main(["transcribe", "-", *extra]) == 0
+        assert capsys.readouterr().out == TEXT + "\n"
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_headerless_input(rate: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for extra in ([], ["--stream"]):
+        monkeypatch.setattr(sys, "stdin", Standard(bytes(2 * 2 * rate)))
+        assert main(["transcribe", "-", "--raw", str(rate), "--format", "json", *extra]) == 0
+        last = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert last["text"] == TEXT
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["transcribe"],
+        ["transcribe", "a.wav", "--format", "doc"],
+        ["transcribe", "a.wav", "--chunk", "5,10"],
+        ["transcribe", "a.wav", "--chunk", "5,0,5"],
+        ["transcribe", "a.wav", "--threads", "none"],
+        ["transcribe", "a.wav", "--outputdir", "x"],
+        ["listen"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: paraformer")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-", "-"], ["a.wav", "b.wav", "--format", "srt"], ["a.wav", "--overwrite"]], ids=" ".join
+)
+def test_options_that_do_not_go_together(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", *arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_interrupt_ends_quietly(wav: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeRecognizer, "transcribe", interrupt)
+    assert main(["transcribe", str(wav)]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_closed_output_ends_quietly(wav: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from paraformer.cli import main; sys.exit(main(['info']))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_help_is_quick() -> None:
+    code = "import sys, paraformer.cli.options as o; o.parser().format_help(); print('numpy' in sys.modules)"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert time.perf_counter() - started < 2  # 0.1 s on an idle machine
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"paraformer {paraformer.__version__}\n"
+
+
+def test_microphone_line_is_refreshed(capsys: pytest.CaptureFixture[str]) -> None:
+    pieces = [np.zeros(9600, np.float32)] * 2
+    show(FakeSession(), iter(pieces), refresh=True)  # type: ignore[arg-type]
+    assert [line.removeprefix("\x1b[K") for line in capsys.readouterr().out.split("\r")] == [
+        "",
+        TEXT[:1],
+        TEXT[:2],
+        TEXT,
+        TEXT + "\n",
+    ]
+    show(FakeSession(), iter(pieces), refresh=False)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == TEXT + "\n"
+
+
+WORDS = st.lists(st.sampled_from(["好", "天", "hel@@", "lo", "a"]), min_size=1, max_size=80)
+
+
+@given(WORDS, st.lists(st.floats(0.05, 2.0), min_size=80, max_size=80))
+def test_subtitle_lines(texts: list[str], lengths: list[float]) -> None:
+    clock = np.concatenate([[0.0], np.cumsum(lengths)]).tolist()
+    tokens = tuple(Token(text, clock[i], clock[i] + lengths[i] / 2, 1.0) for i, text in enumerate(texts))
+    whole = "".join(token.text.removesuffix("@@") for token in tokens)
+    lines = cues(Transcript(whole, clock[len(texts)], (Segment("长" * 99, 0.0, clock[len(texts)], tokens),)))
+    assert "".join(line.text for line in lines).replace(" ", "") == whole
+    for line in lines:
+        assert columns(line.text) <= MAX_COLUMNS
+        assert line.end_s - line.start_s <= MAX_S
+    for before, after in pairwise(lines):
+        assert before.end_s <= after.start_s
