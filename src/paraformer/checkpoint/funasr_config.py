@@ -1,0 +1,252 @@
+"""FunASR's config.yaml and our ModelConfig, both ways, from the tables of `funasr_parts`.
+
+A setting that FunASR's classes would refuse is refused here; one that they accept and drop (everything unknown in
+`model_conf`, `frontend_conf` and at the top level: data, optimiser, schedule, logging) changes nothing and is ignored.
+Dither, noise that makes FunASR's results differ from run to run, is never computed, and written as 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paraformer.checkpoint.funasr_parts import (
+    CHUNKS,
+    DECODERS,
+    ENCODERS,
+    FRONTEND,
+    FRONTENDS,
+    OBJECTIVE,
+    PREDICTORS,
+    WHOLE_MODEL,
+    Fixed,
+    Part,
+)
+from paraformer.config import (
+    ChunkConfig,
+    DecoderConfig,
+    FrontendConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PredictorConfig,
+    TrainingChunk,
+)
+from paraformer.errors import ConfigError, UnsupportedModel
+
+LIVE = ChunkConfig(left=5, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
+"""What live sessions of FunASR's streaming models use unless told otherwise; FunASR keeps it out of the model."""
+
+OTHER_KINDS = {
+    "SeacoParaformer": "SeACo-Paraformer, with hotwords",
+    "BiCifParaformer": "BiCif-Paraformer, with a second predictor for timestamps",
+    "ContextualParaformer": "Contextual Paraformer, with hotwords",
+    "EParaformer": "E-Paraformer",
+    "Paraformer_v2_community": "Paraformer-v2",
+}
+"""FunASR's relatives of the Paraformer that this version does not run."""
+
+
+def read(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
+    """The model that config.yaml describes. vocab_size: from the token list; FunASR keeps it there alone.
+
+    Raises UnsupportedModel for other kinds of model and for variants that would compute something else than our code,
+    ConfigError for unknown settings and values that make no sense.
+    """
+    check_kind(settings)
+    _check_fixed(WHOLE_MODEL, settings, "config.yaml")
+    encoder = _read_class(ENCODERS, settings, "encoder")
+    config = ModelConfig(
+        vocab_size=vocab_size,
+        frontend=_read_class(FRONTENDS, {"frontend": "WavFrontend", **settings}, "frontend"),
+        encoder=encoder,
+        predictor=_read_predictor(settings, encoder.dim),
+        decoder=_read_decoder(settings),
+        objective=_read_objective(settings),
+        training_chunks=_read_chunks(settings),
+    )
+    live = settings["model"] == "ParaformerStreaming" and config.streaming
+    return dataclasses.replace(config, live=LIVE) if live else config
+
+
+def check_kind(settings: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModel, with what to use instead, unless the settings are of a model that we run."""
+    kind = settings.get("model")
+    if kind in OTHER_KINDS:
+        raise UnsupportedModel(
+            f"models of kind {kind} ({OTHER_KINDS[kind]}) are not supported yet; use the plain Paraformer of the same "
+            "data, 'paraformer' for whole recordings or 'paraformer-zh-streaming' for live recognition"
+        )
+    if kind not in ("Paraformer", "ParaformerStreaming"):
+        raise UnsupportedModel(f"config.yaml describes a model of kind {kind!r}, not Paraformer or ParaformerStreaming")
+    if kind == "Paraformer" and settings.get("encoder") == "SANMEncoderChunkOpt":
+        raise UnsupportedModel("a Paraformer on SANMEncoderChunkOpt is not supported; ParaformerStreaming is")
+
+
+def write(config: ModelConfig) -> dict[str, Any]:
+    """The config.yaml of a model. A CTC layer with units of its own has no place in FunASR: its weight becomes 0."""
+    streaming = config.live is not None or bool(config.training_chunks)
+    encoder = {"sanm": "SANMEncoderChunkOpt" if streaming else "SANMEncoder"}.get(
+        config.encoder.kind, f"{config.encoder.kind.capitalize()}Encoder"
+    )
+    decoder = "ParaformerSANMDecoder" if config.decoder.kind == "sanm" else "ParaformerSANDecoder"
+    predictor = "CifPredictor" if config.predictor.version == 1 else "CifPredictorV2"
+    objective = config.objective if has_shared_ctc(config) else dataclasses.replace(config.objective, ctc_weight=0.0)
+    chunks = _write_chunks(config) if encoder == "SANMEncoderChunkOpt" else {}
+    return {
+        "model": "ParaformerStreaming" if streaming else "Paraformer",
+        "model_conf": {**_write(OBJECTIVE, objective), "predictor_bias": int(objective.predict_eos)},
+        "encoder": encoder,
+        "encoder_conf": {**_write(ENCODERS[encoder], config.encoder), **chunks},
+        "decoder": decoder,
+        "decoder_conf": _write(DECODERS[decoder], config.decoder),
+        "predictor": predictor,
+        "predictor_conf": {"idim": config.encoder.dim, **_write(PREDICTORS[predictor], config.predictor)},
+        "frontend": "WavFrontendOnline" if streaming else "WavFrontend",
+        "frontend_conf": _write_frontend(config.frontend),
+        "tokenizer": "CharTokenizer",
+        "tokenizer_conf": {"split_with_space": True},
+        "ctc_conf": {"dropout_rate": 0.0, "ctc_type": "builtin", "reduce": True, "ignore_nan_grad": True},
+        "normalize": None,
+    }
+
+
+def has_shared_ctc(config: ModelConfig) -> bool:
+    """Whether a CTC layer, where there is one, scores the model's own vocabulary: the only kind FunASR knows."""
+    return config.objective.ctc_units in (0, config.vocab_size)
+
+
+# -- one class of FunASR's ------------------------------------------------------------------------------------------
+
+
+def _read_class(classes: Mapping[str, Part], settings: Mapping[str, Any], section: str) -> Any:
+    """The dataclass for the class that `settings[section]` names, from `settings[section + "_conf"]`."""
+    name = settings.get(section)
+    if not isinstance(name, str) or name not in classes:
+        raise UnsupportedModel(f"config.yaml: {section} {name!r} is not supported; {', '.join(classes)} are")
+    part = classes[name]
+    return part.kind(**_read(part, _section(settings, f"{section}_conf"), f"{section}_conf"))
+
+
+def _read(part: Part, conf: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Our fields from FunASR's settings."""
+    unknown = sorted(set(conf) - set(part.fields) - set(part.fixed) - part.ignored)
+    if unknown and not part.tolerant:
+        raise ConfigError(f"config.yaml: unknown setting in {where}: {', '.join(unknown)}")
+    _check_fixed(part.fixed, conf, where)
+    ours = {
+        field: _typed(conf.get(key, default), default, f"{where}.{key}")
+        for key, (field, default) in part.fields.items()
+    }
+    return {**ours, **part.constants}
+
+
+def _write(part: Part, values: Any) -> dict[str, Any]:
+    """FunASR's settings of one class from our dataclass, with every fixed value spelled out."""
+    conf = {key: getattr(values, field) for key, (field, _) in part.fields.items()}
+    return {**conf, **{key: accepted[0] for key, (_, accepted) in part.fixed.items()}}
+
+
+def _check_fixed(fixed: Fixed, conf: Mapping[str, Any], where: str) -> None:
+    for key, (default, accepted) in fixed.items():
+        value = conf.get(key, default)
+        if value not in accepted:
+            runs = " or ".join(repr(choice) for choice in accepted)
+            raise UnsupportedModel(f"{where}: {key} is {value!r}, but this version runs only {runs}")
+
+
+def _typed(value: Any, default: Any, where: str) -> Any:
+    """The value in the type of the default; whole floats pass for integers, as in FunASR's Python."""
+    if isinstance(default, (bool, str)):
+        fits = isinstance(value, type(default))
+    else:
+        fits = isinstance(value, (int, float)) and (isinstance(default, float) or value == int(value))
+    if not fits:
+        raise ConfigError(f"config.yaml: {where} must be like {default!r}, not {value!r}")
+    return type(default)(value)
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    conf = settings.get(name) or {}
+    if not isinstance(conf, Mapping):
+        raise ConfigError(f"config.yaml: {name} must hold settings, not {conf!r}")
+    return conf
+
+
+# -- sections with rules of their own -------------------------------------------------------------------------------
+
+
+def _read_objective(settings: Mapping[str, Any]) -> ObjectiveConfig:
+    """FunASR lets the top level override `model_conf`; it knows no other predictor_bias than 0 and 1."""
+    top = {key: settings[key] for key in (*OBJECTIVE.fields, *OBJECTIVE.fixed) if key in settings}
+    ours = _read(OBJECTIVE, {**_section(settings, "model_conf"), **top}, "model_conf")
+    if ours["predict_eos"] not in (0, 1):
+        raise ConfigError(f"config.yaml: model_conf.predictor_bias must be 0 or 1, not {ours['predict_eos']}")
+    return ObjectiveConfig(**{**ours, "predict_eos": ours["predict_eos"] == 1})
+
+
+def _read_decoder(settings: Mapping[str, Any]) -> DecoderConfig:
+    """A null sanm_shfit makes the memory causal; num_blocks below att_layer_num counts for nothing."""
+    conf = dict(_section(settings, "decoder_conf"))
+    if conf.get("sanm_shfit", 0) is None:
+        conf["sanm_shfit"] = (conf.get("kernel_size", 21) - 1) // 2
+    decoder: DecoderConfig = _read_class(DECODERS, {**settings, "decoder_conf": conf}, "decoder")
+    if decoder.kind == "sanm":
+        return dataclasses.replace(decoder, layers=max(decoder.layers, decoder.attention_layers))
+    return decoder
+
+
+def _read_predictor(settings: Mapping[str, Any], dim: int) -> PredictorConfig:
+    width = _section(settings, "predictor_conf").get("idim", dim)
+    if width != dim:
+        raise ConfigError(f"config.yaml: predictor_conf.idim is {width!r}, but the encoder's output_size is {dim}")
+    predictor: PredictorConfig = _read_class(PREDICTORS, settings, "predictor")
+    return predictor
+
+
+def _read_chunks(settings: Mapping[str, Any]) -> tuple[TrainingChunk, ...]:
+    """The parallel lists of chunk settings; a list shorter than the sizes counts with its first entry throughout."""
+    if settings["encoder"] != "SANMEncoderChunkOpt":
+        return ()
+    conf = _section(settings, "encoder_conf")
+    defaults = {"chunk_size": (16,), "stride": (10,), "pad_left": (0,)}
+    lists = [_integers(conf.get(key, defaults.get(key, (1,))), key) for key in CHUNKS]
+    count = len(lists[0])
+    if len(lists[1]) < count:
+        raise ConfigError(f"config.yaml: encoder_conf has {count} of chunk_size but only {len(lists[1])} of stride")
+    full = [row if len(row) >= count else row[:1] * count for row in lists]
+    return tuple(
+        TrainingChunk(size=size, stride=stride, pad_left=left, encoder_look_back=encoder, decoder_look_back=decoder)
+        for size, stride, left, encoder, decoder in zip(*(row[:count] for row in full), strict=True)
+    )
+
+
+def _integers(value: Any, key: str) -> tuple[int, ...]:
+    row = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if not row or not all(isinstance(item, int) for item in row):
+        raise ConfigError(f"config.yaml: encoder_conf.{key} must be whole numbers, not {value!r}")
+    return row
+
+
+def _write_frontend(frontend: FrontendConfig) -> dict[str, Any]:
+    """FunASR's runtimes in other languages read whole milliseconds as integers."""
+    conf = _write(FRONTEND, frontend)
+    whole = {key: int(conf[key]) for key in ("frame_length", "frame_shift") if conf[key] == int(conf[key])}
+    return {**conf, **whole, "dither": 0.0}
+
+
+def _write_chunks(config: ModelConfig) -> dict[str, list[int]]:
+    """FunASR's lists need at least one entry; without training chunks it is the live setting's."""
+    live = config.live or LIVE
+    chunks = config.training_chunks or (
+        TrainingChunk(
+            size=live.chunk + live.right,
+            stride=live.chunk,
+            encoder_look_back=max(live.encoder_look_back, 0),
+            decoder_look_back=live.decoder_look_back,
+        ),
+    )
+    rows = [
+        [chunk.size, chunk.stride, chunk.pad_left, chunk.encoder_look_back, chunk.decoder_look_back] for chunk in chunks
+    ]
+    return {key: list(column) for key, column in zip(CHUNKS, zip(*rows, strict=True), strict=True)}
