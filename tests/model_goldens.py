@@ -1,7 +1,7 @@
 """What the golden tests of the model share: fixtures as tensors, the golden models, and the reference's own quirks.
 
-The quirks are the places where the model does the right thing instead (spec 3.1, 3.2): rows past the end of an utterance
-leak into its last token, and rounding can lose the last token of a training target.
+The quirks are the places where the model does the right thing instead (spec 3.1, 3.2): rows past the end of an
+utterance leak into its last token, and rounding can lose the last token of a training target.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from funasr_keys import translate
 from safetensors.torch import load_file
 from torch import Tensor
 
-from funasr_keys import translate
 from paraformer.config import (
     ConformerEncoderConfig,
     FrontendConfig,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from model_goldens import golden
+
 from paraformer.config import TrainingChunk
 from paraformer.model.chunk_masks import ChunkLayout, chunk_layout, scama_mask
 from paraformer.model.layers import length_mask
@@ -67,7 +67,7 @@ def test_every_token_sees_the_row_it_fires_in(drawn: tuple[torch.Tensor, ChunkLa
     lengths, layout = drawn
     counts = torch.tensor([data.draw(st.integers(0, int(length))) for length in lengths])
     tokens = max(int(counts.max()), 1)
-    rows = [(keeps & layout.present()[row]).nonzero().flatten() for row, keeps in enumerate([layout.kept] * len(lengths))]
+    rows = [(layout.kept & present).nonzero().flatten() for present in layout.present()]
     fired = torch.stack([torch.nn.functional.pad(row, (0, tokens))[:tokens] for row in rows])
     mask = scama_mask(fired, length_mask(counts, tokens), layout)
     for row, count in enumerate(counts.tolist()):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from model_goldens import close, closed_form_integrate, golden, loop_integrate
 from torch import Tensor
 from torch.nn import functional as F
 
-from model_goldens import close, closed_form_integrate, golden, loop_integrate
 from paraformer.config import PredictorConfig
 from paraformer.model import cif
 from paraformer.model.cif import CifState, Predictor
@@ -159,7 +159,7 @@ def test_golden_inference() -> None:
 
 
 def test_golden_smoothing() -> None:
-    """Weights above 1: a row may complete two tokens here, but one in the reference, which then lacks some at the end."""
+    """Weights above 1: a row may complete two tokens here, one in the reference, which then lacks some at the end."""
     arrays, predictor = golden("cif_unit"), golden_predictor(smooth_factor=1.3, noise_threshold=0.1)
     mask = arrays["mask"][:, 0].bool()
     rows, weights = predictor.add_tail(arrays["hidden"], predictor(arrays["hidden"], mask), mask.sum(-1))

@@ -1,12 +1,12 @@
-"""Live steps against the reference's numbers, step by step: rows, weights, embeddings, tokens and what is carried on."""
+"""Live steps against the reference's numbers, one by one: rows, weights, embeddings, tokens and what is carried on."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from model_goldens import GOLDEN, close, golden, golden_model
 from torch import Tensor
 
-from model_goldens import GOLDEN, close, golden, golden_model
 from paraformer.config import ChunkConfig
 from paraformer.model.paraformer import Paraformer, ParaformerState, StepOutput
 
@@ -44,7 +44,9 @@ def check_output(output: StepOutput, arrays: dict[str, Tensor], step: str) -> No
         assert output.logits.argmax(-1).equal(arrays[f"{step}token_ids"])
 
 
-def check_state(model: Paraformer, state: ParaformerState, chunk: ChunkConfig, arrays: dict[str, Tensor], step: str) -> None:
+def check_state(
+    model: Paraformer, state: ParaformerState, chunk: ChunkConfig, arrays: dict[str, Tensor], step: str
+) -> None:
     """What is carried to the next step, in the reference's terms."""
     assert state.position.tolist() == [arrays[f"{step}start_idx_after"].item()]
     close(state.weight, arrays[f"{step}cif_alpha_after"][0], 1e-5)

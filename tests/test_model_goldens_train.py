@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
-
 from model_goldens import (
     CHUNKS,
     batch_feats,
@@ -20,6 +18,8 @@ from model_goldens import (
     our_names,
     reference_firing_frames,
 )
+from torch import Tensor
+
 from paraformer.model import cif
 from paraformer.model import paraformer as paraformer_module
 from paraformer.model.chunk_masks import ChunkLayout, scama_mask
@@ -49,9 +49,7 @@ def train_step(name: str, model_name: str, draws: tuple[int, ...], chunk: Chunki
     draws: sizes of the uniform numbers that the reference takes from the generator before the sampler does.
     """
     arrays, model = golden(name), golden_model(model_name)
-    feats, lengths = (arrays["feats"], arrays["lens"]) if "feats" in arrays else batch_feats()
-    if model_name == "aishell_conformer":
-        feats = golden("aishell_conformer_infer")["feats"]
+    feats = golden("aishell_conformer_infer")["feats"] if model_name == "aishell_conformer" else batch_feats()[0]
     batch = Batch(feats, arrays["lens"], arrays["text"], arrays["text_lens"])
     masks = follow_the_reference(patch, loop=model.config.predictor.version == 1)
     passes = record_passes(model, patch)
@@ -135,8 +133,9 @@ def check_gradients(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> N
         torch.testing.assert_close(actual[key], value, rtol=0.0, atol=1e-4 * float(value.abs().max()), msg=key)
 
 
-def test_offline_A(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_step("offline_A_train", "offline_A", train_step("offline_A_train", "offline_A", (1, 2, 3, 1), None, monkeypatch))
+def test_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "offline_A"
+    check_step(f"{name}_train", name, train_step(f"{name}_train", name, (1, 2, 3, 1), None, monkeypatch))
 
 
 def test_aishell_conformer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from model_goldens import (
     CHUNKS,
     batch_feats,
@@ -16,6 +14,8 @@ from model_goldens import (
     leaky_encode,
     reference_firing_frames,
 )
+from torch import Tensor, nn
+
 from paraformer.model import cif
 from paraformer.model.chunk_masks import chunk_layout, scama_mask
 from paraformer.model.layers import length_mask
@@ -48,7 +48,7 @@ def check_layers(seen: list[Tensor], expected: dict[str, Tensor], lengths: Tenso
     assert len(seen) == 3 + sum(name.startswith("dec") for name in expected)
 
 
-def test_single_utterance_offline_A() -> None:
+def test_single_utterance() -> None:
     expected, (feats, lengths) = golden("offline_A_single1"), batch_feats()
     model = fresh("offline_A")
     seen = outputs_of([*model.encoder.blocks, *model.decoder.blocks, model.decoder.final])
@@ -159,7 +159,7 @@ def test_chunk_masked_rows_alone() -> None:
 
 
 def test_scama_mask_full_utterance() -> None:
-    expected, (_, lengths) = golden("online_fullutt_ind0"), batch_feats()
+    expected = golden("online_fullutt_ind0")
     _, layout = golden_model("online").encoder.chunk_masked(*batch_feats(), CHUNKS[0])
     counts = expected["token_num"].long()
     fired = reference_firing_frames(expected["alphas"], counts, layout.lengths + 1)

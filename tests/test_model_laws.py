@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_goldens import CHUNKS, close, golden_model
 from torch import Tensor
 
-from model_goldens import CHUNKS, close, golden_model
 from paraformer.config import ChunkConfig, ConformerEncoderConfig, ModelConfig, TransformerEncoderConfig
 from paraformer.model.conformer import ConformerEncoder, relative_shift
 from paraformer.model.layers import Fsmn, length_mask

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from model_goldens import close, golden
+
 from paraformer.model.mwer import draw_negatives, mwer
 
 
