@@ -1,0 +1,119 @@
+"""Random changes that keep the words: of samples (speed, room, level, noise) and of model input (channel, SpecAugment).
+
+Each function takes its randomness from a numpy generator, so that a seed reproduces a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from jaxtyping import Float32
+
+Samples = Float32[np.ndarray, "samples"]
+Windows = Float32[np.ndarray, "windows dim"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Ranges and probabilities of the changes."""
+
+    speed: tuple[float, float] = (0.8, 1.25)
+    """Playback speed; pitch and formants move along, which makes new voices."""
+    gain_db: tuple[float, float] = (-15.0, 10.0)
+    reverb_probability: float = 0.3
+    reverb_s: tuple[float, float] = (0.1, 0.5)
+    """Time in which a room's echo falls by 60 dB."""
+    noise_probability: float = 0.5
+    noise_snr_db: tuple[float, float] = (5.0, 25.0)
+    floor_snr_db: tuple[float, float] = (25.0, 60.0)
+    """White noise under everything: synthetic speech has digital silence, microphones have not."""
+    channel_db: float = 4.0
+    """Standard deviation of a smooth random change of the spectrum."""
+    frequency_masks: int = 2
+    frequency_mask_width: int = 24
+    """Mel bins, exclusive."""
+    time_masks: int = 2
+    time_mask_width: int = 8
+    """Windows of 60 ms, exclusive; never more than a tenth of the utterance each."""
+
+
+def augment_samples(
+    samples: Samples, config: AugmentConfig, noises: Sequence[Samples], rng: np.random.Generator
+) -> Samples:
+    """Speed, room, level and noise, each drawn anew. `noises` may be empty."""
+    samples = perturb_speed(samples, float(rng.uniform(*config.speed)))
+    if rng.random() < config.reverb_probability:
+        samples = reverberate(samples, float(rng.uniform(*config.reverb_s)), rng)
+    samples = samples * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
+    if noises and rng.random() < config.noise_probability:
+        noise = noises[rng.integers(len(noises))]
+        samples = add_noise(samples, noise, float(rng.uniform(*config.noise_snr_db)), rng)
+    floor = rng.standard_normal(len(samples), dtype=np.float32)
+    samples = add_noise(samples, floor, float(rng.uniform(*config.floor_snr_db)), rng)
+    return np.clip(samples, -1.0, 1.0)
+
+
+def perturb_speed(samples: Samples, speed: float) -> Samples:
+    """Play `samples` `speed` times as fast, by resampling."""
+    return np.asarray(soxr.resample(samples, speed, 1.0, quality="LQ"), dtype=np.float32)
+
+
+def reverberate(samples: Samples, reverb_s: float, rng: np.random.Generator, rate: int = 16000) -> Samples:
+    """Convolve with a synthetic room: a direct path, then noise that falls exponentially by 60 dB in `reverb_s`.
+
+    The length is kept; the echo is 3 to 15 dB weaker than the direct path.
+    """
+    n = int(reverb_s * rate)
+    tail = rng.standard_normal(n, dtype=np.float32) * np.exp(-6.9 * np.arange(n, dtype=np.float32) / n)
+    tail[: int(rng.uniform(0.001, 0.01) * rate)] = 0.0
+    tail *= np.float32(10 ** (-rng.uniform(3.0, 15.0) / 20)) / max(float(np.linalg.norm(tail)), 1e-6)
+    size = 1 << (len(samples) + n - 1).bit_length()
+    echo = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: len(samples)]
+    return samples + echo.astype(np.float32)
+
+
+def add_noise(samples: Samples, noise: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
+    """Mix in `noise`, repeated from a random point, at a signal-to-noise ratio over the whole length."""
+    start = int(rng.integers(len(noise)))
+    noise = np.resize(np.roll(noise, -start), len(samples))
+    signal_power, noise_power = float(np.mean(samples**2)), float(np.mean(noise**2))
+    if noise_power == 0.0:
+        return samples
+    return samples + noise * np.float32(np.sqrt(signal_power / noise_power) * 10 ** (-snr_db / 20))
+
+
+def change_channel(
+    windows: Windows,
+    scale: Float32[np.ndarray, "dim"],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    mel_bins: int = 80,
+) -> Windows:
+    """Add a smooth random curve over the mel bins, as another microphone would.
+
+    `windows` are normalised by `scale` (CMVN), the curve is drawn in dB: a sum of the first four cosines.
+    """
+    position = np.linspace(0.0, np.pi, mel_bins, dtype=np.float32)
+    weights = rng.standard_normal(4).astype(np.float32) * np.float32(config.channel_db / 2)
+    curve = sum(w * np.cos((k + 1) * position) for k, w in enumerate(weights))
+    natural_log = np.float32(np.log(10) / 10) * np.asarray(curve, dtype=np.float32)
+    return windows + np.tile(natural_log, windows.shape[1] // mel_bins) * scale
+
+
+def spec_augment(windows: Windows, config: AugmentConfig, rng: np.random.Generator, mel_bins: int = 80) -> Windows:
+    """Zero random mel bins, the same in each of the stacked frames, and random stretches of windows."""
+    masked = windows.copy()
+    stacked = masked.reshape(len(masked), -1, mel_bins)
+    for _ in range(config.frequency_masks):
+        width = int(rng.integers(config.frequency_mask_width))
+        first = int(rng.integers(mel_bins - width + 1))
+        stacked[:, :, first : first + width] = 0.0
+    longest = min(config.time_mask_width, max(1, len(masked) // 10 + 1))
+    for _ in range(config.time_masks):
+        width = int(rng.integers(longest))
+        first = int(rng.integers(len(masked) - width + 1))
+        masked[first : first + width] = 0.0
+    return masked

@@ -1,0 +1,31 @@
+"""Decode batches with a model and set the texts beside their references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from paraformer.config import BLANK_ID, EOS_ID, SOS_ID, ChunkConfig
+from paraformer.model.paraformer import Batch, Paraformer
+from paraformer.text import Vocabulary
+
+
+@torch.no_grad()
+def decode_batches(
+    model: Paraformer, batches: Iterable[Batch], vocabulary: Vocabulary, chunk: ChunkConfig | None = None
+) -> list[tuple[str, str]]:
+    """(reference, hypothesis) of every utterance, in the order of the batches; chunk: as live steps would decide.
+
+    The model is in evaluation mode afterwards.
+    """
+    model.eval()
+    pairs = []
+    for batch in batches:
+        whole = model.recognize(batch.feats, batch.lengths, chunk)
+        for ids, count, target, length in zip(
+            whole.log_probs.argmax(-1), whole.counts, batch.targets, batch.target_lengths, strict=True
+        ):
+            kept = [i for i in ids[:count].tolist() if i not in (BLANK_ID, SOS_ID, EOS_ID)]
+            pairs.append((vocabulary.decode(target[:length].tolist()), vocabulary.decode(kept)))
+    return pairs

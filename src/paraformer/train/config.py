@@ -1,0 +1,72 @@
+"""Settings of a training run. A recipe is a function that returns one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from paraformer.config import ChunkConfig, ModelConfig
+from paraformer.data.augment import AugmentConfig
+from paraformer.data.dataset import BatchConfig, JoinConfig
+from paraformer.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW with a linear warm-up and a cosine descent to zero."""
+
+    peak_lr: float = 1e-3
+    warmup_steps: int = 500
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveConfig:
+    """Steps that see the input in windows, as a live session does; the others see whole utterances."""
+
+    chunk: ChunkConfig = field(default_factory=ChunkConfig)
+    probability: float = 0.3
+    start: float = 0.2
+    """Share of the steps that come before the first live one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that determines a run, apart from where its data lie and where its results go."""
+
+    model: ModelConfig
+    """vocab_size 0 and ctc_units 0 are filled in from the training texts."""
+    train_sets: tuple[str, ...]
+    """Names of prepared archives."""
+    steps: int
+    dev_set: str
+    test_sets: tuple[str, ...] = ()
+    noise_set: str | None = None
+    held_out: int = 100
+    """Utterances of the first training set kept for measuring."""
+    dev_utterances: int = 60
+    """Utterances of dev_set decoded during training; all of them at the end."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    join: JoinConfig = field(default_factory=JoinConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    live: LiveConfig | None = field(default_factory=LiveConfig)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of matrix products; weights, losses and sums stay float32."""
+    workers: int = 1
+    seed: int = 0
+    log_steps: int = 20
+    save_s: float = 180.0
+    """Wall-clock time between checkpoints."""
+    keep: int = 10
+    """Checkpoints kept for averaging, the newest."""
+    measure_s: float = 600.0
+    """Wall-clock time between measurements on dev_set."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.keep < 1:
+            raise ConfigError("steps and keep must be at least 1")
+        if not self.train_sets:
+            raise ConfigError("train_sets is empty: name at least one prepared archive")

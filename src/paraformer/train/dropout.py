@@ -1,0 +1,37 @@
+"""Dropout whose mask costs one random byte per element.
+
+torch draws CPU masks with one call of a serial generator per element, a third of the time of a training step of a small
+model. Here numpy's SFC64 fills 64 bits at a time and each byte decides one element, so the rate is a multiple of 1/256.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class ByteDropout(nn.Module):
+    """Zero elements with probability round(256 p) / 256 and scale the others, in training only."""
+
+    def __init__(self, p: float, generator: np.random.Generator) -> None:
+        super().__init__()
+        self.threshold = round(256 * p)
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape -> the same shape and type."""
+        if not self.training or self.threshold == 0:
+            return x
+        words = self.generator.integers(0, 1 << 64, size=(x.numel() + 7) // 8, dtype=np.uint64)
+        kept = torch.from_numpy(words).view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
+        return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))
+
+
+def use_byte_dropout(model: nn.Module, seed: int) -> None:
+    """Replace every nn.Dropout inside `model` by a ByteDropout of the same rate, all on one generator."""
+    generator = np.random.Generator(np.random.SFC64(seed))
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, ByteDropout(child.p, generator))

@@ -1,0 +1,80 @@
+"""What a run makes of its prepared archives: symbols, CMVN, training cuts, held-out cuts, noises.
+
+Symbols and CMVN are written beside the checkpoints, so that a resumed run and its final model use the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lhotse import CutSet
+
+from paraformer.config import ModelConfig
+from paraformer.data.augment import Samples
+from paraformer.data.dataset import Symbols, estimate_cmvn, load, syllable_table, text_of
+from paraformer.data.prepare import load_cuts, vocabulary
+from paraformer.frontend import Cmvn
+from paraformer.text import Vocabulary
+from paraformer.train.config import TrainConfig
+
+_CMVN_UTTERANCES = 2000
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Model settings with their sizes filled in, symbols and CMVN."""
+
+    model: ModelConfig
+    tokens: tuple[str, ...]
+    syllables: dict[str, int]
+    cmvn: Cmvn
+
+    @property
+    def symbols(self) -> Symbols:
+        """Text to ids."""
+        return Symbols(Vocabulary(self.tokens), self.syllables)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Cuts of a run."""
+
+    train: CutSet
+    held_out: CutSet
+    noises: list[Samples]
+
+    @classmethod
+    def load(cls, config: TrainConfig, data: Path) -> Speech:
+        """Read the manifests below `data` and the noises themselves."""
+        sets = [load_cuts(data, name) for name in config.train_sets]
+        order = np.random.default_rng(config.seed).permutation(len(sets[0]))
+        first = list(sets[0])
+        held_out = [first[i] for i in order[: config.held_out]]
+        train = [first[i] for i in order[config.held_out :]] + [cut for cuts in sets[1:] for cut in cuts]
+        noises = [load(cut) for cut in load_cuts(data, config.noise_set)] if config.noise_set else []
+        return cls(CutSet.from_cuts(train), CutSet.from_cuts(held_out), noises)
+
+
+def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:
+    """Read `out`/setup.json, or work it out from the training cuts and write it."""
+    path = out / "setup.json"
+    if path.is_file():
+        values = json.loads(path.read_text(encoding="utf-8"))
+        model = ModelConfig.from_dict(values["model"])
+        return Setup(model, tuple(values["tokens"]), values["syllables"], Cmvn.parse(values["cmvn"]))
+    texts = [text_of(cut) for cut in speech.train]
+    tokens, ctc = vocabulary(texts), config.model.objective.ctc_weight > 0
+    syllables = syllable_table(texts) if ctc else {}
+    objective = dataclasses.replace(config.model.objective, ctc_units=len(syllables) + 1 if ctc else 0)
+    model = dataclasses.replace(config.model, vocab_size=len(tokens), objective=objective)
+    order = np.random.default_rng(config.seed).permutation(len(speech.train))[:_CMVN_UTTERANCES]
+    cuts = list(speech.train)
+    cmvn = estimate_cmvn([cuts[i] for i in order], model.frontend, config.augment, speech.noises)
+    setup = Setup(model, tokens, syllables, cmvn)
+    values = {"model": model.to_dict(), "tokens": tokens, "syllables": syllables, "cmvn": setup.cmvn.to_text()}
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
+    return setup
