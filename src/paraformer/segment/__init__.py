@@ -1,0 +1,8 @@
+"""Long audio, in flat memory: where somebody speaks (`silero`), and cutting at the pauses (`cut`)."""
+
+from __future__ import annotations
+
+from paraformer.segment.cut import SegmentConfig, VoiceSegmenter
+from paraformer.segment.silero import VoiceDetector, VoiceState
+
+__all__ = ["SegmentConfig", "VoiceDetector", "VoiceSegmenter", "VoiceState"]

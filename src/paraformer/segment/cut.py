@@ -1,0 +1,181 @@
+"""Cutting at pauses: which windows of speech become one segment, and the samples of each.
+
+Times inside are counted in windows of 32 ms from the start of the audio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from paraformer.audio import SAMPLE_RATE
+from paraformer.errors import ConfigError
+from paraformer.segment.silero import WINDOW, VoiceDetector
+
+Samples = Float32[np.ndarray, " samples"]
+
+_GROUP = 64
+"""Windows per call of the detector. Always so many: results then do not depend, to the bit, on how blocks arrive."""
+_HYSTERESIS = 0.15
+"""Speech goes on until its probability is so much below the threshold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """How audio is cut into segments, in seconds.
+
+    A segment ends at a pause of `min_silence_s` once it is `min_s` long, and at a pause of `join_s` in any case, so
+    that short neighbours become one. One that reaches `max_s` is cut at the quietest place of its second half.
+    """
+
+    max_s: float = 20.0
+    min_s: float = 5.0
+    min_silence_s: float = 0.4
+    join_s: float = 1.0
+    pad_s: float = 0.2
+    """Kept before the first and after the last speech of a segment."""
+    min_speech_s: float = 0.1
+    """What holds less speech than this is a click, no segment."""
+    threshold: float = 0.5
+    """Probability from which a window is speech."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"threshold is a probability between 0 and 1, not {self.threshold}")
+        if not 0 <= 2 * self.pad_s <= self.min_silence_s <= self.join_s:
+            raise ConfigError("pads must fit the pauses: 0 <= 2 * pad_s <= min_silence_s <= join_s")
+        if not 0 <= self.min_s <= self.max_s or self.max_s < 1 or self.min_speech_s < 0:
+            raise ConfigError("lengths must be 0 <= min_s <= max_s, with max_s at least 1 s, and min_speech_s >= 0")
+
+
+class VoiceSegmenter:
+    """Finds speech in audio of any length. Memory is bounded by the longest segment plus a block."""
+
+    def __init__(self, config: SegmentConfig = SegmentConfig(), detector: VoiceDetector | None = None) -> None:
+        self.config = config
+        self._detector = detector or VoiceDetector()
+
+    def __call__(self, blocks: Iterable[Samples]) -> Iterator[tuple[float, Samples]]:
+        """Segments of speech as (start in seconds, samples), in order and never overlapping; silence gives none.
+
+        blocks: consecutive pieces of mono 16 kHz audio, of any sizes: the result is the same to the bit.
+        """
+        cutter, state = _Cutter(self.config), self._detector.init_state()
+        held, offset, total = np.zeros(0, np.float32), 0, 0
+        for group in _regroup(blocks, _GROUP * WINDOW):
+            total += len(group)
+            windows = np.pad(group, (0, _GROUP * WINDOW - len(group))).reshape(_GROUP, WINDOW)
+            speech, state = self._detector.step(windows, state)
+            loudness = np.sqrt(np.square(windows).mean(axis=1))
+            held = np.concatenate([held, group])
+            used = math.ceil(len(group) / WINDOW)
+            for start, end in cutter.push(speech[:used].tolist(), loudness[:used].tolist()):
+                yield _extract(held, offset, start, end)
+            held = held[max(0, cutter.needed * WINDOW - offset) :]
+            offset = total - len(held)
+        for start, end in cutter.finish():
+            yield _extract(held, offset, start, end)
+
+
+class _Cutter:
+    """Decides, window after window, where segments start and end."""
+
+    def __init__(self, config: SegmentConfig) -> None:
+        self._config = config
+        self._max, self._pad = int(_windows(config.max_s)), math.floor(_windows(config.pad_s))
+        self._now = 0
+        self._free = 0  # end of the last segment: nothing before it is given out again
+        self._start: int | None = None
+        self._voiced_end = 0
+        self._voiced = 0
+        self._history: deque[tuple[float, float]] = deque(maxlen=self._max)
+
+    @property
+    def needed(self) -> int:
+        """The first window whose samples a later segment may hold."""
+        return max(self._free, self._now - self._pad) if self._start is None else self._start
+
+    def push(self, speech: list[float], loudness: list[float]) -> Iterator[tuple[int, int]]:
+        """Take in windows with their probability of speech and loudness; give out the segments that they complete."""
+        for probability, level in zip(speech, loudness, strict=True):
+            self._history.append((probability, level))
+            self._hear(probability)
+            self._now += 1
+            if self._start is None:
+                continue
+            if self._now - self._voiced_end >= self._pause():
+                yield from self.finish()
+            elif self._now - self._start >= self._max:
+                yield from self._cut(self._start)
+
+    def finish(self) -> Iterator[tuple[int, int]]:
+        """Close the segment that is open, if there is one."""
+        if self._start is None:
+            return
+        start, self._start = self._start, None
+        self._free = min(self._voiced_end + self._pad, self._now)
+        if self._voiced >= max(1, math.floor(_windows(self._config.min_speech_s))):
+            yield start, self._free
+        self._voiced = 0
+
+    def _hear(self, probability: float) -> None:
+        """Open or extend the segment if this window is speech."""
+        speaking = self._start is not None and self._voiced_end == self._now
+        if probability < self._config.threshold - (_HYSTERESIS if speaking else 0.0):
+            return
+        if self._start is None:
+            self._start = max(self._free, self._now - self._pad)
+        self._voiced += 1
+        self._voiced_end = self._now + 1
+
+    def _pause(self) -> float:
+        """How many windows of silence end the open segment."""
+        assert self._start is not None
+        long = self._voiced_end - self._start >= _windows(self._config.min_s)
+        return _windows(self._config.min_silence_s if long else self._config.join_s)
+
+    def _cut(self, start: int) -> Iterator[tuple[int, int]]:
+        """Cut a segment that has become too long; what follows the cut stays open if there is speech in it."""
+        place = start + self._quietest()
+        if self._voiced_end <= place:
+            yield from self.finish()
+            return
+        yield start, place
+        self._start = self._free = place
+
+    def _quietest(self) -> int:
+        """The middle of the three windows that are least like speech and softest, in the second half of `max_s`."""
+        speech, level = np.array(self._history).T
+        score = np.convolve(speech + level / max(level.max(), 1e-9), np.ones(3), mode="same")
+        half = len(score) // 2
+        return half + int(score[half:-1].argmin())
+
+
+def _windows(seconds: float) -> float:
+    return seconds * SAMPLE_RATE / WINDOW
+
+
+def _regroup(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
+    """The same samples in groups of one size; the last may be shorter."""
+    waiting: list[Samples] = []
+    count = 0
+    for block in blocks:
+        waiting.append(block)
+        count += len(block)
+        if count >= size:
+            joined = np.concatenate(waiting)
+            full = count - count % size
+            yield from joined[:full].reshape(-1, size)
+            waiting, count = [joined[full:].copy()], count - full
+    if count:
+        yield np.concatenate(waiting)
+
+
+def _extract(held: Samples, offset: int, start: int, end: int) -> tuple[float, Samples]:
+    """Windows start to end out of the samples held from `offset` on; the last window may be incomplete."""
+    return start * WINDOW / SAMPLE_RATE, held[start * WINDOW - offset : end * WINDOW - offset].copy()

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraformer.errors import ConfigError
+from paraformer.segment import SegmentConfig, VoiceDetector, VoiceSegmenter
+from paraformer.segment.silero import WINDOW
+
+RATE = 16000
+GOLDEN = Path(__file__).parent / "golden" / "silero_meeting.npz"
+
+
+class LoudnessDetector:
+    """Takes what is loud for speech: a detector whose right answer is known for made-up signals."""
+
+    def init_state(self) -> None:
+        return None
+
+    def step(self, windows: np.ndarray, state: None) -> tuple[np.ndarray, None]:
+        return (np.abs(windows).max(axis=1) > 0.05).astype(np.float32), None
+
+
+def sample(name: str) -> np.ndarray:
+    return soundfile.read(str(files("paraformer") / "samples" / f"{name}.flac"), dtype="float32")[0]
+
+
+def signal(runs: list[tuple[bool, int]]) -> np.ndarray:
+    """Runs of loud and silent windows, with a number hidden in each sample to recognise it by."""
+    loud = np.concatenate([np.full(count * WINDOW, is_loud) for is_loud, count in runs] + [np.zeros(0, bool)])
+    place = np.random.default_rng(len(loud)).uniform(0.9, 1.0, len(loud))
+    return (np.where(loud, 0.5, 0.001) * place).astype(np.float32)
+
+
+def split(samples: np.ndarray, sizes: list[int]) -> Iterator[np.ndarray]:
+    start = 0
+    while start < len(samples):
+        for size in sizes:
+            yield samples[start : start + size]
+            start += size
+
+
+runs = st.lists(st.tuples(st.booleans(), st.integers(1, 200)), max_size=12)
+configs = st.builds(
+    SegmentConfig,
+    max_s=st.sampled_from([1.0, 2.5, 8.0]),
+    min_s=st.sampled_from([0.0, 0.5, 1.0]),
+    min_silence_s=st.sampled_from([0.4, 0.6]),
+    join_s=st.sampled_from([0.6, 1.0]),
+    pad_s=st.sampled_from([0.0, 0.1, 0.2]),
+    min_speech_s=st.sampled_from([0.0, 0.1]),
+)
+
+
+def segments(config: SegmentConfig, blocks: Iterator[np.ndarray] | list[np.ndarray]) -> list[tuple[float, np.ndarray]]:
+    return list(VoiceSegmenter(config, LoudnessDetector())(blocks))
+
+
+@given(runs, configs, st.lists(st.integers(0, 40000), min_size=1, max_size=4).filter(any))
+def test_block_sizes_change_nothing(runs: list[tuple[bool, int]], config: SegmentConfig, sizes: list[int]) -> None:
+    samples = signal(runs)
+    whole, cut = segments(config, [samples]), segments(config, split(samples, sizes))
+    assert [start for start, _ in whole] == [start for start, _ in cut]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(whole, cut, strict=True))
+
+
+@given(runs, configs, st.integers(0, WINDOW - 1))
+def test_segments_are_the_audio_in_order_and_never_too_long(
+    runs: list[tuple[bool, int]], config: SegmentConfig, extra: int
+) -> None:
+    samples = np.concatenate([signal(runs), np.full(extra, 0.5, np.float32)])
+    end = 0
+    for start_s, piece in segments(config, [samples]):
+        start = round(start_s * RATE)
+        assert start >= end
+        end = start + len(piece)
+        assert np.array_equal(piece, samples[start:end])
+        assert 0 < len(piece) <= config.max_s * RATE
+
+
+@given(runs, configs)
+def test_no_speech_is_lost(runs: list[tuple[bool, int]], config: SegmentConfig) -> None:
+    samples = signal([(is_loud, count + 3) for is_loud, count in runs])
+    covered = np.zeros(len(samples), bool)
+    for start_s, piece in segments(config, [samples]):
+        covered[round(start_s * RATE) :][: len(piece)] = True
+    assert covered[np.abs(samples) > 0.05].all()
+
+
+@given(runs, configs)
+def test_pads_surround_speech(runs: list[tuple[bool, int]], config: SegmentConfig) -> None:
+    """Every segment starts and ends within a pad of speech: long silence is in none of them."""
+    samples = signal(runs)
+    loud = np.abs(samples) > 0.05
+    for _, piece in segments(config, [samples]):
+        voiced = np.flatnonzero(np.abs(piece) > 0.05)
+        assert loud.any()
+        assert len(voiced)
+        assert voiced[0] <= config.pad_s * RATE
+        assert len(piece) - 1 - voiced[-1] <= config.pad_s * RATE
+
+
+def test_silence_noise_and_nothing_give_nothing() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, 10 * RATE).astype(np.float32)
+    for blocks in ([], [np.zeros(0, np.float32)], [np.zeros(1, np.float32)], [np.zeros(5 * RATE, np.float32)], [noise]):
+        assert list(VoiceSegmenter()(blocks)) == []
+
+
+def test_short_neighbours_join_and_long_pauses_part() -> None:
+    second = round(RATE / WINDOW)
+    runs = [(True, 2.0), (False, 0.5), (True, 2.0), (False, 2.0), (True, 1.0)]
+    samples = signal([(is_loud, round(length * second)) for is_loud, length in runs])
+    assert [len(piece) / RATE for _, piece in segments(SegmentConfig(), [samples])] == pytest.approx(
+        [4.7, 1.2], abs=0.1
+    )
+
+
+def test_what_is_too_long_is_cut_at_its_softest_place() -> None:
+    samples = signal([(True, 800)])
+    dip = 500 * WINDOW
+    samples[dip : dip + 6 * WINDOW] *= 0.3
+    first, second = segments(SegmentConfig(), [samples])
+    assert dip < len(first[1]) < dip + 6 * WINDOW
+    assert second[0] == len(first[1]) / RATE
+
+
+def test_memory_stays_flat() -> None:
+    """An hour in blocks of some seconds: what is held never exceeds the longest segment and a little more."""
+    config = SegmentConfig(max_s=8.0)
+    speech = signal([(True, 400), (False, 60), (True, 20), (False, 200)])
+    fed = 0
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal fed
+        while fed < 3600 * RATE:
+            yield speech
+            fed += len(speech)
+
+    lag = [fed - start_s * RATE for start_s, _ in VoiceSegmenter(config, LoudnessDetector())(blocks())]
+    assert len(lag) > 100
+    assert max(lag) <= (config.max_s + 64 * WINDOW / RATE) * RATE + len(speech)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": 0.0}, {"pad_s": 0.3}, {"pad_s": -0.1}, {"join_s": 0.1}, {"min_s": 30.0}, {"max_s": 0.5, "min_s": 0}],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        SegmentConfig(**wrong)
+
+
+# -- the network ------------------------------------------------------------------------------------------------------
+
+
+def windows_of(samples: np.ndarray) -> np.ndarray:
+    return samples[: len(samples) // WINDOW * WINDOW].reshape(-1, WINDOW)
+
+
+def test_detector_computes_what_the_original_network_computes() -> None:
+    """The golden holds the output of silero-vad 6.2.3's own graph, window by window, for the same clip."""
+    detector = VoiceDetector()
+    speech, _ = detector.step(windows_of(sample("meeting")), detector.init_state())
+    np.testing.assert_allclose(speech, np.load(GOLDEN)["speech"], atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5))
+def test_detector_may_be_given_any_number_of_windows(sizes: list[int]) -> None:
+    detector, windows = VoiceDetector(), windows_of(sample("subway"))
+    whole, _ = detector.step(windows, detector.init_state())
+    state, parts = detector.init_state(), []
+    for size in [*sizes, len(windows)]:
+        if len(part := windows[:size]):
+            speech, state = detector.step(part, state)
+            parts.append(speech)
+        windows = windows[size:]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
+
+
+def test_sentences_of_a_recording_are_found() -> None:
+    recording = np.concatenate([np.zeros(RATE, np.float32), sample("meeting"), np.zeros(3 * RATE, np.float32)])
+    noisy = recording + np.random.default_rng(1).normal(0, 0.005, len(recording)).astype(np.float32)
+    for samples in (recording, noisy):
+        found = [(start, start + len(piece) / RATE) for start, piece in VoiceSegmenter()([samples])]
+        assert len(found) == 2
+        for (start, end), (expected_start, expected_end) in zip(found, [(1.3, 3.7), (4.9, 7.0)], strict=True):
+            assert expected_start - 0.5 < start < expected_start + 0.1
+            assert expected_end - 0.4 < end < expected_end + 0.5
