@@ -6,60 +6,25 @@ utterance leak into its last token, and rounding can lose the last token of a tr
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from funasr_keys import translate
 from safetensors.torch import load_file
 from torch import Tensor
 
-from paraformer.config import (
-    ConformerEncoderConfig,
-    FrontendConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    PredictorConfig,
-    SanmDecoderConfig,
-    SanmEncoderConfig,
-    TrainingChunk,
-    TransformerDecoderConfig,
-)
+from paraformer.checkpoint import funasr_config
+from paraformer.checkpoint.keys import funasr_names
+from paraformer.config import ConformerEncoderConfig, TrainingChunk
 from paraformer.model.chunk_masks import ChunkLayout, chunk_layout
 from paraformer.model.layers import length_mask
 from paraformer.model.paraformer import Chunking, Encoded, Paraformer
 
 GOLDEN = Path(__file__).parent / "golden"
 
-SANM_ENCODER = SanmEncoderConfig(dim=32, heads=4, ffn_dim=64, layers=3, dropout=0.0, attention_dropout=0.0)
-PREDICTOR = PredictorConfig(dropout=0.0)
 CHUNKS = (TrainingChunk(size=12, stride=8), TrainingChunk(size=15, stride=10))
-
-
-def sanm_decoder(layers: int, attention_layers: int, shift: int) -> SanmDecoderConfig:
-    """The decoder of a golden model."""
-    return SanmDecoderConfig(
-        heads=4, ffn_dim=64, layers=layers, attention_layers=attention_layers, shift=shift, dropout=0.0,
-        attention_dropout=0.0,
-    )  # fmt: skip
-
-
-CONFIGS = {
-    "offline_A": ModelConfig(vocab_size=50, encoder=SANM_ENCODER, predictor=PREDICTOR, decoder=sanm_decoder(3, 3, 0)),
-    "offline_B": ModelConfig(vocab_size=50, encoder=SANM_ENCODER, predictor=PREDICTOR, decoder=sanm_decoder(4, 2, 0)),
-    "online": ModelConfig(
-        vocab_size=50, encoder=SANM_ENCODER, predictor=PREDICTOR, decoder=sanm_decoder(3, 3, 5), training_chunks=CHUNKS
-    ),
-    "aishell_conformer": ModelConfig(
-        vocab_size=50,
-        frontend=FrontendConfig(lfr_m=1, lfr_n=1),
-        encoder=ConformerEncoderConfig(dim=32, ffn_dim=48, layers=2, dropout=0.0, positional_dropout=0.0),
-        predictor=PredictorConfig(version=1, dropout=0.0),
-        decoder=TransformerDecoderConfig(ffn_dim=48, layers=2, dropout=0.0, positional_dropout=0.0),
-        objective=ObjectiveConfig(ctc_weight=0.3, length_normalized=False, sampling_ratio=0.4, predict_eos=False),
-    ),
-}
 
 
 def golden(name: str) -> dict[str, Tensor]:
@@ -73,19 +38,19 @@ def tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
 
 
-def our_names(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Tensors of golden model `name` under our parameter names."""
-    config = CONFIGS[name]
-    layers = config.decoder.attention_layers if isinstance(config.decoder, SanmDecoderConfig) else config.decoder.layers
-    return translate(tensors, sanm=config.encoder.kind == "sanm", attention_layers=layers)
-
-
 @cache
 def golden_model(name: str) -> Paraformer:
     """A golden model with its weights, in evaluation mode. Shared: leave no gradients on it."""
-    model = Paraformer(CONFIGS[name])
-    model.load_state_dict(our_names(load_file(GOLDEN / f"{name}.safetensors"), name))
+    settings = json.loads((GOLDEN / f"{name}.config.json").read_text())
+    model = Paraformer(funasr_config.read(settings, vocab_size=50))
+    model.load_state_dict(our_names(load_file(GOLDEN / f"{name}.safetensors"), model))
     return model.eval()
+
+
+def our_names(tensors: dict[str, Tensor], model: Paraformer) -> dict[str, Tensor]:
+    """Tensors named by FunASR's parameter names, under ours."""
+    ours = {theirs: name for name, theirs in funasr_names(model.config, model.state_dict()).items()}
+    return {ours[name]: value for name, value in tensors.items()}
 
 
 def batch_feats() -> tuple[Tensor, Tensor]:

@@ -116,8 +116,8 @@ def check_step(name: str, model_name: str, step: Step) -> None:
         if key in expected:
             actual = getattr(step.losses, part).detach().float()
             torch.testing.assert_close(actual, expected[key].squeeze(), rtol=1e-4, atol=1e-6)
-    check_gradients(step.gradients, our_names(with_prefix(expected, "grad:"), model_name))
-    for key, norm in our_names(with_prefix(expected, "gradnorm:"), model_name).items():
+    check_gradients(step.gradients, our_names(with_prefix(expected, "grad:"), golden_model(model_name)))
+    for key, norm in our_names(with_prefix(expected, "gradnorm:"), golden_model(model_name)).items():
         torch.testing.assert_close(step.gradients[key].norm(), norm, rtol=1e-4, atol=0.0)
 
 
