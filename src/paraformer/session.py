@@ -158,7 +158,7 @@ class Session:
             "assembler": self._assembler.to_dict(),
             "clock": self._clock.to_dict(),
         }
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        contiguous = {name: array.copy(order="C") for name, array in arrays.items()}
         return bytes(save_arrays(contiguous, {"session": json.dumps(progress)}))
 
     @classmethod
