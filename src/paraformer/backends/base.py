@@ -77,7 +77,7 @@ def split_state(batch: Mapping[str, np.ndarray], *, unlimited: bool) -> list[Liv
     """The inverse of `stack_states`; with unlimited look-back each stream keeps just the rows that are valid."""
     streams = []
     for index in range(len(batch["position"])):
-        state = {name: array[index].copy() for name, array in batch.items()}
+        state = {name: np.array(array[index]) for name, array in batch.items()}
         if unlimited:
             first = state["keys"].shape[1] - int(state["past_lengths"])
             state |= {name: state[name][:, first:].copy() for name in ("keys", "values")}
