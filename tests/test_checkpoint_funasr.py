@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from funasr_dirs import GOLDEN, golden_settings, golden_tensors, write_funasr
+
+from paraformer.checkpoint import funasr, funasr_config, strict
+from paraformer.checkpoint.keys import funasr_names
+from paraformer.config import (
+    ChunkConfig,
+    ConformerEncoderConfig,
+    FrontendConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PredictorConfig,
+    SanmDecoderConfig,
+    SanmEncoderConfig,
+    TrainingChunk,
+    TransformerDecoderConfig,
+    TransformerEncoderConfig,
+)
+from paraformer.errors import CheckpointError, ConfigError, ModelError, ModelNotFound, UnsupportedModel
+
+LIVE = ChunkConfig(left=5, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
+LARGE = ModelConfig(vocab_size=8404, decoder=SanmDecoderConfig(shift=5), live=LIVE)
+CHUNKS = (TrainingChunk(size=12, stride=8), TrainingChunk(size=15, stride=10))
+
+SANM = ModelConfig(
+    vocab_size=50,
+    encoder=SanmEncoderConfig(dim=32, ffn_dim=64, layers=3, dropout=0.0, attention_dropout=0.0),
+    predictor=PredictorConfig(dropout=0.0),
+    decoder=SanmDecoderConfig(ffn_dim=64, layers=3, attention_layers=3, dropout=0.0, attention_dropout=0.0),
+)
+CONFIGS = {
+    "offline_A": SANM,
+    "offline_B": replace(SANM, decoder=replace(SANM.decoder, layers=4, attention_layers=2)),
+    "online": replace(SANM, decoder=replace(SANM.decoder, shift=5), training_chunks=CHUNKS, live=LIVE),
+    "aishell_conformer": ModelConfig(
+        vocab_size=50,
+        frontend=FrontendConfig(lfr_m=1, lfr_n=1),
+        encoder=ConformerEncoderConfig(dim=32, ffn_dim=48, layers=2, dropout=0.0, positional_dropout=0.0),
+        predictor=PredictorConfig(version=1, dropout=0.0),
+        decoder=TransformerDecoderConfig(ffn_dim=48, layers=2, dropout=0.0, positional_dropout=0.0),
+        objective=ObjectiveConfig(ctc_weight=0.3, length_normalized=False, sampling_ratio=0.4, predict_eos=False),
+    ),
+}
+"""What the settings of the golden models mean."""
+
+
+def changed(name: str, section: str, **settings) -> dict:
+    """Golden settings with some of one section changed."""
+    return {section: {**golden_settings(name)[section], **settings}}
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_golden_settings(name):
+    assert funasr_config.read(golden_settings(name), 50) == CONFIGS[name]
+
+
+@pytest.mark.parametrize("config", [*CONFIGS.values(), LARGE], ids=[*CONFIGS, "large"])
+def test_written_settings_read_back(config):
+    again = funasr_config.read(yaml.safe_load(yaml.safe_dump(funasr_config.write(config))), config.vocab_size)
+    # A streaming model of FunASR's must have chunks to train with: those of the live setting, where there are none.
+    chunks = config.training_chunks or (CHUNKS[1:] if config.live else ())
+    assert again == replace(config, training_chunks=chunks)
+
+
+def test_the_published_large_settings_are_the_defaults():
+    settings = golden_settings("online")
+    for section in ("encoder_conf", "decoder_conf"):
+        settings[section].update(linear_units=2048, dropout_rate=0.1)
+    settings["encoder_conf"].update(output_size=512, num_blocks=50, attention_dropout_rate=0.1)
+    settings["decoder_conf"].update(num_blocks=16, att_layer_num=16, src_attention_dropout_rate=0.1)
+    settings["predictor_conf"].update(idim=512, dropout=0.1)
+    config = funasr_config.read(settings, 8404)
+    assert replace(config, training_chunks=()) == LARGE
+    assert config.training_chunks == CHUNKS
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "kind", "message"),
+    [
+        (
+            "online",
+            {"model": "SeacoParaformer"},
+            UnsupportedModel,
+            "SeACo.*not supported yet; use the plain Paraformer",
+        ),
+        ("online", {"model": "BiCifParaformer"}, UnsupportedModel, "BiCif.*'paraformer-zh-streaming'"),
+        ("online", {"model": "ContextualParaformer"}, UnsupportedModel, "Contextual.*'paraformer'"),
+        ("online", {"model": "SenseVoiceSmall"}, UnsupportedModel, "'SenseVoiceSmall', not Paraformer"),
+        ("online", {"model": None}, UnsupportedModel, "kind None"),
+        ("online", {"model": "Paraformer"}, UnsupportedModel, "Paraformer on SANMEncoderChunkOpt"),
+        ("online", {"encoder": "EBranchformerEncoder"}, UnsupportedModel, "encoder 'EBranchformerEncoder'"),
+        ("online", {"predictor": "CifPredictorV3"}, UnsupportedModel, "predictor 'CifPredictorV3'"),
+        ("online", {"frontend": ["WavFrontend"]}, UnsupportedModel, "frontend"),
+        ("online", {"tokenizer": "SentencepiecesTokenizer"}, UnsupportedModel, "tokenizer is 'Sentence"),
+        ("online", {"normalize": "GlobalMVN"}, UnsupportedModel, "normalize is 'GlobalMVN'"),
+        ("online", {"encoder_conf": [1]}, ConfigError, "encoder_conf must hold settings"),
+        ("online", changed("online", "encoder_conf", surprise=1), ConfigError, "in encoder_conf: surprise"),
+        ("online", changed("online", "decoder_conf", surprise=1), ConfigError, "in decoder_conf: surprise"),
+        ("online", changed("online", "predictor_conf", surprise=1), ConfigError, "in predictor_conf: surprise"),
+        ("online", changed("online", "predictor_conf", threshold=0.9), UnsupportedModel, "threshold is 0.9"),
+        ("online", changed("online", "predictor_conf", idim=64), ConfigError, "idim is 64"),
+        ("online", changed("online", "predictor_conf", l_order="1"), ConfigError, "l_order must be like 1, not '1'"),
+        ("online", changed("online", "encoder_conf", num_blocks=2.5), ConfigError, "num_blocks must be like 6"),
+        ("online", changed("online", "encoder_conf", attention_heads=5), ConfigError, "multiple of the heads"),
+        ("online", changed("online", "encoder_conf", stride=[8]), ConfigError, "2 of chunk_size but only 1 of stride"),
+        ("online", changed("online", "encoder_conf", stride="8"), ConfigError, "stride must be whole numbers"),
+        ("online", changed("online", "encoder_conf", input_layer="conv2d"), UnsupportedModel, "'conv2d', but"),
+        ("online", changed("online", "model_conf", predictor_bias=2), ConfigError, "predictor_bias must be 0 or 1"),
+        ("online", changed("online", "model_conf", share_embedding=True), UnsupportedModel, "share_embedding is True"),
+        ("online", changed("online", "frontend_conf", snip_edges=False), UnsupportedModel, "snip_edges is False"),
+        (
+            "aishell_conformer",
+            changed("aishell_conformer", "encoder_conf", rel_pos_type="latest"),
+            UnsupportedModel,
+            "rel_pos_type is 'latest'",
+        ),
+    ],
+)
+def test_other_models_and_settings_are_refused_by_name(tmp_path, name, changes, kind, message):
+    with pytest.raises(kind, match=message):
+        funasr.load(write_funasr(tmp_path, name, settings=changes))
+
+
+def test_settings_without_influence_are_ignored():
+    settings = golden_settings("online")
+    settings |= {
+        "train_conf": {"max_epoch": 150},
+        "specaug": "SpecAugLFR",
+        "token_list": None,
+        "unknown": {"deep": [1]},
+    }
+    settings["model_conf"] |= {"use_1st_decoder_loss": True, "report_cer": False}
+    settings["frontend_conf"] |= {"dither": 1.0}
+    assert funasr_config.read(settings, 50) == funasr_config.read(golden_settings("online"), 50)
+
+
+def test_settings_that_say_the_same_in_other_words():
+    settings = golden_settings("online")
+    expected = funasr_config.read(settings, 50)
+    settings["ctc_weight"] = settings["model_conf"].pop("ctc_weight")  # FunASR lets the top level override
+    settings["decoder_conf"].update(sanm_shfit=None, num_blocks=1)
+    settings["encoder_conf"]["encoder_att_look_back_factor"] = 4
+    assert funasr_config.read(settings, 50) == expected
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_names_are_exactly_the_references(name):
+    model = strict.skeleton(CONFIGS[name])
+    names = funasr_names(CONFIGS[name], model.state_dict())
+    shapes = {theirs: tensor.shape for theirs, tensor in golden_tensors(name).items()}
+    assert {names[ours]: tensor.shape for ours, tensor in model.state_dict().items()} == shapes
+
+
+def test_the_large_shape_is_the_published_one():
+    with (GOLDEN / "state_dict_large.tsv").open(encoding="utf-8") as file:
+        published = {row["key"]: json.loads(row["shape"]) for row in csv.DictReader(file, delimiter="\t")}
+    model = strict.skeleton(LARGE)
+    names = funasr_names(LARGE, model.state_dict())
+    assert {names[name]: list(tensor.shape) for name, tensor in model.state_dict().items()} == published
+    assert sum(parameter.numel() for parameter in model.parameters()) == 220_084_533
+
+
+def test_transformer_encoders_have_names_too():
+    config = replace(CONFIGS["aishell_conformer"], encoder=TransformerEncoderConfig(dim=32, ffn_dim=48, layers=1))
+    names = funasr_names(config, strict.skeleton(config).state_dict())
+    assert names["encoder.blocks.0.attention.q.weight"] == "encoder.encoders.0.self_attn.linear_q.weight"
+    assert names["encoder.blocks.0.norm2.bias"] == "encoder.encoders.0.norm2.bias"
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nesting", [(), ("state_dict",), ("model_state_dict",), ("model",), ("state_dict", "model")])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_old_nestings_prefixes_and_formats(tmp_path, nesting, prefix, zipped):
+    expected = golden_tensors("offline_A")
+    weights = {prefix + name: tensor for name, tensor in expected.items()}
+    for key in reversed(nesting):
+        weights = {key: weights, "epoch": 7, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
+    torch.save(weights, tmp_path / "model.pb", _use_new_zipfile_serialization=zipped)
+    tensors = funasr.read_tensors(tmp_path / "model.pb")
+    assert set(tensors) == set(expected)
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_every_tensor_that_does_not_fit_is_named_as_funasr_names_it(tmp_path):
+    weights = golden_tensors("online")
+    del weights["encoder.encoders.1.norm1.bias"], weights["decoder.decoders3.0.norm1.bias"]
+    weights["decoder.bias_output.weight"] = torch.zeros(1)
+    weights["encoder.encoders0.0.norm1.weight"] = torch.zeros(80)
+    with pytest.raises(CheckpointError) as caught:
+        funasr.load(write_funasr(tmp_path, weights=weights))
+    for words in (
+        "model.pt",
+        "2 missing: decoder.decoders3.0.norm1.bias, encoder.encoders.1.norm1.bias",
+        "1 unexpected: decoder.bias_output.weight",
+        "1 of the wrong shape: encoder.encoders0.0.norm1.weight is 80, not 560",
+    ):
+        assert words in str(caught.value)
+
+
+class Malicious:
+    """Pickled code: would create a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_refused_and_never_run(tmp_path, zipped):
+    directory = write_funasr(tmp_path / "model")
+    weights = {**golden_tensors("online"), "trap": Malicious(tmp_path / "sprung")}
+    torch.save(weights, directory / "model.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"model\.pt was refused and nothing in it was run"):
+        funasr.load(directory)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"not a checkpoint", b"\x80\x02."])
+def test_damaged_weights_are_a_checkpoint_error(tmp_path, data):
+    directory = write_funasr(tmp_path)
+    (directory / "model.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model\.pt"):
+        funasr.load(directory)
+
+
+def test_truncated_weights_are_a_checkpoint_error(tmp_path):
+    directory = write_funasr(tmp_path)
+    path = directory / "model.pt"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"model\.pt"):
+        funasr.load(directory)
+
+
+@pytest.mark.parametrize("weights", [[1, 2], {"state_dict": {"a": 1}}, torch.zeros(3)])
+def test_anything_but_tensors_by_name_is_a_checkpoint_error(tmp_path, weights):
+    with pytest.raises(CheckpointError, match="does not hold tensors by name"):
+        funasr.load(write_funasr(tmp_path, weights=weights))
+
+
+# -- directories ------------------------------------------------------------------------------------------------------
+
+
+def test_side_files(tmp_path):
+    bundle, model = funasr.load(write_funasr(tmp_path))
+    assert bundle.tokens[:4] == ("<blank>", "<s>", "</s>", "一")
+    assert bundle.words == {"hello": ("he@@", "llo"), "world": ("world",)}
+    assert bundle.cmvn is not None
+    assert bundle.cmvn.shift.shape == (560,)
+    assert bundle.card == {}
+    assert not model.training
+
+
+@pytest.mark.parametrize("metadata", [None, "{}", '{"model": {"am_model_name": "model.pb"}}'])
+def test_usual_names_where_nothing_says_otherwise(tmp_path, metadata):
+    directory = write_funasr(tmp_path)
+    (directory / "configuration.json").unlink()
+    if metadata is not None:
+        (directory / "configuration.json").write_text(metadata)
+    (directory / "model.pt").rename(directory / "model.pb")
+    tokens = json.loads((directory / "tokens.json").read_text())
+    (directory / "tokens.json").unlink()
+    (directory / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens))
+    assert funasr.load(directory)[0].tokens == tuple(tokens)
+
+
+def test_tokens_with_ids(tmp_path):
+    path = tmp_path / "tokens.txt"
+    path.write_text("<blank> 0\n你 1\n@ 2\n")
+    assert funasr.read_tokens(path) == ("<blank>", "你", "@")
+    path.write_text("<blank> 0\n你 1\n@ 3\n")
+    assert funasr.read_tokens(path) == ("<blank> 0", "你 1", "@ 3")
+
+
+def test_named_files_stay_within_the_directory(tmp_path):
+    directory = write_funasr(tmp_path / "model")
+    (tmp_path / "outside.json").write_text("[]")
+    metas = {"tokenizer_conf": {"token_list": "../outside.json"}, "init_param": str(tmp_path / "outside.json")}
+    (directory / "configuration.json").write_text(json.dumps({"file_path_metas": metas}))
+    assert len(funasr.load(directory)[0].tokens) == 50
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.pt", "tokens.json"])
+def test_missing_files_are_named(tmp_path, name):
+    directory = write_funasr(tmp_path)
+    (directory / name).unlink()
+    with pytest.raises(ModelNotFound, match=name):
+        funasr.load(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.yaml", "a: [", "not plain YAML"),
+        ("config.yaml", "!!python/object/apply:os.mkdir [sprung]", "not plain YAML"),
+        ("config.yaml", "- a", "settings by name"),
+        ("configuration.json", "{", "not JSON"),
+        ("configuration.json", "[]", "JSON object"),
+        ("tokens.json", "{}", "JSON list of strings"),
+        ("tokens.json", '["a"]', "1.* is 50|50x32"),
+        ("am.mvn", "<Nnet>", "AddShift"),
+    ],
+)
+def test_damaged_side_files_are_named(tmp_path, name, text, message):
+    directory = write_funasr(tmp_path)
+    (directory / name).write_text(text)
+    with pytest.raises(ModelError, match=message):
+        funasr.load(directory)
+    assert not Path("sprung").exists()
+
+
+def test_what_funasr_has_no_words_for_survives(tmp_path):
+    bundle, model = funasr.load(write_funasr(tmp_path / "source"))
+    model.config = replace(model.config, live=ChunkConfig(left=8, chunk=8, right=4), training_chunks=())
+    funasr.save(replace(bundle, config=model.config, card={"licence": "Apache-2.0"}), model, tmp_path / "saved")
+    again, _ = funasr.load(tmp_path / "saved")
+    assert again.config == model.config
+    assert again.card == {"licence": "Apache-2.0"}
+
+
+def test_a_ctc_layer_with_units_of_its_own_stays_out(tmp_path):
+    bundle, model = funasr.load(write_funasr(tmp_path / "source", "aishell_conformer"))
+    config = replace(model.config, objective=replace(model.config.objective, ctc_units=7))
+    model.config, model.ctc = config, torch.nn.Linear(32, 7)
+    funasr.save(replace(bundle, config=config), model, tmp_path / "saved")
+    again, loaded = funasr.load(tmp_path / "saved")
+    assert again.config.objective.ctc_weight == 0.0
+    assert loaded.ctc is None
+
+
+@pytest.mark.slow
+def test_a_large_directory_loads(tmp_path):
+    model = strict.skeleton(LARGE)
+    names = funasr_names(LARGE, model.state_dict())
+    weights = {names[name]: torch.randn(tensor.shape) for name, tensor in model.state_dict().items()}
+    torch.save(weights, tmp_path / "model.pt")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(funasr_config.write(LARGE)))
+    (tmp_path / "tokens.json").write_text(json.dumps([str(index) for index in range(8404)]))
+    bundle, loaded = funasr.load(tmp_path)
+    assert replace(bundle.config, training_chunks=()) == LARGE
+    assert torch.equal(loaded.decoder.output.weight, weights["decoder.output_layer.weight"])
+    frames = loaded.recognize(torch.randn(1, 20, 560), torch.tensor([20]))
+    assert frames.hidden.shape == (1, 20, 512)
