@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ from paraformer.cli.formats import render
 from paraformer.cli.live import decisions
 from paraformer.cli.mic import show
 from paraformer.cli.subtitles import MAX_COLUMNS, MAX_S, columns, cues
+from paraformer.text import Vocabulary
 
 TEXT = "今天天气很好"
 
@@ -114,6 +116,14 @@ def test_one_bad_file_is_reported_and_the_rest_go_on(
     first, second = err.splitlines()
     assert first.startswith("paraformer: ") and str(noise) in first
     assert second.startswith("paraformer: ") and str(missing) in second
+
+
+def test_a_truncated_file_gives_what_it_holds_and_a_failure(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wav.write_bytes(wav.read_bytes()[:20_000])
+    assert main(["transcribe", str(wav)]) == 1
+    out, err = capsys.readouterr()
+    assert out == TEXT + "\n"
+    assert err == f"paraformer: {wav} is damaged or truncated: only its first 0.62 s can be read\n"
 
 
 def test_patterns_that_the_shell_left_alone(wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,10 +280,10 @@ def test_interrupt_ends_quietly(wav: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr() == ("", "")
 
 
-def test_closed_output_ends_quietly(wav: Path) -> None:
+def test_closed_output_ends_quietly() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    code = "import sys; from paraformer.cli import main; sys.exit(main(['info']))"
+    code = f"import sys; from paraformer.cli import main; sys.exit(main(['info', {str(tiny_bundle.directory())!r}]))"
     done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
@@ -315,11 +325,21 @@ WORDS = st.lists(st.sampled_from(["好", "天", "hel@@", "lo", "a"]), min_size=1
 def test_subtitle_lines(texts: list[str], lengths: list[float]) -> None:
     clock = np.concatenate([[0.0], np.cumsum(lengths)]).tolist()
     tokens = tuple(Token(text, clock[i], clock[i] + lengths[i] / 2, 1.0) for i, text in enumerate(texts))
-    whole = "".join(token.text.removesuffix("@@") for token in tokens)
-    lines = cues(Transcript(whole, clock[len(texts)], (Segment("长" * 99, 0.0, clock[len(texts)], tokens),)))
-    assert "".join(line.text for line in lines).replace(" ", "") == whole
+    text = Vocabulary.join(texts)
+    lines = cues(Transcript(text, clock[-1], (Segment(text, 0.0, clock[len(texts)], tokens),)))
+    assert "".join(line.text for line in lines).replace(" ", "") == text.replace(" ", "")
     for line in lines:
-        assert columns(line.text) <= MAX_COLUMNS
-        assert line.end_s - line.start_s <= MAX_S
+        assert (columns(line.text) <= MAX_COLUMNS and line.end_s - line.start_s <= MAX_S) or " " not in line.text
     for before, after in pairwise(lines):
         assert before.end_s <= after.start_s
+
+
+def test_a_long_segment_is_cut_at_its_pauses() -> None:
+    texts = "今天天气很好吗我们一起去公园散步吧然后回家吃饭"
+    starts = [i * 0.2 + (1.0 if i >= 7 else 0.0) for i in range(len(texts))]
+    tokens = tuple(Token(text, start, start + 0.2, 1.0) for text, start in zip(texts, starts, strict=True))
+    lines = cues(Transcript(texts, 60.0, (Segment(texts, 0.0, 60.0, tokens),)))
+    assert [(line.text, line.end_s) for line in lines] == [
+        ("今天天气很好吗", pytest.approx(1.4)),
+        ("我们一起去公园散步吧然后回家吃饭", pytest.approx(5.6)),
+    ]

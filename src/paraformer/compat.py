@@ -21,6 +21,8 @@ from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.loader import load
 from paraformer.recognizer import Recognizer
 from paraformer.session import Session
+from paraformer.text import units
+from paraformer.types import Transcript
 
 Mode = Literal["paraformer", "paraformer_streaming", "paraformer_fake_streaming"]
 Samples = np.ndarray | bytes
@@ -29,6 +31,7 @@ Input = str | Path | Samples
 
 SESSION_KEY = "_paraformer_session"
 DEFAULT_CHUNK = (0, 10, 5)
+WINDOW_SAMPLES = 960
 
 
 class Tasks:
@@ -139,7 +142,7 @@ class Pipeline:
         recognizer, options = self.model.recognizer, param_dict or {}
         match self.mode:
             case "paraformer_streaming":
-                text = _advance(recognizer, audio_in, options)
+                text = _advance(recognizer, audio_in, options, shortest=WINDOW_SAMPLES)
             case "paraformer_fake_streaming":
                 samples = audio.read(audio_in) if isinstance(audio_in, str | Path) else audio_in
                 text = _advance(recognizer, samples, {**options, "cache": {}, "is_final": True})
@@ -148,8 +151,12 @@ class Pipeline:
         return {"text": text} if text else []
 
 
-def _advance(recognizer: Recognizer, packet: object, options: StreamOptions) -> str:
-    """Feed one packet to the stream that lives in the cache; the text it decided."""
+def _advance(recognizer: Recognizer, packet: object, options: StreamOptions, *, shortest: int = 0) -> str:
+    """Feed one packet to the stream that lives in the cache; the text it decided.
+
+    shortest: a stream that begins and ends with fewer samples is ignored, as by the reference's pipeline. The card's
+    loop makes such a call after the end of a stream that is one sample longer than a multiple of the stride.
+    """
     unknown = sorted(set(options) - set(StreamOptions.__annotations__))
     if unknown:
         known = ", ".join(StreamOptions.__annotations__)
@@ -157,10 +164,12 @@ def _advance(recognizer: Recognizer, packet: object, options: StreamOptions) -> 
     cache = options.get("cache")
     if cache is None:
         raise ConfigError("a live stream needs cache: a dict, empty at first, and the same object in every call")
-    samples = _samples(packet)
+    samples, final = _samples(packet), options.get("is_final", False)
+    if final and SESSION_KEY not in cache and len(samples) < shortest:
+        return ""
     session = _session(recognizer, cache, _chunk(options))
     text = session.accept(samples)
-    if options.get("is_final", False):
+    if final:
         del cache[SESSION_KEY]
         text += session.finish()
     return text
@@ -203,3 +212,12 @@ def _readable(item: Input) -> str | Path | np.ndarray:
 
 def _key(item: Input, number: int) -> str:
     return Path(item).stem if isinstance(item, str | Path) else f"audio{number}"
+
+
+def _timestamps(transcript: Transcript) -> list[list[int]]:
+    """[start, end] in milliseconds of each unit of the text: a character, an English word, an abbreviation."""
+    return [
+        [round(segment.tokens[unit.first].start_s * 1000), round(segment.tokens[unit.last].end_s * 1000)]
+        for segment in transcript.segments
+        for unit in units(token.text for token in segment.tokens)
+    ]

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from paraformer.cli.complain import complain
+from paraformer.cli.complain import complain, library_warnings
 from paraformer.cli.options import parser
 from paraformer.errors import ParaformerError
 
@@ -21,11 +21,11 @@ FAILED, INTERRUPTED, OUTPUT_CLOSED = 1, 130, 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own) and return its exit code."""
-    options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        code = run(options)
+        with library_warnings() as warned:
+            code = run(parser().parse_args(arguments))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ParaformerError, OSError) as error:
         complain(error)
         return FAILED
-    return code
+    return code or (FAILED if warned else 0)
 
 
 def run(options: argparse.Namespace) -> int:

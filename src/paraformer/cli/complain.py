@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def complain(error: Exception | str, about: str = "") -> None:
     """Print `paraformer: ABOUT: ERROR` in one line; ABOUT is left out where the error names it already."""
-    message = " ".join(str(error).split())
+    message = " ".join(_words(error).split())
     named = not about or about in message
     print(f"paraformer: {message}" if named else f"paraformer: {about}: {message}", file=sys.stderr)
+
+
+def _words(error: Exception | str) -> str:
+    """An error of the operating system without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+@contextmanager
+def library_warnings() -> Iterator[list[str]]:
+    """Print the library's warnings, such as a damaged file read only in part, and collect them."""
+    seen: list[str] = []
+
+    class Printing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+            complain(seen[-1])
+
+    log, handler = logging.getLogger("paraformer"), Printing(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield seen
+    finally:
+        log.removeHandler(handler)

@@ -17,35 +17,30 @@ from paraformer.loader import locate
 
 
 def convert(options: argparse.Namespace) -> int:
-    """Read one kind of model directory and write the other; the new directory is printed."""
-    source, target = locate(options.source), options.target
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ModelError(f"{target} is in the way: name a directory that is empty or not there yet")
-    native = (source / CONFIG_FILE).is_file()
-    if native and options.graphs:
+    """Write a FunASR directory as a native one, or a native one as FunASR's; the new directory is printed."""
+    from paraformer.checkpoint import convert as convert_directory
+    from paraformer.checkpoint import is_funasr
+
+    source = locate(options.source)
+    if options.graphs and not is_funasr(source):
         raise ModelError("--graphs goes with a native directory, and this conversion writes one of FunASR's")
-    _write(source, target, to_funasr=native, graphs=options.graphs)
+    target = convert_directory(source, options.target)
+    if options.graphs:
+        _add_graphs(target)
     print(target)
     return 0
 
 
-def _write(source: Path, target: Path, *, to_funasr: bool, graphs: bool) -> None:
+def _add_graphs(directory: Path) -> None:
     try:
-        from paraformer.checkpoint import funasr, native, open_any
+        from paraformer.export import export
     except ImportError as error:
-        raise MissingExtra("Converting a model", "torch") from error
-    bundle, model = open_any(source)
-    if to_funasr:
-        funasr.save(bundle, model, target)
-        return
-    native.save(bundle, model, target)
-    if graphs:
-        try:
-            from paraformer.export import export
-        except ImportError as error:
-            raise MissingExtra("Writing graphs", "export") from error
-        export(model, target)
-        bundle.save(target)  # again, now with the graphs' checksums
+        raise MissingExtra("Writing graphs", "export") from error
+    from paraformer.checkpoint import native
+
+    bundle, model = native.load(directory)
+    export(model, directory)
+    bundle.save(directory)  # again, now with the graphs' checksums
 
 
 def info(options: argparse.Namespace) -> int:
@@ -67,10 +62,8 @@ def _parameters(weights: Path) -> int:
 
 
 def _open_foreign(directory: Path) -> tuple[Bundle, int]:
-    try:
-        from paraformer.checkpoint import open_any
-    except ImportError as error:
-        raise MissingExtra(f"Reading {directory}, which is not a native model,", "torch") from error
+    from paraformer.checkpoint import open_any
+
     bundle, model = open_any(directory)
     return bundle, sum(parameter.numel() for parameter in model.parameters())
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from glob import glob, has_magic
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float32
 
 from paraformer import audio
+from paraformer.cli.live import PIECE
+
+Samples = Float32[np.ndarray, " samples"]
 
 STDIN = "-"
-PIECE_S = 0.6
-"""What `--stream` delivers at a time, as a live source would."""
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -28,8 +31,19 @@ def _matches(pattern: str) -> list[str]:
     return sorted(glob(pattern, recursive=True)) or [pattern]
 
 
-def whole(name: str, raw_rate: int | None) -> Path | Float32[np.ndarray, " samples"]:
-    """What a recogniser takes for one input: the path of a file, or the samples of anything else."""
+def whole(name: str, raw_rate: int | None) -> Path | BinaryIO | Samples:
+    """What a recogniser takes for one input."""
     if raw_rate is not None:
-        return audio.from_array(np.frombuffer(_bytes(name), dtype="<i2"), raw_rate)
-    return Path(name) if name != STDIN else audio.read(io.BytesIO(_bytes(name)))
+        return np.concatenate([np.zeros(0, np.float32), *pieces(name, raw_rate)])
+    return sys.stdin.buffer if name == STDIN else Path(name)
+
+
+def pieces(name: str, raw_rate: int | None) -> Iterator[Samples]:
+    """One input as a live source delivers it, 600 ms at a time; headerless PCM as soon as it has come."""
+    if raw_rate is not None:
+        with nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb") as file:
+            yield from audio.pcm16_blocks(file, raw_rate, block_s=PIECE / audio.SAMPLE_RATE)
+        return
+    for block in audio.read_blocks(sys.stdin.buffer if name == STDIN else Path(name)):
+        for start in range(0, len(block), PIECE):
+            yield block[start : start + PIECE]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from paraformer.text import TextAssembler
+from paraformer.text import Vocabulary, units
 from paraformer.types import Segment, Token, Transcript
 
 MAX_COLUMNS = 36
@@ -32,15 +32,18 @@ class Cue:
 def cues(transcript: Transcript) -> list[Cue]:
     """The transcript as subtitle lines, in order and not overlapping."""
     lines = [cue for segment in transcript.segments for cue in _of_segment(segment)]
-    starts = [*(cue.start_s for cue in lines[1:]), float("inf")]
-    return [
-        replace(cue, end_s=min(max(cue.end_s, cue.start_s + MIN_S), max(start, cue.start_s)))
-        for cue, start in zip(lines, starts, strict=True)
-    ]
+    nexts = [*(cue.start_s for cue in lines), float("inf")][1:]
+    return [replace(cue, end_s=_end(cue, following)) for cue, following in zip(lines, nexts, strict=False)]
+
+
+def _end(cue: Cue, following_s: float) -> float:
+    return max(cue.start_s, min(following_s, max(cue.end_s, cue.start_s + MIN_S)))
 
 
 def _of_segment(segment: Segment) -> Iterator[Cue]:
     words = _words(segment.tokens)
+    if not segment.text:
+        return
     if _fits(segment.text, segment.end_s - segment.start_s) or not words:
         yield Cue(segment.text, segment.start_s, segment.end_s)
         return
@@ -49,13 +52,15 @@ def _of_segment(segment: Segment) -> Iterator[Cue]:
 
 
 def _words(tokens: Sequence[Token]) -> list[Word]:
-    words: list[list[Token]] = []
-    for before, token in zip([None, *tokens], tokens, strict=False):
-        if before is not None and before.text.endswith("@@"):
-            words[-1].append(token)
-        else:
-            words.append([token])
-    return [tuple(word) for word in words]
+    """The tokens of each unit of the text; of several where one began inside another."""
+    spans: list[tuple[int, int]] = []
+    for unit in units(token.text for token in tokens):
+        first, last = unit.first, unit.last
+        while spans and first <= spans[-1][1]:
+            before = spans.pop()
+            first, last = min(first, before[0]), max(last, before[1])
+        spans.append((first, last))
+    return [tuple(tokens[first : last + 1]) for first, last in spans]
 
 
 def _lines(words: Sequence[Word]) -> list[Sequence[Word]]:
@@ -75,8 +80,7 @@ def _widest_pause(words: Sequence[Word]) -> int:
 
 
 def _text(words: Sequence[Word]) -> str:
-    assembler = TextAssembler()
-    return ("".join(assembler.push(token.text) for word in words for token in word) + assembler.finish()).strip()
+    return Vocabulary.join(token.text for word in words for token in word)
 
 
 def _fits(text: str, duration_s: float) -> bool:
