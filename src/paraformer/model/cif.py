@@ -99,7 +99,7 @@ class Predictor(nn.Module):
             x = self.conv(F.pad(hidden.transpose(1, 2), (c.left, c.right + 1))).transpose(1, 2)[:, : hidden.shape[1]]
             if c.version == 1:
                 x = self.dropout(x + hidden)
-            weights = self.output(x.relu()).squeeze(-1).sigmoid()
+            weights: Tensor = self.output(x.relu()).squeeze(-1).sigmoid()
             weights = (weights * c.smooth_factor - c.noise_threshold).relu()
         return weights if mask is None else weights * mask
 

@@ -96,14 +96,13 @@ class SanmDecoder(nn.Module):
         """memory (B, K, D), memory_mask (B, 1 or L, K), embeds (B, L, D), token_mask (B, L) -> logits (B, L, V)."""
         x = embeds
         for block in self.blocks:
+            assert isinstance(block, SanmDecoderBlock)
             past = x.new_zeros(x.shape[0], block.memory.left, x.shape[2])
             x, _ = block(x, past, memory, memory_mask, token_mask)
         logits: Tensor = self.output(self.norm(self.final(x)))
         return logits
 
-    def init_state(
-        self, batch: int, dim: int, memory_rows: int, device: torch.device | None = None
-    ) -> DecoderState:
+    def init_state(self, batch: int, dim: int, memory_rows: int, device: torch.device | None = None) -> DecoderState:
         """The state before the first step of `batch` streams; memory_rows: decoder look-back in encoder rows."""
         return DecoderState(
             fsmn=torch.zeros(batch, self.config.layers, self.config.kernel - 1, dim, device=device),
@@ -128,8 +127,9 @@ class SanmDecoder(nn.Module):
     def step(
         self, memory: Tensor, mask: Tensor, embeds: Tensor, counts: Tensor, state: DecoderState
     ) -> tuple[Tensor, DecoderState]:
-        """One live step of several streams (spec 4.3): memory (B, R, D) with mask (B, R), embeds (B, L, D), counts (B,).
+        """One live step of several streams (spec 4.3).
 
+        memory (B, R, D) with mask (B, R), embeds (B, L, D) of which counts (B,) are tokens.
         Returns logits (B, L, V) and the next state. A stream without tokens keeps its state, as in the reference.
         """
         if embeds.shape[1] == 0:
@@ -153,7 +153,7 @@ def window_memory_mask(fired_in: Tensor, token_mask: Tensor, row_mask: Tensor, l
     A token sees its own window and the last look_back_rows rows of earlier windows that had tokens.
     Returns (B, L, W * R).
     """
-    batch, steps, rows = row_mask.shape
+    steps, rows = row_mask.shape[1:]
     window = torch.arange(steps, device=row_mask.device)
     own = fired_in[..., None] == window
     if look_back_rows == 0:

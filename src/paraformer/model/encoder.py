@@ -106,7 +106,8 @@ class SanmEncoder(nn.Module):
         """
         offsets = torch.arange(feats.shape[1], device=feats.device)
         positions = start[:, None] + offsets if isinstance(start, Tensor) else (start + offsets)[None]
-        return feats * self.config.dim**0.5 + sinusoid(positions, self.input_dim)
+        scale: float = self.config.dim**0.5
+        return feats * scale + sinusoid(positions, self.input_dim)
 
     def run(
         self, x: Tensor, attention_mask: Tensor | None = None, row_mask: Tensor | None = None, past: Past | None = None
@@ -194,6 +195,7 @@ class SanmEncoder(nn.Module):
         past_mask = self._window_past_mask(batch, steps, chunk, feats.device)
         seen = torch.cat([past_mask, row_mask], 1)[:, None, :]
         for block in self.blocks:
+            assert isinstance(block, SanmBlock)
             query, key, value = block.attention.project(block.norm1(x))
             past = (_look_back(key, batch, chunk), _look_back(value, batch, chunk))
             x = block.finish(x, block.attention(query, key, value, past, seen, row_mask))
@@ -249,6 +251,6 @@ def _look_back(x: Tensor, batch: int, chunk: ChunkConfig) -> Tensor:
     if size == 0:
         return x[:, :0]
     per_step = chunk.left + chunk.chunk
-    kept = x.unflatten(0, (batch, steps))[:, : steps - 1, :per_step].flatten(1, 2)
+    kept = x.reshape(batch, steps, *x.shape[1:])[:, : steps - 1, :per_step].flatten(1, 2)
     padded = F.pad(kept, (0, 0, size, 0))
     return padded.unfold(1, size, per_step).transpose(2, 3).flatten(0, 1)

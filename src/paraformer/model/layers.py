@@ -43,15 +43,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
     query (B, Q, D), key and value (B, K, D), mask (B, 1 or Q, K). Returns (B, Q, D).
     A query with no key present gets a zero context, as in the reference (spec 2.2).
     """
-    scale = (query.shape[-1] // heads) ** -0.5
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    scores = (q * scale) @ k.transpose(-2, -1)
+    width = query.shape[-1] // heads
+    q, k, v = (x.reshape(*x.shape[:-1], heads, width).transpose(1, 2) for x in (query, key, value))
+    scores = (q * width**-0.5) @ k.transpose(-2, -1)
     if mask is None:
         weights = scores.softmax(-1)
     else:
         mask = mask[:, None]
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~mask, 0.0)
-    return (dropout(weights) @ v).transpose(1, 2).flatten(-2)
+    context: Tensor = dropout(weights) @ v
+    return context.transpose(1, 2).flatten(-2)
 
 
 class Fsmn(nn.Conv1d):

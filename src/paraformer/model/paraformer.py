@@ -62,8 +62,9 @@ class Losses:
 class Encoded:
     """Encoder rows and their CIF weights.
 
-    hidden (B, T, D), weights (B, T). In the windowed form the rows of all windows stand one after another, rows (B, W, R)
-    tells which exist, and only committed rows have weight. lengths (B,) counts rows (up to the last committed one).
+    hidden (B, T, D), weights (B, T). In the windowed form the rows of all windows stand one after another, rows
+    (B, W, R) tells which exist, and only committed rows have weight. lengths (B,) counts rows (up to the last committed
+    one).
     In FunASR's chunk-masked form, layout tells where the rows stand.
     """
 
@@ -122,8 +123,10 @@ class ParaformerState(State):
 
 @dataclass(frozen=True)
 class StepOutput:
-    """One live step: hidden (B, R, D), raw weights (B, R), committed weights (B, R), embeds (B, L, D), counts (B,),
-    logits (B, L, V); L is the largest count and may be 0."""
+    """One live step: encoder rows hidden (B, R, D), their raw weights (B, R) and the committed ones (B, R).
+
+    Also embeds (B, L, D), counts (B,) and logits (B, L, V); L is the largest count and may be 0.
+    """
 
     hidden: Tensor
     raw_weights: Tensor
@@ -198,15 +201,11 @@ class Paraformer(nn.Module):
 
     # -- training -----------------------------------------------------------------------------------------------------
 
-    def forward(
-        self, batch: Batch, chunk: Chunking = None, generator: torch.Generator | None = None
-    ) -> Losses:
+    def forward(self, batch: Batch, chunk: Chunking = None, generator: torch.Generator | None = None) -> Losses:
         """The training objective on a batch, in the form that chunk asks for. generator drives the sampler."""
         return self.losses_of(self.encode(batch.feats, batch.lengths, chunk), batch, chunk, generator)
 
-    def losses_of(
-        self, encoded: Encoded, batch: Batch, chunk: Chunking, generator: torch.Generator | None
-    ) -> Losses:
+    def losses_of(self, encoded: Encoded, batch: Batch, chunk: Chunking, generator: torch.Generator | None) -> Losses:
         """The objective given the encoder's rows: predictor, two decoder passes with the sampler between, losses."""
         c = self.config.objective
         targets, lengths = batch.targets, batch.target_lengths
@@ -273,8 +272,8 @@ class Paraformer(nn.Module):
     ) -> tuple[StepOutput, ParaformerState]:
         """One step of several streams (spec 2.5, 3.3, 4.3).
 
-        frames (B, n, F) of which counts (B,) are present, n <= chunk.chunk: all of them unless the stream ends with this
-        step, final (B,) bool. The next state of a finished stream is meaningless.
+        frames (B, n, F) of which counts (B,) are present, n <= chunk.chunk: all of them unless the stream ends with
+        this step, final (B,) bool. The next state of a finished stream is meaningless.
         """
         encoder, carry, decoder = state.split()
         hidden, mask, encoder = self.encoder.step(frames, counts, encoder, chunk)
