@@ -12,7 +12,7 @@ from torch import Tensor
 from paraformer.config import ChunkConfig, ConformerEncoderConfig, ModelConfig, TransformerEncoderConfig
 from paraformer.model.conformer import ConformerEncoder, relative_shift
 from paraformer.model.layers import Fsmn, length_mask
-from paraformer.model.paraformer import Chunking, Paraformer, ParaformerState, StepOutput, Whole
+from paraformer.model.paraformer import Batch, Chunking, Paraformer, ParaformerState, StepOutput, Whole
 from paraformer.model.transformer import TransformerEncoder, subsampled
 
 LIVE = ChunkConfig(left=2, chunk=3, right=2)
@@ -124,6 +124,21 @@ def check_same_step(together: StepOutput, place: int, alone: StepOutput, rows: i
     close(together.weights[place, :rows], alone.weights[0, :rows], 1e-5)
     assert int(together.counts[place]) == count
     close(together.logits[place, :count], alone.logits[0], 1e-4)
+
+
+@pytest.mark.parametrize(("name", "chunk"), FORMS)
+@torch.no_grad()
+def test_padding_does_not_change_the_training_objective(name: str, chunk: Chunking) -> None:
+    model = golden_model(name)
+    width, stretch = model.config.frontend.input_dim, 1 if model.config.frontend.lfr_n > 1 else 4
+    rows = [noise(length * stretch, seed=length, width=width) for length in (30, 17)]
+    targets, target_lengths = torch.tensor([[5, 9, 7, 3], [8, 4, -1, -1]]), torch.tensor([4, 2])
+    totals = []
+    for extra in (0, 6):
+        batch = Batch(*pad(rows, extra), torch.nn.functional.pad(targets, (0, extra), value=-1), target_lengths)
+        totals.append(model(batch, chunk, torch.Generator().manual_seed(1)).total)
+    assert totals[0].isfinite()
+    close(totals[1], totals[0], 1e-4 * float(totals[0]))
 
 
 # -- steps and windows ------------------------------------------------------------------------------------------------
