@@ -1,0 +1,126 @@
+"""Whole audio: files and arrays, lists, long recordings, silence, and what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraformer.bundle import Bundle
+from paraformer.errors import AudioError, AudioNotFound, SessionError, UnsupportedModel
+from paraformer.recognizer import Recognizer, join_segments
+from paraformer.types import Transcript
+
+
+def cut_every_5_s(blocks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
+    samples = np.concatenate(list(blocks))
+    for start in range(0, len(samples), 80_000):
+        yield start / 16_000, samples[start : start + 80_000]
+
+
+def recognizer(name: str = "onnx", segmenter=cut_every_5_s) -> Recognizer:
+    engine = tiny.engine(name)
+    bundle = Bundle(
+        directory=None, config=tiny.config(), tokens=tiny.TOKENS, cmvn=engine.frontend.cmvn, words={}, card={}
+    )
+    return Recognizer(bundle, tiny.backend(name), segmenter)
+
+
+def gist(transcript: Transcript) -> list[tuple[str, float]]:
+    return [(token.text, round(token.start_s, 4)) for token in transcript.tokens]
+
+
+@given(st.lists(st.integers(0, 60_000), min_size=1, max_size=5), st.sampled_from([0.5, 3.0, 60.0]))
+def test_a_list_gives_what_each_gives_alone(lengths: list[int], batch_s: float) -> None:
+    signals, tool = [tiny.signal(length, seed) for seed, length in enumerate(lengths)], recognizer()
+    together = tool.transcribe(signals, batch_s=batch_s)
+    assert [gist(t) for t in together] == [gist(tool.transcribe(samples)) for samples in signals]
+    assert [t.duration_s for t in together] == [length / 16_000 for length in lengths]
+
+
+def test_long_audio_is_cut_and_joined_in_order(tmp_path) -> None:
+    samples = tiny.signal(16_000 * 47)
+    soundfile.write(tmp_path / "long.wav", samples, 16_000)
+    result = recognizer().transcribe(tmp_path / "long.wav", batch_s=12)
+    starts = [segment.start_s for segment in result.segments]
+    assert starts == sorted(starts)
+    assert result.duration_s == 47
+    assert len(result.segments) > 5
+    times = [token.start_s for token in result.tokens]
+    assert all(a <= b for a, b in pairwise(times))
+
+
+def test_short_audio_is_not_cut() -> None:
+    assert len(recognizer().transcribe(tiny.signal(16_000 * 20)).segments) == 1
+
+
+@pytest.mark.parametrize("samples", [0, 1, 100, 16_000])
+def test_silence_gives_an_empty_text(samples: int) -> None:
+    result = recognizer().transcribe(np.zeros(samples, np.float32))
+    assert result.text == ""
+    assert result.segments == ()
+    assert result.duration_s == samples / 16_000
+
+
+def test_one_bad_file_does_not_stop_the_others(tmp_path) -> None:
+    soundfile.write(tmp_path / "good.wav", tiny.signal(20_000), 16_000)
+    (tmp_path / "bad.wav").write_bytes(b"not a sound")
+    names = ["bad.wav", "good.wav", "none.wav", "good.wav"]
+    results = list(recognizer().transcribe_each([tmp_path / name for name in names]))
+    assert [type(result) for result in results] == [AudioError, Transcript, AudioNotFound, Transcript]
+    assert gist(results[1]) == gist(results[3])
+    with pytest.raises(AudioError, match=r"bad\.wav"):
+        recognizer().transcribe([tmp_path / name for name in names])
+
+
+def test_results_come_as_soon_as_they_are_complete() -> None:
+    """A generator of audio is not exhausted before its first result."""
+    taken = []
+
+    def audios() -> Iterator[np.ndarray]:
+        for number in range(20):
+            taken.append(number)
+            yield tiny.signal(16_000)
+
+    next(recognizer().transcribe_each(audios(), batch_s=2))
+    assert len(taken) < 5
+
+
+def test_streams_of_one_recogniser() -> None:
+    tool = recognizer()
+    sessions = [tool.stream(), tool.stream()]
+    for session in sessions:
+        session.feed(tiny.signal(20_000))
+    texts = tool.advance(sessions)
+    assert texts[0] == texts[1] == sessions[0].text
+    restored = tool.restore(sessions[0].save())
+    assert restored.finish() == sessions[1].finish()
+
+
+def test_another_models_session_is_refused() -> None:
+    tool = recognizer()
+    saved = tool.stream().save().replace(tiny.engine().fingerprint.encode(), b"0" * 16)
+    with pytest.raises(SessionError, match="another model"):
+        tool.restore(saved)
+
+
+def test_a_model_for_whole_audio_opens_no_stream() -> None:
+    from dataclasses import replace
+
+    from paraformer.backends.torch import TorchBackend
+    from paraformer.model.paraformer import Paraformer
+
+    config = replace(tiny.config(), decoder=replace(tiny.config().decoder, shift=0), live=None)
+    bundle = Bundle(directory=None, config=config, tokens=tiny.TOKENS, cmvn=None, words={}, card={})
+    with pytest.raises(UnsupportedModel, match="whole utterances only"):
+        Recognizer(bundle, TorchBackend(Paraformer(config))).stream()
+
+
+def test_segments_join_with_spaces_between_latin_words_only() -> None:
+    assert join_segments(["今天", "好", "ok", "go", "吧"]) == "今天好ok go吧"
