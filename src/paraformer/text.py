@@ -107,10 +107,13 @@ def _json(text: str) -> list[Any] | dict[str, Any] | None:
 
 def _by_id(ids: Mapping[str, Any]) -> tuple[str, ...]:
     """Tokens in the order of their ids."""
-    ordered = sorted(ids, key=lambda token: int(ids[token]))
-    if [ids[token] for token in ordered] != list(range(len(ordered))):
-        raise ModelError("the ids of the token list are not 0, 1, 2 and so on, each once; the file is damaged")
-    return tuple(ordered)
+    tokens = {index: token for token, index in ids.items()}
+    try:
+        return tuple(tokens[index] for index in range(len(ids)))
+    except KeyError as error:
+        raise ModelError(
+            "the ids of the token list are not 0, 1, 2 and so on, each once; the file is damaged"
+        ) from error
 
 
 def parse_words(text: str) -> dict[str, tuple[str, ...]]:

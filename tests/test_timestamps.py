@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraformer.timestamps import WINDOW_S, CifClock, funasr_timestamps, token_times
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = json.loads((GOLDEN / "timestamps.json").read_text())
+WEIGHTS = st.lists(st.one_of(st.just(0.0), st.floats(0, 1, width=32)), max_size=60).map(
+    lambda w: np.array(w, np.float32)
+)
+
+
+def fired(weights: np.ndarray) -> int:
+    return int(np.floor(weights.cumsum(dtype=np.float64)[-1:].sum().astype(np.float32)))
+
+
+# -- laws -------------------------------------------------------------------------------------------------------------
+
+
+@given(weights=WEIGHTS, cuts=st.lists(st.integers(0, 60), max_size=8), tail=st.booleans())
+def test_any_chunks_give_the_times_of_the_whole(weights: np.ndarray, cuts: list[int], tail: bool) -> None:
+    tokens = fired(weights) + tail
+    clock, spans, seen = CifClock(), [], 0
+    edges = sorted(min(cut, len(weights)) for cut in cuts)
+    for start, end in pairwise([0, *edges, len(weights)]):
+        count = (fired(weights[:end]) if end < len(weights) else tokens) - seen
+        clock = CifClock.from_dict(json.loads(json.dumps(clock.to_dict())))
+        spans += clock.push(weights[start:end], count)
+        seen += count
+    spans += clock.push(weights[:0], tokens - seen)
+    assert spans == token_times(weights, tokens)
+
+
+@given(weights=WEIGHTS, extra=st.integers(0, 2))
+def test_times_are_in_order_and_inside(weights: np.ndarray, extra: int) -> None:
+    spans = token_times(weights, fired(weights) + extra)
+    edges = [time for span in spans for time in span]
+    assert edges == sorted(edges)
+    assert all(0.0 <= time <= len(weights) * WINDOW_S for time in edges)
+
+
+@given(weights=WEIGHTS, offset=st.floats(0, 1e4))
+def test_offset(weights: np.ndarray, offset: float) -> None:
+    plain = token_times(weights, fired(weights))
+    assert token_times(weights, fired(weights), offset_s=offset) == [(s + offset, e + offset) for s, e in plain]
+
+
+# -- examples ---------------------------------------------------------------------------------------------------------
+
+
+def test_steady_speech_is_gapless() -> None:
+    spans = token_times(np.full(12, 0.25, np.float32), 3)
+    assert spans[0][0] == 0.0
+    assert all(left[1] == right[0] for left, right in pairwise(spans))
+    np.testing.assert_allclose([end for _, end in spans], (np.array([4, 8, 12]) - 0.5) * WINDOW_S, atol=1e-3)
+
+
+def test_a_token_does_not_stretch_over_the_pause_beside_it() -> None:
+    pause, token = np.full(20, 1e-4), np.array([0.25, 0.5, 0.25])
+    weights = np.concatenate([pause, token, pause, token, pause]).astype(np.float32)
+    for (start, end), centre in zip(token_times(weights, 2), (21 * WINDOW_S, 44 * WINDOW_S), strict=True):
+        assert centre - 3 * WINDOW_S < start < centre < end < centre + 3 * WINDOW_S
+
+
+def test_the_last_token_ends_with_its_weight_not_with_the_audio() -> None:
+    weights = np.array([0.5, 0.5, 0.4, 0.4] + [1e-4] * 30, np.float32)
+    assert token_times(weights, 2)[-1][1] < 6 * WINDOW_S
+
+
+def test_windows_before_the_stream_count_from_zero() -> None:
+    assert CifClock(first_window=-5).push(np.full(5, 0.5, np.float32), 2)[0] == (0.0, 0.0)
+    late = CifClock(first_window=-5).push(np.array([0] * 5 + [0.5, 0.5], np.float32), 1)
+    assert late == token_times(np.array([0.5, 0.5], np.float32), 1)
+
+
+def test_other_row_rates() -> None:
+    weights = np.full(8, 0.5, np.float32)
+    np.testing.assert_allclose(
+        token_times(weights, 4, window_s=0.04), np.array(token_times(weights, 4)) * 0.04 / WINDOW_S, atol=1e-9
+    )
+
+
+# -- FunASR's times ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_funasr_golden(case: dict[str, Any]) -> None:
+    spans = funasr_timestamps(
+        np.array(case["alphas"], np.float32),
+        np.array(case["peaks"], np.float32),
+        case["tokens"],
+        offset_ms=case["vad_offset"],
+        upsample_rate=case["upsample_rate"],
+    )
+    assert [list(span) for span in spans] == case["timestamps"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "peaks", "expected"),
+    [
+        ("alphas", "cif_peak", "timestamp_arguments_in_correct_order"),
+        ("cif_peak", "alphas", "timestamp_reference"),  # the reference swaps them
+    ],
+)
+def test_funasr_golden_of_plain_paraformer(weights: str, peaks: str, expected: str) -> None:
+    case = json.loads((GOLDEN / "paraformer_pred_timestamp.json").read_text())
+    arrays = [np.array(case[name], np.float32) for name in (weights, peaks)]
+    spans = funasr_timestamps(arrays[0], arrays[1], case["tokens"], upsample_rate=1)
+    assert [list(span) for span in spans] == case[expected]
+
+
+def test_funasr_without_tokens() -> None:
+    weights = np.full(4, 0.1, np.float32)
+    assert funasr_timestamps(weights, weights.cumsum(), []) == []
+    assert funasr_timestamps(weights, weights.cumsum(), ["</s>"]) == []
