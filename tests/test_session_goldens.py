@@ -30,15 +30,12 @@ def test_each_call_gives_the_references_text(run: str) -> None:
         left, chunk, right = arrays["chunk_size"].tolist()
         encoder, decoder = arrays["look_back"].tolist()
         deliveries, texts = arrays["deliver"].tolist(), arrays["texts"].tolist()
-    setting = ChunkConfig(
-        left=left, chunk=chunk, right=right, encoder_look_back=encoder, decoder_look_back=decoder
-    )
+    setting = ChunkConfig(left=left, chunk=chunk, right=right, encoder_look_back=encoder, decoder_look_back=decoder)
     session = Session(golden_engine(), setting, drop_short_tail="tail700" in run)
     with np.load(GOLDEN / "frontend_offline.npz") as arrays:
         samples = arrays["wav_int16"].astype(np.float32) / 32768
-    got = []
-    for packet in np.split(samples[: sum(deliveries)], np.cumsum(deliveries)[:-1]):
-        got.append(session.accept(packet))
+    packets = np.split(samples[: sum(deliveries)], np.cumsum(deliveries)[:-1])
+    got = [session.accept(packet) for packet in packets]
     got[-1] += session.finish()
     assert got == texts
 

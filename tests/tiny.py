@@ -1,4 +1,4 @@
-"""A tiny streaming model with random weights, its graphs, and signals to feed it: shared by the tests of recognition."""
+"""A tiny streaming model with random weights, its graphs, and signals to feed it: for the tests of recognition."""
 
 from __future__ import annotations
 

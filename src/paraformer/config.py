@@ -256,7 +256,11 @@ class ModelConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Read `to_dict`'s output. Raises ConfigError for unknown keys, missing keys and unknown kinds."""
         nested = dict(values)
-        encoders = {"sanm": SanmEncoderConfig, "conformer": ConformerEncoderConfig, "transformer": TransformerEncoderConfig}
+        encoders = {
+            "sanm": SanmEncoderConfig,
+            "conformer": ConformerEncoderConfig,
+            "transformer": TransformerEncoderConfig,
+        }
         decoders = {"sanm": SanmDecoderConfig, "transformer": TransformerDecoderConfig}
         for key, kinds in (("encoder", encoders), ("decoder", decoders)):
             if key in nested:
@@ -284,9 +288,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if unknown:
         raise ConfigError(f"unknown setting in {where}: {', '.join(unknown)}; known are {', '.join(fields)}")
     required = [
-        f.name
-        for f in fields.values()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        f.name for f in fields.values() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     missing = [name for name in required if name not in values]
     if missing:

@@ -53,9 +53,9 @@ def locate(model: str | Path | None, *, download: bool = False) -> Path:
         return Path(str(files("paraformer") / "models" / EMBEDDED))
     if Path(model).is_dir():
         return Path(model)
-    from paraformer import hub
+    from paraformer.hub import resolve
 
-    return hub.resolve(str(model), download=download)
+    return resolve(str(model), download=download)
 
 
 def _open_onnx(directory: Path, threads: int) -> tuple[Bundle, Backend]:

@@ -48,7 +48,7 @@ class Recognizer:
     def __init__(
         self, bundle: Bundle, backend: Backend, segmenter: Segmenter | None = None, chunk: ChunkConfig | None = None
     ) -> None:
-        """segmenter: for audio over 30 s (without one it is recognised in one piece); chunk: default of live sessions."""
+        """segmenter: cuts audio over 30 s, which is one piece without it; chunk: default of live sessions."""
         self.bundle = bundle
         self.config = bundle.config
         self.chunk = chunk or bundle.config.live
@@ -59,23 +59,22 @@ class Recognizer:
     @overload
     def transcribe(self, audio: Audio, *, batch_s: float = 60.0) -> Transcript: ...
     @overload
-    def transcribe(self, audio: Sequence[Audio], *, batch_s: float = 60.0) -> list[Transcript]: ...
-    def transcribe(self, audio: Audio | Sequence[Audio], *, batch_s: float = 60.0) -> Transcript | list[Transcript]:
+    def transcribe(self, audio: list[Audio], *, batch_s: float = 60.0) -> list[Transcript]: ...
+    def transcribe(self, audio: Audio | list[Audio], *, batch_s: float = 60.0) -> Transcript | list[Transcript]:
         """Recognise a file, an open binary file, an array (16 kHz, mono), or a list of these.
 
         Audio of any length, in memory that does not grow with it. batch_s: seconds of audio recognised in one batch.
         Raises AudioError for audio that cannot be used; `transcribe_each` goes on with the others instead.
         """
-        many = isinstance(audio, Sequence) and not isinstance(audio, str)
-        results = list(self._results(audio if many else [audio], batch_s))  # type: ignore[list-item]
+        results = list(self._results(audio if isinstance(audio, list) else [audio], batch_s))
         for result in results:
             if isinstance(result, AudioError):
                 raise result
         transcripts = [result for result in results if isinstance(result, Transcript)]
-        return transcripts if many else transcripts[0]
+        return transcripts if isinstance(audio, list) else transcripts[0]
 
     def transcribe_each(self, audios: Iterable[Audio], *, batch_s: float = 60.0) -> Iterator[Transcript | AudioError]:
-        """As transcribe, one result after another in order; what cannot be read gives its error in place of a result."""
+        """As transcribe, one result after another, in order; what cannot be read gives its error in place of one."""
         return self._results(audios, batch_s)
 
     def stream(self, chunk: ChunkConfig | None = None, *, drop_short_tail: bool = False) -> Session:
@@ -85,7 +84,9 @@ class Recognizer:
         """
         chunk = chunk or self.chunk
         if chunk is None and not self.config.streaming:
-            raise UnsupportedModel("this model recognises whole utterances only; live recognition needs a streaming one")
+            raise UnsupportedModel(
+                "this model recognises whole utterances only; live recognition needs a streaming one"
+            )
         return Session(self._engine, chunk or ChunkConfig(), drop_short_tail=drop_short_tail)
 
     def advance(self, sessions: Sequence[Session]) -> list[str]:

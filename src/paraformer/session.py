@@ -183,8 +183,7 @@ class Session:
 
     @property
     def _stride(self) -> int:
-        """Samples per chunk. A step is due when so many have come, whatever rows they gave: results then do not depend
-        on packets, and agree with the reference's (spec 7.4)."""
+        """Samples per chunk. A step is due when so many have come, whatever rows they gave (as in spec 7.4)."""
         return self.chunk.chunk * self._engine.backend.config.frontend.window_samples
 
     @property

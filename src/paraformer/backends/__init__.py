@@ -1,0 +1,1 @@
+"""The engines: the same small protocol over torch and over ONNX Runtime."""

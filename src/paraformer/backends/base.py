@@ -69,13 +69,13 @@ def pad_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stack_states(states: Sequence[LiveState]) -> dict[str, np.ndarray]:
-    """States of several streams as one batch. Looked-back rows are right-aligned, so shorter ones get zeros in front."""
+    """States of several streams as one batch. Looked-back rows are right-aligned: shorter ones get zeros in front."""
     return {name: _stack_right([state[name] for state in states], name in ("keys", "values")) for name in states[0]}
 
 
 def split_state(batch: Mapping[str, np.ndarray], *, unlimited: bool) -> list[LiveState]:
     """The inverse of `stack_states`; with unlimited look-back each stream keeps just the rows that are valid."""
-    streams = []
+    streams: list[LiveState] = []
     for index in range(len(batch["position"])):
         state = {name: np.array(array[index]) for name, array in batch.items()}
         if unlimited:
@@ -101,6 +101,6 @@ def decide(logits: Float32[np.ndarray, "tokens vocab"]) -> tuple[np.ndarray, np.
 
 
 def committed(chunk: ChunkConfig, count: int, final: bool) -> slice:
-    """The rows of a step that it commits: its chunk, and all the rest of the stream in a final step of count new rows."""
+    """The rows that a step commits: its chunk; in a final step, of count new rows, all the rest of the stream."""
     end = chunk.context + count if final else chunk.left + chunk.chunk
     return slice(chunk.left, end)

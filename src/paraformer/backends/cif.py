@@ -25,7 +25,8 @@ def integrate(
     starts = ends - weights
     index = np.arange(tokens)[None, :, None]
     overlap = np.minimum(ends[:, None], index + 1) - np.maximum(starts[:, None], index)
-    return np.clip(overlap, 0, None).astype(np.float32) @ hidden
+    vectors: np.ndarray = np.clip(overlap, 0, None).astype(np.float32) @ hidden
+    return vectors
 
 
 def add_tail(

@@ -50,7 +50,9 @@ class OnnxBackend:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
         c = self.config
         if not c.streaming or not isinstance(c.decoder, SanmDecoderConfig):
-            raise UnsupportedModel("this model recognises whole utterances only; live recognition needs a streaming one")
+            raise UnsupportedModel(
+                "this model recognises whole utterances only; live recognition needs a streaming one"
+            )
         per_step = chunk.left + chunk.chunk
         looked_back = max(chunk.encoder_look_back * chunk.chunk, per_step) if chunk.encoder_look_back > 0 else 0
         keys = np.zeros((c.encoder.layers, looked_back, c.encoder.dim), np.float32)
@@ -108,16 +110,20 @@ class OnnxBackend:
         if chunk.encoder_look_back > 0:
             limit = chunk.encoder_look_back * chunk.chunk
             lengths = np.where(state["past_lengths"] > 0, np.minimum(lengths, limit), lengths)
-        return hidden, weights, {
-            "keys": np.concatenate([state["keys"], keys[:, :, :kept]], 2)[:, :, drop:],
-            "values": np.concatenate([state["values"], values[:, :, :kept]], 2)[:, :, drop:],
-            "past_lengths": lengths,
-        }
+        return (
+            hidden,
+            weights,
+            {
+                "keys": np.concatenate([state["keys"], keys[:, :, :kept]], 2)[:, :, drop:],
+                "values": np.concatenate([state["values"], values[:, :, :kept]], 2)[:, :, drop:],
+                "past_lengths": lengths,
+            },
+        )
 
     def _decode_step(
         self, hidden: np.ndarray, ends: np.ndarray, embeds: np.ndarray, tokens: np.ndarray, state: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Scores of a step's tokens, and the decoder's part of the next state; without tokens a stream keeps its own."""
+        """Scores of a step's tokens; the decoder's part of the next state: without tokens, a stream keeps its own."""
         size = state["memory"].shape[1]
         valid = np.arange(size)[None] >= size - state["memory_lengths"][:, None]
         rows = np.concatenate([state["memory"], hidden], 1)

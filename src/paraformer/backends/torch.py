@@ -42,7 +42,9 @@ class TorchBackend:
     def init_state(self, chunk: ChunkConfig) -> LiveState:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
         if not self.config.streaming:
-            raise UnsupportedModel("this model recognises whole utterances only; live recognition needs a streaming one")
+            raise UnsupportedModel(
+                "this model recognises whole utterances only; live recognition needs a streaming one"
+            )
         return {name: _numpy(t)[0] for name, t in self.model.init_state(1, chunk).tensors().items()}
 
     @torch.inference_mode()
