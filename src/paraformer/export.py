@@ -96,7 +96,7 @@ def _trace(module: nn.Module, graph: contract.Graph, path: Path) -> None:
     """Trace with small example inputs; constants stay unfolded so that weights keep their names.
 
     The older of torch's two exporters, because it leaves weights as they are named and laid out in the checkpoint,
-    which is what lets a graph refer to them. What it warns of is for us and not for users; the tests compare its graphs.
+    which is what lets a graph refer to them. What it warns of is for us, not for users; the tests compare its graphs.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
