@@ -15,7 +15,7 @@ from paraformer import audio
 from paraformer.backends.base import Backend
 from paraformer.bundle import Bundle
 from paraformer.config import ChunkConfig
-from paraformer.errors import AudioError, UnsupportedModel
+from paraformer.errors import ParaformerError, UnsupportedModel
 from paraformer.frontend import Frontend
 from paraformer.session import Engine, Session, advance, tokens_of
 from paraformer.text import Vocabulary
@@ -68,12 +68,12 @@ class Recognizer:
         """
         results = list(self._results(audio if isinstance(audio, list) else [audio], batch_s))
         for result in results:
-            if isinstance(result, AudioError):
+            if isinstance(result, ParaformerError):
                 raise result
         transcripts = [result for result in results if isinstance(result, Transcript)]
         return transcripts if isinstance(audio, list) else transcripts[0]
 
-    def transcribe_each(self, audios: Iterable[Audio], *, batch_s: float = 60.0) -> Iterator[Transcript | AudioError]:
+    def transcribe_each(self, audios: Iterable[Audio], *, batch_s: float = 60.0) -> Iterator[Transcript | ParaformerError]:
         """As transcribe, one result after another, in order; what cannot be read gives its error in place of one."""
         return self._results(audios, batch_s)
 
@@ -99,7 +99,7 @@ class Recognizer:
 
     # -- whole audio --------------------------------------------------------------------------------------------------
 
-    def _results(self, audios: Iterable[Audio], batch_s: float) -> Iterator[Transcript | AudioError]:
+    def _results(self, audios: Iterable[Audio], batch_s: float) -> Iterator[Transcript | ParaformerError]:
         """Results in order; pieces of several sources share batches, and a source is given out once it is complete."""
         pending: dict[int, _Source] = {}
         waiting: list[_Piece] = []
@@ -112,7 +112,7 @@ class Recognizer:
                     if sum(len(piece.samples) for piece in waiting) >= batch_s * audio.SAMPLE_RATE:
                         self._recognize(waiting, pending)
                         waiting = []
-            except AudioError as error:
+            except ParaformerError as error:
                 source.error = error
             if not waiting:
                 while emitted in pending:
@@ -156,7 +156,7 @@ class _Source:
     """What has been recognised of one file or array."""
 
     def __init__(self) -> None:
-        self.error: AudioError | None = None
+        self.error: ParaformerError | None = None
         self.duration_s = 0.0
         self.starts: list[float] = []
         self.tokens: list[list[Token]] = []
@@ -176,7 +176,7 @@ class _Source:
                 self.segments.append(Segment(text, tokens[0].start_s, tokens[-1].end_s, tuple(tokens)))
         self.starts, self.tokens = [], []
 
-    def result(self) -> Transcript | AudioError:
+    def result(self) -> Transcript | ParaformerError:
         """The outcome, once all pieces are in."""
         if self.error is not None:
             return self.error
