@@ -11,21 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraformer.errors import ConfigError
-from paraformer.segment import SegmentConfig, VoiceDetector, VoiceSegmenter
+from paraformer.segment import SegmentConfig, VoiceDetector, VoiceSegmenter, VoiceState
 from paraformer.segment.silero import WINDOW
 
 RATE = 16000
 GOLDEN = Path(__file__).parent / "golden" / "silero_meeting.npz"
 
 
-class LoudnessDetector:
+class LoudnessDetector(VoiceDetector):
     """Takes what is loud for speech: a detector whose right answer is known for made-up signals."""
 
-    def init_state(self) -> None:
-        return None
-
-    def step(self, windows: np.ndarray, state: None) -> tuple[np.ndarray, None]:
-        return (np.abs(windows).max(axis=1) > 0.05).astype(np.float32), None
+    def step(self, windows: np.ndarray, state: VoiceState) -> tuple[np.ndarray, VoiceState]:
+        return (np.abs(windows).max(axis=1) > 0.05).astype(np.float32), state
 
 
 def sample(name: str) -> np.ndarray:
@@ -150,7 +147,14 @@ def test_memory_stays_flat() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"threshold": 0.0}, {"pad_s": 0.3}, {"pad_s": -0.1}, {"join_s": 0.1}, {"min_s": 30.0}, {"max_s": 0.5, "min_s": 0}],
+    [
+        {"threshold": 0.0},
+        {"pad_s": 0.3},
+        {"pad_s": -0.1},
+        {"join_s": 0.1},
+        {"min_s": 30.0},
+        {"max_s": 0.5, "min_s": 0.0},
+    ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

@@ -176,6 +176,6 @@ def _regroup(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
         yield np.concatenate(waiting)
 
 
-def _extract(held: Samples, offset: int, start: int, end: int) -> tuple[float, Samples]:
+def _extract(held: Samples, offset: int, start: int, end: int) -> tuple[float, Float32[np.ndarray, " segment"]]:
     """Windows start to end out of the samples held from `offset` on; the last window may be incomplete."""
     return start * WINDOW / SAMPLE_RATE, held[start * WINDOW - offset : end * WINDOW - offset].copy()

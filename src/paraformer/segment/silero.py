@@ -89,19 +89,19 @@ class VoiceDetector:
         return outputs, cell
 
 
-def _taps(weight: Float32[Array, "out in 3"]) -> Float32[Array, "3in out"]:
+def _taps(weight: Float32[Array, "out c 3"]) -> Float32[Array, "taps out"]:
     """A convolution's weights as one matrix: rows are tap by tap, input channel by input channel."""
     return np.ascontiguousarray(weight.transpose(2, 1, 0).reshape(-1, len(weight)))
 
 
-def _convolve(x: Float32[Array, "n t c"], taps: Float32[Array, "3c out"], stride: int) -> Float32[Array, "n s out"]:
+def _convolve(x: Float32[Array, "n t c"], taps: Float32[Array, "taps out"], stride: int) -> Float32[Array, "n s out"]:
     """Convolution over time with three taps and one zero at each end."""
     padded = np.pad(x, ((0, 0), (1, 1), (0, 0)))
     steps = range(0, x.shape[1], stride)
     return _matmul(np.stack([padded[:, s : s + 3].reshape(len(x), -1) for s in steps], axis=1), taps)
 
 
-def _matmul(x: Float32[Array, "n t in"], weight: Float32[Array, "in out"]) -> Float32[Array, "n t out"]:
+def _matmul(x: Float32[Array, "n t c"], weight: Float32[Array, "c out"]) -> Float32[Array, "n t out"]:
     """One large product, which is several times faster than numpy's n small ones."""
     product: Array = x.reshape(-1, x.shape[2]) @ weight
     return product.reshape(*x.shape[:2], -1)
