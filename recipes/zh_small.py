@@ -15,6 +15,18 @@ from paraformer.config import (
 from paraformer.data.dataset import BatchConfig
 from paraformer.train.config import LiveConfig, OptimiserConfig, TrainConfig
 
+CARD = {
+    "language": "Mandarin (cmn), simplified characters",
+    "sources": (
+        "train_kokoro: synthetic sentences read by Kokoro-82M (Apache-2.0) voices, made for this project; "
+        "train_hsk_sentences: HSK graded sentences read by CosyVoice2, no7z/hsk-sentences-audio (CC-BY-SA 4.0); "
+        "train_words_audio_cmn: HSK words read by Yue Tan, hugolpz/audio-cmn, from Shtooka (CC-BY-SA); "
+        "noise_esc10: ESC-10, karolpiczak (CC-BY 3.0)"
+    ),
+    "licence": "Apache-2.0 for the code; the weights under CC-BY-SA 4.0, the strictest licence of their sources",
+    "vocabulary": "the characters of the training texts",
+}
+
 LIVE = ChunkConfig(left=5, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
 
 
@@ -22,8 +34,8 @@ def config() -> TrainConfig:
     """Eight encoder and three decoder blocks of width 256."""
     model = ModelConfig(
         vocab_size=0,
-        encoder=SanmEncoderConfig(dim=256, ffn_dim=1024, layers=8),
-        decoder=SanmDecoderConfig(ffn_dim=1024, layers=3, attention_layers=3, shift=5),
+        encoder=SanmEncoderConfig(dim=256, ffn_dim=1024, layers=8, attention_dropout=0.0),
+        decoder=SanmDecoderConfig(ffn_dim=1024, layers=3, attention_layers=3, shift=5, attention_dropout=0.0),
         objective=ObjectiveConfig(ctc_weight=0.3, sampling_ratio=0.5),
         live=LIVE,
     )
@@ -33,8 +45,10 @@ def config() -> TrainConfig:
         noise_set="noise_esc10",
         dev_set="dev_aishell_sample",
         test_sets=("test_real",),
-        steps=8000,
-        batch=BatchConfig(seconds=120.0),
-        optimiser=OptimiserConfig(peak_lr=1.2e-3, warmup_steps=600),
-        live=LiveConfig(chunk=LIVE),
+        steps=7500,
+        easy_epochs=3,
+        batch=BatchConfig(seconds=60.0),
+        optimiser=OptimiserConfig(peak_lr=1e-3, warmup_steps=600),
+        card=CARD,
+        live=LiveConfig(chunk=LIVE, start=0.35),
     )

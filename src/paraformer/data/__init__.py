@@ -1,0 +1,1 @@
+"""Speech archives and manifests to training batches, on lhotse."""

@@ -49,11 +49,12 @@ def augment_samples(
         samples = reverberate(samples, float(rng.uniform(*config.reverb_s)), rng)
     samples = samples * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
     if noises and rng.random() < config.noise_probability:
-        noise = noises[rng.integers(len(noises))]
+        noise = noises[int(rng.integers(len(noises)))]
         samples = add_noise(samples, noise, float(rng.uniform(*config.noise_snr_db)), rng)
     floor = rng.standard_normal(len(samples), dtype=np.float32)
     samples = add_noise(samples, floor, float(rng.uniform(*config.floor_snr_db)), rng)
-    return np.clip(samples, -1.0, 1.0)
+    clipped: Samples = np.clip(samples, -1.0, 1.0)
+    return clipped
 
 
 def perturb_speed(samples: Samples, speed: float) -> Samples:
@@ -100,7 +101,8 @@ def change_channel(
     weights = rng.standard_normal(4).astype(np.float32) * np.float32(config.channel_db / 2)
     curve = sum(w * np.cos((k + 1) * position) for k, w in enumerate(weights))
     natural_log = np.float32(np.log(10) / 10) * np.asarray(curve, dtype=np.float32)
-    return windows + np.tile(natural_log, windows.shape[1] // mel_bins) * scale
+    changed: Windows = windows + np.tile(natural_log, windows.shape[1] // mel_bins) * scale
+    return changed
 
 
 def spec_augment(windows: Windows, config: AugmentConfig, rng: np.random.Generator, mel_bins: int = 80) -> Windows:

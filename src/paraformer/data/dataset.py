@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,7 +79,7 @@ def syllable_table(texts: Sequence[str]) -> dict[str, int]:
 def join_cuts(cuts: CutSet, config: JoinConfig, rng: np.random.Generator) -> CutSet:
     """String clips together in a random order, each cut to its voiced part, with silence between and around."""
     order = list(cuts)
-    rng.shuffle(order)  # type: ignore[arg-type]
+    rng.shuffle(order)
     waiting = [_voiced(cut) for cut in order]
     joined = []
     while waiting:
@@ -133,7 +133,7 @@ class SpeechDataset(Dataset[Batch]):
         self.frontend = Frontend(frontend, cmvn)
         self.mel_bins = frontend.mel_bins
 
-    def __getitem__(self, cuts: CutSet) -> Batch:  # type: ignore[override]
+    def __getitem__(self, cuts: CutSet) -> Batch:
         """The padded batch of `cuts`."""
         rng = np.random.default_rng([self.seed, *next(iter(cuts)).supervisions[0].id.encode()])
         return self.collate([(self.windows(load(cut), rng), text_of(cut)) for cut in cuts])
@@ -173,7 +173,7 @@ def _pad(rows: Sequence[torch.Tensor], value: float) -> tuple[torch.Tensor, torc
 def estimate_cmvn(
     cuts: Sequence[Cut], config: FrontendConfig, augment: AugmentConfig, noises: Sequence[Samples] = ()
 ) -> Cmvn:
-    """Shift and scale that give the windows of `cuts` zero mean and unit variance, their samples changed as in training.
+    """Shift and scale that give the windows of `cuts` zero mean and unit variance, samples changed as in training.
 
     Without the changes, the digital silence of synthetic speech would inflate the variance of every bin.
     """
@@ -187,16 +187,8 @@ def estimate_cmvn(
     return Cmvn(shift=-mean.astype(np.float32), scale=scale.astype(np.float32))
 
 
-def epoch_batches(
-    cuts: CutSet,
-    dataset: SpeechDataset,
-    join: JoinConfig,
-    config: BatchConfig,
-    epoch: int,
-    skip: int = 0,
-    workers: int = 1,
-) -> Iterator[Batch]:
-    """Batches of one epoch, in an order and with joints that depend on the epoch alone; the first `skip` left out."""
+def epoch_plan(cuts: CutSet, join: JoinConfig, config: BatchConfig, epoch: int) -> list[CutSet]:
+    """The cuts of each batch of one epoch; joints, order and batches depend on the epoch alone."""
     joined = join_cuts(cuts, join, np.random.default_rng(epoch))
     sampler = DynamicBucketingSampler(
         joined.filter(lambda cut: cut.duration <= config.longest_s).to_eager(),
@@ -205,16 +197,22 @@ def epoch_batches(
         shuffle=True,
         seed=epoch,
         drop_last=False,
+        rank=0,
+        world_size=1,
     )
-    batches = list(sampler)[skip:]
-    loader = DataLoader(
-        dataset, sampler=batches, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None
-    )
+    return list(sampler)
+
+
+def load_batches(plan: Sequence[CutSet], dataset: SpeechDataset, workers: int) -> Iterator[Batch]:
+    """The batches of `plan`, loaded ahead by worker processes."""
+    prefetch = 8 if workers else None
+    loader = DataLoader(dataset, sampler=plan, batch_size=None, num_workers=workers, prefetch_factor=prefetch)
     return iter(loader)
 
 
-def measuring_batches(cuts: CutSet, dataset: SpeechDataset, size: int = 20) -> Iterator[Batch]:
-    """Batches of `size` utterances of like length, as they are."""
+def measuring_batches(cuts: Iterable[Cut], dataset: SpeechDataset, size: int = 20) -> Iterator[tuple[Batch, list[str]]]:
+    """Batches of `size` utterances of like length, as they are, with their transcripts."""
     order = sorted(cuts, key=lambda cut: cut.duration)
     for first in range(0, len(order), size):
-        yield dataset[CutSet.from_cuts(order[first : first + size])]
+        part = order[first : first + size]
+        yield dataset[CutSet.from_cuts(part)], [text_of(cut) for cut in part]

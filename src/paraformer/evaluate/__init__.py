@@ -1,0 +1,1 @@
+"""Character error rate of a model's texts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -13,19 +13,22 @@ from paraformer.text import Vocabulary
 
 @torch.no_grad()
 def decode_batches(
-    model: Paraformer, batches: Iterable[Batch], vocabulary: Vocabulary, chunk: ChunkConfig | None = None
+    model: Paraformer,
+    batches: Iterable[tuple[Batch, Sequence[str]]],
+    vocabulary: Vocabulary,
+    chunk: ChunkConfig | None = None,
 ) -> list[tuple[str, str]]:
     """(reference, hypothesis) of every utterance, in the order of the batches; chunk: as live steps would decide.
 
-    The model is in evaluation mode afterwards.
+    batches come with their transcripts, because targets lose what the vocabulary lacks. The model is in evaluation mode
+    afterwards.
     """
     model.eval()
     pairs = []
-    for batch in batches:
+    for batch, references in batches:
         whole = model.recognize(batch.feats, batch.lengths, chunk)
-        for ids, count, target, length in zip(
-            whole.log_probs.argmax(-1), whole.counts, batch.targets, batch.target_lengths, strict=True
-        ):
+        best = whole.log_probs.argmax(-1)
+        for reference, ids, count in zip(references, best, whole.counts, strict=True):
             kept = [i for i in ids[:count].tolist() if i not in (BLANK_ID, SOS_ID, EOS_ID)]
-            pairs.append((vocabulary.decode(target[:length].tolist()), vocabulary.decode(kept)))
+            pairs.append((reference, vocabulary.decode(kept)))
     return pairs

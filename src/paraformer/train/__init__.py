@@ -1,0 +1,1 @@
+"""Training: one visible loop, averaging, and the bundle at the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -51,6 +52,8 @@ class TrainConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     join: JoinConfig = field(default_factory=JoinConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    easy_epochs: int = 0
+    """Epochs at the start in which clips stay single and nearly clean: alignment is found in short utterances."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     live: LiveConfig | None = field(default_factory=LiveConfig)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
@@ -64,6 +67,9 @@ class TrainConfig:
     """Checkpoints kept for averaging, the newest."""
     measure_s: float = 600.0
     """Wall-clock time between measurements on dev_set."""
+
+    card: Mapping[str, str] = field(default_factory=dict)
+    """What the model card says besides what the run finds out: sources, licence."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.keep < 1:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+_BITS = {2: np.int16, 4: np.int32, 8: np.int64}
+
 
 class ByteDropout(nn.Module):
     """Zero elements with probability round(256 p) / 256 and scale the others, in training only."""
@@ -24,8 +26,12 @@ class ByteDropout(nn.Module):
         if not self.training or self.threshold == 0:
             return x
         words = self.generator.integers(0, 1 << 64, size=(x.numel() + 7) // 8, dtype=np.uint64)
-        kept = torch.from_numpy(words).view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
-        return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))
+        kept = words.view(np.uint8)[: x.numel()] >= self.threshold
+        # A kept element's factor is written as its bit pattern: integer products are vectorised, conversions are not.
+        one = torch.tensor(256 / (256 - self.threshold), dtype=x.dtype)
+        bits = _BITS[x.element_size()]
+        pattern = one.view(getattr(torch, np.dtype(bits).name)).numpy()
+        return x * torch.from_numpy(np.multiply(kept, pattern, dtype=bits)).view(x.dtype).view(x.shape)
 
 
 def use_byte_dropout(model: nn.Module, seed: int) -> None:

@@ -14,17 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paraformer.data.dataset import SpeechDataset, epoch_batches, measuring_batches
+from paraformer.data.augment import AugmentConfig
+from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan, load_batches, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.errors import CheckpointError
 from paraformer.evaluate.cer import ErrorCounts, total_errors
 from paraformer.evaluate.decode import decode_batches
 from paraformer.model.paraformer import Batch, Losses, Paraformer
+from paraformer.train import parallel
 from paraformer.train.config import OptimiserConfig, TrainConfig
 from paraformer.train.dropout import use_byte_dropout
 from paraformer.train.speech import Setup, Speech, set_up
 
 LATEST = "latest.pt"
+EASY_JOIN = JoinConfig(clips=1, edge_s=(0.0, 0.1))
+EASY_AUGMENT = AugmentConfig(
+    speed=(0.9, 1.1), reverb_probability=0.0, noise_probability=0.0, channel_db=0.0, frequency_masks=0, time_masks=0
+)
+"""What an easy epoch changes: hardly anything."""
+Texts = list[tuple[Batch, list[str]]]
+"""Batches to decode, with their transcripts."""
 
 
 @dataclass
@@ -41,12 +50,17 @@ def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
 
     Leaves checkpoints, setup.json and events.jsonl in `out`. Returns the model as last trained.
     """
+    parallel.join()
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(config.seed)
     speech = Speech.load(config, data)
+    if parallel.rank() == 0:
+        set_up(config, speech, out)
+    parallel.wait()
     setup = set_up(config, speech, out)
+    torch.manual_seed(config.seed)
     model = Paraformer(setup.model)
-    use_byte_dropout(model, config.seed)
+    torch.manual_seed(config.seed + parallel.rank())
+    use_byte_dropout(model, config.seed + parallel.rank())
     optimiser = build_optimiser(model, config.optimiser)
     position = resume(out, model, optimiser)
     dev = dev_batches(config, setup, data, speech)
@@ -58,7 +72,9 @@ def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
         events.batch_came()
         losses = step(model, optimiser, batch, config, position.step)
         position.step += 1
-        position.batch += 1
+        position.batch += parallel.size()
+        if parallel.rank() > 0:
+            continue
         events.add(losses, batch)
         if position.step % config.log_steps == 0:
             events.log_losses(position, optimiser.param_groups[0]["lr"])
@@ -70,7 +86,7 @@ def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
 
 
 def step(model: Paraformer, optimiser: torch.optim.Optimizer, batch: Batch, config: TrainConfig, number: int) -> Losses:
-    """One optimiser step on one batch; `number` steps came before it. A batch without a finite gradient is passed over."""
+    """One optimiser step on one batch; `number` steps came before it. No finite gradient: the weights stay."""
     model.train()
     rate = learning_rate(number, config.steps, config.optimiser)
     for group in optimiser.param_groups:
@@ -79,6 +95,7 @@ def step(model: Paraformer, optimiser: torch.optim.Optimizer, batch: Batch, conf
         losses: Losses = model(batch, chunk=config.live.chunk if live_step(config, number) and config.live else None)
     optimiser.zero_grad(set_to_none=True)
     losses.total.backward()  # type: ignore[no-untyped-call]
+    parallel.average_gradients(model.parameters())
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
     if torch.isfinite(norm):
         optimiser.step()
@@ -111,31 +128,33 @@ def build_optimiser(model: Paraformer, config: OptimiserConfig) -> torch.optim.O
 def stream(config: TrainConfig, setup: Setup, speech: Speech, position: Position) -> Iterator[Batch]:
     """Batches without end, epoch after epoch from `position`, which it moves to each new epoch's start."""
     while True:
+        easy = position.epoch < config.easy_epochs
+        join, augment = (EASY_JOIN, EASY_AUGMENT) if easy else (config.join, config.augment)
         dataset = SpeechDataset(
-            setup.symbols, setup.model.frontend, setup.cmvn, config.augment, speech.noises, seed=position.epoch
+            setup.symbols, setup.model.frontend, setup.cmvn, augment, speech.noises, seed=position.epoch
         )
-        yield from epoch_batches(
-            speech.train, dataset, config.join, config.batch, position.epoch, position.batch, config.workers
-        )
+        plan = epoch_plan(speech.train, join, config.batch, position.epoch)
+        yield from load_batches(parallel.share(plan[position.batch :]), dataset, config.workers)
         position.epoch, position.batch = position.epoch + 1, 0
 
 
-def dev_batches(config: TrainConfig, setup: Setup, data: Path, speech: Speech) -> dict[str, list[Batch]]:
+def dev_batches(config: TrainConfig, setup: Setup, data: Path, speech: Speech) -> dict[str, Texts]:
     """What `measure` decodes during training: the first utterances of dev_set, and the held-out training ones."""
     dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)
-    dev = load_cuts(data, config.dev_set).shuffle(random.Random(config.seed)).subset(first=config.dev_utterances)
+    order = random.Random(config.seed)  # noqa: S311
+    dev = load_cuts(data, config.dev_set).shuffle(order).subset(first=config.dev_utterances)
     sets = {config.dev_set: dev, "held_out": speech.held_out}
     return {name: list(measuring_batches(cuts, dataset)) for name, cuts in sets.items() if len(cuts)}
 
 
-def measure(model: Paraformer, sets: dict[str, list[Batch]], setup: Setup) -> dict[str, ErrorCounts]:
+def measure(model: Paraformer, sets: dict[str, Texts], setup: Setup) -> dict[str, ErrorCounts]:
     """Errors on each set, whole utterances."""
     vocabulary = setup.symbols.vocabulary
     return {name: total_errors(decode_batches(model, batches, vocabulary)) for name, batches in sets.items()}
 
 
 def save(out: Path, model: Paraformer, optimiser: torch.optim.Optimizer, position: Position, keep: int) -> None:
-    """Write latest.pt (everything) and step-N.pt (weights alone), each in one move; drop all but `keep` of the latter."""
+    """Write latest.pt (everything) and step-N.pt (weights), each in one move; drop all but `keep` of the latter."""
     weights = {"model": model.state_dict(), "step": position.step}
     _write(weights, out / f"step-{position.step:07d}.pt")
     _write(
@@ -199,6 +218,8 @@ class Events:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.sums: list[float] = []
+        self.steps = self.windows = 0
         self._reset()
 
     def add(self, losses: Losses, batch: Batch) -> None:
@@ -216,7 +237,7 @@ class Events:
     def log_losses(self, position: Position, rate: float) -> None:
         """Write the means since the last call, and the speed in seconds of speech per second."""
         means = {name: round(total / self.steps, 4) for name, total in zip(self.names, self.sums, strict=True)}
-        speed = self.windows * 0.06 / (time.monotonic() - self.started)
+        speed = self.windows * 0.06 * parallel.size() / (time.monotonic() - self.started)
         waited = round(self.waited / (time.monotonic() - self.started), 3)
         values = {"lr": rate, **means, "speech_per_s": round(speed), "waited": waited}
         self._write({"epoch": position.epoch, "step": position.step, **values})

@@ -1,0 +1,68 @@
+"""From the checkpoints of a run to a bundle: average, measure whole and live, write weights and model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from paraformer.bundle import Bundle
+from paraformer.checkpoint import native
+from paraformer.config import ChunkConfig
+from paraformer.data.dataset import SpeechDataset, measuring_batches
+from paraformer.data.prepare import load_cuts
+from paraformer.evaluate.cer import total_errors
+from paraformer.evaluate.decode import decode_batches
+from paraformer.model.paraformer import Paraformer
+from paraformer.train.average import average_files
+from paraformer.train.config import TrainConfig
+from paraformer.train.loop import checkpoints
+from paraformer.train.speech import Setup, Speech, set_up
+
+
+def finish(config: TrainConfig, data: Path, out: Path, last: int) -> Path:
+    """Average the newest `last` checkpoints of `out` and write the bundle `out`/bundle; returns its path.
+
+    Every pair of reference and hypothesis goes to `out`/decoded-SET-MODE.jsonl, the error rates to the model card.
+    """
+    speech = Speech.load(config, data)
+    setup = set_up(config, speech, out)
+    model = Paraformer(setup.model)
+    files = checkpoints(out)[-last:]
+    model.load_state_dict(average_files(files))
+    errors = measure_all(config, setup, model, data, out)
+    card = {
+        "trained_on": {name: hours(data, name) for name in config.train_sets},
+        "augmented_with": config.noise_set,
+        "averaged": [file.name for file in files],
+        "errors": errors,
+        **config.card,
+    }
+    directory = out / "bundle"
+    native.save(Bundle(None, setup.model, setup.tokens, setup.cmvn, card=card), model, directory)
+    return directory
+
+
+def measure_all(config: TrainConfig, setup: Setup, model: Paraformer, data: Path, out: Path) -> dict[str, str]:
+    """Errors on all of dev_set and test_sets, whole and (where the run trained for it) live, in words."""
+    modes: dict[str, ChunkConfig | None] = {"whole": None}
+    if config.live is not None:
+        modes["live"] = config.live.chunk
+    dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)
+    errors = {}
+    for name in (config.dev_set, *config.test_sets):
+        batches = list(measuring_batches(load_cuts(data, name), dataset))
+        for mode, chunk in modes.items():
+            pairs = decode_batches(model, batches, setup.symbols.vocabulary, chunk)
+            _write_lines(out / f"decoded-{name}-{mode}.jsonl", pairs)
+            errors[f"{name}, {mode}"] = str(total_errors(pairs))
+    return errors
+
+
+def hours(data: Path, name: str) -> float:
+    """Length of a prepared archive."""
+    return round(float(sum(cut.duration for cut in load_cuts(data, name))) / 3600, 2)
+
+
+def _write_lines(path: Path, pairs: list[tuple[str, str]]) -> None:
+    lines = [json.dumps({"reference": r, "hypothesis": h}, ensure_ascii=False) for r, h in pairs]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paraformer.data.augment import (
+    AugmentConfig,
+    add_noise,
+    augment_samples,
+    change_channel,
+    perturb_speed,
+    reverberate,
+    spec_augment,
+)
+
+CONFIG = AugmentConfig()
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal(int(16000 * seconds), dtype=np.float32)
+
+
+@settings(deadline=None, max_examples=30)
+@given(windows=st.integers(1, 60), seed=st.integers(0, 1 << 30))
+def test_spec_augment_masks_whole_bins_and_whole_windows(windows: int, seed: int) -> None:
+    feats = np.ones((windows, 560), np.float32)
+    masked = spec_augment(feats, CONFIG, np.random.default_rng(seed))
+    assert feats.all(), "the input is left alone"
+    grid = (masked == 0).reshape(windows, 7, 80)
+    bins, rows = grid.all(axis=(0, 1)), grid.all(axis=(1, 2))
+    np.testing.assert_array_equal(grid, np.broadcast_to(bins | rows[:, None, None], grid.shape))
+    if not rows.all():
+        assert bins.sum() <= CONFIG.frequency_masks * (CONFIG.frequency_mask_width - 1)
+    assert rows.sum() <= CONFIG.time_masks * min(CONFIG.time_mask_width - 1, windows // 10)
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 10.0, 30.0])
+def test_add_noise_keeps_the_ratio(snr_db: float) -> None:
+    signal = noise(1.0)
+    added = add_noise(signal, noise(0.3, 1), snr_db, np.random.default_rng(2)) - signal
+    assert 10 * np.log10(np.mean(signal**2) / np.mean(added**2)) == pytest.approx(snr_db, abs=0.3)
+
+
+def test_add_noise_of_silence_changes_nothing() -> None:
+    signal = noise(0.1)
+    np.testing.assert_array_equal(add_noise(signal, np.zeros(7, np.float32), 10.0, np.random.default_rng(0)), signal)
+
+
+def test_perturb_speed_moves_pitch_and_length() -> None:
+    tone = np.sin(2 * np.pi * 500 * np.arange(16000) / 16000).astype(np.float32)
+    fast = perturb_speed(tone, 1.25)
+    assert len(fast) == pytest.approx(16000 / 1.25, abs=1)
+    assert np.abs(np.fft.rfft(fast)).argmax() * 16000 / len(fast) == pytest.approx(625, abs=2)
+
+
+def test_reverberation_keeps_length_and_past() -> None:
+    click = np.zeros(8000, np.float32)
+    click[4000] = 1.0
+    wet = reverberate(click, 0.3, np.random.default_rng(0))
+    assert len(wet) == len(click)
+    assert np.abs(wet[:4000]).max() < 1e-5
+    assert np.abs(wet[4010:]).max() > 1e-3
+
+
+def test_channel_is_one_smooth_curve_for_all_windows() -> None:
+    scale = np.linspace(0.1, 0.4, 560, dtype=np.float32)
+    change = change_channel(np.zeros((5, 560), np.float32), scale, CONFIG, np.random.default_rng(0)) / scale
+    np.testing.assert_allclose(change, np.broadcast_to(change[0, :80], (5, 7, 80)).reshape(5, 560), rtol=1e-5)
+    assert np.abs(np.diff(change[0, :80])).max() < 0.5
+
+
+def test_augment_samples_follows_its_seed() -> None:
+    first, again, other = (
+        augment_samples(noise(0.5), CONFIG, [noise(0.2, 1)], np.random.default_rng(seed)) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert first.dtype == np.float32
+    assert len(first) != len(other)
+    assert np.abs(first).max() <= 1.0

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from lhotse import CutSet
+from speech_archives import write_archive
+
+from paraformer.config import FrontendConfig
+from paraformer.data.augment import AugmentConfig
+from paraformer.data.dataset import (
+    BatchConfig,
+    JoinConfig,
+    SpeechDataset,
+    Symbols,
+    epoch_plan,
+    estimate_cmvn,
+    join_cuts,
+    load,
+    load_batches,
+    measuring_batches,
+    syllable_table,
+    syllables_of,
+    text_of,
+)
+from paraformer.data.prepare import prepare, vocabulary
+from paraformer.text import Vocabulary
+
+TEXTS = ["一", "二", "三", "四", "一二", "三四", "二三四"]
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory: pytest.TempPathFactory) -> CutSet:
+    directory = tmp_path_factory.mktemp("speech")
+    return prepare([write_archive(directory / "tones.tar", TEXTS)], directory)["tones"]
+
+
+@pytest.fixture(scope="module")
+def dataset(cuts: CutSet) -> SpeechDataset:
+    config = FrontendConfig()
+    cmvn = estimate_cmvn(list(cuts), config, AugmentConfig())
+    return SpeechDataset(Symbols(Vocabulary(vocabulary(TEXTS)), syllable_table(TEXTS)), config, cmvn)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_joining_keeps_every_text_once_and_in_one_piece(cuts: CutSet, seed: int) -> None:
+    config = JoinConfig(clips=3, total_s=2.0, alone_s=0.5)
+    joined = list(join_cuts(cuts, config, np.random.default_rng(seed)))
+    assert sorted("".join(text_of(cut) for cut in joined)) == sorted("".join(TEXTS))
+    assert all(len(cut.supervisions) <= 3 for cut in joined)
+    slack = 2 * config.edge_s[1] + 2 * config.gap_s[1]
+    assert all(cut.duration <= config.total_s + slack + 0.01 for cut in joined)
+    assert all(len(load(cut)) == pytest.approx(cut.duration * 16000, abs=1) for cut in joined)
+
+
+def test_epoch_plan_depends_on_the_epoch_alone(cuts: CutSet) -> None:
+    def texts(epoch: int) -> list[list[str]]:
+        plan = epoch_plan(cuts, JoinConfig(), BatchConfig(seconds=3.0, buckets=2), epoch)
+        return [[text_of(cut) for cut in part] for part in plan]
+
+    assert texts(0) == texts(0)
+    assert texts(0) != texts(1)
+
+
+def test_batches_are_padded_with_zeros_and_minus_ones(cuts: CutSet, dataset: SpeechDataset) -> None:
+    [(batch, references)] = measuring_batches(cuts, dataset)
+    assert sorted(references) == sorted(TEXTS)
+    assert batch.ctc_targets is not None
+    for row, text in enumerate(references):
+        length = int(batch.lengths[row])
+        assert not batch.feats[row, length:].any()
+        ids = batch.targets[row].tolist()
+        assert ids == dataset.symbols.vocabulary.encode(text) + [-1] * (len(ids) - len(text))
+        assert int(batch.target_lengths[row]) == len(text)
+        assert (batch.ctc_targets[row] > 0).sum() == len(text)
+
+
+def test_cmvn_normalises(cuts: CutSet) -> None:
+    quiet = AugmentConfig(speed=(1.0, 1.0), reverb_probability=0.0, gain_db=(0.0, 0.0), floor_snr_db=(30.0, 30.0))
+    cmvn = estimate_cmvn(list(cuts), FrontendConfig(), quiet)
+    quiet_dataset = SpeechDataset(Symbols(Vocabulary(vocabulary(TEXTS))), FrontendConfig(), cmvn, quiet)
+    [(batch, _)] = measuring_batches(cuts, quiet_dataset)
+    rows = torch.cat([feats[:n] for feats, n in zip(batch.feats, batch.lengths, strict=True)])
+    assert batch.ctc_targets is None
+    assert rows.mean().abs() < 0.3
+
+
+def test_loading_ahead_gives_the_same_batches(cuts: CutSet, dataset: SpeechDataset) -> None:
+    augmenting = SpeechDataset(dataset.symbols, FrontendConfig(), dataset.cmvn, AugmentConfig(), seed=1)
+    plan = epoch_plan(cuts, JoinConfig(), BatchConfig(seconds=3.0, buckets=2), 0)
+    for here, there in zip(load_batches(plan, augmenting, 0), load_batches(plan, augmenting, 1), strict=True):
+        torch.testing.assert_close(here.feats, there.feats)
+
+
+def test_syllables_carry_tones() -> None:
+    assert syllables_of("中国") == ["zhong1", "guo2"]
+    assert syllable_table(["中国", "国"]) == {"guo2": 1, "zhong1": 2}

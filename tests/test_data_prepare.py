@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from speech_archives import sound_of, write_archive
+
+from paraformer.data.prepare import load_cuts, prepare, spoken_text, vocabulary, voiced_span
+from paraformer.errors import DataError
+
+
+def test_prepare_keeps_samples_texts_and_speakers(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "tones.tar", ["一二", "三四"])
+    cuts = prepare([archive], tmp_path / "out")["tones"]
+    assert [cut.supervisions[0].text for cut in cuts] == ["一二", "三四"]
+    assert {cut.supervisions[0].speaker for cut in cuts} == {"tones"}
+    np.testing.assert_allclose(next(iter(cuts)).load_audio()[0], sound_of("一二"), atol=1e-4)
+
+
+def test_prepare_reads_back_what_it_wrote(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "tones.tar", ["一"])
+    prepare([archive], tmp_path / "out")
+    archive.unlink()
+    assert len(prepare([archive], tmp_path / "out")["tones"]) == 1
+    assert len(load_cuts(tmp_path / "out", "tones")) == 1
+
+
+def test_what_cannot_be_prepared_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"not a tar")
+    with pytest.raises(DataError, match=r"bad\.tar"):
+        prepare([tmp_path / "bad.tar"], tmp_path / "out")
+    with pytest.raises(DataError, match="16 kHz"):
+        prepare([write_archive(tmp_path / "slow.tar", ["一"], rate=8000)], tmp_path / "out")
+    with pytest.raises(DataError, match="'none'"):
+        load_cuts(tmp_path, "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"), [("你好，世界！", "你好世界"), ("ＡＢc 12", "abc12"), ("……", ""), ("三.五", "三五")]
+)
+def test_spoken_text(text: str, spoken: str) -> None:
+    assert spoken_text(text) == spoken
+
+
+def test_vocabulary_has_special_tokens_at_their_ids() -> None:
+    assert vocabulary(["三一", "一二"]) == ("<blank>", "<s>", "</s>", "一", "三", "二", "<unk>")
+
+
+def test_voiced_span_leaves_silence_out() -> None:
+    samples = np.zeros(32000, np.float32)
+    samples[8000:16000] = 0.5
+    assert voiced_span(samples) == pytest.approx((0.4, 1.1), abs=0.011)
+    assert voiced_span(np.zeros(16000, np.float32)) == (0.0, 1.0)
+    assert voiced_span(np.zeros(10, np.float32)) == (0.0, 10 / 16000)
