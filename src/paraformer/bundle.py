@@ -130,6 +130,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o644)  # some writers make files that nobody else may read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
