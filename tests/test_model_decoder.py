@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from paraformer.config import SanmDecoderConfig
+from paraformer.model.decoder import SanmDecoder
 from paraformer.model.layers import length_mask
 
 
@@ -69,3 +71,9 @@ def test_all_kinds_of_layer() -> None:
     memory, embeds, logits = decoded(tokens, rows)
     for row, (count, size) in enumerate(zip(tokens, rows, strict=True)):
         close(logits[row, :count], written(memory[row, :size], embeds[row, :count]), 1e-4)
+
+
+def test_only_layers_with_cross_attention_are_shifted() -> None:
+    config = SanmDecoderConfig(heads=2, ffn_dim=8, layers=3, attention_layers=2, shift=5)
+    reach = [block.memory.left for block in SanmDecoder(config, 9, 8).blocks]
+    assert reach == [10, 10, 5]
