@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +13,11 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
+from paraformer.config import TrainingChunk
 from paraformer.errors import AudioError, AudioNotFound, SessionError, UnsupportedModel
+from paraformer.model.paraformer import Paraformer
 from paraformer.recognizer import Recognizer, join_segments
 from paraformer.types import Transcript
 
@@ -92,6 +96,15 @@ def test_results_come_as_soon_as_they_are_complete() -> None:
     assert len(taken) < 5
 
 
+def test_a_model_that_has_only_seen_chunks_recognises_files_as_streams() -> None:
+    tool, samples = recognizer("torch"), tiny.signal(50_000)
+    tool.config = replace(tool.config, training_chunks=(TrainingChunk(size=15, stride=10),))
+    session = tool.stream()
+    session.accept(samples)
+    session.finish()
+    assert tool.transcribe(samples).tokens == session.tokens
+
+
 def test_streams_of_one_recogniser() -> None:
     tool = recognizer()
     sessions = [tool.stream(), tool.stream()]
@@ -111,11 +124,6 @@ def test_another_models_session_is_refused() -> None:
 
 
 def test_a_model_for_whole_audio_opens_no_stream() -> None:
-    from dataclasses import replace
-
-    from paraformer.backends.torch import TorchBackend
-    from paraformer.model.paraformer import Paraformer
-
     config = replace(tiny.config(), decoder=replace(tiny.config().decoder, shift=0), live=None)
     bundle = Bundle(directory=None, config=config, tokens=tiny.TOKENS, cmvn=None, words={}, card={})
     with pytest.raises(UnsupportedModel, match="whole utterances only"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, overload
@@ -73,7 +73,9 @@ class Recognizer:
         transcripts = [result for result in results if isinstance(result, Transcript)]
         return transcripts if isinstance(audio, list) else transcripts[0]
 
-    def transcribe_each(self, audios: Iterable[Audio], *, batch_s: float = 60.0) -> Iterator[Transcript | ParaformerError]:
+    def transcribe_each(
+        self, audios: Iterable[Audio], *, batch_s: float = 60.0
+    ) -> Iterator[Transcript | ParaformerError]:
         """As transcribe, one result after another, in order; what cannot be read gives its error in place of one."""
         return self._results(audios, batch_s)
 
@@ -135,7 +137,15 @@ class Recognizer:
             yield 0.0, samples
 
     def _recognize(self, pieces: Sequence[_Piece], sources: dict[int, _Source]) -> None:
-        """Recognise pieces in batches of similar length."""
+        """Recognise pieces, several in a batch."""
+        recognize = self._in_chunks if self.config.training_chunks else self._at_once
+        for piece, tokens in recognize(pieces):
+            sources[piece.source].add(piece.start_s, tokens)
+        for source in sources.values():
+            source.close(self._engine.vocabulary)
+
+    def _at_once(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
+        """Each piece in view of all of itself, in batches of similar length."""
         feats = {id(piece): self._engine.frontend.whole(piece.samples) for piece in pieces}
         ordered = sorted((piece for piece in pieces if len(feats[id(piece)])), key=lambda piece: len(piece.samples))
         while ordered:
@@ -143,13 +153,18 @@ class Recognizer:
             group = [piece for piece in ordered if len(piece.samples) <= limit]
             ordered = ordered[len(group) :]
             for piece, decoded in zip(group, self._engine.backend.whole([feats[id(p)] for p in group]), strict=True):
-                spans = token_times(
-                    decoded.weights, len(decoded.ids), offset_s=piece.start_s, window_s=self.config.row_s
-                )
-                sources[piece.source].tokens.append(tokens_of(decoded, spans, self._engine.vocabulary))
-                sources[piece.source].starts.append(piece.start_s)
-        for source in sources.values():
-            source.close(self._engine.vocabulary)
+                spans = token_times(decoded.weights, len(decoded.ids), window_s=self.config.row_s)
+                yield piece, tokens_of(decoded, spans, self._engine.vocabulary)
+
+    def _in_chunks(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
+        """For models that have only ever seen chunks: each piece as a live stream, all of them together."""
+        sessions = [self.stream() for _ in pieces]
+        for session, piece in zip(sessions, pieces, strict=True):
+            session.feed(piece.samples)
+            session.end()
+        advance(sessions)
+        for session, piece in zip(sessions, pieces, strict=True):
+            yield piece, list(session.tokens)
 
 
 class _Source:
@@ -158,8 +173,7 @@ class _Source:
     def __init__(self) -> None:
         self.error: ParaformerError | None = None
         self.duration_s = 0.0
-        self.starts: list[float] = []
-        self.tokens: list[list[Token]] = []
+        self.pieces: list[tuple[float, list[Token]]] = []
         self.segments: list[Segment] = []
 
     def measured(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
@@ -168,13 +182,18 @@ class _Source:
             self.duration_s += len(block) / audio.SAMPLE_RATE
             yield block
 
+    def add(self, start_s: float, tokens: list[Token]) -> None:
+        """Take in the tokens of one piece, whose times count from its start."""
+        moved = [replace(token, start_s=token.start_s + start_s, end_s=token.end_s + start_s) for token in tokens]
+        self.pieces.append((start_s, moved))
+
     def close(self, vocabulary: Vocabulary) -> None:
         """Turn the tokens recognised since the last call into segments, in order of time."""
-        for _, tokens in sorted(zip(self.starts, self.tokens, strict=True), key=lambda pair: pair[0]):
+        for _, tokens in sorted(self.pieces, key=lambda piece: piece[0]):
             if tokens:
                 text = vocabulary.join([token.text for token in tokens])
                 self.segments.append(Segment(text, tokens[0].start_s, tokens[-1].end_s, tuple(tokens)))
-        self.starts, self.tokens = [], []
+        self.pieces = []
 
     def result(self) -> Transcript | ParaformerError:
         """The outcome, once all pieces are in."""
