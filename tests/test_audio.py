@@ -304,3 +304,11 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(AudioError, match=r"a\.wav cannot be opened: Permission denied"):
         audio.read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_headerless_pcm_as_it_comes(rate: int) -> None:
+    signal = np.random.default_rng(rate).integers(-9000, 9000, 3 * rate // 2, np.int16)
+    blocks = list(audio.pcm16_blocks(io.BytesIO(signal.astype("<i2").tobytes() + b"!"), rate))
+    assert len(blocks) >= 3
+    np.testing.assert_allclose(np.concatenate(blocks), audio.from_array(signal, rate), atol=1e-6)

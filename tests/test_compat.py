@@ -39,7 +39,7 @@ def card_loop(speech: np.ndarray, chunk_size: list[int], **look_back: int) -> st
     stride_size = chunk_size[1] * 960
     param_dict: Any = {"cache": dict(), "is_final": False, "chunk_size": chunk_size, **look_back}  # noqa: C408
     final_result = ""
-    for sample_offset in range(0, speech_length, min(stride_size, speech_length - sample_offset)):
+    for sample_offset in range(0, speech_length, min(stride_size, speech_length - sample_offset)):  # noqa: B020 - verbatim
         if sample_offset + stride_size >= speech_length - 1:
             stride_size = speech_length - sample_offset
             param_dict["is_final"] = True

@@ -112,6 +112,16 @@ def from_pcm16(data: bytes) -> Samples:
     return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
 
 
+def pcm16_blocks(file: BinaryIO, rate: int = SAMPLE_RATE, *, block_s: float = 0.6) -> Iterator[Samples]:
+    """Headerless 16-bit little-endian mono PCM as it comes, e.g. from a pipe: samples of block_s seconds at a time.
+
+    rate: of the PCM, Hz; resampled samples come some milliseconds later. An odd last byte is left out. Raises AudioError
+    for impossible rates.
+    """
+    _check_rate(rate, "the raw audio")
+    yield from _resampled(_raw_blocks(file, round(block_s * rate)), rate)
+
+
 # -- opening ----------------------------------------------------------------------------------------------------------
 
 
@@ -172,9 +182,9 @@ def _check_rate(rate: int, name: str) -> None:
 # -- decoding ---------------------------------------------------------------------------------------------------------
 
 
-def _raw_blocks(file: IO[bytes]) -> Iterator[Samples]:
-    """Headerless PCM; an odd last byte is left out."""
-    while data := file.read(2 * _BLOCK):
+def _raw_blocks(file: IO[bytes], count: int = _BLOCK) -> Iterator[Samples]:
+    """Headerless PCM, `count` samples at a time; an odd last byte is left out."""
+    while data := file.read(2 * count):
         yield from_pcm16(data[: len(data) // 2 * 2])
 
 
