@@ -217,7 +217,7 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=SanmDecoderConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     training_chunks: tuple[TrainingChunk, ...] = ()
-    """Chunk settings that a FunASR streaming model was trained with. It has never seen more than a chunk at a time, so it
+    """Chunk settings that a FunASR streaming model was trained with. It has never seen more than a chunk at once, so it
     recognises files as streams."""
     live: ChunkConfig | None = None
     """Chunk setting that live sessions use unless told otherwise; None: not made for live recognition."""
