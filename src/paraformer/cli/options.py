@@ -110,7 +110,7 @@ def _info(options: argparse.ArgumentParser) -> None:
 def _pull(options: argparse.ArgumentParser) -> None:
     options.description = "Download a model by name into the cache and print its directory. Needs paraformer[hub]."
     options.add_argument("name", metavar="NAME")
-    options.add_argument("--revision", help="of the model (default: the one this version is pinned to)")
+    options.add_argument("--revision", help="of the model (default: the cached one, or the hub's default)")
 
 
 def _chunk(text: str) -> ChunkConfig:
