@@ -12,7 +12,7 @@ from torch import nn
 
 from paraformer.checkpoint import native
 from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig, SanmDecoderConfig, SanmEncoderConfig
-from paraformer.data.dataset import BatchConfig
+from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.data.prepare import prepare
 from paraformer.errors import CheckpointError, ConfigError
 from paraformer.train.__main__ import load_recipe, main
@@ -22,7 +22,7 @@ from paraformer.train.dropout import ByteDropout, use_byte_dropout
 from paraformer.train.finish import finish
 from paraformer.train.loop import LATEST, checkpoints, learning_rate, live_step, train
 
-TEXTS = ["一二", "二三", "三四", "四一", "一三", "二四", "三一", "四二"]
+TEXTS = ["一二", "二三", "三四", "四一", "一三", "二四", "三", "四", "一二三", "四三二", "一", "二一二三"]
 MODEL = ModelConfig(
     vocab_size=0,
     encoder=SanmEncoderConfig(dim=16, ffn_dim=32, layers=2, heads=2, kernel=5),
@@ -35,7 +35,8 @@ CONFIG = TrainConfig(
     dev_set="dev",
     steps=12,
     held_out=1,
-    batch=BatchConfig(seconds=6.0, buckets=1),
+    batch=BatchConfig(seconds=6.0, buckets=2),
+    join=JoinConfig(clips=2, total_s=1.5, alone_s=0.5),
     optimiser=OptimiserConfig(peak_lr=5e-3, warmup_steps=2),
     live=LiveConfig(chunk=ChunkConfig(left=2, chunk=4, right=2), start=0.5, probability=0.5),
     workers=0,
@@ -159,6 +160,8 @@ def test_byte_dropout_replaces_every_dropout() -> None:
 def test_impossible_settings_and_recipes_are_refused() -> None:
     with pytest.raises(ConfigError, match="steps"):
         dataclasses.replace(CONFIG, steps=0)
+    with pytest.raises(ConfigError, match="buckets"):
+        BatchConfig(buckets=1)
     with pytest.raises(ConfigError, match="train_sets"):
         dataclasses.replace(CONFIG, train_sets=())
     with pytest.raises(ConfigError, match="nowhere"):

@@ -13,6 +13,8 @@ import soxr
 from jaxtyping import Float32
 
 Samples = Float32[np.ndarray, "samples"]
+Changed = Float32[np.ndarray, "changed"]
+Noise = Float32[np.ndarray, "noise"]
 Windows = Float32[np.ndarray, "windows dim"]
 
 
@@ -41,8 +43,8 @@ class AugmentConfig:
 
 
 def augment_samples(
-    samples: Samples, config: AugmentConfig, noises: Sequence[Samples], rng: np.random.Generator
-) -> Samples:
+    samples: Samples, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
+) -> Changed:
     """Speed, room, level and noise, each drawn anew. `noises` may be empty."""
     samples = perturb_speed(samples, float(rng.uniform(*config.speed)))
     if rng.random() < config.reverb_probability:
@@ -53,11 +55,11 @@ def augment_samples(
         samples = add_noise(samples, noise, float(rng.uniform(*config.noise_snr_db)), rng)
     floor = rng.standard_normal(len(samples), dtype=np.float32)
     samples = add_noise(samples, floor, float(rng.uniform(*config.floor_snr_db)), rng)
-    clipped: Samples = np.clip(samples, -1.0, 1.0)
+    clipped: Changed = np.clip(samples, -1.0, 1.0)
     return clipped
 
 
-def perturb_speed(samples: Samples, speed: float) -> Samples:
+def perturb_speed(samples: Samples, speed: float) -> Changed:
     """Play `samples` `speed` times as fast, by resampling."""
     return np.asarray(soxr.resample(samples, speed, 1.0, quality="LQ"), dtype=np.float32)
 
@@ -76,7 +78,7 @@ def reverberate(samples: Samples, reverb_s: float, rng: np.random.Generator, rat
     return samples + echo.astype(np.float32)
 
 
-def add_noise(samples: Samples, noise: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
+def add_noise(samples: Samples, noise: Noise, snr_db: float, rng: np.random.Generator) -> Samples:
     """Mix in `noise`, repeated from a random point, at a signal-to-noise ratio over the whole length."""
     start = int(rng.integers(len(noise)))
     noise = np.resize(np.roll(noise, -start), len(samples))

@@ -14,8 +14,8 @@ from lhotse.dataset.sampling import DynamicBucketingSampler
 from torch.utils.data import DataLoader, Dataset
 
 from paraformer.config import FrontendConfig
-from paraformer.data.augment import AugmentConfig, Samples, augment_samples, change_channel, spec_augment
-from paraformer.errors import DataError
+from paraformer.data.augment import AugmentConfig, Noise, Samples, augment_samples, change_channel, spec_augment
+from paraformer.errors import ConfigError, DataError
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.model.paraformer import Batch
 from paraformer.text import Vocabulary
@@ -47,7 +47,12 @@ class BatchConfig:
     seconds: float = 150.0
     """Speech per batch, padding included."""
     buckets: int = 12
+    """Classes of like length, at least 2."""
     longest_s: float = 12.0
+
+    def __post_init__(self) -> None:
+        if self.buckets < 2 or self.seconds <= 0:
+            raise ConfigError(f"batches of {self.seconds} s from {self.buckets} buckets: need over 0 s and 2 buckets")
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class SpeechDataset(Dataset[Batch]):
         frontend: FrontendConfig,
         cmvn: Cmvn,
         augment: AugmentConfig | None = None,
-        noises: Sequence[Samples] = (),
+        noises: Sequence[Noise] = (),
         seed: int = 0,
     ) -> None:
         self.symbols, self.cmvn, self.augment, self.noises, self.seed = symbols, cmvn, augment, noises, seed
@@ -146,7 +151,7 @@ class SpeechDataset(Dataset[Batch]):
         windows = change_channel(windows, self.cmvn.scale, self.augment, rng, self.mel_bins)
         return spec_augment(windows, self.augment, rng, self.mel_bins)
 
-    def collate(self, examples: Sequence[tuple[Float32[np.ndarray, "windows dim"], str]]) -> Batch:
+    def collate(self, examples: Sequence[tuple[Float32[np.ndarray, "_ dim"], str]]) -> Batch:
         """Pad features with zeros and targets with -1."""
         tokens = [self.symbols.vocabulary.encode(text) for _, text in examples]
         feats, lengths = _pad([torch.from_numpy(windows) for windows, _ in examples], 0.0)
@@ -171,7 +176,7 @@ def _pad(rows: Sequence[torch.Tensor], value: float) -> tuple[torch.Tensor, torc
 
 
 def estimate_cmvn(
-    cuts: Sequence[Cut], config: FrontendConfig, augment: AugmentConfig, noises: Sequence[Samples] = ()
+    cuts: Sequence[Cut], config: FrontendConfig, augment: AugmentConfig, noises: Sequence[Noise] = ()
 ) -> Cmvn:
     """Shift and scale that give the windows of `cuts` zero mean and unit variance, samples changed as in training.
 
@@ -190,8 +195,9 @@ def estimate_cmvn(
 def epoch_plan(cuts: CutSet, join: JoinConfig, config: BatchConfig, epoch: int) -> list[CutSet]:
     """The cuts of each batch of one epoch; joints, order and batches depend on the epoch alone."""
     joined = join_cuts(cuts, join, np.random.default_rng(epoch))
+    fitting = joined.filter(lambda cut: cut.duration <= config.longest_s)
     sampler = DynamicBucketingSampler(
-        joined.filter(lambda cut: cut.duration <= config.longest_s).to_eager(),
+        fitting.repeat(times=1, preserve_id=True),  # lazy, which this sampler insists on
         max_duration=config.seconds,
         num_buckets=config.buckets,
         shuffle=True,

@@ -14,7 +14,7 @@ import numpy as np
 from lhotse import CutSet
 
 from paraformer.config import ModelConfig
-from paraformer.data.augment import Samples
+from paraformer.data.augment import Noise
 from paraformer.data.dataset import Symbols, estimate_cmvn, load, syllable_table, text_of
 from paraformer.data.prepare import load_cuts, vocabulary
 from paraformer.frontend import Cmvn
@@ -45,7 +45,7 @@ class Speech:
 
     train: CutSet
     held_out: CutSet
-    noises: list[Samples]
+    noises: list[Noise]
 
     @classmethod
     def load(cls, config: TrainConfig, data: Path) -> Speech:
