@@ -115,8 +115,8 @@ def from_pcm16(data: bytes) -> Samples:
 def pcm16_blocks(file: BinaryIO, rate: int = SAMPLE_RATE, *, block_s: float = 0.6) -> Iterator[Samples]:
     """Headerless 16-bit little-endian mono PCM as it comes, e.g. from a pipe: samples of block_s seconds at a time.
 
-    rate: of the PCM, Hz; resampled samples come some milliseconds later. An odd last byte is left out. Raises AudioError
-    for impossible rates.
+    rate: of the PCM, Hz; resampled samples come some milliseconds later. An odd last byte is left out.
+    Raises AudioError for impossible rates.
     """
     _check_rate(rate, "the raw audio")
     yield from _resampled(_raw_blocks(file, round(block_s * rate)), rate)

@@ -80,11 +80,11 @@ class AutoModel:
             raise UnsupportedModel(
                 "punctuation and speaker models are not supported: leave out punc_model and spk_model"
             )
-        directory = (
-            Path(model) if Path(model).is_dir() else hub.resolve(str(model), revision=model_revision, download=True)
-        )
+        pinned = model_revision is not None and not Path(model).is_dir()
+        name = hub.resolve(model, revision=model_revision, download=True) if pinned else model
         backend: Literal["auto", "torch"] = "auto" if device == "cpu" else "torch"
-        self.recognizer = load(directory, backend=backend, device=device, threads=ncpu, vad=vad_model is not None)
+        vad = vad_model is not None
+        self.recognizer = load(name, backend=backend, device=device, threads=ncpu, vad=vad, download=True)
 
     def generate(
         self, input: Input | Sequence[Input], *, batch_size_s: float = 60.0, **options: Unpack[StreamOptions]

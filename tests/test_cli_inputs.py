@@ -1,0 +1,185 @@
+"""The command line from end to end, with a tiny real model: bad input, odd input, bad models, conversions."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+import tiny_bundle
+import torch
+from safetensors.torch import load_file, save_file
+
+from paraformer.cli import main
+from paraformer.contract import WEIGHTS
+
+
+@pytest.fixture
+def model() -> str:
+    return str(tiny_bundle.directory())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with one file of each sort."""
+    speech = tiny.signal(32_000)
+    soundfile.write(tmp_path / "good.wav", speech, 16_000)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(32_000), 16_000)
+    soundfile.write(tmp_path / "zero-length.wav", np.zeros(0), 16_000)
+    soundfile.write(tmp_path / "8-channel.wav", np.repeat(speech[:, None], 8, 1), 16_000)
+    soundfile.write(tmp_path / "7khz.wav", speech, 7_000)
+    soundfile.write(tmp_path / "192khz.wav", np.repeat(speech, 4), 192_000)
+    broken = np.where(np.arange(32_000) == 20_000, np.nan, speech).astype(np.float32)
+    soundfile.write(tmp_path / "nan.wav", broken, 16_000, subtype="FLOAT")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "not-audio.wav").write_text("These are words, not sound. " * 100)
+    (tmp_path / "truncated.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:30_000])
+    (tmp_path / "headless.flac").write_bytes(b"fLaC\x00\x00")
+    (tmp_path / "folder.wav").mkdir()
+    return tmp_path
+
+
+BAD = ("empty.wav", "not-audio.wav", "nan.wav", "headless.flac", "folder.wav", "missing.wav")
+GOOD = ("good.wav", "silent.wav", "zero-length.wav", "8-channel.wav", "7khz.wav", "192khz.wav")
+
+
+@pytest.mark.parametrize("extra", [[], ["--stream"]], ids=["whole", "live"])
+def test_bad_files_are_named_in_one_line_each_and_the_rest_is_done(
+    extra: list[str], files: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [name for pair in zip(BAD, GOOD, strict=True) for name in pair]
+    code = main(["transcribe", "--model", model, "--format", "json", *extra, *(str(files / name) for name in names)])
+    out, err = capsys.readouterr()
+    assert code == 1
+    for name, line in zip(BAD, err.splitlines(), strict=True):
+        assert line.startswith("paraformer: ")
+        assert str(files / name) in line
+    results = [line for line in map(json.loads, out.splitlines()) if "segments" in line]
+    assert [Path(result["file"]).name for result in results] == list(GOOD)
+    texts = {Path(result["file"]).name: result["text"] for result in results}
+    assert texts["zero-length.wav"] == ""
+    assert texts["8-channel.wav"] == texts["good.wav"] != ""
+
+
+@pytest.mark.parametrize("extra", [[], ["--stream"]], ids=["whole", "live"])
+def test_a_truncated_file_is_recognised_as_far_as_it_goes(
+    extra: list[str], files: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["transcribe", "--model", model, str(files / "truncated.wav"), *extra]) == 1
+    out, err = capsys.readouterr()
+    assert out.strip()
+    assert len(err.splitlines()) == 1
+    assert "truncated" in err
+
+
+def test_only_silence_is_no_failure(files: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", "--model", model, str(files / "silent.wav")]) == 0
+    assert capsys.readouterr() == ("\n", "")
+
+
+class Bomb:
+    """What unpickling it would do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def funasr(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The tiny model as a FunASR directory, made by the command."""
+    target = tmp_path / "funasr"
+    assert main(["convert", model, str(target)]) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    return target
+
+
+def test_a_conversion_there_and_back_changes_nothing(
+    funasr: Path, files: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    back = files / "back"
+    assert main(["convert", str(funasr), str(back), "--graphs"]) == 0
+    capsys.readouterr()
+    texts = set()
+    for directory in (model, str(funasr), str(back)):
+        assert main(["transcribe", "--model", directory, str(files / "good.wav")]) == 0
+        texts.add(capsys.readouterr().out)
+    assert len(texts) == 1
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a failing command prints."""
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("paraformer: ")
+    return line
+
+
+def test_models_that_cannot_be_used(funasr: Path, model: str, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = files / "no-model"
+    empty.mkdir()
+    assert str(empty) in fails(["transcribe", "--model", str(empty), str(files / "good.wav")], capsys)
+    assert "nowhere" in fails(["transcribe", "--model", "./nowhere", str(files / "good.wav")], capsys)
+
+    bare = files / "bare"
+    shutil.copytree(model, bare)
+    (bare / WEIGHTS).unlink()
+    assert WEIGHTS in fails(["transcribe", "--model", str(bare), str(files / "good.wav")], capsys)
+    assert WEIGHTS in fails(["info", str(bare)], capsys)
+
+    tensors = torch.load(funasr / "model.pt", weights_only=True)
+    missing = tensors.pop("encoder.after_norm.weight")
+    torch.save(tensors, funasr / "model.pt")
+    assert "encoder.after_norm.weight" in fails(["info", str(funasr)], capsys)
+    torch.save({**tensors, "encoder.after_norm.weight": missing[:-1]}, funasr / "model.pt")
+    assert "encoder.after_norm.weight" in fails(["info", str(funasr)], capsys)
+
+
+def test_a_native_model_without_a_tensor(model: str, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = files / "lacking"
+    shutil.copytree(model, lacking)
+    tensors = load_file(lacking / WEIGHTS)
+    del tensors["encoder.norm.weight"]
+    save_file(tensors, lacking / WEIGHTS)
+    assert "encoder.norm.weight" in fails(["convert", str(lacking), str(files / "converted")], capsys)
+
+
+def test_code_in_a_checkpoint_is_refused_and_never_run(
+    funasr: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (funasr / "model.pt").write_bytes(pickle.dumps({"state_dict": Bomb(tmp_path / "exploded")}))
+    assert "model.pt" in fails(["info", str(funasr)], capsys)
+    torch.save({"state_dict": Bomb(tmp_path / "exploded")}, funasr / "model.pt")
+    assert "model.pt" in fails(["info", str(funasr)], capsys)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_info(model: str, funasr: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", model]) == 0
+    native = capsys.readouterr().out
+    assert "sanm, 2 blocks of width 16" in native
+    assert "at most 900 ms after" in native
+    assert main(["info", str(funasr)]) == 0
+    foreign = capsys.readouterr().out
+    assert "[torch]" in foreign
+    assert [line for line in native.splitlines() if "parameters" in line] == [
+        line for line in foreign.splitlines() if "parameters" in line
+    ]
+
+
+def test_conversion_never_overwrites(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious").write_text("")
+    assert str(tmp_path) in fails(["convert", model, str(tmp_path)], capsys)
+
+
+def test_pull_of_what_is_not_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no-such-model" in fails(["pull", "no-such-model"], capsys)
