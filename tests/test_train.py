@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +20,11 @@ from paraformer.data.prepare import prepare
 from paraformer.errors import CheckpointError, ConfigError
 from paraformer.train.__main__ import load_recipe, main
 from paraformer.train.average import average
+from paraformer.train.checkpoints import LATEST, checkpoints
 from paraformer.train.config import LiveConfig, OptimiserConfig, TrainConfig
 from paraformer.train.dropout import ByteDropout, use_byte_dropout
 from paraformer.train.finish import finish
-from paraformer.train.loop import LATEST, checkpoints, learning_rate, live_step, train
+from paraformer.train.loop import learning_rate, live_step, train
 
 TEXTS = ["一二", "二三", "三四", "四一", "一三", "二四", "三", "四", "一二三", "四三二", "一", "二一二三"]
 MODEL = ModelConfig(
@@ -166,3 +170,15 @@ def test_impossible_settings_and_recipes_are_refused() -> None:
         dataclasses.replace(CONFIG, train_sets=())
     with pytest.raises(ConfigError, match="nowhere"):
         load_recipe("nowhere:config")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"),
+        *("paraformer.train", "test_train:tiny_recipe", "--data", str(data), "--out", str(tmp_path), "--steps", "4"),
+    ]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path}, timeout=120)
+    assert (tmp_path / "bundle").is_dir()
+    assert [event["step"] for event in events(tmp_path) if "total" in event] == [4]

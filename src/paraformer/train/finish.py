@@ -14,8 +14,8 @@ from paraformer.evaluate.cer import total_errors
 from paraformer.evaluate.decode import decode_batches
 from paraformer.model.paraformer import Paraformer
 from paraformer.train.average import average_files
+from paraformer.train.checkpoints import checkpoints
 from paraformer.train.config import TrainConfig
-from paraformer.train.loop import checkpoints
 from paraformer.train.speech import Setup, Speech, set_up
 
 

@@ -1,32 +1,27 @@
-"""The training loop: one process, one visible loop, everything else in functions of a few lines."""
+"""The training loop, all of it in sight; every part is a function of a few lines."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan, load_batches, measuring_batches
 from paraformer.data.prepare import load_cuts
-from paraformer.errors import CheckpointError
 from paraformer.evaluate.cer import ErrorCounts, total_errors
 from paraformer.evaluate.decode import decode_batches
 from paraformer.model.paraformer import Batch, Losses, Paraformer
 from paraformer.train import parallel
+from paraformer.train.checkpoints import Position, resume, save
 from paraformer.train.config import OptimiserConfig, TrainConfig
 from paraformer.train.dropout import use_byte_dropout
+from paraformer.train.events import Clock, Events
 from paraformer.train.speech import Setup, Speech, set_up
 
-LATEST = "latest.pt"
 EASY_JOIN = JoinConfig(clips=1, edge_s=(0.0, 0.1))
 EASY_AUGMENT = AugmentConfig(
     speed=(0.9, 1.1), reverb_probability=0.0, noise_probability=0.0, channel_db=0.0, frequency_masks=0, time_masks=0
@@ -34,15 +29,6 @@ EASY_AUGMENT = AugmentConfig(
 """What an easy epoch changes: hardly anything."""
 Texts = list[tuple[Batch, list[str]]]
 """Batches to decode, with their transcripts."""
-
-
-@dataclass
-class Position:
-    """Where a run stands: optimiser steps taken, epoch, batches of it used."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
 
 
 def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
@@ -53,10 +39,8 @@ def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
     parallel.join()
     out.mkdir(parents=True, exist_ok=True)
     speech = Speech.load(config, data)
-    if parallel.rank() == 0:
-        set_up(config, speech, out)
-    parallel.wait()
-    setup = set_up(config, speech, out)
+    with parallel.first_goes_ahead():
+        setup = set_up(config, speech, out)
     torch.manual_seed(config.seed)
     model = Paraformer(setup.model)
     torch.manual_seed(config.seed + parallel.rank())
@@ -151,107 +135,3 @@ def measure(model: Paraformer, sets: dict[str, Texts], setup: Setup) -> dict[str
     """Errors on each set, whole utterances."""
     vocabulary = setup.symbols.vocabulary
     return {name: total_errors(decode_batches(model, batches, vocabulary)) for name, batches in sets.items()}
-
-
-def save(out: Path, model: Paraformer, optimiser: torch.optim.Optimizer, position: Position, keep: int) -> None:
-    """Write latest.pt (everything) and step-N.pt (weights), each in one move; drop all but `keep` of the latter."""
-    weights = {"model": model.state_dict(), "step": position.step}
-    _write(weights, out / f"step-{position.step:07d}.pt")
-    _write(
-        {**weights, "optimiser": optimiser.state_dict(), "epoch": position.epoch, "batch": position.batch}, out / LATEST
-    )
-    for old in checkpoints(out)[:-keep]:
-        old.unlink()
-
-
-def _write(values: dict[str, Any], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(values, partial)
-    partial.replace(path)
-
-
-def checkpoints(out: Path) -> list[Path]:
-    """Weight checkpoints of a run, oldest first."""
-    return sorted(out.glob("step-*.pt"))
-
-
-def resume(out: Path, model: Paraformer, optimiser: torch.optim.Optimizer) -> Position:
-    """Load latest.pt if there is one. Raises CheckpointError if it belongs to another model."""
-    path = out / LATEST
-    if not path.is_file():
-        return Position()
-    values = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        model.load_state_dict(values["model"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} belongs to another model: {error}") from error
-    optimiser.load_state_dict(values["optimiser"])
-    return Position(values["step"], values["epoch"], values["batch"])
-
-
-@dataclass
-class Clock:
-    """Says when wall-clock time has come to save and to measure."""
-
-    save_s: float
-    measure_s: float
-    saved: float = field(default_factory=time.monotonic)
-    measured: float = field(default_factory=time.monotonic)
-
-    def save_due(self) -> bool:
-        """True once every save_s seconds."""
-        if due := time.monotonic() - self.saved >= self.save_s:
-            self.saved = time.monotonic()
-        return due
-
-    def measure_due(self) -> bool:
-        """True once every measure_s seconds."""
-        if due := time.monotonic() - self.measured >= self.measure_s:
-            self.measured = time.monotonic()
-        return due
-
-
-class Events:
-    """Running means of the losses, and the lines of events.jsonl."""
-
-    names = ("total", "cross_entropy", "quantity", "ctc", "accuracy")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sums: list[float] = []
-        self.steps = self.windows = 0
-        self._reset()
-
-    def add(self, losses: Losses, batch: Batch) -> None:
-        """Count one step."""
-        values: Iterable[Tensor] = (getattr(losses, name).detach() for name in self.names)
-        self.sums = [total + float(value) for total, value in zip(self.sums, values, strict=True)]
-        self.steps += 1
-        self.windows += int(batch.lengths.sum())
-        self.idle = time.monotonic()
-
-    def batch_came(self) -> None:
-        """Count the time since the last step as waiting for data."""
-        self.waited += time.monotonic() - self.idle
-
-    def log_losses(self, position: Position, rate: float) -> None:
-        """Write the means since the last call, and the speed in seconds of speech per second."""
-        means = {name: round(total / self.steps, 4) for name, total in zip(self.names, self.sums, strict=True)}
-        speed = self.windows * 0.06 * parallel.size() / (time.monotonic() - self.started)
-        waited = round(self.waited / (time.monotonic() - self.started), 3)
-        values = {"lr": rate, **means, "speech_per_s": round(speed), "waited": waited}
-        self._write({"epoch": position.epoch, "step": position.step, **values})
-        self._reset()
-
-    def log_errors(self, position: Position, errors: dict[str, ErrorCounts]) -> None:
-        """Write one measurement."""
-        rates = {name: round(100 * counts.cer, 2) for name, counts in errors.items()}
-        self._write({"epoch": position.epoch, "step": position.step, "cer": rates})
-
-    def _write(self, values: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time()), **values}) + "\n")
-
-    def _reset(self) -> None:
-        self.sums, self.steps, self.windows, self.waited = [0.0] * len(self.names), 0, 0, 0.0
-        self.started = self.idle = time.monotonic()

@@ -7,7 +7,8 @@ On a CPU, one process per core is faster than one process with as many threads, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -32,9 +33,13 @@ def size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def wait() -> None:
-    """Return when all processes have come here."""
-    if distributed.is_initialized():
+@contextmanager
+def first_goes_ahead() -> Iterator[None]:
+    """Run the block in process 0, then in the others: they find the files that it wrote."""
+    if distributed.is_initialized() and rank() > 0:
+        distributed.barrier()
+    yield
+    if distributed.is_initialized() and rank() == 0:
         distributed.barrier()
 
 
