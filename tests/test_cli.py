@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import paraformer
 from paraformer import ChunkConfig, Segment, Token, Transcript
 from paraformer.audio import SAMPLE_RATE, from_array, read
-from paraformer.cli import main
+from paraformer.cli import main, sources
 from paraformer.cli.formats import render
 from paraformer.cli.live import decisions
 from paraformer.cli.mic import show
@@ -269,6 +269,15 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 def test_options_that_do_not_go_together(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", *arguments]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_progress_is_told_by_the_bytes_read(wav: Path) -> None:
+    told: list[int] = []
+    with sources.opened(str(wav), told.append) as source:
+        assert len(read(source)) == 2 * SAMPLE_RATE
+    assert sum(told) == wav.stat().st_size
+    with sources.opened(str(wav), None) as source:
+        assert source == wav
 
 
 def test_interrupt_ends_quietly(wav: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Import and run the command that was asked for; return its exit code."""
+    if threads := getattr(options, "threads", 0):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))  # numpy's, which must know before it is imported
     match options.command:
         case "transcribe":
             from paraformer.cli.transcribe import transcribe as command

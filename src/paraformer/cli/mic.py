@@ -17,7 +17,7 @@ from jaxtyping import Float32
 import paraformer
 from paraformer.cli.live import PIECE, RATE, decisions
 from paraformer.cli.subtitles import columns
-from paraformer.errors import MissingExtra
+from paraformer.errors import AudioError, MissingExtra
 from paraformer.session import Session
 
 Samples = Float32[np.ndarray, " samples"]
@@ -27,7 +27,6 @@ def mic(options: argparse.Namespace) -> int:
     """Listen until Ctrl-C, then recognise what is left."""
     recognizer = paraformer.load(options.model, chunk=options.chunk, threads=options.threads)
     session = recognizer.stream()
-    print("listening; Ctrl-C ends", file=sys.stderr)
     show(session, _microphone(options.device, _first_interrupt()), refresh=sys.stdout.isatty())
     return 0
 
@@ -63,15 +62,22 @@ def _microphone(device: str | None, interrupted: Event) -> Iterator[Samples]:
     """Pieces of 600 ms from a microphone (a name or number, None: the system's), until interrupted."""
     try:
         import sounddevice
-    except (ImportError, OSError) as error:  # OSError: the PortAudio library itself is missing
+    except ImportError as error:
         raise MissingExtra("Listening to a microphone", "mic") from error
+    except OSError as error:
+        raise AudioError("the PortAudio library is missing; on Debian: apt install libportaudio2") from error
     heard: queue.SimpleQueue[Samples] = queue.SimpleQueue()
 
     def keep(block: np.ndarray, *_: object) -> None:
         heard.put(block[:, 0].copy())
 
     number = int(device) if device and device.isdigit() else device
-    with sounddevice.InputStream(RATE, PIECE, number, channels=1, dtype="float32", callback=keep):
+    try:
+        stream = sounddevice.InputStream(RATE, PIECE, number, channels=1, dtype="float32", callback=keep)
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise AudioError(f"no microphone can be opened: {error}") from error
+    with stream:
+        print("listening; Ctrl-C ends", file=sys.stderr)
         while not interrupted.is_set():
             with suppress(queue.Empty):
                 yield heard.get(timeout=0.2)

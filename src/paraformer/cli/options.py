@@ -86,7 +86,9 @@ def _recognition(options: argparse.ArgumentParser) -> None:
         metavar="L,C,R",
         help="live setting in 60 ms windows: left context, chunk, right context[,encoder and decoder look-back]",
     )
-    options.add_argument("--threads", type=_count, default=1, metavar="N", help="CPU threads (default: %(default)s)")
+    options.add_argument(
+        "--threads", type=_count, default=1, metavar="N", help="CPU threads, 0 for one per core (default: %(default)s)"
+    )
 
 
 def _convert(options: argparse.ArgumentParser) -> None:
@@ -129,7 +131,7 @@ def _chunk(text: str) -> ChunkConfig:
 
 
 def _count(text: str) -> int:
-    return _whole(text, 1, 1024)
+    return _whole(text, 0, 1024)
 
 
 def _rate(text: str) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from glob import glob, has_magic
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from jaxtyping import Float32
@@ -15,9 +16,16 @@ from jaxtyping import Float32
 from paraformer import audio
 from paraformer.cli.live import PIECE
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 Samples = Float32[np.ndarray, " samples"]
 
+OnRead = Callable[[int], object]
+
 STDIN = "-"
+HEADERLESS = (".pcm", ".raw")
+"""What the library knows by its name alone."""
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -31,19 +39,59 @@ def _matches(pattern: str) -> list[str]:
     return sorted(glob(pattern, recursive=True)) or [pattern]
 
 
-def whole(name: str, raw_rate: int | None) -> Path | BinaryIO | Samples:
+def size(name: str) -> int:
+    """Bytes of an input; 0 where that is not known."""
+    return Path(name).stat().st_size if Path(name).is_file() else 0
+
+
+@contextmanager
+def opened(name: str, on_read: OnRead | None) -> Iterator[Path | BinaryIO]:
+    """What the library reads for one input; on_read is told how many bytes further the reading has come."""
+    if name == STDIN:
+        yield sys.stdin.buffer
+    elif on_read is None or Path(name).suffix.lower() in HEADERLESS:
+        yield Path(name)
+    else:
+        with _Watched(name, on_read) as file:
+            yield file
+
+
+class _Watched(io.FileIO):
+    """A file that tells how far it has been read."""
+
+    def __init__(self, name: str, on_read: OnRead) -> None:
+        super().__init__(name, "rb")
+        self._on_read = on_read
+        self._furthest = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self._tell()
+        return data
+
+    def readinto(self, buffer: Buffer) -> int:
+        count = super().readinto(buffer)
+        self._tell()
+        return count
+
+    def _tell(self) -> None:
+        place = self.tell()
+        if place > self._furthest:
+            self._on_read(place - self._furthest)
+            self._furthest = place
+
+
+def whole(source: Path | BinaryIO, raw_rate: int | None) -> Path | BinaryIO | Samples:
     """What a recogniser takes for one input."""
-    if raw_rate is not None:
-        return np.concatenate([np.zeros(0, np.float32), *pieces(name, raw_rate)])
-    return sys.stdin.buffer if name == STDIN else Path(name)
+    return source if raw_rate is None else np.concatenate([np.zeros(0, np.float32), *pieces(source, raw_rate)])
 
 
-def pieces(name: str, raw_rate: int | None) -> Iterator[Samples]:
+def pieces(source: Path | BinaryIO, raw_rate: int | None) -> Iterator[Samples]:
     """One input as a live source delivers it, 600 ms at a time; headerless PCM as soon as it has come."""
-    if raw_rate is not None:
-        with nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb") as file:
-            yield from audio.pcm16_blocks(file, raw_rate, block_s=PIECE / audio.SAMPLE_RATE)
+    if raw_rate is None:
+        for block in audio.read_blocks(source):
+            for start in range(0, len(block), PIECE):
+                yield block[start : start + PIECE]
         return
-    for block in audio.read_blocks(sys.stdin.buffer if name == STDIN else Path(name)):
-        for start in range(0, len(block), PIECE):
-            yield block[start : start + PIECE]
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        yield from audio.pcm16_blocks(file, raw_rate, block_s=PIECE / audio.SAMPLE_RATE)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -20,6 +21,9 @@ from paraformer.types import Transcript
 if TYPE_CHECKING:
     from paraformer.recognizer import Recognizer
 
+LONG = 1 << 20
+"""Bytes of input from which on a progress bar is worth its place."""
+
 
 def transcribe(options: argparse.Namespace) -> int:
     """Recognise every input. Returns 1 if any failed, 2 if the options do not go together."""
@@ -28,8 +32,9 @@ def transcribe(options: argparse.Namespace) -> int:
         complain(mistake)
         return 2
     recognizer = paraformer.load(options.model, chunk=options.chunk, threads=options.threads)
-    results = _results(options, labelled=len(names) > 1)
-    done = [_attempt(name, recognizer, results, options) for name in _progress(names, options)]
+    with _progress(names, options) as bar:
+        work = _Work(options, recognizer, _results(options, labelled=len(names) > 1), bar)
+        done = [work.attempt(name) for name in names]
     return 0 if all(done) else 1
 
 
@@ -50,32 +55,43 @@ def _results(options: argparse.Namespace, *, labelled: bool) -> Results:
     return Printed(options.format, options.timestamps, labelled)
 
 
-def _progress(names: list[str], options: argparse.Namespace) -> Iterable[str]:
-    """The names, with a bar on standard error where that is a terminal and no text shows how far the work is."""
-    silent = options.output_dir is not None or not sys.stdout.isatty()
-    return tqdm(names, unit="file", disable=not (silent and len(names) > 1 and sys.stderr.isatty()))
+def _progress(names: list[str], options: argparse.Namespace) -> tqdm[Any]:
+    """A bar over the bytes of the inputs; shown for long work on a terminal that no live text shows to be alive."""
+    total = sum(map(sources.size, names))
+    shown = sys.stderr.isatty() and total >= LONG and (options.output_dir is not None or not options.stream)
+    return tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=not shown)
 
 
-def _attempt(name: str, recognizer: Recognizer, results: Results, options: argparse.Namespace) -> bool:
-    """Recognise one input and hand over its result; a failure is reported and gives False."""
-    try:
-        results.begin(name)
-        if options.stream:
-            transcript = _live(name, recognizer, results, options.raw)
-        else:
-            transcript = recognizer.transcribe(sources.whole(name, options.raw))
-        results.end(name, transcript)
-    except BrokenPipeError:
-        raise
-    except (ParaformerError, OSError) as error:
-        with tqdm.external_write_mode(file=sys.stderr):
-            complain(error, name)
-        return False
-    return True
+@dataclass(frozen=True)
+class _Work:
+    """What all inputs share."""
 
+    options: argparse.Namespace
+    recognizer: Recognizer
+    results: Results
+    bar: tqdm[Any]
 
-def _live(name: str, recognizer: Recognizer, results: Results, raw_rate: int | None) -> Transcript:
-    session = recognizer.stream()
-    for decision in decisions(session, sources.pieces(name, raw_rate)):
-        results.decided(name, decision)
-    return session.transcript()
+    def attempt(self, name: str) -> bool:
+        """Recognise one input and hand over its result; a failure is reported and gives False."""
+        try:
+            self.results.begin(name)
+            with sources.opened(name, None if self.bar.disable else self.bar.update) as source:
+                transcript = self._live(name, source) if self.options.stream else self._whole(source)
+            with tqdm.external_write_mode():
+                self.results.end(name, transcript)
+        except BrokenPipeError:
+            raise
+        except (ParaformerError, OSError) as error:
+            with tqdm.external_write_mode():
+                complain(error, name)
+            return False
+        return True
+
+    def _whole(self, source: Path | BinaryIO) -> Transcript:
+        return self.recognizer.transcribe(sources.whole(source, self.options.raw))
+
+    def _live(self, name: str, source: Path | BinaryIO) -> Transcript:
+        session = self.recognizer.stream()
+        for decision in decisions(session, sources.pieces(source, self.options.raw)):
+            self.results.decided(name, decision)
+        return session.transcript()
