@@ -45,10 +45,10 @@ def config() -> TrainConfig:
         noise_set="noise_esc10",
         dev_set="dev_aishell_sample",
         test_sets=("test_real",),
-        steps=7500,
+        steps=7300,
         easy_epochs=3,
-        batch=BatchConfig(seconds=60.0),
+        batch=BatchConfig(seconds=45.0),
         optimiser=OptimiserConfig(peak_lr=1e-3, warmup_steps=600),
         card=CARD,
-        live=LiveConfig(chunk=LIVE, start=0.35),
+        live=LiveConfig(chunk=LIVE, start=0.6, probability=0.25),
     )

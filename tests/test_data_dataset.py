@@ -77,7 +77,9 @@ def test_batches_are_padded_with_zeros_and_minus_ones(cuts: CutSet, dataset: Spe
 
 
 def test_cmvn_normalises(cuts: CutSet) -> None:
-    quiet = AugmentConfig(speed=(1.0, 1.0), reverb_probability=0.0, gain_db=(0.0, 0.0), floor_snr_db=(30.0, 30.0))
+    quiet = AugmentConfig(
+        speed=(1.0, 1.0), reverb_probability=0.0, gain_db=(0.0, 0.0), floor_probability=1.0, floor_snr_db=(30.0, 30.0)
+    )
     cmvn = estimate_cmvn(list(cuts), FrontendConfig(), quiet)
     quiet_dataset = SpeechDataset(Symbols(Vocabulary(vocabulary(TEXTS))), FrontendConfig(), cmvn, quiet)
     [(batch, _)] = measuring_batches(cuts, quiet_dataset)

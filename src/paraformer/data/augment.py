@@ -22,23 +22,24 @@ Windows = Float32[np.ndarray, "windows dim"]
 class AugmentConfig:
     """Ranges and probabilities of the changes."""
 
-    speed: tuple[float, float] = (0.8, 1.25)
+    speed: tuple[float, float] = (0.85, 1.18)
     """Playback speed; pitch and formants move along, which makes new voices."""
-    gain_db: tuple[float, float] = (-15.0, 10.0)
-    reverb_probability: float = 0.3
-    reverb_s: tuple[float, float] = (0.1, 0.5)
+    gain_db: tuple[float, float] = (-12.0, 8.0)
+    reverb_probability: float = 0.1
+    reverb_s: tuple[float, float] = (0.1, 0.3)
     """Time in which a room's echo falls by 60 dB."""
-    noise_probability: float = 0.5
-    noise_snr_db: tuple[float, float] = (5.0, 25.0)
-    floor_snr_db: tuple[float, float] = (25.0, 60.0)
-    """White noise under everything: synthetic speech has digital silence, microphones have not."""
-    channel_db: float = 4.0
+    noise_probability: float = 0.25
+    noise_snr_db: tuple[float, float] = (8.0, 25.0)
+    floor_probability: float = 0.6
+    floor_snr_db: tuple[float, float] = (30.0, 60.0)
+    """White noise: synthetic speech has digital silence, microphones have not."""
+    channel_db: float = 3.0
     """Standard deviation of a smooth random change of the spectrum."""
-    frequency_masks: int = 2
-    frequency_mask_width: int = 24
+    frequency_masks: int = 1
+    frequency_mask_width: int = 20
     """Mel bins, exclusive."""
-    time_masks: int = 2
-    time_mask_width: int = 8
+    time_masks: int = 1
+    time_mask_width: int = 6
     """Windows of 60 ms, exclusive; never more than a tenth of the utterance each."""
 
 
@@ -53,8 +54,9 @@ def augment_samples(
     if noises and rng.random() < config.noise_probability:
         noise = noises[int(rng.integers(len(noises)))]
         samples = add_noise(samples, noise, float(rng.uniform(*config.noise_snr_db)), rng)
-    floor = rng.standard_normal(len(samples), dtype=np.float32)
-    samples = add_noise(samples, floor, float(rng.uniform(*config.floor_snr_db)), rng)
+    if rng.random() < config.floor_probability:
+        floor = rng.standard_normal(len(samples), dtype=np.float32)
+        samples = add_noise(samples, floor, float(rng.uniform(*config.floor_snr_db)), rng)
     clipped: Changed = np.clip(samples, -1.0, 1.0)
     return clipped
 
