@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_recipe(values.recipe)
     if values.steps:
         config = dataclasses.replace(config, steps=values.steps)
-    prepare(values.archives, values.data)
+    parallel.join()
+    with parallel.first_goes_ahead():
+        prepare(values.archives, values.data)
     if not values.finish:
         train(config, values.data, values.out)
     if parallel.rank() == 0:

@@ -36,7 +36,6 @@ def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
 
     Leaves checkpoints, setup.json and events.jsonl in `out`. Returns the model as last trained.
     """
-    parallel.join()
     out.mkdir(parents=True, exist_ok=True)
     speech = Speech.load(config, data)
     with parallel.first_goes_ahead():
