@@ -25,10 +25,10 @@ def checked(function: F) -> F:
 
 
 def _evaluated(hint: object, function: Callable[..., Any]) -> object:
-    """A hint as an object; None for names that only a type checker knows."""
+    """A hint as an object; None for what only a type checker understands."""
     try:
         return eval(hint, function.__globals__) if isinstance(hint, str) else hint
-    except NameError:
+    except (NameError, TypeError):
         return None
 
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import tiny
 import tiny_bundle
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paraformer
@@ -81,6 +81,7 @@ def live(speech: np.ndarray, chunk: ChunkConfig) -> str:
     return session.accept(speech) + session.finish()
 
 
+@settings(max_examples=10)  # each loads the model, as the card does
 @given(LENGTHS)
 def test_the_card_loop(length: int) -> None:
     speech = tiny.signal(length).astype(np.float64)  # as soundfile.read gives it

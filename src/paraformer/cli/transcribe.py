@@ -21,6 +21,8 @@ from paraformer.types import Transcript
 if TYPE_CHECKING:
     from paraformer.recognizer import Recognizer
 
+    Bar = tqdm[Any]
+
 LONG = 1 << 20
 """Bytes of input from which on a progress bar is worth its place."""
 
@@ -55,7 +57,7 @@ def _results(options: argparse.Namespace, *, labelled: bool) -> Results:
     return Printed(options.format, options.timestamps, labelled)
 
 
-def _progress(names: list[str], options: argparse.Namespace) -> tqdm[Any]:
+def _progress(names: list[str], options: argparse.Namespace) -> Bar:
     """A bar over the bytes of the inputs; shown for long work on a terminal that no live text shows to be alive."""
     total = sum(map(sources.size, names))
     shown = sys.stderr.isatty() and total >= LONG and (options.output_dir is not None or not options.stream)
@@ -69,7 +71,7 @@ class _Work:
     options: argparse.Namespace
     recognizer: Recognizer
     results: Results
-    bar: tqdm[Any]
+    bar: Bar
 
     def attempt(self, name: str) -> bool:
         """Recognise one input and hand over its result; a failure is reported and gives False."""
