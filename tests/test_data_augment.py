@@ -10,7 +10,9 @@ from paraformer.data.augment import (
     add_noise,
     augment_samples,
     change_channel,
+    coloured_noise,
     perturb_speed,
+    resample_frames,
     reverberate,
     spec_augment,
 )
@@ -64,18 +66,34 @@ def test_reverberation_keeps_length_and_past() -> None:
     assert np.abs(wet[4010:]).max() > 1e-3
 
 
-def test_channel_is_one_smooth_curve_for_all_windows() -> None:
-    scale = np.linspace(0.1, 0.4, 560, dtype=np.float32)
-    change = change_channel(np.zeros((5, 560), np.float32), scale, CONFIG, np.random.default_rng(0)) / scale
-    np.testing.assert_allclose(change, np.broadcast_to(change[0, :80], (5, 7, 80)).reshape(5, 560), rtol=1e-5)
-    assert np.abs(np.diff(change[0, :80])).max() < 0.5
+def test_channel_is_one_smooth_curve_for_all_frames() -> None:
+    change = change_channel(np.zeros((5, 80), np.float32), 5.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(change, np.broadcast_to(change[0], change.shape))
+    assert np.abs(np.diff(change[0])).max() < 0.5
+    curves = [change_channel(np.zeros((1, 80), np.float32), 5.0, np.random.default_rng(seed)) for seed in range(300)]
+    assert 10 / np.log(10) * np.std(curves) == pytest.approx(5.0, rel=0.1)
+
+
+@pytest.mark.parametrize(("pace", "tract"), [(0.8, 0.9), (1.0, 1.0), (1.3, 1.1)])
+def test_resampled_frames_are_read_along_both_axes(pace: float, tract: float) -> None:
+    plane = (np.arange(50, dtype=np.float32)[:, None] * 2 + np.arange(80, dtype=np.float32)) / 10
+    changed = resample_frames(plane, pace, tract)
+    rows, bins = np.arange(len(changed)) * pace, np.minimum(np.arange(80) * tract, 79)
+    assert len(changed) == int(np.ceil(49 / pace))
+    np.testing.assert_allclose(changed, (rows[:, None] * 2 + bins) / 10, atol=1e-4)
+    np.testing.assert_array_equal(resample_frames(plane[:1], pace, tract), plane[:1])
+
+
+def test_coloured_noise_falls_with_frequency() -> None:
+    power = np.abs(np.fft.rfft(coloured_noise(1.0, np.random.default_rng(0)))) ** 2
+    assert power[1000] / power[4000] == pytest.approx(4.0, rel=0.01)
 
 
 def test_augment_samples_follows_its_seed() -> None:
     first, again, other = (
-        augment_samples(noise(0.5), CONFIG, [noise(0.2, 1)], np.random.default_rng(seed)) for seed in (3, 3, 4)
+        augment_samples(noise(0.5), 1.1, CONFIG, [noise(0.2, 1)], np.random.default_rng(seed)) for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(first, again)
     assert first.dtype == np.float32
-    assert len(first) != len(other)
+    assert np.abs(first - other).max() > 0
     assert np.abs(first).max() <= 1.0

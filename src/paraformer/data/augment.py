@@ -1,4 +1,5 @@
-"""Random changes that keep the words: of samples (speed, room, level, noise) and of model input (channel, SpecAugment).
+"""Random changes that keep the words: of samples (speed, room, level, noise), of log-mel frames (pace, vocal tract,
+microphone) and of model input (SpecAugment).
 
 Each function takes its randomness from a numpy generator, so that a seed reproduces a batch.
 """
@@ -15,6 +16,8 @@ from jaxtyping import Float32
 Samples = Float32[np.ndarray, "samples"]
 Changed = Float32[np.ndarray, "changed"]
 Noise = Float32[np.ndarray, "noise"]
+Frames = Float32[np.ndarray, "frames mel"]
+ChangedFrames = Float32[np.ndarray, "changed mel"]
 Windows = Float32[np.ndarray, "windows dim"]
 
 
@@ -22,18 +25,22 @@ Windows = Float32[np.ndarray, "windows dim"]
 class AugmentConfig:
     """Ranges and probabilities of the changes."""
 
-    speed: tuple[float, float] = (0.85, 1.18)
+    speed: tuple[float, float] = (0.82, 1.22)
     """Playback speed; pitch and formants move along, which makes new voices."""
-    gain_db: tuple[float, float] = (-12.0, 8.0)
-    reverb_probability: float = 0.1
-    reverb_s: tuple[float, float] = (0.1, 0.3)
+    pace: tuple[float, float] = (0.85, 1.1)
+    """Speed of speaking that results in the end, whatever the playback speed."""
+    tract: tuple[float, float] = (0.9, 1.1)
+    """Stretch of the mel axis: a longer or shorter vocal tract at the same pitch."""
+    gain_db: tuple[float, float] = (-22.0, 8.0)
+    reverb_probability: float = 0.25
+    reverb_s: tuple[float, float] = (0.1, 0.4)
     """Time in which a room's echo falls by 60 dB."""
     noise_probability: float = 0.25
     noise_snr_db: tuple[float, float] = (8.0, 25.0)
-    floor_probability: float = 0.6
-    floor_snr_db: tuple[float, float] = (30.0, 60.0)
-    """White noise: synthetic speech has digital silence, microphones have not."""
-    channel_db: float = 3.0
+    floor_probability: float = 0.75
+    floor_snr_db: tuple[float, float] = (20.0, 55.0)
+    """Steady noise of a random colour: synthetic speech has digital silence, microphones have not."""
+    channel_db: float = 5.0
     """Standard deviation of a smooth random change of the spectrum."""
     frequency_masks: int = 1
     frequency_mask_width: int = 20
@@ -44,10 +51,10 @@ class AugmentConfig:
 
 
 def augment_samples(
-    samples: Samples, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
+    samples: Samples, speed: float, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
 ) -> Changed:
-    """Speed, room, level and noise, each drawn anew. `noises` may be empty."""
-    samples = perturb_speed(samples, float(rng.uniform(*config.speed)))
+    """Playback at `speed`, then room, level and noise, each drawn anew. `noises` may be empty."""
+    samples = perturb_speed(samples, speed)
     if rng.random() < config.reverb_probability:
         samples = reverberate(samples, float(rng.uniform(*config.reverb_s)), rng)
     samples = samples * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
@@ -55,7 +62,7 @@ def augment_samples(
         noise = noises[int(rng.integers(len(noises)))]
         samples = add_noise(samples, noise, float(rng.uniform(*config.noise_snr_db)), rng)
     if rng.random() < config.floor_probability:
-        floor = rng.standard_normal(len(samples), dtype=np.float32)
+        floor = coloured_noise(float(rng.uniform(0.0, 1.5)), rng)
         samples = add_noise(samples, floor, float(rng.uniform(*config.floor_snr_db)), rng)
     clipped: Changed = np.clip(samples, -1.0, 1.0)
     return clipped
@@ -90,22 +97,44 @@ def add_noise(samples: Samples, noise: Noise, snr_db: float, rng: np.random.Gene
     return samples + noise * np.float32(np.sqrt(signal_power / noise_power) * 10 ** (-snr_db / 20))
 
 
-def change_channel(
-    windows: Windows,
-    scale: Float32[np.ndarray, "dim"],
-    config: AugmentConfig,
-    rng: np.random.Generator,
-    mel_bins: int = 80,
-) -> Windows:
-    """Add a smooth random curve over the mel bins, as another microphone would.
+def coloured_noise(slope: float, rng: np.random.Generator, size: int = 1 << 14) -> Noise:
+    """About a second of noise whose power falls with frequency ** slope: 0 is white, 1 pink. It repeats seamlessly."""
+    bins = size // 2 + 1
+    amplitude = np.maximum(np.arange(bins, dtype=np.float32), bins / 200) ** np.float32(-slope / 2)
+    spectrum = amplitude * np.exp(2j * np.pi * rng.random(bins, dtype=np.float32))
+    return np.fft.irfft(spectrum, size).astype(np.float32)
 
-    `windows` are normalised by `scale` (CMVN), the curve is drawn in dB: a sum of the first four cosines.
-    """
-    position = np.linspace(0.0, np.pi, mel_bins, dtype=np.float32)
-    weights = rng.standard_normal(4).astype(np.float32) * np.float32(config.channel_db / 2)
-    curve = sum(w * np.cos((k + 1) * position) for k, w in enumerate(weights))
-    natural_log = np.float32(np.log(10) / 10) * np.asarray(curve, dtype=np.float32)
-    changed: Windows = windows + np.tile(natural_log, windows.shape[1] // mel_bins) * scale
+
+def augment_frames(frames: Frames, speed: float, config: AugmentConfig, rng: np.random.Generator) -> ChangedFrames:
+    """Pace, vocal tract and microphone of log-mel frames that come of samples played at `speed`."""
+    frames = resample_frames(frames, float(rng.uniform(*config.pace)) / speed, float(rng.uniform(*config.tract)))
+    return change_channel(frames, config.channel_db, rng)
+
+
+def resample_frames(frames: Frames, pace: float, tract: float) -> ChangedFrames:
+    """Read log-mel frames `pace` times as fast and the mel axis `tract` times as far, linear in between."""
+    if len(frames) < 2:
+        return frames
+    first, part = _between(np.arange(0, len(frames) - 1, pace), len(frames))
+    slower = frames[first] * (1 - part[:, None]) + frames[first + 1] * part[:, None]
+    first, part = _between(np.arange(frames.shape[1]) * tract, frames.shape[1])
+    changed: ChangedFrames = slower[:, first] * (1 - part) + slower[:, first + 1] * part
+    return changed
+
+
+def _between(positions: np.ndarray, size: int) -> tuple[np.ndarray, Float32[np.ndarray, "positions"]]:
+    """Index before each position, with another after it, and how far beyond the index the position lies."""
+    positions = np.minimum(positions, size - 1)
+    first = np.minimum(positions.astype(np.int64), size - 2)
+    return first, (positions - first).astype(np.float32)
+
+
+def change_channel(frames: Frames, deviation_db: float, rng: np.random.Generator) -> Frames:
+    """Add a smooth random curve over the mel bins, as another microphone would: the first four cosines."""
+    position = np.linspace(0.0, np.pi, frames.shape[1], dtype=np.float32)
+    weights = rng.standard_normal((4, 1), dtype=np.float32) * np.float32(deviation_db / np.sqrt(2) * np.log(10) / 10)
+    curve = (weights * np.cos(np.arange(1, 5, dtype=np.float32)[:, None] * position)).sum(axis=0)
+    changed: Frames = frames + curve
     return changed
 
 

@@ -14,9 +14,9 @@ from lhotse.dataset.sampling import DynamicBucketingSampler
 from torch.utils.data import DataLoader, Dataset
 
 from paraformer.config import FrontendConfig
-from paraformer.data.augment import AugmentConfig, Noise, Samples, augment_samples, change_channel, spec_augment
+from paraformer.data.augment import AugmentConfig, Noise, Samples, augment_frames, augment_samples, spec_augment
 from paraformer.errors import ConfigError, DataError
-from paraformer.frontend import Cmvn, Frontend
+from paraformer.frontend import Cmvn, Frontend, fbank, lfr
 from paraformer.model.paraformer import Batch
 from paraformer.text import Vocabulary
 
@@ -136,7 +136,6 @@ class SpeechDataset(Dataset[Batch]):
     ) -> None:
         self.symbols, self.cmvn, self.augment, self.noises, self.seed = symbols, cmvn, augment, noises, seed
         self.frontend = Frontend(frontend, cmvn)
-        self.mel_bins = frontend.mel_bins
 
     def __getitem__(self, cuts: CutSet) -> Batch:
         """The padded batch of `cuts`."""
@@ -147,9 +146,9 @@ class SpeechDataset(Dataset[Batch]):
         """Model input of one utterance, changed at random if this dataset augments."""
         if self.augment is None:
             return self.frontend.whole(samples)
-        windows = self.frontend.whole(augment_samples(samples, self.augment, self.noises, rng))
-        windows = change_channel(windows, self.cmvn.scale, self.augment, rng, self.mel_bins)
-        return spec_augment(windows, self.augment, rng, self.mel_bins)
+        frames = augmented_frames(samples, self.frontend.config, self.augment, self.noises, rng)
+        c = self.frontend.config
+        return spec_augment(self.cmvn(lfr(frames, c.lfr_m, c.lfr_n)), self.augment, rng, c.mel_bins)
 
     def collate(self, examples: Sequence[tuple[Float32[np.ndarray, "_ dim"], str]]) -> Batch:
         """Pad features with zeros and targets with -1."""
@@ -175,6 +174,14 @@ def _pad(rows: Sequence[torch.Tensor], value: float) -> tuple[torch.Tensor, torc
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value), lengths
 
 
+def augmented_frames(
+    samples: Samples, frontend: FrontendConfig, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
+) -> Float32[np.ndarray, "frames mel"]:
+    """Log-mel frames of one utterance, samples and frames changed at random."""
+    speed = float(rng.uniform(*config.speed))
+    return augment_frames(fbank(augment_samples(samples, speed, config, noises, rng), frontend), speed, config, rng)
+
+
 def estimate_cmvn(
     cuts: Sequence[Cut], config: FrontendConfig, augment: AugmentConfig, noises: Sequence[Noise] = ()
 ) -> Cmvn:
@@ -182,10 +189,11 @@ def estimate_cmvn(
 
     Without the changes, the digital silence of synthetic speech would inflate the variance of every bin.
     """
-    frontend, count, rng = Frontend(config, None), 0, np.random.default_rng(0)
+    count, rng = 0, np.random.default_rng(0)
     total, squares = np.zeros(config.input_dim), np.zeros(config.input_dim)
     for cut in cuts:
-        windows = frontend.whole(augment_samples(load(cut), augment, noises, rng)).astype(np.float64)
+        frames = augmented_frames(load(cut), config, augment, noises, rng)
+        windows = lfr(frames, config.lfr_m, config.lfr_n).astype(np.float64)
         count, total, squares = count + len(windows), total + windows.sum(0), squares + np.square(windows).sum(0)
     mean = total / count
     scale = 1 / np.sqrt(squares / count - mean**2)

@@ -24,7 +24,14 @@ from paraformer.train.speech import Setup, Speech, set_up
 
 EASY_JOIN = JoinConfig(clips=1, edge_s=(0.0, 0.1))
 EASY_AUGMENT = AugmentConfig(
-    speed=(0.9, 1.1), reverb_probability=0.0, noise_probability=0.0, channel_db=0.0, frequency_masks=0, time_masks=0
+    speed=(0.9, 1.1),
+    pace=(0.9, 1.1),
+    tract=(1.0, 1.0),
+    reverb_probability=0.0,
+    noise_probability=0.0,
+    channel_db=0.0,
+    frequency_masks=0,
+    time_masks=0,
 )
 """What an easy epoch changes: hardly anything."""
 Texts = list[tuple[Batch, list[str]]]
