@@ -15,6 +15,7 @@ import tiny_bundle
 import torch
 from safetensors.torch import load_file, save_file
 
+from paraformer.bundle import Bundle
 from paraformer.cli import main
 from paraformer.contract import WEIGHTS
 
@@ -112,6 +113,18 @@ def test_a_conversion_there_and_back_changes_nothing(
         assert main(["transcribe", "--model", directory, str(files / "good.wav")]) == 0
         texts.add(capsys.readouterr().out)
     assert len(texts) == 1
+
+
+def test_export_makes_a_trained_model_ready_for_the_base_install(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = tmp_path / "trained"
+    shutil.copytree(model, trained, ignore=shutil.ignore_patterns("*.onnx"))
+    assert main(["export", str(trained)]) == 0
+    assert capsys.readouterr().out == f"{trained}\n"
+    for graph in Path(model).glob("*.onnx"):
+        assert (trained / graph.name).read_bytes() == graph.read_bytes()
+    Bundle.open(trained).verify()
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
             from paraformer.cli.mic import mic as command
         case "convert":
             from paraformer.cli.models import convert as command
+        case "export":
+            from paraformer.cli.models import export as command
         case "info":
             from paraformer.cli.models import info as command
         case "train":

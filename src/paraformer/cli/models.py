@@ -31,15 +31,22 @@ def convert(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write the graphs that the base install runs into a native model directory; it is printed."""
+    _add_graphs(options.directory)
+    print(options.directory)
+    return 0
+
+
 def _add_graphs(directory: Path) -> None:
     try:
-        from paraformer.export import export
+        from paraformer.export import export as write_graphs
     except ImportError as error:
         raise MissingExtra("Writing graphs", "export") from error
     from paraformer.checkpoint import native
 
     bundle, model = native.load(directory)
-    export(model, directory)
+    write_graphs(model, directory)
     bundle.save(directory)  # again, now with the graphs' checksums
 
 

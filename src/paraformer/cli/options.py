@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     _transcribe(commands.add_parser("transcribe", help="recognise files", allow_abbrev=False))
     _mic(commands.add_parser("mic", help="recognise what a microphone hears, live", allow_abbrev=False))
     _convert(commands.add_parser("convert", help="turn a model directory into another kind", allow_abbrev=False))
+    _export(commands.add_parser("export", help="make a model ready for the base install", allow_abbrev=False))
     _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
     _train(commands.add_parser("train", help="train or fine-tune a model", add_help=False, prefix_chars="\0"))
@@ -100,6 +101,11 @@ def _convert(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--graphs", action="store_true", help="also write what the base install runs (needs paraformer[export])"
     )
+
+
+def _export(options: argparse.ArgumentParser) -> None:
+    options.description = "Write the graphs that the base install runs into DIR. Needs paraformer[export]."
+    options.add_argument("directory", type=Path, metavar="DIR", help="native model directory, such as training leaves")
 
 
 def _info(options: argparse.ArgumentParser) -> None:
