@@ -8,7 +8,7 @@ import pytest
 import paraformer
 from paraformer import errors
 
-OPTIONAL = ("torch", "lhotse", "onnx", "onnxscript", "yaml", "huggingface_hub", "modelscope", "av", "sounddevice")
+OPTIONAL = ("torch", "lhotse", "onnx", "yaml", "huggingface_hub", "modelscope_hub", "av", "sounddevice")
 
 
 def modules_after(code: str) -> set[str]:
