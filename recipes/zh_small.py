@@ -44,7 +44,7 @@ def config() -> TrainConfig:
         vocab_size=0,
         encoder=SanmEncoderConfig(dim=256, ffn_dim=1024, layers=8, attention_dropout=0.0),
         decoder=SanmDecoderConfig(ffn_dim=1024, layers=3, attention_layers=3, shift=5, attention_dropout=0.0),
-        objective=ObjectiveConfig(ctc_weight=0.3, sampling_ratio=0.5),
+        objective=ObjectiveConfig(ctc_weight=0.03, sampling_ratio=0.5),
         live=LIVE,
     )
     return TrainConfig(
@@ -58,5 +58,5 @@ def config() -> TrainConfig:
         batch=BatchConfig(seconds=45.0),
         optimiser=OptimiserConfig(peak_lr=1e-3, warmup_steps=600),
         card=CARD,
-        live=LiveConfig(chunk=LIVE, start=0.6, probability=0.25),
+        live=LiveConfig(chunk=LIVE, start=0.75, probability=0.2),
     )
