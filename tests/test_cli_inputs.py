@@ -181,6 +181,7 @@ def test_info(model: str, funasr: Path, capsys: pytest.CaptureFixture[str]) -> N
     native = capsys.readouterr().out
     assert "sanm, 2 blocks of width 16" in native
     assert "at most 900 ms after" in native
+    assert "\n  nothing, live: 0 %\naveraged:    a, b\n" in native
     assert main(["info", str(funasr)]) == 0
     foreign = capsys.readouterr().out
     assert "[torch]" in foreign

@@ -14,5 +14,12 @@ from paraformer.bundle import Bundle
 def directory() -> Path:
     """A bundle with weights, graphs and settings; tests must not write to it."""
     cmvn = tiny.engine().frontend.cmvn
-    Bundle(None, tiny.config(), tiny.TOKENS, cmvn, {}, {"name": "tiny"}).save(tiny.directory())
+    Bundle(
+        None,
+        tiny.config(),
+        tiny.TOKENS,
+        cmvn,
+        {},
+        {"name": "tiny", "errors": {"nothing, live": "0 %"}, "averaged": ["a", "b"]},
+    ).save(tiny.directory())
     return tiny.directory()

@@ -58,7 +58,7 @@ def info(options: argparse.Namespace) -> int:
     else:
         bundle, parameters = _open_foreign(directory)
     for key, value in _facts(directory, bundle, parameters):
-        print(f"{key + ':':<12} {value}")
+        print(f"{key + ':':<12} {_shown(value)}")
     return 0
 
 
@@ -85,6 +85,17 @@ def _facts(directory: Path, bundle: Bundle, parameters: int) -> Iterator[tuple[s
     yield "live", _live(config)
     yield "runs with", "the base install" if (directory / contract.ENCODER).is_file() else "the extra [torch]"
     yield from bundle.card.items()
+
+
+def _shown(value: object) -> str:
+    """A value of a model card in words: a line for each item of a mapping."""
+    match value:
+        case dict():
+            return "".join(f"\n  {key}: {_shown(item)}" for key, item in value.items())
+        case list() | tuple():
+            return ", ".join(map(_shown, value))
+        case _:
+            return str(value)
 
 
 def _live(config: ModelConfig) -> str:
