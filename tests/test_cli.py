@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
+from threading import Timer
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -325,6 +330,37 @@ def test_microphone_line_is_refreshed(capsys: pytest.CaptureFixture[str]) -> Non
     ]
     show(FakeSession(), iter(pieces), refresh=False)  # type: ignore[arg-type]
     assert capsys.readouterr().out == TEXT + "\n"
+
+
+class FakeSoundDevice(ModuleType):
+    """A sound card that hears two pieces, and then its user presses Ctrl-C."""
+
+    PortAudioError = OSError
+
+    def InputStream(  # noqa: N802 - its own name
+        self, rate: int, size: int, device: object, *, callback: Callable[..., None], **_: object
+    ) -> object:
+        assert (rate, size, device) == (SAMPLE_RATE, 9600, 3)
+        for _ in range(2):
+            callback(np.zeros((size, 1), np.float32), size, None, None)
+        Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        return nullcontext()
+
+
+def test_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeSoundDevice("sounddevice"))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(["mic", "--device", "3"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr() == (TEXT + "\n", "listening; Ctrl-C ends\n")
+
+
+def test_no_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert main(["mic"]) == 1
+    assert "pip install 'paraformer[mic]'" in capsys.readouterr().err
 
 
 WORDS = st.lists(st.sampled_from(["好", "天", "hel@@", "lo", "a"]), min_size=1, max_size=80)
