@@ -53,7 +53,7 @@ def config() -> TrainConfig:
         noise_set="noise_esc10",
         dev_set="dev_aishell_sample",
         test_sets=("test_real",),
-        steps=7300,
+        steps=7800,
         easy_epochs=3,
         batch=BatchConfig(seconds=45.0),
         optimiser=OptimiserConfig(peak_lr=1e-3, warmup_steps=600),
