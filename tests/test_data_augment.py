@@ -14,6 +14,7 @@ from paraformer.data.augment import (
     perturb_speed,
     resample_frames,
     reverberate,
+    rhythm,
     spec_augment,
 )
 
@@ -77,11 +78,19 @@ def test_channel_is_one_smooth_curve_for_all_frames() -> None:
 @pytest.mark.parametrize(("pace", "tract"), [(0.8, 0.9), (1.0, 1.0), (1.3, 1.1)])
 def test_resampled_frames_are_read_along_both_axes(pace: float, tract: float) -> None:
     plane = (np.arange(50, dtype=np.float32)[:, None] * 2 + np.arange(80, dtype=np.float32)) / 10
-    changed = resample_frames(plane, pace, tract)
+    changed = resample_frames(plane, np.full(100, pace, np.float32), tract)
     rows, bins = np.arange(len(changed)) * pace, np.minimum(np.arange(80) * tract, 79)
     assert len(changed) == int(np.ceil(49 / pace))
     np.testing.assert_allclose(changed, (rows[:, None] * 2 + bins) / 10, atol=1e-4)
-    np.testing.assert_array_equal(resample_frames(plane[:1], pace, tract), plane[:1])
+    np.testing.assert_array_equal(resample_frames(plane[:1], np.ones(2, np.float32), tract), plane[:1])
+
+
+def test_rhythm_varies_slowly_around_one() -> None:
+    factors = np.concatenate([rhythm(500, 0.15, np.random.default_rng(seed)) for seed in range(50)])
+    assert len(factors) == 50 * 2000
+    assert np.median(factors) == pytest.approx(1.0, abs=0.02)
+    assert np.abs(np.diff(np.log(factors[:1000]))).max() < 0.03
+    np.testing.assert_array_equal(rhythm(10, 0.0, np.random.default_rng(0)), np.ones(40, np.float32))
 
 
 def test_coloured_noise_falls_with_frequency() -> None:

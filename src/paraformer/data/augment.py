@@ -27,8 +27,10 @@ class AugmentConfig:
 
     speed: tuple[float, float] = (0.82, 1.22)
     """Playback speed; pitch and formants move along, which makes new voices."""
-    pace: tuple[float, float] = (0.85, 1.1)
-    """Speed of speaking that results in the end, whatever the playback speed."""
+    pace: tuple[float, float] = (0.7, 1.1)
+    """Speed of speaking that results in the end, whatever the playback speed: readers are slower than synthesisers."""
+    rhythm: float = 0.15
+    """Standard deviation of the logarithm of the pace within an utterance; it comes and goes in about a second."""
     tract: tuple[float, float] = (0.9, 1.1)
     """Stretch of the mel axis: a longer or shorter vocal tract at the same pitch."""
     gain_db: tuple[float, float] = (-22.0, 8.0)
@@ -107,15 +109,30 @@ def coloured_noise(slope: float, rng: np.random.Generator, size: int = 1 << 14) 
 
 def augment_frames(frames: Frames, speed: float, config: AugmentConfig, rng: np.random.Generator) -> ChangedFrames:
     """Pace, vocal tract and microphone of log-mel frames that come of samples played at `speed`."""
-    frames = resample_frames(frames, float(rng.uniform(*config.pace)) / speed, float(rng.uniform(*config.tract)))
+    pace = float(rng.uniform(*config.pace)) / speed * rhythm(len(frames), config.rhythm, rng)
+    frames = resample_frames(frames, pace, float(rng.uniform(*config.tract)))
     return change_channel(frames, config.channel_db, rng)
 
 
-def resample_frames(frames: Frames, pace: float, tract: float) -> ChangedFrames:
-    """Read log-mel frames `pace` times as fast and the mel axis `tract` times as far, linear in between."""
+def rhythm(frames: int, deviation: float, rng: np.random.Generator, period: int = 50) -> Float32[np.ndarray, "points"]:
+    """Factors of the pace at points of an utterance, log-normal, drawn anew every `period` frames and linear between.
+
+    Four times as many points as frames: reading at a quarter of the pace takes that many.
+    """
+    knots = np.arange(0, 4 * frames + period, period)
+    factors = np.exp(deviation * rng.standard_normal(len(knots)))
+    return np.interp(np.arange(4 * frames), knots, factors).astype(np.float32)
+
+
+def resample_frames(frames: Frames, pace: Float32[np.ndarray, "points"], tract: float) -> ChangedFrames:
+    """Read log-mel frames along both axes, linear in between.
+
+    pace: frames to advance by after each one that is read, as many values as may be needed; tract: the same for bins.
+    """
     if len(frames) < 2:
         return frames
-    first, part = _between(np.arange(0, len(frames) - 1, pace), len(frames))
+    times = np.concatenate([[0.0], np.cumsum(pace, dtype=np.float64)])
+    first, part = _between(times[times < len(frames) - 1], len(frames))
     slower = frames[first] * (1 - part[:, None]) + frames[first + 1] * part[:, None]
     first, part = _between(np.arange(frames.shape[1]) * tract, frames.shape[1])
     changed: ChangedFrames = slower[:, first] * (1 - part) + slower[:, first + 1] * part

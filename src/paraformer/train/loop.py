@@ -26,6 +26,7 @@ EASY_JOIN = JoinConfig(clips=1, edge_s=(0.0, 0.1))
 EASY_AUGMENT = AugmentConfig(
     speed=(0.9, 1.1),
     pace=(0.9, 1.1),
+    rhythm=0.0,
     tract=(1.0, 1.0),
     reverb_probability=0.0,
     noise_probability=0.0,
