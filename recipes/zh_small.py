@@ -1,9 +1,9 @@
 """The small Mandarin model that the package carries: 11 million parameters, whole and live.
 
 Data: 13.4 hours of synthetic sentences (Kokoro-82M and CosyVoice2 voices) and of single words read by one woman.
-Result after 7,800 steps (about 15 epochs): CER 61.0 % whole and 64.0 % live on dev_aishell_sample, 64.6 % and 65.8 % on
-test_real, 33 % on held-out sentences of the synthetic voices: it still learns, and real voices are the harder part. That
-run found these settings on its way: it began with heavier augmentation, and with ctc_weight 0.3 for its first 4,000 steps.
+Result after 7,800 steps (about 15 epochs): CER 61.0 % whole and 64.0 % live on dev_aishell_sample, 64.6 % and 65.8 %
+on test_real, 33 % on held-out sentences of the synthetic voices: it still learns, and real voices are the harder part.
+That run found these settings on its way: augmentation was heavier at first, and ctc_weight 0.3 for 4,000 steps.
 Cost: about 100 minutes on two cores that have other work too; 3 GB of memory for each process.
 Command, `archives` being the directory of the tar files that `paraformer.data.prepare` describes:
 
