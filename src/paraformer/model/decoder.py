@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paraformer.config import SanmDecoderConfig
-from paraformer.model.layers import CrossAttention, Fsmn, NormedFeedForward, layer_norm, length_mask
+from paraformer.model.layers import CrossAttention, Fsmn, NormedFeedForward, layer_norm, length_mask, unless_full
 from paraformer.model.state import State
 
 
@@ -137,7 +137,7 @@ class SanmDecoder(nn.Module):
         size = state.memory.shape[1]
         past_mask = torch.arange(size, device=mask.device)[None] >= size - state.memory_lengths[:, None]
         rows, seen = torch.cat([state.memory, memory], 1), torch.cat([past_mask, mask], 1)
-        logits, fsmn = self.step_tokens(rows, seen[:, None, :], embeds, counts, state.fsmn)
+        logits, fsmn = self.step_tokens(rows, unless_full(seen[:, None, :]), embeds, counts, state.fsmn)
         grown = DecoderState(
             fsmn=fsmn,
             memory=rows[:, rows.shape[1] - size :].clone(),

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from paraformer.config import ChunkConfig, SanmEncoderConfig, TrainingChunk
 from paraformer.model.chunk_masks import ChunkLayout, chunk_layout
-from paraformer.model.layers import FeedForward, SanmAttention, layer_norm, length_mask, sinusoid
+from paraformer.model.layers import FeedForward, SanmAttention, layer_norm, length_mask, sinusoid, unless_full
 from paraformer.model.state import State
 
 
@@ -163,10 +163,10 @@ class SanmEncoder(nn.Module):
         """
         rows = torch.cat([state.overlap, frames], 1)
         mask = length_mask(counts + chunk.context, rows.shape[1])
-        past = Past(state.keys, state.values, state.past_lengths)
-        seen = torch.cat([past.mask(), mask], 1)[:, None, :]
+        past = Past(state.keys, state.values, state.past_lengths) if state.keys.shape[2] else None
+        seen = (mask if past is None else torch.cat([past.mask(), mask], 1))[:, None, :]
         x = self.embed(rows, state.position - chunk.context + 1)
-        hidden, keys, values = self.run(x, seen, mask, past)
+        hidden, keys, values = self.run(x, unless_full(seen), unless_full(mask), past)
         kept = rows.shape[1] - chunk.right
         drop = kept if chunk.encoder_look_back >= 0 else 0
         next_state = EncoderState(

@@ -25,6 +25,11 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
 
 
+def unless_full(mask: Tensor) -> Tensor | None:
+    """The mask, or None where it hides nothing and so need not be paid for. Reads its values: not for traced graphs."""
+    return None if bool(mask.all()) else mask
+
+
 def sinusoid(positions: Tensor, dim: int) -> Tensor:
     """Sine half and cosine half side by side, not interleaved (spec 2.1).
 

@@ -11,11 +11,11 @@ from paraformer.config import ChunkConfig
 from paraformer.data.dataset import SpeechDataset, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import total_errors
-from paraformer.evaluate.decode import decode_batches
 from paraformer.model.paraformer import Paraformer
 from paraformer.train.average import average_files
 from paraformer.train.checkpoints import checkpoints
 from paraformer.train.config import TrainConfig
+from paraformer.train.decode import decode_batches
 from paraformer.train.speech import Setup, Speech, set_up
 
 

@@ -13,11 +13,11 @@ from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan, load_batches, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import ErrorCounts, total_errors
-from paraformer.evaluate.decode import decode_batches
 from paraformer.model.paraformer import Batch, Losses, Paraformer
 from paraformer.train import parallel
 from paraformer.train.checkpoints import Position, resume, save
 from paraformer.train.config import OptimiserConfig, TrainConfig
+from paraformer.train.decode import decode_batches
 from paraformer.train.dropout import use_byte_dropout
 from paraformer.train.events import Clock, Events
 from paraformer.train.speech import Setup, Speech, set_up
