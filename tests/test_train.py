@@ -100,6 +100,17 @@ def test_a_stopped_run_goes_on_where_it_was(data: Path, tmp_path: Path) -> None:
     assert torch.load(tmp_path / LATEST, weights_only=True)["step"] == 5
 
 
+def test_a_run_can_start_from_a_bundle(run: Path, data: Path, tmp_path: Path) -> None:
+    bundle = run / "bundle"
+    further = dataclasses.replace(CONFIG, init=str(bundle), optimiser=OptimiserConfig(peak_lr=0.0), steps=1)
+    model = train(further, data, tmp_path)
+    _, before = native.load(bundle)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.state_dict().items())
+    wider = dataclasses.replace(MODEL, encoder=dataclasses.replace(MODEL.encoder, ffn_dim=48))
+    with pytest.raises(ConfigError, match="other sizes"):
+        train(dataclasses.replace(further, model=wider), data, tmp_path / "wider")
+
+
 def test_a_checkpoint_of_another_model_is_refused(data: Path, tmp_path: Path) -> None:
     train(dataclasses.replace(CONFIG, steps=1), data, tmp_path)
     path = tmp_path / LATEST

@@ -43,6 +43,8 @@ class TrainConfig:
     """Names of prepared archives."""
     steps: int
     dev_set: str
+    init: str | None = None
+    """Bundle that the run starts from: weights, vocabulary and CMVN. The sizes in `model` must be its own."""
     test_sets: tuple[str, ...] = ()
     noise_set: str | None = None
     held_out: int = 100

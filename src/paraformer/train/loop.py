@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from paraformer.checkpoint import native
 from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan, load_batches, measuring_batches
 from paraformer.data.prepare import load_cuts
@@ -40,7 +41,7 @@ Texts = list[tuple[Batch, list[str]]]
 
 
 def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
-    """Train from the newest checkpoint in `out`, or from nothing, for config.steps steps in all.
+    """Train from the newest checkpoint in `out`, or from config.init or nothing, for config.steps steps in all.
 
     Leaves checkpoints, setup.json and events.jsonl in `out`. Returns the model as last trained.
     """
@@ -50,6 +51,8 @@ def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
         setup = set_up(config, speech, out)
     torch.manual_seed(config.seed)
     model = Paraformer(setup.model)
+    if config.init:
+        model.load_state_dict(native.load(config.init)[1].state_dict())
     torch.manual_seed(config.seed + parallel.rank())
     use_byte_dropout(model, config.seed + parallel.rank())
     optimiser = build_optimiser(model, config.optimiser)

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 from lhotse import CutSet
 
+from paraformer.bundle import Bundle
 from paraformer.config import ModelConfig
 from paraformer.data.augment import Noise
 from paraformer.data.dataset import Symbols, estimate_cmvn, load, syllable_table, text_of
 from paraformer.data.prepare import load_cuts, vocabulary
+from paraformer.errors import ConfigError
 from paraformer.frontend import Cmvn
 from paraformer.text import Vocabulary
 from paraformer.train.config import TrainConfig
@@ -60,12 +62,41 @@ class Speech:
 
 
 def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:
-    """Read `out`/setup.json, or work it out from the training cuts and write it."""
+    """Read `out`/setup.json, or work it out from config.init or the training cuts and write it."""
     path = out / "setup.json"
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
         model = ModelConfig.from_dict(values["model"])
         return Setup(model, tuple(values["tokens"]), values["syllables"], Cmvn.parse(values["cmvn"]))
+    setup = _from_bundle(config, speech) if config.init else _from_speech(config, speech)
+    values = {
+        "model": setup.model.to_dict(),
+        "tokens": setup.tokens,
+        "syllables": setup.syllables,
+        "cmvn": setup.cmvn.to_text(),
+    }
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
+    return setup
+
+
+def _from_bundle(config: TrainConfig, speech: Speech) -> Setup:
+    """The setup of config.init. Raises ConfigError where it is another model or the texts have other syllables."""
+    assert config.init is not None
+    bundle = Bundle.open(config.init)
+    syllables, units = {}, bundle.config.objective.ctc_units
+    if units:
+        syllables = syllable_table([text_of(cut) for cut in speech.train])
+    if bundle.cmvn is None or units != (len(syllables) + 1 if syllables else 0):
+        raise ConfigError(f"{config.init} was trained on texts with other syllables; start from the same training sets")
+    objective = dataclasses.replace(config.model.objective, ctc_units=units)
+    model = dataclasses.replace(config.model, vocab_size=len(bundle.tokens), objective=objective)
+    if dataclasses.replace(bundle.config, objective=objective, live=model.live) != model:
+        raise ConfigError(f"{config.init} has other sizes than the recipe's model; give the recipe those of the bundle")
+    return Setup(model, bundle.tokens, syllables, bundle.cmvn)
+
+
+def _from_speech(config: TrainConfig, speech: Speech) -> Setup:
+    """Vocabulary, syllables and CMVN of the training cuts."""
     texts = [text_of(cut) for cut in speech.train]
     tokens, ctc = vocabulary(texts), config.model.objective.ctc_weight > 0
     syllables = syllable_table(texts) if ctc else {}
@@ -74,7 +105,4 @@ def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:
     order = np.random.default_rng(config.seed).permutation(len(speech.train))[:_CMVN_UTTERANCES]
     cuts = list(speech.train)
     cmvn = estimate_cmvn([cuts[i] for i in order], model.frontend, config.augment, speech.noises)
-    setup = Setup(model, tokens, syllables, cmvn)
-    values = {"model": model.to_dict(), "tokens": tokens, "syllables": syllables, "cmvn": setup.cmvn.to_text()}
-    path.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
-    return setup
+    return Setup(model, tokens, syllables, cmvn)
