@@ -87,7 +87,7 @@ def read_blocks(source: Source, block_s: float = 30.0) -> Iterator[Samples]:
     with ExitStack() as stack:
         decoded = _open(source, stack)
         finite = _checked(decoded.blocks, _name(source))
-        yield from _reblocked(_resampled(finite, decoded.rate), round(block_s * SAMPLE_RATE))
+        yield from regrouped(_resampled(finite, decoded.rate), round(block_s * SAMPLE_RATE))
 
 
 def from_array(samples: np.ndarray, rate: int = SAMPLE_RATE) -> Samples:
@@ -314,16 +314,17 @@ def _resampled(blocks: Iterable[Samples], rate: int) -> Iterator[Samples]:
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _reblocked(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
-    """The same samples in blocks of one size, the last one shorter."""
-    held: list[Samples] = []
+def regrouped(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
+    """The same samples in blocks of one size; the last may be shorter."""
+    waiting: list[Samples] = []
     count = 0
     for block in blocks:
-        held.append(block)
+        waiting.append(block)
         count += len(block)
-        while count >= size:
-            joined = np.concatenate(held)
-            yield joined[:size]
-            held, count = [joined[size:]], count - size
+        if count >= size:
+            joined = np.concatenate(waiting)
+            full = count - count % size
+            yield from joined[:full].reshape(-1, size)
+            waiting, count = [joined[full:].copy()], count - full
     if count:
-        yield np.concatenate(held)
+        yield np.concatenate(waiting)

@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeVar
 from paraformer.errors import ConfigError
 
 BLANK_ID, SOS_ID, EOS_ID = 0, 1, 2
+SILENT_IDS = (BLANK_ID, SOS_ID, EOS_ID)
+"""Items that stand for no text (spec 7.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +206,14 @@ class ChunkConfig:
     def rows(self) -> int:
         """Rows of a full step."""
         return self.left + self.chunk + self.right
+
+    @property
+    def past_rows(self) -> int:
+        """Rows of encoder keys that a stream keeps room for from the start; unlimited look-back grows as it goes.
+
+        The first step's rows are kept whole, even where the look-back is shorter (spec 2.5).
+        """
+        return max(self.encoder_look_back * self.chunk, self.left + self.chunk) if self.encoder_look_back > 0 else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,14 +20,12 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from paraformer.backends.base import Backend, Decoded
-from paraformer.config import BLANK_ID, EOS_ID, SOS_ID, ChunkConfig
+from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
 from paraformer.frontend import Frontend, FrontendState
 from paraformer.text import TextAssembler, Vocabulary
 from paraformer.timestamps import CifClock
 from paraformer.types import Segment, Token, Transcript
-
-SILENT_IDS = (BLANK_ID, SOS_ID, EOS_ID)
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,7 @@ class OnnxBackend:
             raise UnsupportedModel(
                 "this model recognises whole utterances only; live recognition needs a streaming one"
             )
-        per_step = chunk.left + chunk.chunk
-        looked_back = max(chunk.encoder_look_back * chunk.chunk, per_step) if chunk.encoder_look_back > 0 else 0
-        keys = np.zeros((c.encoder.layers, looked_back, c.encoder.dim), np.float32)
+        keys = np.zeros((c.encoder.layers, chunk.past_rows, c.encoder.dim), np.float32)
         count = np.zeros((), np.int64)
         return {
             "overlap": np.zeros((chunk.context, c.frontend.input_dim), np.float32),

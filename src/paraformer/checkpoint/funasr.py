@@ -25,6 +25,7 @@ from paraformer.config import ModelConfig
 from paraformer.errors import CheckpointError, ConfigError, ModelError, ModelNotFound
 from paraformer.frontend import Cmvn
 from paraformer.model.paraformer import Paraformer
+from paraformer.text import parse_words
 
 SETTINGS_FILE = "config.yaml"
 METADATA_FILE = "configuration.json"
@@ -144,8 +145,7 @@ def read_tokens(path: Path) -> tuple[str, ...]:
 
 def read_words(path: Path) -> dict[str, tuple[str, ...]]:
     """seg_dict: on each line a word and its pieces, "hello hel@@ lo"."""
-    rows = (line.split() for line in _read_text(path).splitlines())
-    return {row[0]: tuple(row[1:]) for row in rows if row}
+    return parse_words(_read_text(path))
 
 
 # -- reading --------------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ class SanmEncoder(nn.Module):
     def init_state(self, batch: int, chunk: ChunkConfig, device: torch.device | None = None) -> EncoderState:
         """The state before the first step of `batch` streams."""
         c = self.config
-        past = torch.zeros(batch, c.layers, past_rows(chunk), c.dim, device=device)
+        past = torch.zeros(batch, c.layers, chunk.past_rows, c.dim, device=device)
         count = torch.zeros(batch, dtype=torch.int64, device=device)
         overlap = torch.zeros(batch, chunk.context, self.input_dim, device=device)
         return EncoderState(overlap=overlap, position=count, keys=past, values=past, past_lengths=count)
@@ -207,19 +207,16 @@ class SanmEncoder(nn.Module):
         lengths = [torch.zeros(1, dtype=torch.int64, device=device)]
         for _ in range(steps - 1):
             lengths.append(next_past_lengths(lengths[-1], chunk))
-        size = past_rows(chunk, steps)
+        size = window_past_rows(chunk, steps)
         valid = torch.arange(size, device=device)[None, :] >= size - torch.cat(lengths)[:, None]
         return valid.repeat(batch, 1)
 
 
-def past_rows(chunk: ChunkConfig, steps: int | None = None) -> int:
-    """Rows of key and value storage that a look-back needs; unlimited look-back needs the number of steps."""
-    if chunk.encoder_look_back == 0:
-        return 0
-    per_step = chunk.left + chunk.chunk
+def window_past_rows(chunk: ChunkConfig, steps: int) -> int:
+    """Rows that each of `steps` windows may look back to; with unlimited look-back, all that the last one can see."""
     if chunk.encoder_look_back < 0:
-        return per_step * max((steps or 1) - 1, 0)
-    return max(chunk.encoder_look_back * chunk.chunk, per_step)
+        return (chunk.left + chunk.chunk) * max(steps - 1, 0)
+    return chunk.past_rows
 
 
 def next_past_lengths(lengths: Tensor, chunk: ChunkConfig) -> Tensor:
@@ -247,7 +244,7 @@ def window_mask(lengths: Tensor, steps: int, chunk: ChunkConfig) -> Tensor:
 def _look_back(x: Tensor, batch: int, chunk: ChunkConfig) -> Tensor:
     """Keys or values x (batch * W, R, D) of all windows -> those each looks back to, (batch * W, P, D)."""
     steps = x.shape[0] // batch
-    size = past_rows(chunk, steps)
+    size = window_past_rows(chunk, steps)
     if size == 0:
         return x[:, :0]
     per_step = chunk.left + chunk.chunk

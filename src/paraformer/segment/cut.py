@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from paraformer.audio import SAMPLE_RATE
+from paraformer.audio import SAMPLE_RATE, regrouped
 from paraformer.errors import ConfigError
 from paraformer.segment.silero import WINDOW, VoiceDetector
 
@@ -67,7 +67,7 @@ class VoiceSegmenter:
         """
         cutter, state = _Cutter(self.config), self._detector.init_state()
         held, offset, total = np.zeros(0, np.float32), 0, 0
-        for group in _regroup(blocks, _GROUP * WINDOW):
+        for group in regrouped(blocks, _GROUP * WINDOW):
             total += len(group)
             windows = np.pad(group, (0, _GROUP * WINDOW - len(group))).reshape(_GROUP, WINDOW)
             speech, state = self._detector.step(windows, state)
@@ -158,22 +158,6 @@ class _Cutter:
 
 def _windows(seconds: float) -> float:
     return seconds * SAMPLE_RATE / WINDOW
-
-
-def _regroup(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
-    """The same samples in groups of one size; the last may be shorter."""
-    waiting: list[Samples] = []
-    count = 0
-    for block in blocks:
-        waiting.append(block)
-        count += len(block)
-        if count >= size:
-            joined = np.concatenate(waiting)
-            full = count - count % size
-            yield from joined[:full].reshape(-1, size)
-            waiting, count = [joined[full:].copy()], count - full
-    if count:
-        yield np.concatenate(waiting)
 
 
 def _extract(held: Samples, offset: int, start: int, end: int) -> tuple[float, Float32[np.ndarray, " segment"]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from paraformer.config import BLANK_ID, EOS_ID, SOS_ID, ChunkConfig
+from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.model.paraformer import Batch, Paraformer
 from paraformer.text import Vocabulary
 
@@ -29,6 +29,6 @@ def decode_batches(
         whole = model.recognize(batch.feats, batch.lengths, chunk)
         best = whole.log_probs.argmax(-1)
         for reference, ids, count in zip(references, best, whole.counts, strict=True):
-            kept = [i for i in ids[:count].tolist() if i not in (BLANK_ID, SOS_ID, EOS_ID)]
+            kept = [i for i in ids[:count].tolist() if i not in SILENT_IDS]
             pairs.append((reference, vocabulary.decode(kept)))
     return pairs
