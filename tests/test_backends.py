@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import tiny
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -55,6 +57,19 @@ def test_numpy_and_torch_integrate_and_fire_alike(weights: np.ndarray) -> None:
     ours = cif.integrate(hidden, weights, int(counts.max()))
     theirs = torch_cif.integrate(torch.from_numpy(hidden), torch.from_numpy(weights), int(counts.max()))
     np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+
+
+@given(WEIGHTS, st.sampled_from(["fixed", "dynamic"]))
+def test_numpy_and_torch_complete_utterances_alike(weights: np.ndarray, threshold: Literal["fixed", "dynamic"]) -> None:
+    config, lengths = PredictorConfig(threshold=threshold), np.full(len(weights), weights.shape[1])
+    total = weights.sum(-1, dtype=np.float64)
+    assume(np.abs((total + 1) % 1 - 0.5).min() > 1e-3)  # a sum on the edge may be rounded to either side
+    hidden = np.random.default_rng(0).standard_normal((*weights.shape, 4)).astype(np.float32)
+    ours = cif.complete(config, hidden, weights, lengths)
+    predictor = torch_cif.Predictor(config, 4)
+    theirs = predictor.complete(*(torch.from_numpy(array) for array in (hidden, weights, lengths)))
+    for left, right in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(left, right.numpy(), atol=1e-5)
 
 
 @given(WEIGHTS, st.integers(0, 40))

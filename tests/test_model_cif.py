@@ -103,6 +103,20 @@ def test_the_last_token_of_a_training_target_is_never_lost() -> None:
     assert (closed_form_integrate(hidden, weights, 12)[:, -1] == 0).any()
 
 
+@given(rows=weighted_rows())
+def test_the_dynamic_threshold_leaves_nothing_over(rows: tuple[Tensor, Tensor]) -> None:
+    """The count is the rounded sum, every token takes the same share of the weights, and the last one always fires."""
+    hidden, weights = rows
+    predictor = Predictor(PredictorConfig(threshold="dynamic"), hidden.shape[2])
+    lengths = torch.full((len(weights),), weights.shape[1])
+    _, scaled, counts = predictor.complete(hidden, weights, lengths)
+    assert ((counts - weights.double().sum(-1)).abs() <= 0.5).all()
+    filled = cif.integrate(torch.ones_like(hidden), scaled, int(counts.max()))[..., 0]
+    for row, count in enumerate(counts.tolist()):
+        close(filled[row, :count], torch.ones(count), 1e-3)
+        close(scaled[row], weights[row] * count / weights[row].sum().clamp(min=1e-6), 1e-5)
+
+
 def test_gradients_reach_weights_and_rows() -> None:
     hidden, weights = torch.randn(1, 6, 3, dtype=torch.double), torch.full((1, 6), 0.45, dtype=torch.double)
     inputs = (hidden.requires_grad_(), weights.requires_grad_())

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_goldens import CHUNKS, close, golden_model
 from torch import Tensor
 
-from paraformer.config import ChunkConfig, ConformerEncoderConfig, ModelConfig, TransformerEncoderConfig
+from paraformer.config import (
+    ChunkConfig,
+    ConformerEncoderConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    TransformerEncoderConfig,
+)
 from paraformer.model.conformer import ConformerEncoder, relative_shift
 from paraformer.model.layers import Fsmn, length_mask
-from paraformer.model.paraformer import Batch, Chunking, Paraformer, ParaformerState, StepOutput, Whole
+from paraformer.model.paraformer import Batch, Chunking, Losses, Paraformer, ParaformerState, StepOutput, Whole
 from paraformer.model.transformer import TransformerEncoder, subsampled
 
 LIVE = ChunkConfig(left=2, chunk=3, right=2)
@@ -139,6 +148,42 @@ def test_padding_does_not_change_the_training_objective(name: str, chunk: Chunki
         totals.append(model(batch, chunk, torch.Generator().manual_seed(1)).total)
     assert totals[0].isfinite()
     close(totals[1], totals[0], 1e-4 * float(totals[0]))
+
+
+@torch.no_grad()
+def test_weights_of_the_objective_add_up() -> None:
+    """Every part counts with its weight, and parts of no weight are not there at all."""
+    model = Paraformer(tiny.config()).eval()
+    feats, lengths = pad([noise(30, seed=1), noise(17, seed=2)])
+    liked = model.recognize(feats, lengths).log_probs.argmax(-1)[:, :4]
+    batch = Batch(feats, lengths, liked, torch.tensor([4, 4]))
+
+    def parts(objective: ObjectiveConfig) -> Losses:
+        model.config = dataclasses.replace(model.config, objective=objective)
+        return model(batch, generator=torch.Generator().manual_seed(1))
+
+    plain = parts(ObjectiveConfig())
+    assert plain.mwer == 0
+    close(plain.total, plain.cross_entropy + plain.quantity, 1e-5)
+    tuned = parts(ObjectiveConfig(cross_entropy_weight=0.1, mwer_weight=2.0, quantity_weight=0.5))
+    assert tuned.mwer != 0
+    close(tuned.total, 0.1 * plain.cross_entropy + 0.5 * plain.quantity + 2.0 * tuned.mwer, 1e-5)
+
+
+@torch.no_grad()
+def test_the_middle_of_the_encoder_learns_the_ctc_units() -> None:
+    model = Paraformer(
+        dataclasses.replace(tiny.config(), objective=ObjectiveConfig(ctc_weight=0.3, middle_ctc_weight=0.5))
+    )
+    targets, lengths = torch.tensor([[5, 9, 7, 3]]), torch.tensor([4])
+    batch = Batch(torch.randn(1, 30, 560), torch.tensor([30]), targets, lengths)
+    losses = model.train()(batch, generator=torch.Generator().manual_seed(1))
+    expected = 0.7 * losses.cross_entropy + 0.3 * losses.ctc + losses.quantity
+    middle = model.encode(batch.feats, batch.lengths).middle
+    assert middle is not None
+    assert losses.total > expected
+    close(losses.total, expected + 0.5 * model._ctc_of(middle, batch.lengths, batch), 1e-4)
+    assert model.eval().encode(batch.feats, batch.lengths).middle is None
 
 
 # -- steps and windows ------------------------------------------------------------------------------------------------

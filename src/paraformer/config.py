@@ -104,6 +104,9 @@ class PredictorConfig:
     right: int = 1
     """Reach of the convolution, rows before and after."""
     tail_threshold: float = 0.45
+    threshold: Literal["fixed", "dynamic"] = "fixed"
+    """Weight that makes a token: 1, with the tail added at the end; or, for whole utterances, the paper's: the rounded
+    sum of the weights is the count, and the sum divided by it the threshold. Live steps always use the fixed one."""
     smooth_factor: float = 1.0
     noise_threshold: float = 0.0
     dropout: float = 0.1
@@ -147,13 +150,20 @@ class ObjectiveConfig:
     """Weights of the training objective and the glancing sampler."""
 
     ctc_weight: float = 0.0
-    """The loss is ctc_weight * CTC + (1 - ctc_weight) * cross-entropy + quantity_weight * MAE."""
+    """The loss is ctc_weight * CTC + (1 - ctc_weight) * cross_entropy_weight * cross-entropy + quantity_weight * MAE
+    + mwer_weight * MWER + middle_ctc_weight * CTC in the middle."""
     ctc_units: int = 0
     """Size of the CTC vocabulary where it is not the model's own (e.g. syllables); 0: the model's own."""
     label_smoothing: float = 0.1
     length_normalized: bool = True
     """Cross-entropy and MAE per token instead of per utterance."""
+    middle_ctc_weight: float = 0.0
+    """Of a second CTC loss, with the same layer, on the rows of the block in the middle of the encoder."""
+    cross_entropy_weight: float = 1.0
     quantity_weight: float = 1.0
+    mwer_weight: float = 0.0
+    """Of the expected number of wrong tokens, for fine-tuning; the paper then lowers cross_entropy_weight."""
+    mwer_samples: int = 4
     sampling_ratio: float = 0.75
     """Share of the first pass's errors replaced by target embeddings; 0: one pass."""
     predict_eos: bool = True
@@ -236,6 +246,8 @@ class ModelConfig:
         dim, heads = self.encoder.dim, self.encoder.heads
         if dim % heads or dim % self.decoder.heads:
             raise ConfigError(f"dim {dim} must be a multiple of the heads of encoder and decoder")
+        if self.objective.middle_ctc_weight > 0 and not (self.ctc_vocab_size and self.encoder.kind == "sanm"):
+            raise ConfigError("middle_ctc_weight needs a ctc_weight above 0 and a SAN-M encoder")
 
     @property
     def ctc_vocab_size(self) -> int:

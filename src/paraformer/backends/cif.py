@@ -29,6 +29,22 @@ def integrate(
     return vectors
 
 
+def complete(
+    config: PredictorConfig,
+    hidden: Float32[np.ndarray, "batch rows dim"],
+    weights: Float32[np.ndarray, "batch rows"],
+    ends: Int64[np.ndarray, " batch"],
+) -> tuple[Float32[np.ndarray, "batch rows2 dim"], Float32[np.ndarray, "batch rows2"], Int64[np.ndarray, " batch"]]:
+    """Rows, weights and numbers of tokens of whole utterances, by the fixed or the dynamic threshold."""
+    if config.threshold == "dynamic":
+        total = weights.sum(-1, dtype=np.float64)
+        counts = np.floor(total + 0.5).astype(np.int64)
+        factors = counts / np.maximum(total, 1e-6)
+        return hidden, weights * factors[:, None].astype(np.float32), counts
+    hidden, weights = add_tail(config, hidden, weights, ends, np.ones(len(ends), bool))
+    return hidden, weights, token_counts(weights)
+
+
 def add_tail(
     config: PredictorConfig,
     hidden: Float32[np.ndarray, "batch rows dim"],

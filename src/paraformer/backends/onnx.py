@@ -39,12 +39,11 @@ class OnnxBackend:
         padded, lengths = pad_rows(feats)
         inputs = {"feats": padded, "lengths": lengths, "start": np.ones_like(lengths)}
         hidden, weights = self._run(contract.encoder(self.config), inputs)
-        rows, summed = cif.add_tail(self.config.predictor, hidden, weights, lengths, np.ones(len(feats), bool))
-        counts = cif.token_counts(summed)
+        rows, summed, counts = cif.complete(self.config.predictor, hidden, weights, lengths)
         embeds = cif.integrate(rows, summed, int(counts.max()))
         mask = np.arange(hidden.shape[1])[None] < lengths[:, None]
         logits, _ = self._decode(hidden, mask, embeds, counts, self._no_memory(len(feats)))
-        return [Decoded(*decide(logits[i, : counts[i]]), weights[i, : lengths[i]]) for i in range(len(feats))]
+        return [Decoded(*decide(logits[i, : counts[i]]), summed[i, : lengths[i]]) for i in range(len(feats))]
 
     def init_state(self, chunk: ChunkConfig) -> LiveState:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""

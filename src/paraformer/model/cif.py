@@ -103,6 +103,18 @@ class Predictor(nn.Module):
             weights = (weights * c.smooth_factor - c.noise_threshold).relu()
         return weights if mask is None else weights * mask
 
+    def complete(self, hidden: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What whole utterances integrate: hidden (B, T, D), weights (B, T) of which lengths (B,) count.
+
+        Returns rows (B, T or T + 1, D), their weights and the number of tokens (B,). With the dynamic threshold the
+        weights are divided by it, so that every token takes a weight of 1 here too and none is left over.
+        """
+        if self.config.threshold == "dynamic":
+            counts = (weights.double().sum(-1) + 0.5).floor().long()
+            return hidden, scale_to_targets(weights, counts), counts
+        hidden, weights = self.add_tail(hidden, weights, lengths)
+        return hidden, weights, token_counts(weights)
+
     def add_tail(self, hidden: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Append the tail weight after each row's end, so that a nearly finished last token fires (spec 3.1).
 

@@ -126,11 +126,18 @@ class SanmEncoder(nn.Module):
 
         start: position of the first row, (B,) or a number; 1 for whole utterances. Also returns lengths.
         """
+        hidden, _ = self.with_middle(feats, lengths, start)
+        return hidden, lengths
+
+    def with_middle(self, feats: Tensor, lengths: Tensor, start: Tensor | int = 1) -> tuple[Tensor, Tensor]:
+        """As forward: the last block's rows (B, T, D), and those of the block in the middle, before the norm."""
         mask = length_mask(lengths, feats.shape[1])
-        x = self.embed(feats, start)
-        for block in self.blocks:
+        middle = x = self.embed(feats, start)
+        for index, block in enumerate(self.blocks):
             x, _, _ = block(x, mask[:, None, :], mask)
-        return self.norm(x) * mask[..., None], lengths
+            if index == len(self.blocks) // 2:
+                middle = x
+        return self.norm(x) * mask[..., None], middle
 
     def chunk_masked(self, feats: Tensor, lengths: Tensor, chunk: TrainingChunk) -> tuple[Tensor, ChunkLayout]:
         """Whole utterances as FunASR trains a streaming model on them (spec 2.4).

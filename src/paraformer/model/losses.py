@@ -1,4 +1,4 @@
-"""The training objective as pure functions (spec 5.2). Padding in targets is -1."""
+"""The training objective as pure functions (spec 5.2, 5.4). Padding in targets is -1."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paraformer.config import BLANK_ID
+from paraformer.model.layers import length_mask
 
 IGNORE_ID = -1
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax over the last axis, in float32 or, for float64, in that."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
 def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, *, per_token: bool) -> Tensor:
@@ -17,7 +23,7 @@ def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, *,
     logits (B, L, V), targets (B, L). The smoothed target gives 1 - smoothing to the right item and shares the rest
     equally among the V - 1 others. Sum over tokens, divided by the number of tokens or of utterances. Scalar.
     """
-    log_probs = logits.float().log_softmax(-1)
+    log_probs = log_probabilities(logits)
     vocab, present = logits.shape[-1], targets != IGNORE_ID
     picked = log_probs.gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
     low, high = smoothing / (vocab - 1), 1.0 - smoothing
@@ -38,11 +44,36 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
 
     An utterance with more targets than rows cannot be aligned; its loss and gradient are zero. Scalar.
     """
-    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
+    log_probs = log_probabilities(logits).transpose(0, 1)
     loss = F.ctc_loss(
         log_probs, targets.clamp(min=0), lengths, target_lengths, BLANK_ID, reduction="sum", zero_infinity=True
     )
     return loss / logits.shape[0]
+
+
+def draw_negatives(samples: int, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    """Positions at which each sample takes the second best item, each with probability 1/2.
+
+    shape (B, L) -> (samples, B, L) bool, on the CPU.
+    """
+    return torch.rand(samples, *shape, generator=generator) < 0.5
+
+
+def mwer(logits: Tensor, targets: Tensor, lengths: Tensor, negatives: Tensor) -> Tensor:
+    """Expected number of wrong tokens among the samples, relative to their mean: one loss per utterance, (B,).
+
+    logits (B, L, V), targets (B, L) and lengths (B,) in tokens; negatives (N, B, L) bool, see `draw_negatives`.
+    sum over samples y of P(y) (W(y) - mean W), with P(y) the share of y in the probability of all samples and W the
+    number of positions that differ from the target: hypotheses are as long as targets, so nothing can be inserted or
+    lost. The gradient flows through P. Zero where all samples are equally wrong.
+    """
+    best, items = log_probabilities(logits).topk(2, dim=-1)
+    mask = length_mask(lengths, targets.shape[1])
+    log_probs = torch.where(negatives, best[..., 1], best[..., 0]) * mask
+    wrong = (torch.where(negatives, items[..., 1], items[..., 0]) != targets) & mask
+    share = log_probs.sum(-1).softmax(0)
+    errors = wrong.sum(-1).to(share.dtype)
+    return (share * (errors - errors.mean(0))).sum(0)
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class Losses:
     cross_entropy: Tensor
     quantity: Tensor
     ctc: Tensor
+    mwer: Tensor
     accuracy: Tensor
 
 
@@ -66,6 +67,7 @@ class Encoded:
     (B, W, R) tells which exist, and only committed rows have weight. lengths (B,) counts rows (up to the last committed
     one).
     In FunASR's chunk-masked form, layout tells where the rows stand.
+    middle (B, T, D): rows of the encoder's middle block, of whole utterances in training where the objective uses them.
     """
 
     hidden: Tensor
@@ -73,6 +75,7 @@ class Encoded:
     lengths: Tensor
     rows: Tensor | None = None
     layout: ChunkLayout | None = None
+    middle: Tensor | None = None
 
     def memory_mask(self) -> Tensor:
         """(B, 1, T): rows that the decoder may see, for whole utterances."""
@@ -153,9 +156,14 @@ class Paraformer(nn.Module):
     def encode(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> Encoded:
         """feats (B, T, F), lengths (B,) -> rows and CIF weights, in the form that chunk asks for."""
         if chunk is None:
-            hidden, lengths = self.encoder(feats, lengths)
+            middle = None
+            if self.training and self.config.objective.middle_ctc_weight > 0:
+                hidden, middle = self.encoder.with_middle(feats, lengths)
+                middle = self.encoder.norm(middle)
+            else:
+                hidden, lengths = self.encoder(feats, lengths)
             weights = self.predictor(hidden, length_mask(lengths, hidden.shape[1]))
-            return Encoded(hidden, weights, lengths)
+            return Encoded(hidden, weights, lengths, middle=middle)
         if isinstance(chunk, TrainingChunk):
             hidden, layout = self.encoder.chunk_masked(feats, lengths, chunk)
             weights = self.predictor(hidden, layout.kept & layout.present())
@@ -191,8 +199,11 @@ class Paraformer(nn.Module):
     def recognize(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> Whole:
         """Whole utterances at once: feats (B, T, F), lengths (B,), in the form that chunk asks for."""
         encoded = self.encode(feats, lengths, chunk)
-        hidden, weights = self.predictor.add_tail(encoded.hidden, encoded.weights, encoded.lengths)
-        counts = cif.token_counts(weights)
+        if chunk is None:
+            hidden, weights, counts = self.predictor.complete(encoded.hidden, encoded.weights, encoded.lengths)
+        else:
+            hidden, weights = self.predictor.add_tail(encoded.hidden, encoded.weights, encoded.lengths)
+            counts = cif.token_counts(weights)
         embeds = cif.integrate(hidden, weights, int(counts.max()))
         token_mask = length_mask(counts, embeds.shape[1])
         embeds = embeds * token_mask[..., None]
@@ -219,9 +230,17 @@ class Paraformer(nn.Module):
         cross_entropy = losses.smoothed_cross_entropy(logits, targets, c.label_smoothing, per_token=c.length_normalized)
         quantity = losses.quantity(encoded.weights.sum(-1), lengths, per_token=c.length_normalized)
         ctc = self._ctc(encoded, batch, chunk)
-        total = (1 - c.ctc_weight) * cross_entropy + c.ctc_weight * ctc + c.quantity_weight * quantity
+        total = (1 - c.ctc_weight) * c.cross_entropy_weight * cross_entropy + c.ctc_weight * ctc
+        total = total + c.quantity_weight * quantity
+        if encoded.middle is not None:
+            total = total + c.middle_ctc_weight * self._ctc_of(encoded.middle, encoded.lengths, batch)
+        mwer = logits.new_zeros(())
+        if c.mwer_weight > 0:
+            negatives = losses.draw_negatives(c.mwer_samples, targets.shape, generator).to(targets.device)
+            mwer = losses.mwer(logits, targets, lengths, negatives).mean()
+            total = total + c.mwer_weight * mwer
         accuracy = losses.accuracy(logits if first is None else first, targets)
-        return Losses(total, cross_entropy, quantity, ctc, accuracy)
+        return Losses(total, cross_entropy, quantity, ctc, mwer, accuracy)
 
     def _glance(
         self,
@@ -253,6 +272,11 @@ class Paraformer(nn.Module):
             hidden, lengths = encoded.layout.join(hidden), batch.lengths
         elif isinstance(chunk, ChunkConfig):
             hidden, lengths = _committed_rows(encoded, batch, chunk)
+        return self._ctc_of(hidden, lengths, batch)
+
+    def _ctc_of(self, hidden: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+        """CTC of the batch's units on rows hidden (B, T, D), of which lengths (B,) count."""
+        assert self.ctc is not None
         targets, target_lengths = batch.targets, batch.target_lengths
         if batch.ctc_targets is not None and batch.ctc_target_lengths is not None:
             targets, target_lengths = batch.ctc_targets, batch.ctc_target_lengths

@@ -42,7 +42,7 @@ class Clock:
 class Events:
     """Running means of the losses, and the lines of events.jsonl."""
 
-    names = ("total", "cross_entropy", "quantity", "ctc", "accuracy")
+    names = ("total", "cross_entropy", "quantity", "ctc", "mwer", "accuracy")
 
     def __init__(self, path: Path) -> None:
         self.path = path
