@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paraformer.evaluate.cer import ErrorCounts, count_errors, scored_text, total_errors
+from paraformer.evaluate.cer import ErrorCounts, align, count_edits, count_errors, mark, nearest, total_errors
 
 CHINESE = st.text("一二三四五", max_size=8)
 
@@ -33,6 +33,16 @@ def test_lengths_add_up(reference: str, hypothesis: str) -> None:
     assert counts.substitutions + counts.deletions <= len(reference)
 
 
+@given(reference=CHINESE, hypothesis=CHINESE)
+def test_an_alignment_holds_both_texts_and_every_edit(reference: str, hypothesis: str) -> None:
+    cells = align(reference, hypothesis)
+    assert ("".join(cell[0] for cell in cells), "".join(cell[1] for cell in cells)) == (reference, hypothesis)
+    marks = [mark(cell) for cell in cells]
+    counts = count_edits(reference, hypothesis)
+    assert [marks.count(letter) for letter in "SDI"] == [counts.substitutions, counts.deletions, counts.insertions]
+    assert counts.edits == len(marks) - marks.count(" ")
+
+
 @given(st.lists(st.tuples(CHINESE, CHINESE), max_size=5))
 def test_totals_are_sums(pairs: list[tuple[str, str]]) -> None:
     total = total_errors(pairs)
@@ -40,9 +50,13 @@ def test_totals_are_sums(pairs: list[tuple[str, str]]) -> None:
     assert total.substitutions == sum(count_errors(*pair).substitutions for pair in pairs)
 
 
+def test_of_several_readings_the_nearest_two_are_compared() -> None:
+    assert nearest(["一二零", "一百二十"], ["一百二十"]) == ("一百二十", "一百二十")
+    assert nearest(["一二零", "一百二十"], ["二零"]) == ("一二零", "二零")
+
+
 def test_rates() -> None:
     assert ErrorCounts(1, 1, 0, 8).cer == 0.25
     assert ErrorCounts(0, 0, 0, 0).cer == 0.0
     assert ErrorCounts(0, 0, 2, 0).cer == 1.0
     assert "25.00 %" in str(ErrorCounts(1, 1, 0, 8))
-    assert scored_text("２０２６年！") == "二零二六年"

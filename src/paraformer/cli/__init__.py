@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
             from paraformer.cli.models import export as command
         case "info":
             from paraformer.cli.models import info as command
+        case "evaluate":
+            from paraformer.cli.evaluate import evaluate as command
         case "train":
             from paraformer.cli.train import train as command
         case _:

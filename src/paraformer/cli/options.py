@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _export(commands.add_parser("export", help="make a model ready for the base install", allow_abbrev=False))
     _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
+    _evaluate(commands.add_parser("evaluate", help="measure errors, speed and delay of a model", allow_abbrev=False))
     _train(commands.add_parser("train", help="train or fine-tune a model", add_help=False, prefix_chars="\0"))
     return top
 
@@ -121,9 +122,57 @@ def _pull(options: argparse.ArgumentParser) -> None:
     options.add_argument("--revision", help="of the model (default: the cached one, or the hub's default)")
 
 
+def _evaluate(options: argparse.ArgumentParser) -> None:
+    options.description = (
+        "Recognise transcribed speech and count the errors; or compare two results. Needs paraformer[evaluate]."
+    )
+    options.add_argument(
+        "--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)"
+    )
+    options.add_argument(
+        "--data", type=Path, metavar="DATA", help="lhotse cuts, .jsonl, .tsv or .csv of audio files and their texts"
+    )
+    options.add_argument(
+        "--live",
+        nargs="?",
+        type=_chunk,
+        const=True,
+        metavar="L,C,R",
+        help="recognise live, too: left context, chunk, right context in 60 ms windows (default: the model's own)",
+    )
+    options.add_argument(
+        "--look-back", type=_look_back, metavar="E/D", help="of live recognition: chunks seen by encoder and decoder"
+    )
+    options.add_argument(
+        "--erhua",
+        choices=("keep", "drop"),
+        default="keep",
+        help="drop: 玩儿 and 玩 are the same (default: %(default)s)",
+    )
+    options.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with tables and alignments")
+    options.add_argument("--json", action="store_true", help="print every result as JSON, which --compare takes")
+    options.add_argument(
+        "--compare", type=Path, nargs=2, metavar=("A.json", "B.json"), help="say whether result B is better than A"
+    )
+    options.add_argument(
+        "--threads", type=_count, default=1, metavar="N", help="CPU threads, 0 for one per core (default: %(default)s)"
+    )
+
+
+def _look_back(text: str) -> tuple[int, int]:
+    try:
+        encoder, decoder = map(int, text.split("/"))
+        ChunkConfig(encoder_look_back=encoder, decoder_look_back=decoder)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 4/1") from error
+    return encoder, decoder
+
+
 def _chunk(text: str) -> ChunkConfig:
     try:
-        sizes = [int(part) for part in text.split(",")]
+        sizes = [int(part) for part in text.strip("[]").split(",")]
     except ValueError:
         sizes = []
     if len(sizes) not in (3, 5):

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product, zip_longest
 
-from rapidfuzz.distance import Levenshtein
+from paraformer.errors import MissingExtra
+from paraformer.evaluate.normalise import PLAIN
 
-_DIGITS = str.maketrans("0123456789幺〇", "零一二三四五六七八九一零")
+try:
+    from rapidfuzz.distance import Levenshtein
+except ImportError as error:
+    raise MissingExtra("Counting errors", "evaluate") from error
+
+Cell = tuple[str, str]
+"""A character of the reference and the one beside it in the hypothesis; "" on one side is an insertion or deletion."""
 
 
 @dataclass(frozen=True)
 class ErrorCounts:
     """Edits over some utterances and the characters of their references."""
 
-    substitutions: int
-    deletions: int
-    insertions: int
-    characters: int
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    characters: int = 0
+
+    @property
+    def edits(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return self.substitutions + self.deletions + self.insertions
 
     @property
     def cer(self) -> float:
         """Edits per reference character; 0 for nothing against nothing, 1 for anything against nothing."""
-        edits = self.substitutions + self.deletions + self.insertions
-        return edits / self.characters if self.characters else float(edits > 0)
+        return self.edits / self.characters if self.characters else float(self.edits > 0)
 
     def __add__(self, other: ErrorCounts) -> ErrorCounts:
         return ErrorCounts(
@@ -41,19 +52,39 @@ class ErrorCounts:
         )
 
 
-def scored_text(text: str) -> str:
-    """What counts in scoring: letters and digits in lower case, digits read one by one as Chinese, 幺 as 一."""
-    kept = (c for c in unicodedata.normalize("NFKC", text).lower() if unicodedata.category(c)[0] in "LN")
-    return "".join(kept).translate(_DIGITS)
+def align(reference: str, hypothesis: str) -> list[Cell]:
+    """The texts side by side, character by character, with as few edits as there can be."""
+    cells: list[Cell] = []
+    for part in Levenshtein.opcodes(reference, hypothesis):
+        left, right = reference[part.src_start : part.src_end], hypothesis[part.dest_start : part.dest_end]
+        cells += zip_longest(left, right, fillvalue="")
+    return cells
 
 
-def count_errors(reference: str, hypothesis: str) -> ErrorCounts:
-    """Edits of one utterance, both texts brought to `scored_text` first."""
-    reference, hypothesis = scored_text(reference), scored_text(hypothesis)
+def mark(cell: Cell) -> str:
+    """What became of a character: substituted S, deleted D, inserted I, or right and a space."""
+    reference, hypothesis = cell
+    if reference == hypothesis:
+        return " "
+    return "S" if reference and hypothesis else "D" if reference else "I"
+
+
+def count_edits(reference: str, hypothesis: str) -> ErrorCounts:
+    """Edits between two texts as they stand."""
     tags = [operation.tag for operation in Levenshtein.editops(reference, hypothesis)]
     return ErrorCounts(tags.count("replace"), tags.count("delete"), tags.count("insert"), len(reference))
 
 
+def count_errors(reference: str, hypothesis: str) -> ErrorCounts:
+    """Edits of one utterance by the plain rules: width, case, punctuation, digits one by one."""
+    return count_edits(PLAIN(reference), PLAIN(hypothesis))
+
+
 def total_errors(pairs: Iterable[tuple[str, str]]) -> ErrorCounts:
-    """Edits over (reference, hypothesis) pairs."""
-    return sum((count_errors(*pair) for pair in pairs), ErrorCounts(0, 0, 0, 0))
+    """Edits over (reference, hypothesis) pairs, by the plain rules."""
+    return sum((count_errors(*pair) for pair in pairs), ErrorCounts())
+
+
+def nearest(references: Iterable[str], hypotheses: Iterable[str]) -> tuple[str, str]:
+    """Of several readings of one utterance, the reference and hypothesis with the fewest edits between them."""
+    return min(product(references, hypotheses), key=lambda pair: Levenshtein.distance(*pair))

@@ -1,0 +1,92 @@
+"""`paraformer evaluate`: error rates, speed and delays of a model on transcribed speech; or two results compared."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from tqdm import tqdm
+
+import paraformer
+from paraformer.cli.complain import complain
+from paraformer.config import ChunkConfig
+from paraformer.errors import DataError
+from paraformer.evaluate.normalise import Normalizer
+from paraformer.evaluate.report import html_report
+from paraformer.evaluate.results import Evaluation, read_evaluation
+from paraformer.evaluate.run import collect, recognize_live, recognize_whole
+from paraformer.evaluate.summary import compare_evaluations, summary
+from paraformer.evaluate.utterances import Utterance, read_utterances
+
+if TYPE_CHECKING:
+    from paraformer.recognizer import Recognizer
+
+T = TypeVar("T")
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluate, or compare. Returns 1 if any utterance failed, 2 if the options do not go together."""
+    if mistake := _mistake(options):
+        complain(mistake)
+        return 2
+    if options.compare:
+        print(compare_evaluations(*map(read_evaluation, options.compare)))
+        return 0
+    evaluation = _evaluated(options)
+    failures = {failure.id: failure.error for one in evaluation.passes for failure in one.failures}
+    for name, error in failures.items():
+        complain(error, name)
+    if not all(one.scored for one in evaluation.passes):
+        raise DataError(f"none of the utterances of {options.data} could be recognised")
+    print(evaluation.to_json() if options.json else summary(evaluation))
+    if options.report:
+        options.report.write_text(html_report(evaluation), encoding="utf-8")
+    return 1 if failures else 0
+
+
+def _mistake(options: argparse.Namespace) -> str:
+    """What makes these options unusable together; empty where nothing does."""
+    if bool(options.compare) == bool(options.data):
+        return "evaluate takes either --data DATA or --compare A.json B.json"
+    if options.look_back and not options.live:
+        return "--look-back goes with --live"
+    if options.report and not options.report.parent.is_dir():
+        return f"there is no directory {options.report.parent} for the report"
+    return ""
+
+
+def _evaluated(options: argparse.Namespace) -> Evaluation:
+    """The model on the data, whole and, if asked for, live."""
+    utterances = read_utterances(options.data)
+    normalizer = Normalizer(erhua=options.erhua == "keep")
+    recognizer = paraformer.load(options.model, threads=options.threads)
+    chunk = _chunk(options, recognizer) if options.live else None
+    name = str(options.model or recognizer.bundle.card.get("name", "embedded model"))
+    whole = collect(_shown(recognize_whole(recognizer, utterances, normalizer), utterances), "whole")
+    if chunk is None:
+        return Evaluation(name, str(options.data), normalizer.erhua, (whole,))
+    outcomes = _shown(recognize_live(recognizer, utterances, normalizer, chunk), utterances)
+    return Evaluation(name, str(options.data), normalizer.erhua, (whole, collect(outcomes, "live", _words(chunk))))
+
+
+def _chunk(options: argparse.Namespace, recognizer: Recognizer) -> ChunkConfig:
+    """The setting of the live pass. Raises UnsupportedModel if the model has none of its own and none was given."""
+    chunk = recognizer.stream(options.live if isinstance(options.live, ChunkConfig) else None).chunk
+    if options.look_back is None:
+        return chunk
+    encoder, decoder = options.look_back
+    return replace(chunk, encoder_look_back=encoder, decoder_look_back=decoder)
+
+
+def _words(chunk: ChunkConfig) -> str:
+    look_back = f"{chunk.encoder_look_back}/{chunk.decoder_look_back}"
+    return f"[{chunk.left},{chunk.chunk},{chunk.right}] look-back {look_back}"
+
+
+def _shown(outcomes: Iterable[T], utterances: list[Utterance]) -> Iterable[T]:
+    """The same, with a progress bar on a terminal."""
+    shown = sys.stderr.isatty()
+    return tqdm(outcomes, total=len(utterances), unit=" utterances", leave=False, disable=not shown)

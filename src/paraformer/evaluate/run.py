@@ -1,0 +1,79 @@
+"""Recognise utterances with a loaded model, whole or live, and score what comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float32
+
+from paraformer.audio import SAMPLE_RATE
+from paraformer.config import ChunkConfig
+from paraformer.errors import ParaformerError
+from paraformer.evaluate.latency import transcribe_live
+from paraformer.evaluate.normalise import Normalizer
+from paraformer.evaluate.results import Failure, Mode, Pass, Scored, score
+from paraformer.evaluate.utterances import Utterance
+from paraformer.recognizer import Recognizer
+
+Samples = Float32[np.ndarray, " samples"]
+
+Outcome = Scored | Failure
+
+
+def recognize_whole(
+    recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer
+) -> Iterator[Outcome]:
+    """Each utterance in view of all of itself, several in a batch; one that cannot be used gives its failure."""
+    unreadable: dict[str, ParaformerError] = {}
+    results = recognizer.transcribe_each(_samples_of(utterances, unreadable))
+    for utterance, result in zip(utterances, results, strict=True):
+        outcome = unreadable.get(utterance.id, result)
+        if isinstance(outcome, ParaformerError):
+            yield Failure(utterance.id, str(outcome))
+        else:
+            yield score(utterance, outcome.duration_s, outcome.text, normalizer)
+
+
+def recognize_live(
+    recognizer: Recognizer, utterances: Iterable[Utterance], normalizer: Normalizer, chunk: ChunkConfig
+) -> Iterator[Outcome]:
+    """Each utterance as a stream of its own, with the delays of its tokens.
+
+    Raises UnsupportedModel if the model recognises whole utterances only.
+    """
+    for utterance in utterances:
+        try:
+            samples = utterance.samples()
+        except ParaformerError as error:
+            yield Failure(utterance.id, str(error))
+            continue
+        transcript, timing = transcribe_live(recognizer.stream(chunk), samples)
+        scored = score(utterance, len(samples) / SAMPLE_RATE, transcript.text, normalizer)
+        yield replace(scored, first_token_s=timing.first_token_s, commit_s=timing.commit_s)
+
+
+def collect(outcomes: Iterable[Outcome], mode: Mode, setting: str = "") -> Pass:
+    """Take all outcomes, and the time that they took to come."""
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    taken = list(outcomes)
+    return Pass(
+        mode=mode,
+        setting=setting,
+        scored=tuple(outcome for outcome in taken if isinstance(outcome, Scored)),
+        failures=tuple(outcome for outcome in taken if isinstance(outcome, Failure)),
+        wall_s=time.perf_counter() - wall_s,
+        cpu_s=time.process_time() - cpu_s,
+    )
+
+
+def _samples_of(utterances: Iterable[Utterance], unreadable: dict[str, ParaformerError]) -> Iterator[Samples]:
+    """Samples of each utterance; nothing, in its place, of one that cannot be read, whose error is noted by its id."""
+    for utterance in utterances:
+        try:
+            yield utterance.samples()
+        except ParaformerError as error:
+            unreadable[utterance.id] = error
+            yield np.zeros(0, np.float32)
