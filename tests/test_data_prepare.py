@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from speech_archives import sound_of, write_archive
 
-from paraformer.data.prepare import load_cuts, prepare, spoken_text, vocabulary, voiced_span
+from paraformer.data.prepare import load_cuts, prepare, spoken_text, vocabulary
+from paraformer.data.reading import voiced_span
 from paraformer.errors import DataError
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,16 +13,23 @@ from jaxtyping import Float32
 from lhotse import CutSet
 from lhotse.cut import Cut, MonoCut
 from lhotse.dataset.sampling import DynamicBucketingSampler
+from lhotse.dataset.sampling.base import TimeConstraint
+from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import DataLoader, Dataset
 
 from paraformer.config import FrontendConfig
 from paraformer.data.augment import AugmentConfig, Noise, Samples, augment_frames, augment_samples, spec_augment
-from paraformer.errors import ConfigError, DataError
+from paraformer.data.prepare import UNKNOWN, spoken_text
+from paraformer.data.reading import VOICED, at_rate, load, readable, skipped
+from paraformer.data.skips import EMPTY, TOO_LONG, Policy, Skipped, Skips
+from paraformer.data.skips import UNKNOWN as UNKNOWN_TEXT
+from paraformer.errors import AudioError, ConfigError, DataError
 from paraformer.frontend import Cmvn, Frontend, fbank, lfr
 from paraformer.model.paraformer import Batch
 from paraformer.text import Vocabulary
 
 PADDING_ID = -1
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +51,16 @@ class JoinConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """Size of the batches and length of the utterances in them."""
+    """Size of the batches, length of the utterances in them, and what becomes of those that cannot be used."""
 
     seconds: float = 150.0
     """Speech per batch, padding included."""
     buckets: int = 12
     """Classes of like length, at least 2."""
     longest_s: float = 12.0
+    """Longer ones are left out."""
+    on_bad: Policy = "skip"
+    """Whether audio that cannot be read, text without a known character or too long an utterance ends the run."""
 
     def __post_init__(self) -> None:
         if self.buckets < 2 or self.seconds <= 0:
@@ -62,6 +74,11 @@ class Symbols:
     vocabulary: Vocabulary
     syllables: Mapping[str, int] = field(default_factory=dict)
     """Tone-marked pinyin to id, from 1; 0 is the blank."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the tokens of `text`; none if there is not one character that the vocabulary knows."""
+        ids = self.vocabulary.encode(text)
+        return ids if any(self.vocabulary.token(i) != UNKNOWN for i in ids) else []
 
     def syllable_ids(self, text: str) -> list[int]:
         """Ids of the syllables of `text`; characters without a known reading are left out."""
@@ -100,8 +117,8 @@ def join_cuts(cuts: CutSet, config: JoinConfig, rng: np.random.Generator) -> Cut
 
 
 def _voiced(cut: Cut) -> MonoCut:
-    start, end = (cut.custom or {}).get("voiced", (0.0, cut.duration))
-    voiced = cut.truncate(offset=start, duration=end - start, preserve_id=True)
+    start, end = (cut.custom or {}).get(VOICED, (0.0, cut.duration))
+    voiced = at_rate(cut).truncate(offset=start, duration=end - start, preserve_id=True)
     assert isinstance(voiced, MonoCut)
     return voiced
 
@@ -114,12 +131,25 @@ def _concatenate(parts: Sequence[MonoCut], config: JoinConfig, rng: np.random.Ge
     return joined.pad(duration=joined.duration + rng.uniform(*config.edge_s))
 
 
+def utterance_id(cut: Cut) -> str:
+    """What to call a cut: joined ones have random ids, so the id of what is said first."""
+    return str(cut.supervisions[0].id if cut.supervisions else cut.id)
+
+
 def text_of(cut: Cut) -> str:
-    """Transcript of a cut, in the order of time."""
-    return "".join(s.text or "" for s in sorted(cut.supervisions, key=lambda s: s.start))
+    """What is spoken in a cut, in the order of time."""
+    return spoken_text(" ".join(s.text or "" for s in sorted(cut.supervisions, key=lambda s: s.start)))
 
 
-class SpeechDataset(Dataset[Batch]):
+class Loaded(NamedTuple):
+    """A padded batch of the utterances that could be used, None if there was none; their texts; what was left out."""
+
+    batch: Batch | None
+    texts: list[str]
+    skipped: list[Skipped]
+
+
+class SpeechDataset(Dataset[Loaded]):
     """Map-style dataset over lists of cuts, as lhotse samplers yield them.
 
     augment: None for measuring. noises: what add_noise draws from.
@@ -137,10 +167,23 @@ class SpeechDataset(Dataset[Batch]):
         self.symbols, self.cmvn, self.augment, self.noises, self.seed = symbols, cmvn, augment, noises, seed
         self.frontend = Frontend(frontend, cmvn)
 
-    def __getitem__(self, cuts: CutSet) -> Batch:
-        """The padded batch of `cuts`."""
-        rng = np.random.default_rng([self.seed, *next(iter(cuts)).supervisions[0].id.encode()])
-        return self.collate([(self.windows(load(cut), rng), text_of(cut)) for cut in cuts])
+    def __getitem__(self, cuts: CutSet) -> Loaded:
+        """The padded batch of `cuts`, changed by draws that depend on the seed and the first utterance alone."""
+        rng = np.random.default_rng([self.seed, *utterance_id(next(iter(cuts))).encode()])
+        examples, left_out = [], []
+        for cut in cuts:
+            text = text_of(cut)
+            try:
+                samples = load(cut)
+            except AudioError as error:
+                left_out.append(skipped(cut, error))
+                continue
+            if self.symbols.encode(text):
+                examples.append((self.windows(samples, rng), text))
+            else:
+                left_out.append(Skipped(utterance_id(cut), UNKNOWN_TEXT if text else EMPTY, text))
+        batch = self.collate(examples) if examples else None
+        return Loaded(batch, [text for _, text in examples], left_out)
 
     def windows(self, samples: Samples, rng: np.random.Generator) -> Float32[np.ndarray, "windows dim"]:
         """Model input of one utterance, changed at random if this dataset augments."""
@@ -152,21 +195,13 @@ class SpeechDataset(Dataset[Batch]):
 
     def collate(self, examples: Sequence[tuple[Float32[np.ndarray, "_ dim"], str]]) -> Batch:
         """Pad features with zeros and targets with -1."""
-        tokens = [self.symbols.vocabulary.encode(text) for _, text in examples]
+        tokens = [self.symbols.encode(text) for _, text in examples]
         feats, lengths = _pad([torch.from_numpy(windows) for windows, _ in examples], 0.0)
         targets, target_lengths = _pad([torch.tensor(ids) for ids in tokens], PADDING_ID)
         if not self.symbols.syllables:
             return Batch(feats, lengths, targets, target_lengths)
         syllables = [torch.tensor(self.symbols.syllable_ids(text)) for _, text in examples]
         return Batch(feats, lengths, targets, target_lengths, *_pad(syllables, PADDING_ID))
-
-
-def load(cut: Cut) -> Samples:
-    """Samples of a cut, mono."""
-    audio = cut.load_audio()
-    if audio is None:
-        raise DataError(f"cut {cut.id} has no audio")
-    return np.ascontiguousarray(audio[0], dtype=np.float32)
 
 
 def _pad(rows: Sequence[torch.Tensor], value: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -187,12 +222,13 @@ def estimate_cmvn(
 ) -> Cmvn:
     """Shift and scale that give the windows of `cuts` zero mean and unit variance, samples changed as in training.
 
-    Without the changes, the digital silence of synthetic speech would inflate the variance of every bin.
+    Without the changes, the digital silence of synthetic speech would inflate the variance of every bin. What cannot
+    be read is left out.
     """
     count, rng = 0, np.random.default_rng(0)
     total, squares = np.zeros(config.input_dim), np.zeros(config.input_dim)
-    for cut in cuts:
-        frames = augmented_frames(load(cut), config, augment, noises, rng)
+    for _, samples in readable(cuts, Skips()):
+        frames = augmented_frames(samples, config, augment, noises, rng)
         windows = lfr(frames, config.lfr_m, config.lfr_n).astype(np.float64)
         count, total, squares = count + len(windows), total + windows.sum(0), squares + np.square(windows).sum(0)
     mean = total / count
@@ -200,14 +236,22 @@ def estimate_cmvn(
     return Cmvn(shift=-mean.astype(np.float32), scale=scale.astype(np.float32))
 
 
-def epoch_plan(cuts: CutSet, join: JoinConfig, config: BatchConfig, epoch: int) -> list[CutSet]:
-    """The cuts of each batch of one epoch; joints, order and batches depend on the epoch alone."""
-    joined = join_cuts(cuts, join, np.random.default_rng(epoch))
-    fitting = joined.filter(lambda cut: cut.duration <= config.longest_s)
+def epoch_plan(
+    cuts: CutSet, join: JoinConfig, config: BatchConfig, epoch: int, skips: Skips | None = None
+) -> list[CutSet]:
+    """The cuts of each batch of one epoch; joints, order and batches depend on the epoch alone.
+
+    Cuts of shards are planned without their audio. What is too long goes to `skips`, by default one that follows
+    config.on_bad. Raises DataError if nothing is left.
+    """
+    skips = Skips(config.on_bad) if skips is None else skips
+    fitting = _fitting(join_cuts(cuts, join, np.random.default_rng(epoch)), config.longest_s, skips)
+    if not fitting:
+        raise DataError(f"no utterance is at most {config.longest_s} s long; raise longest_s or cut the audio")
     sampler = DynamicBucketingSampler(
-        fitting.repeat(times=1, preserve_id=True),  # lazy, which this sampler insists on
+        CutSet.from_cuts(fitting).repeat(times=1, preserve_id=True),  # lazy, which this sampler insists on
         max_duration=config.seconds,
-        num_buckets=config.buckets,
+        duration_bins=_bins(fitting, config),
         shuffle=True,
         seed=epoch,
         drop_last=False,
@@ -217,16 +261,54 @@ def epoch_plan(cuts: CutSet, join: JoinConfig, config: BatchConfig, epoch: int) 
     return list(sampler)
 
 
-def load_batches(plan: Sequence[CutSet], dataset: SpeechDataset, workers: int) -> Iterator[Batch]:
-    """The batches of `plan`, loaded ahead by worker processes."""
+def _fitting(cuts: Iterable[Cut], longest_s: float, skips: Skips) -> list[Cut]:
+    """The cuts that are not too long."""
+    fitting = []
+    for cut in cuts:
+        if cut.duration <= longest_s:
+            fitting.append(cut)
+        else:
+            skips.add(Skipped(utterance_id(cut), TOO_LONG, f"{cut.duration:.2f} s"))
+    return fitting
+
+
+def _bins(cuts: Sequence[Cut], config: BatchConfig) -> list[float]:
+    """Durations at which buckets begin; fewer buckets than asked for where there are few utterances."""
+    buckets = min(config.buckets, len(cuts) // 2)
+    constraint = TimeConstraint(max_duration=config.seconds)
+    return (estimate_duration_buckets(cuts, buckets, constraint) if buckets > 1 else []) or [config.longest_s]
+
+
+def load_batches(
+    plan: Iterable[CutSet], dataset: SpeechDataset, workers: int, skips: Skips | None = None
+) -> Iterator[Batch]:
+    """The batches of `plan`, loaded ahead by worker processes; as many as it has.
+
+    What cannot be used goes to `skips`, which stops the run if it is told to. Where that is a whole batch, a neighbour
+    takes its place: processes that train together must keep step. Raises DataError if nothing of `plan` can be used.
+    """
+    skips = Skips() if skips is None else skips
     prefetch = 8 if workers else None
     loader = DataLoader(dataset, sampler=plan, batch_size=None, num_workers=workers, prefetch_factor=prefetch)
-    return iter(loader)
+    owed, last = 0, None  # batches that are due, and the newest good one
+    for loaded in loader:
+        skips.extend(loaded.skipped)
+        last = last if loaded.batch is None else loaded.batch
+        owed += 1
+        if last is not None:
+            yield from [last] * owed
+            owed = 0
+    if owed:
+        raise DataError(f"not one utterance can be used: {skips}; see `paraformer data check`")
+    if skips.found:
+        _log.warning("this epoch: %s", skips)
 
 
 def measuring_batches(cuts: Iterable[Cut], dataset: SpeechDataset, size: int = 20) -> Iterator[tuple[Batch, list[str]]]:
-    """Batches of `size` utterances of like length, as they are, with their transcripts."""
-    order = sorted(cuts, key=lambda cut: cut.duration)
+    """Batches of `size` utterances of like length, as they are, with their transcripts; what is bad is left out."""
+    order, skips = sorted(cuts, key=lambda cut: cut.duration), Skips()
     for first in range(0, len(order), size):
-        part = order[first : first + size]
-        yield dataset[CutSet.from_cuts(part)], [text_of(cut) for cut in part]
+        loaded = dataset[CutSet.from_cuts(order[first : first + size])]
+        skips.extend(loaded.skipped)
+        if loaded.batch is not None:
+            yield loaded.batch, loaded.texts

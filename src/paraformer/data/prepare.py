@@ -1,4 +1,4 @@
-"""Speech archives to plain audio files and lhotse manifests, once, before training.
+"""Prepared sets: lhotse manifests as training reads them; and speech archives to plain audio files, once.
 
 An archive is a tar of compressed utterances with a `manifest.jsonl`: one object per utterance with `id`, `audio`,
 `text` (or `label` for noise), and `speaker` or `voices`. Decoding Opus costs more than the rest of the input pipeline
@@ -12,24 +12,28 @@ import json
 import tarfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 import soundfile
 from jaxtyping import Float32
 from lhotse import AudioSource, CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
-from lhotse.cut import MonoCut
+from lhotse.cut import Cut, MonoCut
 
 from paraformer.config import BLANK_ID, EOS_ID, SOS_ID
+from paraformer.data.reading import SAMPLE_RATE, VOICED, voiced_span
+from paraformer.data.recordings import cut_of, recording_of
+from paraformer.data.shar import is_shar, open_shar
+from paraformer.data.skips import Skipped, Skips
 from paraformer.errors import DataError
 
-SAMPLE_RATE = 16000
+CUTS = ".cuts.jsonl.gz"
+"""What the name of a prepared set's manifest ends in."""
 SPECIAL_TOKENS = ("<blank>", "<s>", "</s>")
 UNKNOWN = "<unk>"
-_ENERGY_FRAME = 160
-_VOICED_DB = -40.0
-_VOICED_MARGIN_S = 0.1
 
 
 def prepare(archives: Iterable[Path], directory: Path) -> dict[str, CutSet]:
@@ -41,51 +45,96 @@ def prepare(archives: Iterable[Path], directory: Path) -> dict[str, CutSet]:
 
 
 def load_cuts(directory: Path, name: str) -> CutSet:
-    """The cuts that `prepare` wrote for one archive, in memory. Raises DataError if there are none."""
-    path = directory / f"{name}.cuts.jsonl.gz"
+    """The cuts of one prepared set, in memory; those of Shar shards in `directory`/`name`, without their audio.
+
+    Raises DataError if there are none.
+    """
+    if is_shar(directory / name):
+        return open_shar(directory / name)
+    path = directory / f"{name}{CUTS}"
     if not path.is_file():
-        raise DataError(f"no prepared speech {name!r} in {directory}: run prepare on its archive first")
-    return CutSet.from_file(path).to_eager()
+        raise DataError(f"no prepared speech {name!r} in {directory}: prepare it first with `paraformer data prepare`")
+    return read_cuts(path)
+
+
+def read_cuts(path: Path) -> CutSet:
+    """The cuts of a manifest, in memory. Raises DataError if it is damaged."""
+    try:
+        return CutSet.from_file(path).to_eager()
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a manifest of cuts, or damaged; prepare it again: {error}") from error
+
+
+def open_archive(archive: Path, skips: Skips) -> Iterator[MonoCut]:
+    """The cuts of a speech archive with their audio in memory; what has no readable audio goes to `skips`.
+
+    Raises DataError for a damaged archive.
+    """
+    for entry, data in _members(archive):
+        recording = recording_of(data, entry["id"])
+        if isinstance(recording, Skipped):
+            skips.add(recording)
+            continue
+        yield cut_of(recording, _said(entry, recording.duration, entry.get("text", "")))
+
+
+def save_cuts(cuts: Iterable[Cut], directory: Path, name: str) -> CutSet:
+    """Write the manifests of a prepared set, cuts last and each file in one move; returns the cuts.
+
+    Raises DataError for a set without cuts.
+    """
+    result = CutSet.from_cuts(cuts)
+    if not len(result):
+        raise DataError(f"no usable utterance in {name}: nothing was written")
+    directory.mkdir(parents=True, exist_ok=True)
+    recordings = {cut.recording.id: cut.recording for cut in result}
+    _write(RecordingSet.from_recordings(recordings.values()), directory / f"{name}.recordings.jsonl.gz")
+    supervisions = SupervisionSet.from_segments(s for cut in result for s in cut.supervisions)
+    _write(supervisions, directory / f"{name}.supervisions.jsonl.gz")
+    _write(result, directory / f"{name}{CUTS}")
+    return result
+
+
+def _write(manifest: CutSet | RecordingSet | SupervisionSet, path: Path) -> None:
+    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".jsonl.gz", delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        manifest.to_file(temporary)
+        temporary.chmod(0o644)  # a temporary file is its owner's alone
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def spoken_text(text: str) -> str:
-    """What is spoken of a transcript: punctuation, symbols and white space removed, letters in lower case."""
-    return "".join(c for c in unicodedata.normalize("NFKC", text).lower() if unicodedata.category(c)[0] in "LN")
+    """What is spoken of a transcript: letters in lower case and digits, without punctuation, symbols and white space.
+
+    One space stays between words of Latin letters.
+    """
+    characters = unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("’", "")
+    words = "".join(c if unicodedata.category(c)[0] in "LN" else " " for c in characters).split()
+    return "".join(word + " " * _apart(word, after) for word, after in pairwise((*words, "")))
+
+
+def _apart(word: str, after: str) -> bool:
+    return bool(after) and word[-1].isascii() and word[-1].isalpha() and after[0].isascii() and after[0].isalpha()
 
 
 def vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
     """Tokens of a character model: the special ones, every character of `texts` in code order, the unknown one last."""
-    tokens = (*SPECIAL_TOKENS, *sorted({character for text in texts for character in text}), UNKNOWN)
+    characters = {character for text in texts for character in text if not character.isspace()}
+    tokens = (*SPECIAL_TOKENS, *sorted(characters), UNKNOWN)
     assert (tokens[BLANK_ID], tokens[SOS_ID], tokens[EOS_ID]) == SPECIAL_TOKENS
     return tokens
 
 
-def voiced_span(samples: Float32[np.ndarray, "samples"]) -> tuple[float, float]:
-    """Start and end, seconds, of what is within 40 dB of the loudest 10 ms, with 100 ms on either side."""
-    duration = len(samples) / SAMPLE_RATE
-    frames = len(samples) // _ENERGY_FRAME
-    if frames == 0:
-        return 0.0, duration
-    energy = np.square(samples[: frames * _ENERGY_FRAME]).reshape(frames, _ENERGY_FRAME).mean(axis=1)
-    voiced = np.flatnonzero(energy >= energy.max() * 10 ** (_VOICED_DB / 10))
-    step = _ENERGY_FRAME / SAMPLE_RATE
-    start, end = voiced[0] * step - _VOICED_MARGIN_S, (voiced[-1] + 1) * step + _VOICED_MARGIN_S
-    return max(0.0, float(start)), min(duration, float(end))
-
-
 def _prepare_one(archive: Path, directory: Path) -> CutSet:
-    if (directory / f"{archive.stem}.cuts.jsonl.gz").is_file():
+    if (directory / f"{archive.stem}{CUTS}").is_file():
         return load_cuts(directory, archive.stem)
     audio_directory = directory / "audio" / archive.stem
     audio_directory.mkdir(parents=True, exist_ok=True)
     cuts = [_unpack(entry, data, audio_directory) for entry, data in _members(archive)]
-    recordings = RecordingSet.from_recordings(cut.recording for cut in cuts)
-    supervisions = SupervisionSet.from_segments(s for cut in cuts for s in cut.supervisions)
-    recordings.to_file(directory / f"{archive.stem}.recordings.jsonl.gz")
-    supervisions.to_file(directory / f"{archive.stem}.supervisions.jsonl.gz")
-    result = CutSet.from_cuts(cuts)
-    result.to_file(directory / f"{archive.stem}.cuts.jsonl.gz")
-    return result
+    return save_cuts(cuts, directory, archive.stem)
 
 
 def _members(archive: Path) -> Iterator[tuple[Mapping[str, Any], bytes]]:
@@ -128,15 +177,7 @@ def _describe(entry: Mapping[str, Any], path: Path, samples: Float32[np.ndarray,
         num_samples=len(samples),
         duration=duration,
     )
-    supervision = SupervisionSegment(
-        id=entry["id"],
-        recording_id=entry["id"],
-        start=0.0,
-        duration=duration,
-        text=spoken_text(entry.get("text", "")),
-        speaker=entry.get("speaker") or _voice_name(entry.get("voices", {})),
-        language="cmn",
-    )
+    supervision = _said(entry, duration, spoken_text(entry.get("text", "")))
     return MonoCut(
         id=entry["id"],
         start=0.0,
@@ -144,7 +185,19 @@ def _describe(entry: Mapping[str, Any], path: Path, samples: Float32[np.ndarray,
         channel=0,
         recording=recording,
         supervisions=[supervision],
-        custom={"voiced": list(voiced_span(samples))},
+        custom={VOICED: list(voiced_span(samples))},
+    )
+
+
+def _said(entry: Mapping[str, Any], duration: float, text: str) -> SupervisionSegment:
+    return SupervisionSegment(
+        id=entry["id"],
+        recording_id=entry["id"],
+        start=0.0,
+        duration=duration,
+        text=text,
+        speaker=entry.get("speaker") or _voice_name(entry.get("voices", {})),
+        language="cmn",
     )
 
 

@@ -1,0 +1,89 @@
+"""`paraformer data`: prepare corpora and other data for training, pack them into shards, check them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from paraformer.errors import DataError, MissingExtra
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+    from lhotse.cut import Cut
+
+    from paraformer.data.skips import Skips
+
+
+def data(options: argparse.Namespace) -> int:
+    """Run one action; see each."""
+    try:
+        import lhotse  # noqa: F401 - asks whether it is there
+    except ImportError as error:
+        raise MissingExtra("Work on training data", "train") from error
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {"prepare": prepare, "shar": shar, "check": check}
+    return actions[options.action](options)
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Write the sets of a corpus, an archive or other data; a line is printed for each. 1 if anything was left out."""
+    from paraformer.data.prepare import save_cuts
+    from paraformer.data.reading import measured
+    from paraformer.data.skips import Skips
+
+    skips = Skips("stop" if options.stop else "skip")
+    for name, cuts in _sets(options, skips).items():
+        _line(name, save_cuts(measured(_shown(cuts, name), skips), options.target, name))
+    return _left_out(skips)
+
+
+def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Cut]]:
+    """What is to be prepared, by the names of the sets."""
+    from paraformer.data.corpora import CORPORA, open_corpus
+    from paraformer.data.prepare import prepare as unpack
+    from paraformer.data.sources import open_data
+
+    if options.kind in CORPORA:
+        return dict(open_corpus(options.kind, options.source, skips, options.parts))
+    if options.kind == "archive":
+        return dict(unpack([options.source], options.target))
+    name = options.name or options.source.name.split(".")[0]
+    cuts = open_data(options.source, skips)
+    if any(source.type == "memory" for cut in cuts for source in cut.recording.sources):
+        raise DataError(f"the audio of {options.source} is inside it, not in files; use `paraformer data shar`")
+    return {name: cuts}
+
+
+def shar(options: argparse.Namespace) -> int:
+    """Pack data into shards; a line is printed. 1 if anything was left out."""
+    from paraformer.data.shar import open_shar, write_shar
+    from paraformer.data.skips import Skips
+    from paraformer.data.sources import open_data
+
+    skips = Skips("stop" if options.stop else "skip")
+    write_shar(_shown(open_data(options.source, skips), options.target.name), options.target, skips)
+    _line(str(options.target), open_shar(options.target))
+    return _left_out(skips)
+
+
+def _shown(cuts: Iterable[Cut], name: str) -> Iterator[Cut]:
+    """The cuts, with a progress bar on a terminal."""
+    yield from tqdm(cuts, desc=name, unit=" utterances", leave=False, disable=None)
+
+
+def _line(name: str, cuts: CutSet) -> None:
+    hours = sum(cut.duration for cut in cuts) / 3600
+    print(f"{name}: {len(cuts)} utterances, {hours:.2f} h")
+
+
+def _left_out(skips: Skips) -> int:
+    if skips.found:
+        print(skips)
+    return 1 if skips.found else 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Look for what would harm training. 0 for clean data, 1 for problems, 2 if it could not be looked at."""
+    raise NotImplementedError

@@ -1,0 +1,42 @@
+"""Audio files and what is said in them, as lhotse describes them. Only headers are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import soundfile
+from lhotse import AudioSource, Recording, SupervisionSegment
+from lhotse.cut import MonoCut
+
+from paraformer.data.skips import MISSING, UNREADABLE, Skipped
+
+
+def recording_of(audio: Path | bytes, name: str) -> Recording | Skipped:
+    """The recording in a file, or in the bytes of one; or why there is none."""
+    where = str(audio) if isinstance(audio, Path) else "its audio"
+    try:
+        header = soundfile.info(str(audio) if isinstance(audio, Path) else io.BytesIO(audio))
+    except (soundfile.SoundFileError, OSError) as error:
+        if isinstance(audio, Path) and not audio.is_file():
+            return Skipped(name, MISSING, where)
+        return Skipped(name, UNREADABLE, f"{where}: {getattr(error, 'error_string', error)}")
+    if header.frames <= 0:
+        return Skipped(name, UNREADABLE, f"{where} holds no samples")
+    channels = list(range(header.channels))
+    kind, held = ("file", where) if isinstance(audio, Path) else ("memory", audio)
+    return Recording(
+        id=name,
+        sources=[AudioSource(type=kind, channels=channels, source=held)],
+        sampling_rate=header.samplerate,
+        num_samples=header.frames,
+        duration=header.frames / header.samplerate,
+    )
+
+
+def cut_of(recording: Recording, said: SupervisionSegment) -> MonoCut:
+    """The stretch of a recording in which something is said, as a cut of that id; of several channels the first."""
+    start, end = max(0.0, said.start), min(said.end, recording.duration)
+    inside = dataclasses.replace(said, start=0.0, duration=end - start, channel=0)
+    return MonoCut(id=said.id, start=start, duration=end - start, channel=0, recording=recording, supervisions=[inside])

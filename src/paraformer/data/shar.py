@@ -1,0 +1,144 @@
+"""Lhotse Shar: many utterances in few large files, for data that is too large or too many files for plain audio.
+
+`cuts.000000.jsonl.gz` describes the utterances whose audio is in `recording.000000.tar`, and so on. The manifests are
+held in memory, about 4 kB for an utterance; audio is read from its place in the tar when a batch needs it. So shards
+are shuffled, joined, bucketed and resumed exactly as plain files are, and damage costs only the utterances it hits:
+lhotse's own reader goes through a shard in order, and a damaged member ends it without a word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from lhotse import AudioSource, CutSet, Recording
+from lhotse.cut import Cut, MonoCut
+from lhotse.shar import AudioTarWriter, JsonlShardWriter
+
+from paraformer.data.reading import (
+    SAMPLE_RATE,
+    SHARD,
+    VOICED,
+    Samples,
+    libsndfile,
+    readable,
+    voiced_span,
+)
+from paraformer.data.skips import UNREADABLE, Skipped, Skips
+from paraformer.errors import DataError
+
+SHARD_SIZE = 1000
+"""Utterances in a shard: about 100 MB."""
+_METADATA = (".json", ".nometa", ".nodata")
+Place = tuple[int, int]
+"""First byte and bytes of a member."""
+
+
+def is_shar(directory: Path) -> bool:
+    """Whether a directory holds Shar shards."""
+    return directory.is_dir() and any(directory.glob("cuts.*.jsonl*")) and any(directory.glob("recording.*"))
+
+
+def open_shar(directory: Path, skips: Skips | None = None) -> CutSet:
+    """The cuts of all shards, in memory, each knowing where its audio lies. What is damaged goes to `skips`.
+
+    Raises DataError for a directory without shards, or with manifests but no audio for them.
+    """
+    skips = Skips() if skips is None else skips
+    manifests = sorted(directory.glob("cuts.*.jsonl*"))
+    if not manifests:
+        raise DataError(f"{directory} holds no Shar shards: there is no cuts.000000.jsonl.gz")
+    return CutSet.from_cuts(cut for path in manifests for cut in _open_shard(path, skips))
+
+
+def _open_shard(manifest: Path, skips: Skips) -> Iterator[Cut]:
+    archive = manifest.with_name(f"recording.{manifest.name.split('.')[1]}.tar")
+    if not archive.is_file():
+        raise DataError(f"{manifest} has no {archive.name} beside it; copy the whole shard, uncompressed")
+    places = _places(archive)
+    for cut in _described(manifest, skips):
+        if (place := places.get(cut.id)) is None:
+            skips.add(Skipped(cut.id, UNREADABLE, f"{archive} is damaged where it was"))
+        else:
+            cut.custom = {**(cut.custom or {}), SHARD: [str(archive), *place]}
+            yield cut
+
+
+def _described(manifest: Path, skips: Skips) -> Iterator[Cut]:
+    """The cuts of a manifest, up to where it breaks off."""
+    try:
+        yield from CutSet.from_jsonl_lazy(manifest)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        skips.add(Skipped(str(manifest), UNREADABLE, f"the rest of this shard is lost: {error}"))
+
+
+def _places(archive: Path) -> Mapping[str, Place]:
+    """Where the audio of each cut lies in a tar; after damage the next sound member is searched for."""
+    size = archive.stat().st_size
+    try:
+        with tarfile.open(archive, "r:", ignore_zeros=True) as tar:
+            members = tar.getmembers()
+    except (tarfile.TarError, OSError, ValueError) as error:
+        logging.getLogger(__name__).warning("%s cannot be read as a tar: %s", archive, error)
+        return {}
+    found = {}
+    for member in members:
+        path = PurePosixPath(member.name)
+        if path.suffix not in _METADATA and member.offset_data + member.size <= size:
+            found[str(path.with_suffix(""))] = member.offset_data, member.size
+    return found
+
+
+def write_shar(cuts: Iterable[Cut], directory: Path, skips: Skips) -> int:
+    """Write the audio of `cuts` as 16 kHz FLAC shards into a new directory; returns how many there are.
+
+    What cannot be read goes to `skips`. Raises DataError if the directory is there already, or nothing can be used.
+    """
+    if directory.exists():
+        raise DataError(f"{directory} is there already; name a new directory for the shards")
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    count = 0
+    with (
+        JsonlShardWriter(str(partial / "cuts.%06d.jsonl.gz"), shard_size=SHARD_SIZE) as described,
+        AudioTarWriter(str(partial / "recording.%06d.tar"), shard_size=SHARD_SIZE, format="flac") as sounding,
+    ):
+        for cut, samples in readable(cuts, skips):
+            recording = _recording(cut.id, len(samples))
+            with libsndfile():
+                sounding.write(cut.id, samples[None], SAMPLE_RATE, manifest=recording)
+            described.write(_placed(cut, recording, samples))
+            count += 1
+    if count == 0:
+        shutil.rmtree(partial)
+        raise DataError(f"no usable utterance for {directory}: nothing was written")
+    partial.rename(directory)
+    return count
+
+
+def _recording(id_: str, samples: int) -> Recording:
+    """A recording of one channel whose samples lie in a shard."""
+    source = AudioSource(type="shar", channels=[0], source="")
+    return Recording(
+        id=id_, sources=[source], sampling_rate=SAMPLE_RATE, num_samples=samples, duration=samples / SAMPLE_RATE
+    )
+
+
+def _placed(cut: Cut, recording: Recording, samples: Samples) -> MonoCut:
+    """The cut of a recording that holds nothing else."""
+    custom = {key: value for key, value in (cut.custom or {}).items() if key != SHARD}
+    said = [dataclasses.replace(s, recording_id=recording.id, channel=0) for s in cut.supervisions]
+    return MonoCut(
+        id=cut.id,
+        start=0.0,
+        duration=recording.duration,
+        channel=0,
+        recording=recording,
+        supervisions=said,
+        custom={**custom, VOICED: list(voiced_span(samples))},
+    )

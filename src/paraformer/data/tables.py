@@ -1,0 +1,188 @@
+"""Lists of files and texts to cuts: Kaldi directories, FunASR's JSON lines, tables with a header.
+
+A relative path is looked for beside its list, then from the current directory. Nothing is decoded here, only headers
+are read; what has no file or no readable header is left out and reported, so that one bad line does not hide the rest
+(lhotse.kaldi stops at the first one, and takes one sample rate for all files).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from lhotse import Recording, SupervisionSegment
+from lhotse.cut import MonoCut
+
+from paraformer.data.recordings import cut_of, recording_of
+from paraformer.data.skips import TWICE, UNREADABLE, Skipped, Skips
+from paraformer.errors import DataError
+
+PATH_COLUMNS = ("path", "audio", "audio_path", "audio_filepath", "file", "filename", "wav")
+TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "target")
+ID_COLUMNS = ("id", "key", "utt_id")
+SPEAKER_COLUMNS = ("speaker", "spk", "speaker_id", "client_id")
+"""Names that a column may have, in any case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One line of a list. end_s: None for the end of the file."""
+
+    id: str
+    audio: Path
+    text: str
+    speaker: str | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+
+
+def kaldi(directory: Path) -> Iterator[Utterance]:
+    """Utterances of a directory with wav.scp and text, perhaps segments and utt2spk; FunASR's pairs are such too.
+
+    Raises DataError for lines that are not as Kaldi has them, and for commands in wav.scp: none is run.
+    """
+    files = _pairs(directory / "wav.scp")
+    speakers = _pairs(directory / "utt2spk") if (directory / "utt2spk").is_file() else {}
+    spans = _segments(directory / "segments") if (directory / "segments").is_file() else {}
+    for id_, text in _pairs(directory / "text").items():
+        recording, start, end = spans.get(id_, (id_, 0.0, None))
+        if (file := files.get(recording)) is None:
+            raise DataError(
+                f"{directory}/text has {id_!r}, of which wav.scp and segments know no audio; add or drop it"
+            )
+        if file.endswith("|"):
+            raise DataError(f"{directory}/wav.scp has a command for {recording!r}; run it and list the file it makes")
+        audio = _beside(file, directory)
+        yield Utterance(id=id_, audio=audio, text=text, speaker=speakers.get(id_), start_s=start, end_s=end)
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """The first word of each line and the rest of it. Raises DataError for an id that comes twice."""
+    pairs: dict[str, str] = {}
+    for number, line in _lines(path):
+        key, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
+        if key in pairs:
+            raise DataError(f"{path}, line {number}: {key!r} was there before; give each utterance an id of its own")
+        pairs[key] = value.strip()
+    return pairs
+
+
+def _segments(path: Path) -> dict[str, tuple[str, float, float | None]]:
+    """Recording, start and end of each utterance; an end of -1 is that of the recording."""
+    spans = {}
+    for id_, rest in _pairs(path).items():
+        try:
+            recording, start, end = rest.split()
+            spans[id_] = recording, float(start), None if float(end) < 0 else float(end)
+        except ValueError as error:
+            raise DataError(
+                f"{path}: {id_!r} needs a recording, a start and an end in seconds, not {rest!r}"
+            ) from error
+    return spans
+
+
+def json_lines(path: Path) -> Iterator[Utterance]:
+    """Utterances of FunASR's JSON lines: `key`, `source` and `target`; other usual names do as well.
+
+    Raises DataError for a line that is no such object.
+    """
+    for number, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: not a JSON object")
+        yield _from_row(row, path, number, ("source", *PATH_COLUMNS))
+
+
+def table(path: Path) -> Iterator[Utterance]:
+    """Utterances of a .csv or .tsv file whose first line names its columns. Raises DataError for missing columns."""
+    with _open(path) as file:
+        rows = csv.DictReader(file, delimiter="\t" if ".tsv" in path.suffixes else ",", restkey="", restval="")
+        for row in rows:
+            yield _from_row(row, path, rows.line_num, PATH_COLUMNS)
+
+
+def _from_row(row: Mapping[str, object], path: Path, number: int, path_names: Iterable[str]) -> Utterance:
+    """An utterance of named values."""
+    values = {name.lower().strip(): value for name, value in row.items()}
+    audio, text = _first(values, path_names), _first(values, TEXT_COLUMNS)
+    if not audio or text is None:
+        raise DataError(
+            f"{path}, line {number}: needs a path (one of {', '.join(path_names)}) and a text (one of "
+            f"{', '.join(TEXT_COLUMNS)}), but has {', '.join(values) or 'nothing'}"
+        )
+    id_ = _first(values, ID_COLUMNS) or Path(audio).with_suffix("").as_posix().lstrip("/")
+    return Utterance(id=id_, audio=_beside(audio, path.parent), text=text, speaker=_first(values, SPEAKER_COLUMNS))
+
+
+def _first(values: Mapping[str, object], names: Iterable[str]) -> str | None:
+    found = next((values[name] for name in names if name in values), None)
+    return None if found is None else str(found).strip()
+
+
+def _beside(audio: str, directory: Path) -> Path:
+    beside = directory / audio
+    return beside if beside.is_file() or not Path(audio).is_file() else Path(audio)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that hold something, numbered from 1."""
+    with _open(path) as file:
+        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
+    """A text file, perhaps compressed. Raises DataError if it is missing or not text."""
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig", newline="") as file
+        ):
+            yield file
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}; check the name") from error
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as text: {error}") from error
+
+
+def to_cuts(utterances: Iterable[Utterance], skips: Skips) -> Iterator[MonoCut]:
+    """A cut for each utterance whose file can be read; the others go to `skips`."""
+    recordings: dict[Path, Recording | Skipped] = {}
+    seen: set[str] = set()
+    for utterance in utterances:
+        if utterance.audio not in recordings:
+            recordings[utterance.audio] = recording_of(utterance.audio, utterance.id)
+        recording = recordings[utterance.audio]
+        if utterance.id in seen:
+            skips.add(Skipped(utterance.id, TWICE, str(utterance.audio)))
+        elif isinstance(recording, Skipped):
+            skips.add(Skipped(utterance.id, recording.reason, recording.detail))
+        elif utterance.start_s >= (end := min(utterance.end_s or recording.duration, recording.duration)):
+            skips.add(Skipped(utterance.id, UNREADABLE, f"{utterance.audio} ends before second {utterance.start_s}"))
+        else:
+            seen.add(utterance.id)
+            yield _cut(utterance, recording, end)
+
+
+def _cut(utterance: Utterance, recording: Recording, end: float) -> MonoCut:
+    """The cut of a line; its recording may be that of other lines too."""
+    said = SupervisionSegment(
+        id=utterance.id,
+        recording_id=recording.id,
+        start=utterance.start_s,
+        duration=end - utterance.start_s,
+        text=utterance.text,
+        speaker=utterance.speaker,
+        language="cmn",
+    )
+    return cut_of(recording, said)

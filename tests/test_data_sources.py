@@ -1,0 +1,218 @@
+"""Every kind of data opens to the same cuts; what is wrong with it is named."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import CutSet
+from speech_archives import RATE, sound_of, write_archive
+
+from paraformer.data.dataset import text_of
+from paraformer.data.prepare import save_cuts
+from paraformer.data.reading import load, measured
+from paraformer.data.shar import write_shar
+from paraformer.data.skips import Skips
+from paraformer.data.sources import open_data
+from paraformer.errors import AudioError, AudioNotFound, DataError
+
+TEXTS = {"a": "一二", "b": "三四一"}
+
+
+def write_wavs(directory: Path, rate: int = RATE) -> dict[str, Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {name: directory / f"{name}.wav" for name in TEXTS}
+    for name, path in paths.items():
+        soundfile.write(path, sound_of(TEXTS[name]), rate)
+    return paths
+
+
+def kaldi(directory: Path) -> Path:
+    paths = write_wavs(directory)
+    (directory / "wav.scp").write_text("".join(f"{name} {path}\n" for name, path in paths.items()))
+    (directory / "text").write_text("".join(f"{name}\t{text}\n" for name, text in TEXTS.items()))
+    return directory
+
+
+def kaldi_segments(directory: Path) -> Path:
+    directory.mkdir()
+    soundfile.write(directory / "long.wav", np.concatenate([sound_of(text) for text in TEXTS.values()]), RATE)
+    end = len(sound_of(TEXTS["a"])) / RATE
+    (directory / "wav.scp").write_text(f"long {directory / 'long.wav'}\n")
+    (directory / "text").write_text("".join(f"{name} {text}\n" for name, text in TEXTS.items()))
+    (directory / "segments").write_text(f"a long 0.0 {end}\nb long {end} -1\n")
+    (directory / "utt2spk").write_text("a tones\nb tones\n")
+    return directory
+
+
+def funasr(directory: Path) -> Path:
+    write_wavs(directory)
+    rows = [{"key": name, "source": f"{name}.wav", "source_len": 9, "target": TEXTS[name]} for name in TEXTS]
+    path = directory / "train.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+def table(directory: Path, suffix: str, separator: str) -> Path:
+    write_wavs(directory / "wavs")
+    lines = [("Path", "Sentence", "other")] + [(f"wavs/{name}.wav", text, "x") for name, text in TEXTS.items()]
+    path = directory / f"train{suffix}"
+    path.write_text("\ufeff" + "".join(separator.join(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def hugging_face(directory: Path) -> Path:
+    datasets = pytest.importorskip("datasets")
+    paths = write_wavs(directory / "wavs")
+    columns = {"audio": [str(path) for path in paths.values()], "sentence": list(TEXTS.values()), "id": list(TEXTS)}
+    dataset = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
+    dataset.save_to_disk(str(directory / "saved"))
+    return directory / "saved"
+
+
+def parquet(directory: Path) -> Path:
+    datasets = pytest.importorskip("datasets")
+    (directory / "set").mkdir(parents=True)
+    sounds = [{"bytes": path.read_bytes(), "path": None} for path in write_wavs(directory / "wavs").values()]
+    dataset = datasets.Dataset.from_dict({"audio": sounds, "text": list(TEXTS.values())})
+    dataset.cast_column("audio", datasets.Audio(decode=False)).to_parquet(str(directory / "set" / "part.parquet"))
+    return directory / "set"
+
+
+def prepared(directory: Path) -> Path:
+    save_cuts(measured(open_data(kaldi(directory / "kaldi")), Skips("stop")), directory / "sets", "tones")
+    return directory / "sets" / "tones"
+
+
+def prepared_directory(directory: Path) -> Path:
+    return prepared(directory).parent
+
+
+def shards(directory: Path) -> Path:
+    write_shar(open_data(kaldi(directory / "kaldi")), directory / "shards", Skips("stop"))
+    return directory / "shards"
+
+
+def archive(directory: Path) -> Path:
+    directory.mkdir()
+    return write_archive(directory / "tones.tar", list(TEXTS.values()))
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "kaldi": kaldi,
+    "kaldi with segments": kaldi_segments,
+    "funasr": funasr,
+    "csv": lambda directory: table(directory, ".csv", ","),
+    "tsv": lambda directory: table(directory, ".tsv", "\t"),
+    "saved by datasets": hugging_face,
+    "parquet": parquet,
+    "prepared set": prepared,
+    "directory of prepared sets": prepared_directory,
+    "shar": shards,
+    "archive": archive,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the library datasets
+def test_every_kind_gives_the_same_speech(kind: str, tmp_path: Path) -> None:
+    cuts = list(open_data(KINDS[kind](tmp_path / "data"), Skips("stop")))
+    assert [text_of(cut) for cut in cuts] == list(TEXTS.values())
+    assert all(cut.id == cut.supervisions[0].id for cut in cuts)
+    for cut in cuts:
+        np.testing.assert_allclose(load(cut), sound_of(text_of(cut)), atol=1e-4)
+
+
+def test_relative_paths_and_ids_of_tables(tmp_path: Path) -> None:
+    cuts = list(open_data(table(tmp_path, ".tsv", "\t")))
+    assert [cut.id for cut in cuts] == ["wavs/a", "wavs/b"]
+
+
+def test_other_rates_and_channels_are_read_as_16_khz_mono(tmp_path: Path) -> None:
+    stereo = np.stack([sound_of("一"), np.zeros_like(sound_of("一"))], axis=1)
+    soundfile.write(tmp_path / "a.wav", np.repeat(stereo, 3, axis=0), 3 * RATE)
+    (tmp_path / "list.csv").write_text("path,text\na.wav,一\n", encoding="utf-8")
+    [cut] = open_data(tmp_path / "list.csv")
+    assert cut.sampling_rate == 48000
+    assert len(load(cut)) == len(stereo)
+    assert np.abs(load(cut)).max() > 0.2
+
+
+def test_what_has_no_usable_file_is_named_and_the_rest_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_wavs(tmp_path)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF no")
+    names = ["a", "gone", "broken", "b", "a"]
+    (tmp_path / "list.csv").write_text("path,text\n" + "".join(f"{n}.wav,一\n" for n in names), encoding="utf-8")
+    skips = Skips()
+    with caplog.at_level(logging.WARNING, "paraformer"):
+        cuts = open_data(tmp_path / "list.csv", skips)
+    assert [cut.id for cut in cuts] == ["a", "b"]
+    assert skips.counts == {"missing file": 1, "unreadable audio": 1, "id used twice": 1}
+    assert "gone.wav" in caplog.text
+    with pytest.raises(DataError, match=r"gone: missing file"):
+        open_data(tmp_path / "list.csv", Skips("stop"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list.csv", "a,b\n1,2\n", "needs a path"),
+        ("list.jsonl", "{no", "line 1: not JSON"),
+        ("list.jsonl", "[1]", "not a JSON object"),
+        ("list.jsonl", '{"key": "a", "target": "一"}', "needs a path"),
+        ("list.xlsx", "", "no data that is known"),
+        ("list.csv", "path,text\n", "no usable utterance"),
+        ("x.cuts.jsonl.gz", "not gzip", "damaged"),
+    ],
+)
+def test_files_that_are_no_data_say_so(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        open_data(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("wav.scp", "a sox a.wav -t wav - |\n", "run it and list the file"),
+        ("text", "a 一\nzz 二\n", "'zz'"),
+        ("text", "a 一\na 二\n", "line 2"),
+        ("segments", "a a 0.0\n", "'a' needs a recording"),
+    ],
+)
+def test_kaldi_directories_that_do_not_fit_together(tmp_path: Path, file: str, content: str, message: str) -> None:
+    directory = kaldi(tmp_path / "kaldi")
+    (directory / file).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        open_data(directory)
+
+
+def test_directories_that_are_no_data_say_what_they_hold(tmp_path: Path) -> None:
+    (tmp_path / "readme").touch()
+    with pytest.raises(DataError, match="it holds readme"):
+        open_data(tmp_path)
+    with pytest.raises(DataError, match="there is no"):
+        open_data(tmp_path / "nothing")
+
+
+def test_samples_that_cannot_be_read_are_one_error(tmp_path: Path) -> None:
+    cut = next(iter(open_data(kaldi(tmp_path / "kaldi"))))
+    path = Path(cut.recording.sources[0].source)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(AudioError, match="the audio of a cannot be read"):
+        load(cut)
+    path.unlink()
+    with pytest.raises(AudioNotFound, match=r"no file .*a\.wav"):
+        load(cut)
+
+
+def test_an_empty_set_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable utterance"):
+        save_cuts(CutSet.from_cuts([]), tmp_path, "none")
