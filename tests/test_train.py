@@ -2,84 +2,59 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from speech_archives import write_archive
 from torch import nn
+from training import CONFIG, MODEL, events, prepared
 
 from paraformer.checkpoint import native
-from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig, SanmDecoderConfig, SanmEncoderConfig
-from paraformer.data.dataset import BatchConfig, JoinConfig
-from paraformer.data.prepare import prepare
+from paraformer.cli import main
+from paraformer.data.dataset import BatchConfig
 from paraformer.errors import CheckpointError, ConfigError
-from paraformer.train.__main__ import load_recipe, main
+from paraformer.model.paraformer import Paraformer
 from paraformer.train.average import average
-from paraformer.train.checkpoints import LATEST, checkpoints
-from paraformer.train.config import LiveConfig, OptimiserConfig, TrainConfig
-from paraformer.train.dropout import ByteDropout, use_byte_dropout
+from paraformer.train.checkpoints import Progress, best_weights, read_weights, save_weights
+from paraformer.train.config import LiveConfig, OptimiserConfig
+from paraformer.train.dropout import ByteDropout, seed_all, use_byte_dropout
 from paraformer.train.finish import finish
-from paraformer.train.loop import learning_rate, live_step, train
-
-TEXTS = ["一二", "二三", "三四", "四一", "一三", "二四", "三", "四", "一二三", "四三二", "一", "二一二三"]
-MODEL = ModelConfig(
-    vocab_size=0,
-    encoder=SanmEncoderConfig(dim=16, ffn_dim=32, layers=2, heads=2, kernel=5),
-    decoder=SanmDecoderConfig(ffn_dim=32, layers=1, attention_layers=1, heads=2, kernel=5, shift=2),
-    objective=ObjectiveConfig(ctc_weight=0.3),
-)
-CONFIG = TrainConfig(
-    model=MODEL,
-    train_sets=("tones",),
-    dev_set="dev",
-    steps=12,
-    held_out=1,
-    batch=BatchConfig(seconds=6.0, buckets=2),
-    join=JoinConfig(clips=2, total_s=1.5, alone_s=0.5),
-    optimiser=OptimiserConfig(peak_lr=5e-3, warmup_steps=2),
-    live=LiveConfig(chunk=ChunkConfig(left=2, chunk=4, right=2), start=0.5, probability=0.5),
-    workers=0,
-    log_steps=4,
-    save_s=0.0,
-    keep=3,
-    card={"note": "tones"},
-)
-
-
-def tiny_recipe() -> TrainConfig:
-    return CONFIG
+from paraformer.train.loop import train
+from paraformer.train.recipe import load_recipe
+from paraformer.train.schedule import chunking, learning_rate
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("speech")
-    archives = [write_archive(directory / "tones.tar", TEXTS), write_archive(directory / "dev.tar", TEXTS[:2])]
-    prepare(archives, directory)
-    return directory
+    return prepared(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    main(["test_train:tiny_recipe", "--data", str(data), "--out", str(out), "--last", "2"])
+    assert main(["train", "training:recipe", "--data", str(data), "--out", str(out), "--tensorboard"]) == 0
     return out
-
-
-def events(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "events.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_training_lowers_the_loss_and_measures(run: Path) -> None:
     totals = [event["total"] for event in events(run) if "total" in event]
     assert len(totals) == 3
     assert totals[-1] < totals[0]
-    assert [event for event in events(run) if "cer" in event]
-    assert [path.name for path in checkpoints(run)] == [f"step-{step:07d}.pt" for step in (10, 11, 12)]
+    measured = [event for event in events(run) if "cer" in event]
+    assert [event["step"] for event in measured] == [5, 10, 12]
+    assert measured[0]["cer"].keys() == {"dev", "held_out"}
+    assert all(event["hours_per_hour"] > 0 and 0 <= event["waited"] <= 1 for event in events(run) if "total" in event)
+
+
+def test_the_run_directory_holds_what_it_should(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"config.json", "setup.json", "events.jsonl", "curves.png", "tensorboard", "bundle", "weights"}
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((run / "tensorboard").iterdir())
+    assert json.loads((run / "config.json").read_text(encoding="utf-8"))["optimiser"]["peak_lr"] == 5e-3
+    assert len(best_weights(run)) == CONFIG.keep
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-0000011", "step-0000012"]
 
 
 def test_the_bundle_opens_and_tells_its_sources(run: Path) -> None:
@@ -87,43 +62,59 @@ def test_the_bundle_opens_and_tells_its_sources(run: Path) -> None:
     assert bundle.tokens[:3] == ("<blank>", "<s>", "</s>")
     assert len(bundle.tokens) == model.config.vocab_size == 8
     assert bundle.card["note"] == "tones"
-    assert "dev, whole" in bundle.card["errors"]
-    assert "dev, live" in bundle.card["errors"]
+    assert bundle.card["averaged"] == [path.name for path in best_weights(run)]
+    assert {"dev, whole", "dev, live"} <= set(bundle.card["errors"])
 
 
-def test_a_stopped_run_goes_on_where_it_was(data: Path, tmp_path: Path) -> None:
-    train(dataclasses.replace(CONFIG, steps=3), data, tmp_path)
-    before = torch.load(tmp_path / LATEST, weights_only=True)
-    model = train(dataclasses.replace(CONFIG, steps=3), data, tmp_path)
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before["model"].items())
-    train(dataclasses.replace(CONFIG, steps=5), data, tmp_path)
-    assert torch.load(tmp_path / LATEST, weights_only=True)["step"] == 5
+def test_the_command_says_how_fast_it_was(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["train", "training:recipe", "--data", str(data), "--out", str(run), "--average", "1"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{run / 'bundle'}\n"
+    assert "12 steps, 0 hours of speech per hour" in printed.err  # nothing was left to do
+    assert len(native.load(run / "bundle")[0].card["averaged"]) == 1
 
 
-def test_a_run_can_start_from_a_bundle(run: Path, data: Path, tmp_path: Path) -> None:
-    bundle = run / "bundle"
-    further = dataclasses.replace(CONFIG, init=str(bundle), optimiser=OptimiserConfig(peak_lr=0.0), steps=1)
-    model = train(further, data, tmp_path)
-    _, before = native.load(bundle)
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.state_dict().items())
+def test_a_run_can_start_from_a_bundle_or_a_file_of_weights(run: Path, data: Path, tmp_path: Path) -> None:
+    plain = run / "old.pt"
+    torch.save({"model": read_weights(best_weights(run)[0]), "step": 5}, plain)
+    still = dataclasses.replace(CONFIG, optimiser=OptimiserConfig(peak_lr=0.0), steps=1)
+    for init in (run / "bundle", best_weights(run)[0], plain):
+        model = train(dataclasses.replace(still, init=str(init)), data, tmp_path / init.name).model
+        weights = native.load(init)[1].state_dict() if init.is_dir() else read_weights(init)
+        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in weights.items())
     wider = dataclasses.replace(MODEL, encoder=dataclasses.replace(MODEL.encoder, ffn_dim=48))
     with pytest.raises(ConfigError, match="other sizes"):
-        train(dataclasses.replace(further, model=wider), data, tmp_path / "wider")
+        train(dataclasses.replace(still, init=str(plain), model=wider), data, tmp_path / "wider")
+    with pytest.raises(ConfigError, match=r"setup\.json"):
+        train(dataclasses.replace(still, init=str(tmp_path / "x" / "y" / "lonely.pt")), data, tmp_path / "lonely")
 
 
-def test_a_checkpoint_of_another_model_is_refused(data: Path, tmp_path: Path) -> None:
-    train(dataclasses.replace(CONFIG, steps=1), data, tmp_path)
-    path = tmp_path / LATEST
-    values = torch.load(path, weights_only=True)
-    values["model"].pop("encoder.norm.weight")
-    torch.save(values, path)
-    with pytest.raises(CheckpointError, match=r"encoder\.norm\.weight"):
-        train(CONFIG, data, tmp_path)
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    for name, content in (("a.pt", b"nothing"), ("b.safetensors", b"nothing")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=name):
+            read_weights(tmp_path / name)
 
 
-def test_finishing_without_checkpoints_is_an_error(data: Path, tmp_path: Path) -> None:
+def test_a_run_that_no_longer_gets_better_ends(data: Path, tmp_path: Path) -> None:
+    still = OptimiserConfig(peak_lr=0.0)
+    config = dataclasses.replace(CONFIG, optimiser=still, measure_steps=1, patience=2, save_s=1e9)
+    assert train(config, data, tmp_path).progress.step == 3  # one measurement to beat, and two that do not
+    assert len(best_weights(tmp_path)) == CONFIG.keep
+    assert train(config, data, tmp_path).progress.step == 3
+
+
+def test_the_weights_with_the_lowest_error_rate_are_kept(tmp_path: Path) -> None:
+    model = Paraformer(dataclasses.replace(MODEL, vocab_size=8))
+    for step, cer in enumerate((0.5, 0.2, 0.9, 0.2, 0.3)):
+        save_weights(tmp_path, model, Progress(step=step), cer, keep=3)
+    assert [path.stem for path in best_weights(tmp_path)] == ["step-0000003", "step-0000001", "step-0000004"]
+
+
+def test_finishing_without_weights_is_an_error(data: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        finish(CONFIG, data, tmp_path, last=2)
+        finish(CONFIG, data, tmp_path, best=2)
 
 
 def test_learning_rate_rises_and_falls() -> None:
@@ -134,14 +125,16 @@ def test_learning_rate_rises_and_falls() -> None:
     assert rates[60] == pytest.approx(0.5)
     assert rates[110] == pytest.approx(0.0)
     assert rates[10:] == sorted(rates[10:], reverse=True)
+    root = dataclasses.replace(config, schedule="inverse_root")
+    assert [learning_rate(number, 1, root) for number in (0, 9, 39)] == pytest.approx([0.1, 1.0, 0.5])
 
 
 def test_live_steps_start_late_and_keep_their_share() -> None:
     config = dataclasses.replace(CONFIG, steps=4000, live=LiveConfig(start=0.25, probability=0.3))
-    live = [live_step(config, number) for number in range(4000)]
+    live = [chunking(config, number) is not None for number in range(4000)]
     assert not any(live[:1000])
     assert sum(live[1000:]) / 3000 == pytest.approx(0.3, abs=0.03)
-    assert not live_step(dataclasses.replace(config, live=None), 3999)
+    assert chunking(dataclasses.replace(config, live=None), 3999) is None
 
 
 def test_average_is_the_mean() -> None:
@@ -167,29 +160,32 @@ def test_byte_dropout_drops_its_share_and_keeps_the_mean(dtype: torch.dtype) -> 
 
 def test_byte_dropout_replaces_every_dropout() -> None:
     model = nn.Sequential(nn.Dropout(0.1), nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.2)))
-    use_byte_dropout(model, 0)
+    use_byte_dropout(model)
     assert not [module for module in model.modules() if isinstance(module, nn.Dropout)]
     assert [m.threshold for m in model.modules() if isinstance(m, ByteDropout)] == [26, 51]
 
 
+def test_random_numbers_depend_on_the_seed_alone() -> None:
+    generator = np.random.Generator(np.random.SFC64(1))
+    seed_all((3, 1, 4), generator)
+    first = (torch.rand(3).tolist(), generator.random(3).tolist())
+    generator.random(5)
+    seed_all((3, 1, 4), generator)
+    assert (torch.rand(3).tolist(), generator.random(3).tolist()) == first
+    seed_all((3, 1, 5), generator)
+    assert torch.rand(3).tolist() != first[0]
+
+
 def test_impossible_settings_and_recipes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="steps"):
-        dataclasses.replace(CONFIG, steps=0)
+    for name in ("steps", "accumulate", "keep"):
+        with pytest.raises(ConfigError, match=name):
+            dataclasses.replace(CONFIG, **{name: 0})
     with pytest.raises(ConfigError, match="buckets"):
         BatchConfig(buckets=1)
     with pytest.raises(ConfigError, match="train_sets"):
         dataclasses.replace(CONFIG, train_sets=())
-    with pytest.raises(ConfigError, match="nowhere"):
-        load_recipe("nowhere:config")
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"),
-        *("paraformer.train", "test_train:tiny_recipe", "--data", str(data), "--out", str(tmp_path), "--steps", "4"),
-    ]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path}, timeout=120)
-    assert (tmp_path / "bundle").is_dir()
-    assert [event["step"] for event in events(tmp_path) if "total" in event] == [4]
+    for recipe in ("nowhere:config", "training", "training:none"):
+        with pytest.raises(ConfigError, match=recipe):
+            load_recipe(recipe)
+    with pytest.raises(ConfigError, match="dict"):
+        load_recipe("builtins:dict")

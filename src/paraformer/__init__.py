@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ModelNotFound,
         ParaformerError,
         SessionError,
+        TrainingError,
         UnsupportedModel,
     )
     from paraformer.loader import load
@@ -50,6 +51,7 @@ __all__ = [
     "Session",
     "SessionError",
     "Token",
+    "TrainingError",
     "Transcript",
     "UnsupportedModel",
     "load",

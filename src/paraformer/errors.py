@@ -9,6 +9,7 @@ ParaformerError
 │   └── UnsupportedModel                       a known kind of model that this version does not run
 ├── ConfigError           (ValueError)         an unknown, missing or impossible setting
 ├── DataError             (ValueError)         a manifest, transcript or shard that cannot be used
+├── TrainingError         (RuntimeError)       a run that went wrong and cannot go on by itself
 ├── SessionError          (RuntimeError)       a live session used out of order, or a saved one that does not fit
 └── MissingExtra          (ImportError)        a feature whose optional dependency is not installed
 
@@ -52,6 +53,10 @@ class ConfigError(ParaformerError, ValueError):
 
 class DataError(ParaformerError, ValueError):
     """A manifest, transcript or shard cannot be used."""
+
+
+class TrainingError(ParaformerError, RuntimeError):
+    """A training run went wrong and cannot go on by itself."""
 
 
 class SessionError(ParaformerError, RuntimeError):

@@ -38,13 +38,26 @@ def parser() -> argparse.ArgumentParser:
     _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
     _evaluate(commands.add_parser("evaluate", help="measure errors, speed and delay of a model", allow_abbrev=False))
-    _train(commands.add_parser("train", help="train or fine-tune a model", add_help=False, prefix_chars="\0"))
+    _train(commands.add_parser("train", help="train a model", allow_abbrev=False))
     return top
 
 
 def _train(options: argparse.ArgumentParser) -> None:
-    """Every word is passed on, options too: training has a command line of its own."""
-    options.add_argument("arguments", nargs="*")
+    options.description = (
+        "Train as a recipe says; a run that was stopped goes on when the same command is given again. Needs "
+        "paraformer[train]. Exit code 143 or 130: saved and stopped by SIGTERM or Ctrl-C."
+    )
+    options.add_argument(
+        "recipe", metavar="MODULE:FUNCTION", help="what returns a TrainConfig, as recipes.zh_small:config"
+    )
+    options.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared speech")
+    options.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, events and the bundle")
+    options.add_argument("--steps", type=_steps, metavar="N", help="plan for N steps instead of the recipe's")
+    options.add_argument(
+        "--average", type=_steps, metavar="N", help="average the best N weights (default: all that the recipe keeps)"
+    )
+    options.add_argument("--finish", action="store_true", help="only average, measure and write the bundle")
+    options.add_argument("--tensorboard", action="store_true", help="write for TensorBoard (paraformer[tensorboard])")
 
 
 def _transcribe(options: argparse.ArgumentParser) -> None:
@@ -187,6 +200,10 @@ def _chunk(text: str) -> ChunkConfig:
 
 def _count(text: str) -> int:
     return _whole(text, 0, 1024)
+
+
+def _steps(text: str) -> int:
+    return _whole(text, 1, 1_000_000_000)
 
 
 def _rate(text: str) -> int:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from paraformer.errors import CheckpointError
@@ -23,8 +21,3 @@ def average(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         name: (sum(w[name].double() for w in weights) / len(weights)).to(weights[0][name].dtype)  # type: ignore[union-attr]
         for name in shapes
     }
-
-
-def average_files(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """Average the "model" entries of training checkpoints."""
-    return average([torch.load(path, map_location="cpu", weights_only=True)["model"] for path in paths])

@@ -1,59 +1,233 @@
-"""Checkpoints of a run: everything in latest.pt, to go on from; weights alone in step-N.pt, to average."""
+"""What a run leaves on disk to go on from, and the weights that will be averaged.
+
+`checkpoints/step-N/` holds everything: weights and optimiser as safetensors files, written by all processes together
+and read by any number of them, and the progress as JSON. Random states are not in it: every batch draws from a seed of
+its own. `weights/step-N.safetensors` holds the weights alone, with the CER that they reached.
+Both appear in one move when they are complete and on the disk, so a full disk or a lost machine spoils nothing older.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save as save_together
 
+from paraformer.bundle import replacing
+from paraformer.checkpoint import strict
 from paraformer.errors import CheckpointError
-from paraformer.model.paraformer import Paraformer
+from paraformer.train import parallel
 
-LATEST = "latest.pt"
+CHECKPOINTS, WEIGHTS, PROGRESS = "checkpoints", "weights", "progress.json"
+KEPT = 2
+"""Complete checkpoints left in place: the newest, and one to go back to."""
+_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_WEIGHT, _MOMENT = "model.", "optimiser."
 
 
 @dataclass
-class Position:
-    """Where a run stands: optimiser steps taken, epoch, batches of it used."""
+class Progress:
+    """Where a run stands, and what it remembers of its way."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
+    """Batches of the epoch's plan that were used."""
+    best_cer: float | None = None
+    """Lowest CER on dev_set so far."""
+    stale: int = 0
+    """Measurements since then."""
+    norm: float | None = None
+    """Running mean of the gradient norm."""
+    bad: int = 0
+    """Bad steps in a row."""
+    skipped: int = 0
+    """Bad steps in all."""
 
 
-def save(out: Path, model: Paraformer, optimiser: torch.optim.Optimizer, position: Position, keep: int) -> None:
-    """Write latest.pt (everything) and step-N.pt (weights), each in one move; drop all but `keep` of the latter."""
-    weights = {"model": model.state_dict(), "step": position.step}
-    _write(weights, out / f"step-{position.step:07d}.pt")
-    _write(
-        {**weights, "optimiser": optimiser.state_dict(), "epoch": position.epoch, "batch": position.batch}, out / LATEST
-    )
-    for old in checkpoints(out)[:-keep]:
-        old.unlink()
+def save(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> Path:
+    """Write the checkpoint of this step and drop all but the newest two. All processes must call it.
 
-
-def _write(values: dict[str, Any], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(values, partial)
-    partial.replace(path)
-
-
-def checkpoints(out: Path) -> list[Path]:
-    """Weight checkpoints of a run, oldest first."""
-    return sorted(out.glob("step-*.pt"))
-
-
-def resume(out: Path, model: Paraformer, optimiser: torch.optim.Optimizer) -> Position:
-    """Load latest.pt if there is one. Raises CheckpointError if it belongs to another model."""
-    path = out / LATEST
-    if not path.is_file():
-        return Position()
-    values = torch.load(path, map_location="cpu", weights_only=True)
+    Raises CheckpointError if it cannot be written; what was there before stays.
+    """
+    path = out / CHECKPOINTS / f"step-{progress.step:07d}"
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        model.load_state_dict(values["model"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} belongs to another model: {error}") from error
-    optimiser.load_state_dict(values["optimiser"])
-    return Position(values["step"], values["epoch"], values["batch"])
+        _write(partial, model, optimiser, progress)
+        if parallel.rank() == 0:
+            _put_in_place(partial, path)
+    except (OSError, CheckpointException) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        last = newest(out)
+        raise CheckpointError(
+            f"{path} could not be saved: {_cause(error)}; "
+            + (f"{last.name} is whole, and the same command goes on from there" if last else "there is none before it")
+        ) from error
+    parallel.barrier()
+    return path
+
+
+def newest(out: Path) -> Path | None:
+    """The last complete checkpoint of a run."""
+    return max((out / CHECKPOINTS).glob("step-*"), default=None)
+
+
+def resume(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
+    """Load the last complete checkpoint, if there is one; all processes must call it.
+
+    Raises CheckpointError if it is damaged or belongs to another model.
+    """
+    path = newest(out)
+    if path is None:
+        return Progress()
+    try:
+        _read(path, model, optimiser)
+        return Progress(**json.loads((path / PROGRESS).read_text(encoding="utf-8")))
+    except CheckpointError:
+        raise
+    except (OSError, SafetensorError, ValueError, TypeError, CheckpointException) as error:
+        raise CheckpointError(f"{path} is damaged: {_cause(error)}; without it the one before it is used") from error
+
+
+def save_weights(out: Path, model: nn.Module, progress: Progress, cer: float, keep: int) -> None:
+    """Write the weights and the CER that they reached; drop all but the best `keep`. All processes must call it."""
+    whole = _tensors_of(get_model_state_dict(parallel.plain(model), options=_WHOLE))
+    if parallel.rank() > 0:
+        return
+    path = out / WEIGHTS / f"step-{progress.step:07d}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary, {"cer": repr(cer)})
+    for worse in best_weights(out)[keep:]:
+        worse.unlink()
+
+
+def best_weights(out: Path) -> list[Path]:
+    """Weights that a run kept, those with the lowest CER first, the later of equals before the earlier."""
+    return sorted(sorted((out / WEIGHTS).glob("step-*.safetensors"), reverse=True), key=_cer)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Weights alone: a safetensors file, or what `torch.save` wrote, then perhaps under "model".
+
+    Raises CheckpointError where it is neither.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(values.get("model", values))
+    except (OSError, SafetensorError, RuntimeError, UnpicklingError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no weights: {error}") from error
+
+
+def _cer(path: Path) -> float:
+    with safe_open(path, "np") as file:
+        return float(file.metadata()["cer"])
+
+
+def _write(partial: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+    """Tensors from all processes, progress from the first."""
+    if parallel.rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        (partial / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
+    parallel.barrier()
+    writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
+    with _alone_is_fine():
+        save_together(_tensors(model, optimiser), storage_writer=writer)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    """One move, once all is on the disk, names too; then older ones may go."""
+    _sync(partial / PROGRESS)
+    _sync(partial)
+    if path.exists():  # of a run that was stopped between this step and the next
+        shutil.rmtree(path)
+    partial.replace(path)
+    _sync(path.parent)
+    for old in sorted(path.parent.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Weights and optimiser from one checkpoint, into the shards of any number of processes."""
+    reader = HuggingFaceStorageReader(str(path))
+    stored = {
+        name: torch.empty(entry.size, device="meta")
+        for name, entry in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+    tensors = _tensors(model, optimiser)
+    weights = {name: tensor.shape for name, tensor in tensors.items() if _is_weight(name)}
+    strict.check(weights, {name: tensor for name, tensor in stored.items() if _is_weight(name)}, str(path))
+    # A parameter that never had a gradient has no moments in the file; those it starts with are right.
+    tensors = {name: tensor for name, tensor in tensors.items() if name in stored}
+    with _alone_is_fine():
+        load(tensors, storage_reader=reader)
+    state: dict[str, Any] = dict(get_optimizer_state_dict(parallel.plain(model), optimiser, options=_FLAT))
+    state |= {name.removeprefix(_MOMENT): tensor for name, tensor in tensors.items() if not _is_weight(name)}
+    set_optimizer_state_dict(parallel.plain(model), optimiser, state, options=_FLAT)
+
+
+def _tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors of a run under flat names; settings of the optimiser come from the configuration."""
+    inner = parallel.plain(model)
+    weights = _tensors_of(get_model_state_dict(inner))
+    moments = _tensors_of(get_optimizer_state_dict(inner, optimiser, options=_FLAT))
+    return {_WEIGHT + name: tensor for name, tensor in weights.items()} | {
+        _MOMENT + name: tensor for name, tensor in moments.items()
+    }
+
+
+def _tensors_of(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _is_weight(name: str) -> bool:
+    return name.startswith(_WEIGHT)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in the process where it did."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+
+
+@contextmanager
+def _alone_is_fine() -> Iterator[None]:
+    """torch warns where a distributed checkpoint is used by a single process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield

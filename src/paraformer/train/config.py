@@ -14,13 +14,26 @@ from paraformer.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """AdamW with a linear warm-up and a cosine descent to zero."""
+    """AdamW, its learning rate rising linearly and then falling by `schedule`."""
 
     peak_lr: float = 1e-3
     warmup_steps: int = 500
+    schedule: Literal["cosine", "inverse_root"] = "cosine"
+    """cosine: half a cosine down to 0 at the last step. inverse_root: as 1 / sqrt(step), which knows no last step."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadStepConfig:
+    """What is a bad step, and what happens then. Its utterances are named in events.jsonl; the weights stay."""
+
+    action: Literal["skip", "stop"] = "skip"
+    divergence: float = 100.0
+    """A gradient norm so many times its running mean is as bad as one that is not finite."""
+    in_a_row: int = 10
+    """So many end the run even where each would be skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +57,8 @@ class TrainConfig:
     steps: int
     dev_set: str
     init: str | None = None
-    """Bundle that the run starts from: weights, vocabulary and CMVN. The sizes in `model` must be its own."""
+    """What the run starts from: a bundle, or a file of weights that another run left beside or below its setup.json.
+    Vocabulary and CMVN come along; the sizes in `model` must be the same."""
     test_sets: tuple[str, ...] = ()
     noise_set: str | None = None
     held_out: int = 100
@@ -62,19 +76,27 @@ class TrainConfig:
     """Of matrix products; weights, losses and sums stay float32."""
     workers: int = 1
     seed: int = 0
+    accumulate: int = 1
+    """Batches of each process that one step adds up."""
+    sharded: bool = False
+    """Several processes divide parameters and optimiser among them (FSDP2) instead of each holding all (DDP)."""
+    on_bad_step: BadStepConfig = field(default_factory=BadStepConfig)
     log_steps: int = 20
     save_s: float = 180.0
     """Wall-clock time between checkpoints."""
-    keep: int = 10
-    """Checkpoints kept for averaging, the newest."""
-    measure_s: float = 600.0
-    """Wall-clock time between measurements on dev_set."""
+    measure_steps: int = 500
+    """Steps between measurements on dev_set."""
+    keep: int = 5
+    """Weights kept for averaging: those of the measurements with the lowest CER on dev_set."""
+    patience: int | None = None
+    """The run ends after so many measurements without a lower CER on dev_set; None: after `steps`."""
 
     card: Mapping[str, str] = field(default_factory=dict)
     """What the model card says besides what the run finds out: sources, licence."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.keep < 1:
-            raise ConfigError("steps and keep must be at least 1")
+        for name in ("steps", "keep", "accumulate", "log_steps", "measure_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if not self.train_sets:
             raise ConfigError("train_sets is empty: name at least one prepared archive")

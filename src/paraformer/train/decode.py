@@ -9,6 +9,7 @@ import torch
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.model.paraformer import Batch, Paraformer
 from paraformer.text import Vocabulary
+from paraformer.train.batches import on_device
 
 
 @torch.no_grad()
@@ -25,7 +26,8 @@ def decode_batches(
     """
     model.eval()
     pairs = []
-    for batch, references in batches:
+    for loaded, references in batches:
+        batch = on_device(loaded)
         whole = model.recognize(batch.feats, batch.lengths, chunk)
         best = whole.log_probs.argmax(-1)
         for reference, ids, count in zip(references, best, whole.counts, strict=True):

@@ -6,6 +6,8 @@ model. Here numpy's SFC64 fills 64 bits at a time and each byte decides one elem
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,10 +36,21 @@ class ByteDropout(nn.Module):
         return x * torch.from_numpy(np.multiply(kept, pattern, dtype=bits)).view(x.dtype).view(x.shape)
 
 
-def use_byte_dropout(model: nn.Module, seed: int) -> None:
-    """Replace every nn.Dropout inside `model` by a ByteDropout of the same rate, all on one generator."""
-    generator = np.random.Generator(np.random.SFC64(seed))
+def use_byte_dropout(model: nn.Module) -> np.random.Generator:
+    """Replace every nn.Dropout inside `model` by a ByteDropout of the same rate; returns the generator of all."""
+    generator = np.random.Generator(np.random.SFC64(0))
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, ByteDropout(child.p, generator))
+    return generator
+
+
+def seed_all(seed: Sequence[int], generator: np.random.Generator) -> None:
+    """Start the random numbers of torch and of `generator` anew, from whole numbers that say what they are for.
+
+    Where every batch does this, what it draws depends on nothing that came before it, and no state need be saved.
+    """
+    words = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    torch.manual_seed(int(words[0]))
+    generator.bit_generator.state = np.random.SFC64(int(words[1])).state

@@ -1,85 +1,174 @@
-"""What a run reports while it goes, one JSON object a line, and when it is time to save and to measure."""
+"""What a run reports while it goes: events.jsonl, and from the same numbers a bar, curves and TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from torch import Tensor
+from tqdm import tqdm
 
+from paraformer.bundle import replacing
+from paraformer.config import FrontendConfig
+from paraformer.errors import MissingExtra
 from paraformer.evaluate.cer import ErrorCounts
-from paraformer.model.paraformer import Batch, Losses
 from paraformer.train import parallel
-from paraformer.train.checkpoints import Position
+from paraformer.train.batches import Piece
+from paraformer.train.checkpoints import Progress
+from paraformer.train.curves import draw
+from paraformer.train.step import NAMES, Taken
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+EVENTS, CURVES, TENSORBOARD = "events.jsonl", "curves.png", "tensorboard"
+T = TypeVar("T")
 
 
 @dataclass
-class Clock:
-    """Says when wall-clock time has come to save and to measure."""
+class Throughput:
+    """Speech that was trained on, seconds, and the wall-clock time of this process that it took: waiting and working.
 
-    save_s: float
-    measure_s: float
-    saved: float = field(default_factory=time.monotonic)
-    measured: float = field(default_factory=time.monotonic)
+    Time for measuring and saving is not in it.
+    """
 
-    def save_due(self) -> bool:
-        """True once every save_s seconds."""
-        if due := time.monotonic() - self.saved >= self.save_s:
-            self.saved = time.monotonic()
-        return due
+    speech_s: float = 0.0
+    waited_s: float = 0.0
+    worked_s: float = 0.0
 
-    def measure_due(self) -> bool:
-        """True once every measure_s seconds."""
-        if due := time.monotonic() - self.measured >= self.measure_s:
-            self.measured = time.monotonic()
-        return due
+    def __add__(self, other: Throughput) -> Throughput:
+        return Throughput(
+            self.speech_s + other.speech_s, self.waited_s + other.waited_s, self.worked_s + other.worked_s
+        )
+
+    @property
+    def hours_per_hour(self) -> float:
+        """Hours of speech, of all processes, that one hour trains on."""
+        return self.speech_s / max(self.waited_s + self.worked_s, 1e-9)
+
+    @property
+    def waited(self) -> float:
+        """Share of the time in which the loop waited for data."""
+        return self.waited_s / max(self.waited_s + self.worked_s, 1e-9)
+
+    def __str__(self) -> str:
+        speed = f"{self.hours_per_hour:.0f} hours of speech per hour"
+        return f"{speed}, {100 * self.waited:.0f} % of the time waiting for data"
 
 
-class Events:
-    """Running means of the losses, and the lines of events.jsonl."""
+class Reporter:
+    """Collects what the steps of a run did and writes it down, in the first process; the others only add their part."""
 
-    names = ("total", "cross_entropy", "quantity", "ctc", "mwer", "accuracy")
+    def __init__(
+        self, out: Path, steps: int, progress: Progress, frontend: FrontendConfig, *, bar: bool, tensorboard: bool
+    ) -> None:
+        first = parallel.rank() == 0
+        self.path = out / EVENTS if first else None
+        self.window_s = frontend.window_samples / frontend.sample_rate
+        self.throughput, self.recent = Throughput(), Throughput()
+        self.sums, self.steps = dict.fromkeys(NAMES, 0.0), 0
+        self.came = time.monotonic()
+        self.board = _board(out / TENSORBOARD, progress.step) if first and tensorboard else None
+        # disable=None: on a terminal only.
+        self.bar = tqdm(total=steps, initial=progress.step, unit="step", disable=None if bar and first else True)
+        if self.path is not None:
+            _drop_events_after(self.path, progress.step)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sums: list[float] = []
-        self.steps = self.windows = 0
-        self._reset()
+    def __enter__(self) -> Self:
+        return self
 
-    def add(self, losses: Losses, batch: Batch) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+    def watched(self, items: Iterator[T]) -> Iterator[T]:
+        """The same items, with the time that each takes to come."""
+        while True:
+            asked = time.monotonic()
+            item = next(items)
+            self.came = time.monotonic()
+            self.recent.waited_s += self.came - asked
+            yield item
+
+    def taken(self, taken: Taken, pieces: Sequence[Piece]) -> None:
         """Count one step."""
-        values: Iterable[Tensor] = (getattr(losses, name).detach() for name in self.names)
-        self.sums = [total + float(value) for total, value in zip(self.sums, values, strict=True)]
-        self.steps += 1
-        self.windows += int(batch.lengths.sum())
-        self.idle = time.monotonic()
+        self.recent.worked_s += time.monotonic() - self.came
+        self.recent.speech_s += sum(int(piece.batch.lengths.sum()) for piece in pieces) * self.window_s
+        if not taken.suspects:
+            self.sums = {name: total + taken.losses[name] for name, total in self.sums.items()}
+            self.steps += 1
+        self.bar.update()
 
-    def batch_came(self) -> None:
-        """Count the time since the last step as waiting for data."""
-        self.waited += time.monotonic() - self.idle
+    def losses(self, progress: Progress, taken: Taken) -> None:
+        """Write the means since the last call, and the speed. All processes must call it."""
+        *sums, self.recent.speech_s = parallel.total([*self.sums.values(), self.recent.speech_s])
+        means = {name: round(total / max(1, self.steps), 4) for name, total in zip(self.sums, sums, strict=True)}
+        speed = {"hours_per_hour": round(self.recent.hours_per_hour, 1), "waited": round(self.recent.waited, 3)}
+        self._write(progress, {"lr": taken.rate, **means, "norm": round(taken.norm, 4), **speed})
+        self.bar.set_postfix(loss=means["total"], cer=progress.best_cer)
+        self.throughput += self.recent
+        self.recent, self.sums, self.steps = Throughput(), dict.fromkeys(NAMES, 0.0), 0
 
-    def log_losses(self, position: Position, rate: float) -> None:
-        """Write the means since the last call, and the speed in seconds of speech per second."""
-        means = {name: round(total / self.steps, 4) for name, total in zip(self.names, self.sums, strict=True)}
-        speed = self.windows * 0.06 * parallel.size() / (time.monotonic() - self.started)
-        waited = round(self.waited / (time.monotonic() - self.started), 3)
-        values = {"lr": rate, **means, "speech_per_s": round(speed), "waited": waited}
-        self._write({"epoch": position.epoch, "step": position.step, **values})
-        self._reset()
+    def bad_step(self, progress: Progress, taken: Taken) -> None:
+        """Write what was wrong with a step that was skipped."""
+        self._write(progress, {"bad_norm": repr(taken.norm), "utterances": taken.suspects})
 
-    def log_errors(self, position: Position, errors: dict[str, ErrorCounts]) -> None:
-        """Write one measurement."""
-        rates = {name: round(100 * counts.cer, 2) for name, counts in errors.items()}
-        self._write({"epoch": position.epoch, "step": position.step, "cer": rates})
+    def errors(self, progress: Progress, errors: Mapping[str, ErrorCounts]) -> None:
+        """Write one measurement and draw the curves anew."""
+        self._write(progress, {"cer": {name: round(100 * counts.cer, 2) for name, counts in errors.items()}})
+        if self.path is not None:
+            draw(read_events(self.path), self.path.with_name(CURVES))
 
-    def _write(self, values: dict[str, Any]) -> None:
+    def note(self, progress: Progress, values: Mapping[str, Any]) -> None:
+        """Write anything else, such as how the run goes on."""
+        self._write(progress, values)
+
+    def _write(self, progress: Progress, values: Mapping[str, Any]) -> None:
+        if self.path is None:
+            return
+        line = {"time": round(time.time()), "epoch": progress.epoch, "step": progress.step, **values}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time()), **values}) + "\n")
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if self.board is not None:
+            for name, value in _flat(values):
+                self.board.add_scalar(name, value, progress.step)
 
-    def _reset(self) -> None:
-        self.sums, self.steps, self.windows, self.waited = [0.0] * len(self.names), 0, 0, 0.0
-        self.started = self.idle = time.monotonic()
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The lines of an events.jsonl, oldest first; none where there is no such file."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _drop_events_after(path: Path, step: int) -> None:
+    """A run that goes on from an older checkpoint reports the steps since then again."""
+    events = read_events(path)
+    kept = [event for event in events if event["step"] <= step]
+    if len(kept) < len(events):
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept), encoding="utf-8")
+
+
+def _board(directory: Path, step: int) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra("Writing for TensorBoard", "tensorboard") from error
+    return SummaryWriter(str(directory), purge_step=step + 1)
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers among the values of an event, with those one level below."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}/{inner}", number) for inner, number in _flat(value))
+        elif isinstance(value, int | float):
+            yield name, value

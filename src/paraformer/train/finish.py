@@ -12,23 +12,26 @@ from paraformer.data.dataset import SpeechDataset, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import total_errors
 from paraformer.model.paraformer import Paraformer
-from paraformer.train.average import average_files
-from paraformer.train.checkpoints import checkpoints
+from paraformer.train import parallel
+from paraformer.train.average import average
+from paraformer.train.checkpoints import best_weights, read_weights
 from paraformer.train.config import TrainConfig
 from paraformer.train.decode import decode_batches
 from paraformer.train.speech import Setup, Speech, set_up
 
 
-def finish(config: TrainConfig, data: Path, out: Path, last: int) -> Path:
-    """Average the newest `last` checkpoints of `out` and write the bundle `out`/bundle; returns its path.
+def finish(config: TrainConfig, data: Path, out: Path, best: int) -> Path:
+    """Average the best `best` weights of `out` and write the bundle `out`/bundle; returns its path.
 
     Every pair of reference and hypothesis goes to `out`/decoded-SET-MODE.jsonl, the error rates to the model card.
+    Raises CheckpointError where the run left no weights.
     """
     speech = Speech.load(config, data)
     setup = set_up(config, speech, out)
     model = Paraformer(setup.model)
-    files = checkpoints(out)[-last:]
-    model.load_state_dict(average_files(files))
+    files = best_weights(out)[:best]
+    model.load_state_dict(average([read_weights(file) for file in files]))
+    model.to(parallel.device())
     errors = measure_all(config, setup, model, data, out)
     card = {
         "trained_on": {name: hours(data, name) for name in config.train_sets},

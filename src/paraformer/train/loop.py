@@ -2,146 +2,164 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import random
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from paraformer.checkpoint import native
-from paraformer.data.augment import AugmentConfig
-from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan, load_batches, measuring_batches
+from paraformer.data.dataset import SpeechDataset, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import ErrorCounts, total_errors
-from paraformer.model.paraformer import Batch, Losses, Paraformer
+from paraformer.model.paraformer import Batch, Paraformer
+from paraformer.text import Vocabulary
 from paraformer.train import parallel
-from paraformer.train.checkpoints import Position, resume, save
-from paraformer.train.config import OptimiserConfig, TrainConfig
+from paraformer.train.batches import Piece, steps
+from paraformer.train.checkpoints import Progress, newest, resume, save, save_weights
+from paraformer.train.config import TrainConfig
 from paraformer.train.decode import decode_batches
 from paraformer.train.dropout import use_byte_dropout
-from paraformer.train.events import Clock, Events
-from paraformer.train.speech import Setup, Speech, set_up
+from paraformer.train.events import Reporter, Throughput
+from paraformer.train.run_config import keep_config
+from paraformer.train.schedule import build_optimiser
+from paraformer.train.signals import StopRequest
+from paraformer.train.speech import Setup, Speech, initial_weights, set_up
+from paraformer.train.step import Stepper, judge
 
-EASY_JOIN = JoinConfig(clips=1, edge_s=(0.0, 0.1))
-EASY_AUGMENT = AugmentConfig(
-    speed=(0.9, 1.1),
-    pace=(0.9, 1.1),
-    rhythm=0.0,
-    tract=(1.0, 1.0),
-    reverb_probability=0.0,
-    noise_probability=0.0,
-    channel_db=0.0,
-    frequency_masks=0,
-    time_masks=0,
-)
-"""What an easy epoch changes: hardly anything."""
 Texts = list[tuple[Batch, list[str]]]
 """Batches to decode, with their transcripts."""
 
 
-def train(config: TrainConfig, data: Path, out: Path) -> Paraformer:
-    """Train from the newest checkpoint in `out`, or from config.init or nothing, for config.steps steps in all.
+@dataclass(frozen=True)
+class Outcome:
+    """How a run, or this part of it, ended: the model as last trained, where, how fast, and by which signal if any."""
 
-    Leaves checkpoints, setup.json and events.jsonl in `out`. Returns the model as last trained.
+    model: Paraformer
+    progress: Progress
+    throughput: Throughput
+    signal: signal.Signals | None
+
+
+def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tensorboard: bool = False) -> Outcome:
+    """Train from the last checkpoint in `out`, else config.init or nothing, until steps, patience or a signal end it.
+
+    Leaves checkpoints, weights, settings and events in `out`. bar: show progress, where standard error is a terminal.
+    All processes call it. Raises ConfigError where `out` holds another run, TrainingError where bad steps end it, and
+    CheckpointError where a checkpoint cannot be read or written.
     """
     out.mkdir(parents=True, exist_ok=True)
     speech = Speech.load(config, data)
     with parallel.first_goes_ahead():
+        changes = keep_config(config, speech.train, out)
         setup = set_up(config, speech, out)
+    stepper = start(config, setup, fresh=newest(out) is None)
+    progress = resume(out, stepper.model, stepper.optimiser)
+    dev = dev_batches(config, setup, data, speech)
+    with Reporter(out, config.steps, progress, setup.model.frontend, bar=bar, tensorboard=tensorboard) as report:
+        report.note(progress, {"processes": parallel.size(), "changed": changes})
+        run = Run(config, out, stepper, progress, report, setup.symbols.vocabulary, dev)
+        number = run.follow(steps(config, setup, speech, progress))
+    return Outcome(parallel.whole(stepper.model), progress, report.throughput, number)
+
+
+def start(config: TrainConfig, setup: Setup, *, fresh: bool) -> Stepper:
+    """The model before its first step, distributed, with its optimiser. fresh: the weights of config.init matter."""
     torch.manual_seed(config.seed)
     model = Paraformer(setup.model)
-    if config.init:
-        model.load_state_dict(native.load(config.init)[1].state_dict())
-    torch.manual_seed(config.seed + parallel.rank())
-    use_byte_dropout(model, config.seed + parallel.rank())
-    optimiser = build_optimiser(model, config.optimiser)
-    position = resume(out, model, optimiser)
-    dev = dev_batches(config, setup, data, speech)
-    events = Events(out / "events.jsonl")
-    clock = Clock(config.save_s, config.measure_s)
-    for batch in stream(config, setup, speech, position):
-        if position.step >= config.steps:
-            break
-        events.batch_came()
-        losses = step(model, optimiser, batch, config, position.step)
-        position.step += 1
-        position.batch += parallel.size()
-        if parallel.rank() > 0:
-            continue
-        events.add(losses, batch)
-        if position.step % config.log_steps == 0:
-            events.log_losses(position, optimiser.param_groups[0]["lr"])
-        if clock.save_due() or position.step == config.steps:
-            save(out, model, optimiser, position, config.keep)
-        if clock.measure_due() or position.step == config.steps:
-            events.log_errors(position, measure(model, dev, setup))
-    return model
+    if config.init and fresh:
+        model.load_state_dict(initial_weights(config.init, setup))
+    on_cpu = parallel.device().type == "cpu"
+    generator = use_byte_dropout(model) if on_cpu else np.random.Generator(np.random.SFC64(0))
+    distributed = parallel.distribute(model, sharded=config.sharded)
+    return Stepper(config, distributed, build_optimiser(distributed, config.optimiser), generator)
 
 
-def step(model: Paraformer, optimiser: torch.optim.Optimizer, batch: Batch, config: TrainConfig, number: int) -> Losses:
-    """One optimiser step on one batch; `number` steps came before it. No finite gradient: the weights stay."""
-    model.train()
-    rate = learning_rate(number, config.steps, config.optimiser)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-        losses: Losses = model(batch, chunk=config.live.chunk if live_step(config, number) and config.live else None)
-    optimiser.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    parallel.average_gradients(model.parameters())
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
-    if torch.isfinite(norm):
-        optimiser.step()
-    return losses
+@dataclass
+class Run:
+    """A run on its way, and the loop that it follows."""
 
+    config: TrainConfig
+    out: Path
+    stepper: Stepper
+    progress: Progress
+    report: Reporter
+    vocabulary: Vocabulary
+    dev: Mapping[str, Texts]
+    saved: float = field(default_factory=time.monotonic)
 
-def live_step(config: TrainConfig, number: int) -> bool:
-    """Whether step `number` sees its batch in windows; the choice depends on the seed and the number alone."""
-    if config.live is None or number < config.live.start * config.steps:
-        return False
-    return random.Random(f"{config.seed} {number}").random() < config.live.probability  # noqa: S311
+    def follow(self, stream: Iterator[Sequence[Piece]]) -> signal.Signals | None:
+        """Step after step, with measurements and checkpoints when it is time; returns the signal that ended it."""
+        stream = self.report.watched(stream)
+        with StopRequest() as stop:
+            while not self.ended():
+                self.take(next(stream))
+                if self.progress.step % self.config.measure_steps == 0 or self.ended():
+                    self.measure()
+                stopped, due = parallel.any_of(stop.signal is not None, self._save_due())
+                if stopped or due or self.ended():
+                    self.save()
+                if stopped:
+                    return stop.signal or signal.SIGTERM
+        return None
 
+    def ended(self) -> bool:
+        """Whether the planned steps are done, or the error rate has not fallen for too long."""
+        patience = self.config.patience
+        return self.progress.step >= self.config.steps or (patience is not None and self.progress.stale >= patience)
 
-def learning_rate(number: int, steps: int, config: OptimiserConfig) -> float:
-    """Linear rise over warmup_steps, then half a cosine down to 0 at `steps`."""
-    if number < config.warmup_steps:
-        return config.peak_lr * (number + 1) / config.warmup_steps
-    done = (number - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    return config.peak_lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    def take(self, pieces: Sequence[Piece]) -> None:
+        """One step, and what is to be said of it. Raises TrainingError where it was one bad step too many."""
+        taken = self.stepper.step(pieces, self.progress)
+        self.report.taken(taken, pieces)
+        if taken.suspects:
+            self.report.bad_step(self.progress, taken)
+            judge(taken, self.progress, self.config.on_bad_step)
+        self.progress.step += 1
+        self.progress.batch += len(pieces) * parallel.size()
+        if self.progress.step % self.config.log_steps == 0:
+            self.report.losses(self.progress, taken)
 
+    def measure(self) -> None:
+        """Decode the dev sets; the first one's error rate decides which weights are kept and when to stop."""
+        model = parallel.whole(self.stepper.model)
+        errors = {name: measure(model, batches, self.vocabulary) for name, batches in self.dev.items()}
+        cer = errors[self.config.dev_set].cer
+        if self.progress.best_cer is None or cer < self.progress.best_cer:
+            self.progress.best_cer, self.progress.stale = cer, 0
+        else:
+            self.progress.stale += 1
+        save_weights(self.out, self.stepper.model, self.progress, cer, self.config.keep)
+        self.report.errors(self.progress, errors)
 
-def build_optimiser(model: Paraformer, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """AdamW; weight decay for matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, fused=True)
+    def save(self) -> None:
+        """Write a checkpoint to go on from."""
+        save(self.out, self.stepper.model, self.stepper.optimiser, self.progress)
+        self.saved = time.monotonic()
 
-
-def stream(config: TrainConfig, setup: Setup, speech: Speech, position: Position) -> Iterator[Batch]:
-    """Batches without end, epoch after epoch from `position`, which it moves to each new epoch's start."""
-    while True:
-        easy = position.epoch < config.easy_epochs
-        join, augment = (EASY_JOIN, EASY_AUGMENT) if easy else (config.join, config.augment)
-        dataset = SpeechDataset(
-            setup.symbols, setup.model.frontend, setup.cmvn, augment, speech.noises, seed=position.epoch
-        )
-        plan = epoch_plan(speech.train, join, config.batch, position.epoch)
-        yield from load_batches(parallel.share(plan[position.batch :]), dataset, config.workers)
-        position.epoch, position.batch = position.epoch + 1, 0
+    def _save_due(self) -> bool:
+        return time.monotonic() - self.saved >= self.config.save_s
 
 
 def dev_batches(config: TrainConfig, setup: Setup, data: Path, speech: Speech) -> dict[str, Texts]:
-    """What `measure` decodes during training: the first utterances of dev_set, and the held-out training ones."""
+    """This process's part of what is measured during training: the first of dev_set, and the held-out training ones."""
     dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)
     order = random.Random(config.seed)  # noqa: S311
     dev = load_cuts(data, config.dev_set).shuffle(order).subset(first=config.dev_utterances)
     sets = {config.dev_set: dev, "held_out": speech.held_out}
-    return {name: list(measuring_batches(cuts, dataset)) for name, cuts in sets.items() if len(cuts)}
+    return {
+        name: list(islice(measuring_batches(cuts, dataset), parallel.rank(), None, parallel.size()))
+        for name, cuts in sets.items()
+        if len(cuts)
+    }
 
 
-def measure(model: Paraformer, sets: dict[str, Texts], setup: Setup) -> dict[str, ErrorCounts]:
-    """Errors on each set, whole utterances."""
-    vocabulary = setup.symbols.vocabulary
-    return {name: total_errors(decode_batches(model, batches, vocabulary)) for name, batches in sets.items()}
+def measure(model: Paraformer, batches: Texts, vocabulary: Vocabulary) -> ErrorCounts:
+    """Errors on whole utterances, those of all processes together."""
+    counts = total_errors(decode_batches(model, batches, vocabulary))
+    return ErrorCounts(*map(int, parallel.total(dataclasses.astuple(counts))))

@@ -1,26 +1,37 @@
-"""Several processes that train one model: each takes its share of the batches, gradients are averaged every step.
+"""Several processes that train one model, on one machine or many.
 
-Started by `torchrun --nproc-per-node N -m paraformer.train ...`; without torchrun there is one process.
+Started by `torchrun --nproc-per-node N -m paraformer.cli train ...`; without torchrun there is one process. Each holds
+the whole model and averages gradients (DistributedDataParallel), or a part of it (fully_shard, FSDP2).
 On a CPU, one process per core is faster than one process with as many threads, and minds other load less.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
-T = TypeVar("T")
+from paraformer.model.paraformer import Paraformer
 
 
-def join() -> None:
-    """Meet the other processes, if torchrun started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("gloo")
+@contextmanager
+def joined() -> Iterator[None]:
+    """Work together with the other processes, if torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    distributed.init_process_group("nccl" if device().type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def rank() -> int:
@@ -33,29 +44,97 @@ def size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def device() -> torch.device:
+    """Where this process computes: its GPU, or the CPU of a machine without one."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
 @contextmanager
 def first_goes_ahead() -> Iterator[None]:
     """Run the block in process 0, then in the others: they find the files that it wrote."""
-    if distributed.is_initialized() and rank() > 0:
-        distributed.barrier()
+    if rank() > 0:
+        barrier()
     yield
-    if distributed.is_initialized() and rank() == 0:
-        distributed.barrier()
+    if rank() == 0:
+        barrier()
 
 
-def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of `items`; all parts have one length, so up to size() - 1 items are left out."""
-    whole = len(items) // size() * size()
-    return items[rank() : whole : size()]
-
-
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes."""
+def total(values: Sequence[float]) -> list[float]:
+    """Sums over the processes, in float64: exact for counts."""
     if size() == 1:
-        return
-    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    flat /= size()
-    for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+        return list(values)
+    sums = torch.tensor(values, dtype=torch.float64, device=device())
+    distributed.all_reduce(sums)
+    return [float(value) for value in sums]
+
+
+def any_of(*facts: bool) -> list[bool]:
+    """Whether each is true in any process."""
+    return [count > 0 for count in total([float(fact) for fact in facts])]
+
+
+def gathered(names: Sequence[str]) -> list[str]:
+    """The names of all processes, one after the other."""
+    if size() == 1:
+        return list(names)
+    lists: list[list[str]] = [[] for _ in range(size())]
+    distributed.all_gather_object(lists, list(names))
+    return [name for part in lists for name in part]
+
+
+def distribute(model: Paraformer, *, sharded: bool) -> nn.Module:
+    """The model as this process trains it. With one process and nothing to shard, the model itself.
+
+    Shards are gathered for the whole of a step: what is divided are gradients, optimiser and the weights in between.
+    """
+    model.to(device())
+    if size() == 1:
+        return model
+    if sharded:
+        fully_shard(model)
+        return model
+    # The sampler is all that reads the token embeddings, and it is off at ratio 0.
+    unused = model.config.objective.sampling_ratio == 0
+    return DistributedDataParallel(model, find_unused_parameters=unused)
+
+
+@contextmanager
+def gradients(model: nn.Module, *, shared: bool) -> Iterator[None]:
+    """Whether the backward pass in this block ends with the exchange of gradients: once a step is enough."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(shared)
+    if isinstance(model, DistributedDataParallel) and not shared:
+        with model.no_sync():
+            yield
+    else:
+        yield
+
+
+def plain(model: nn.Module) -> Paraformer:
+    """The model itself, without what distributes it; its parameters may be shards."""
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    assert isinstance(inner, Paraformer)
+    return inner
+
+
+def whole(model: nn.Module) -> Paraformer:
+    """A model to decode with: a copy put together from the shards, or the model itself. All processes must call it."""
+    inner = plain(model)
+    if not isinstance(inner, FSDPModule):
+        return inner
+    copy = Paraformer(inner.config).to(device())
+    copy.load_state_dict(get_model_state_dict(inner, options=StateDictOptions(full_state_dict=True)))
+    return copy
+
+
+def number(value: Tensor) -> float:
+    """A scalar that every process computed together."""
+    return float(value.full_tensor() if isinstance(value, DTensor) else value)

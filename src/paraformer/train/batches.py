@@ -1,0 +1,106 @@
+"""The order of a run: which batches each process sees at which step, from any position on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from lhotse import CutSet
+
+from paraformer.data.augment import AugmentConfig
+from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan, load_batches
+from paraformer.data.skips import Skips
+from paraformer.errors import DataError
+from paraformer.model.paraformer import Batch
+from paraformer.train import parallel
+from paraformer.train.checkpoints import Progress
+from paraformer.train.config import TrainConfig
+from paraformer.train.speech import Setup, Speech
+
+T = TypeVar("T")
+
+EASY_JOIN = JoinConfig(clips=1, edge_s=(0.0, 0.1))
+EASY_AUGMENT = AugmentConfig(
+    speed=(0.9, 1.1),
+    pace=(0.9, 1.1),
+    rhythm=0.0,
+    tract=(1.0, 1.0),
+    reverb_probability=0.0,
+    noise_probability=0.0,
+    channel_db=0.0,
+    frequency_masks=0,
+    time_masks=0,
+)
+"""What an easy epoch changes: hardly anything."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One process's batch of a step, where it stands in the run, and what its utterances are called."""
+
+    batch: Batch
+    epoch: int
+    index: int
+    """Of the batch in the plan of its epoch."""
+    names: tuple[str, ...]
+
+
+def steps(config: TrainConfig, setup: Setup, speech: Speech, progress: Progress) -> Iterator[list[Piece]]:
+    """What this process computes at each step, without end, from `progress`, which it moves to each epoch's start.
+
+    A step takes the next size() * accumulate batches of the plan; process r has every size()-th of them from r on. What
+    is too little for a step at the end of an epoch is left out. Raises DataError where that is all of it.
+    """
+    together = parallel.size() * config.accumulate
+    while True:
+        plan = _plan(config, speech, progress.epoch)
+        if len(plan) < together:
+            raise DataError(f"an epoch has {len(plan)} batches, but one step needs {together}: make batches smaller")
+        end = len(plan) - (len(plan) - progress.batch) % together
+        indices = range(progress.batch + parallel.rank(), end, parallel.size())
+        dataset = _dataset(config, setup, speech, progress.epoch)
+        skips = Skips(config.batch.on_bad)
+        batches = load_batches([plan[i] for i in indices], dataset, config.workers, skips)
+        pieces = (Piece(batch, progress.epoch, i, names(plan[i])) for i, batch in zip(indices, batches, strict=True))
+        yield from grouped(pieces, config.accumulate)
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+
+
+def names(cuts: CutSet) -> tuple[str, ...]:
+    """What to call the utterances of a batch: the ids of what was joined into each."""
+    return tuple("+".join(s.id for s in cut.supervisions) for cut in cuts)
+
+
+def grouped(items: Iterator[T], count: int) -> Iterator[list[T]]:
+    """Lists of `count` items each; an incomplete last one is left out."""
+    group: list[T] = []
+    for item in items:
+        group.append(item)
+        if len(group) == count:
+            yield group
+            group = []
+
+
+def on_device(batch: Batch) -> Batch:
+    """The batch where this process computes."""
+    values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    target = parallel.device()
+    moved = {name: v.to(target, non_blocking=True) for name, v in values.items() if isinstance(v, torch.Tensor)}
+    return dataclasses.replace(batch, **moved)
+
+
+def _easy(config: TrainConfig, epoch: int) -> bool:
+    return epoch < config.easy_epochs
+
+
+def _plan(config: TrainConfig, speech: Speech, epoch: int) -> list[CutSet]:
+    join = EASY_JOIN if _easy(config, epoch) else config.join
+    return epoch_plan(speech.train, join, config.batch, epoch)
+
+
+def _dataset(config: TrainConfig, setup: Setup, speech: Speech, epoch: int) -> SpeechDataset:
+    augment = EASY_AUGMENT if _easy(config, epoch) else config.augment
+    return SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn, augment, speech.noises, seed=epoch)
