@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from paraformer.config import FrontendConfig
 from paraformer.data.augment import AugmentConfig, Noise, Samples, augment_frames, augment_samples, spec_augment
 from paraformer.data.prepare import UNKNOWN, spoken_text
-from paraformer.data.reading import VOICED, at_rate, load, readable, skipped
+from paraformer.data.reading import VOICED, at_rate, load, name_of, readable, skipped
 from paraformer.data.skips import EMPTY, TOO_LONG, Policy, Skipped, Skips
 from paraformer.data.skips import UNKNOWN as UNKNOWN_TEXT
 from paraformer.errors import AudioError, ConfigError, DataError
@@ -131,11 +131,6 @@ def _concatenate(parts: Sequence[MonoCut], config: JoinConfig, rng: np.random.Ge
     return joined.pad(duration=joined.duration + rng.uniform(*config.edge_s))
 
 
-def utterance_id(cut: Cut) -> str:
-    """What to call a cut: joined ones have random ids, so the id of what is said first."""
-    return str(cut.supervisions[0].id if cut.supervisions else cut.id)
-
-
 def text_of(cut: Cut) -> str:
     """What is spoken in a cut, in the order of time."""
     return spoken_text(" ".join(s.text or "" for s in sorted(cut.supervisions, key=lambda s: s.start)))
@@ -169,7 +164,7 @@ class SpeechDataset(Dataset[Loaded]):
 
     def __getitem__(self, cuts: CutSet) -> Loaded:
         """The padded batch of `cuts`, changed by draws that depend on the seed and the first utterance alone."""
-        rng = np.random.default_rng([self.seed, *utterance_id(next(iter(cuts))).encode()])
+        rng = np.random.default_rng([self.seed, *name_of(next(iter(cuts))).encode()])
         examples, left_out = [], []
         for cut in cuts:
             text = text_of(cut)
@@ -181,7 +176,7 @@ class SpeechDataset(Dataset[Loaded]):
             if self.symbols.encode(text):
                 examples.append((self.windows(samples, rng), text))
             else:
-                left_out.append(Skipped(utterance_id(cut), UNKNOWN_TEXT if text else EMPTY, text))
+                left_out.append(Skipped(name_of(cut), UNKNOWN_TEXT if text else EMPTY, text))
         batch = self.collate(examples) if examples else None
         return Loaded(batch, [text for _, text in examples], left_out)
 
@@ -268,7 +263,7 @@ def _fitting(cuts: Iterable[Cut], longest_s: float, skips: Skips) -> list[Cut]:
         if cut.duration <= longest_s:
             fitting.append(cut)
         else:
-            skips.add(Skipped(utterance_id(cut), TOO_LONG, f"{cut.duration:.2f} s"))
+            skips.add(Skipped(name_of(cut), TOO_LONG, f"{cut.duration:.2f} s"))
     return fitting
 
 

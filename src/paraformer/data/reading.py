@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from lhotse import AudioSource
 from lhotse.audio.backend import get_current_audio_backend, set_current_audio_backend
 from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
-from lhotse.cut import Cut, MixedCut, MonoCut
+from lhotse.cut import Cut, MixedCut, MonoCut, PaddingCut
 
 from paraformer.config import FrontendConfig
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
@@ -53,6 +53,8 @@ def load(cut: Cut) -> Samples:
         with libsndfile():
             audio = at_rate(in_memory(cut)).load_audio()
     except _FAULTS as error:
+        for part in _parts(cut) if isinstance(cut, MixedCut) else ():
+            load(part)  # one of them raises the error that names it
         if path := missing_file(cut):
             raise AudioNotFound(f"the audio of {cut.id} is missing: there is no file {path}") from error
         raise AudioError(f"the audio of {cut.id} cannot be read: {_reason(error)}") from error
@@ -90,7 +92,7 @@ def measured(cuts: Iterable[Cut], skips: Skips) -> Iterator[Cut]:
 
 def skipped(cut: Cut, error: AudioError) -> Skipped:
     """What `load` said of a cut, for a report."""
-    return Skipped(cut.id, MISSING if isinstance(error, AudioNotFound) else UNREADABLE, str(error))
+    return Skipped(name_of(cut), MISSING if isinstance(error, AudioNotFound) else UNREADABLE, str(error))
 
 
 def at_rate(cut: Cut) -> Cut:
@@ -114,10 +116,20 @@ def in_memory(cut: Cut) -> Cut:
 
 def missing_file(cut: Cut) -> str | None:
     """The first file of a cut that is not there."""
-    parts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
-    sources = [source for part in parts if part.has_recording for source in part.recording.sources]
+    sources = [source for part in _parts(cut) if part.has_recording for source in part.recording.sources]
     paths = [source.source for source in sources if source.type == "file"]
     return next((path for path in paths if not Path(path).is_file()), None)
+
+
+def _parts(cut: Cut) -> list[Cut]:
+    """The cuts that a cut was put together from, without silences."""
+    parts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
+    return [part for part in parts if not isinstance(part, PaddingCut)]
+
+
+def name_of(cut: Cut) -> str:
+    """What to call a cut in reports: the ids of what was joined into it, whose own id is random."""
+    return "+".join(said.id for said in cut.supervisions) or str(cut.id)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from paraformer.errors import DataError
 
 SHARD_SIZE = 1000
 """Utterances in a shard: about 100 MB."""
+_log = logging.getLogger(__name__)
 _METADATA = (".json", ".nometa", ".nodata")
 Place = tuple[int, int]
 """First byte and bytes of a member."""
@@ -78,18 +79,15 @@ def _described(manifest: Path, skips: Skips) -> Iterator[Cut]:
 
 def _places(archive: Path) -> Mapping[str, Place]:
     """Where the audio of each cut lies in a tar; after damage the next sound member is searched for."""
-    size = archive.stat().st_size
+    size, found = archive.stat().st_size, {}
     try:
         with tarfile.open(archive, "r:", ignore_zeros=True) as tar:
-            members = tar.getmembers()
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path.suffix not in _METADATA and member.offset_data + member.size <= size:
+                    found[str(path.with_suffix(""))] = member.offset_data, member.size
     except (tarfile.TarError, OSError, ValueError) as error:
-        logging.getLogger(__name__).warning("%s cannot be read as a tar: %s", archive, error)
-        return {}
-    found = {}
-    for member in members:
-        path = PurePosixPath(member.name)
-        if path.suffix not in _METADATA and member.offset_data + member.size <= size:
-            found[str(path.with_suffix(""))] = member.offset_data, member.size
+        _log.warning("%s is damaged after %d utterances: %s", archive, len(found), error)
     return found
 
 
