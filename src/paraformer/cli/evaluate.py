@@ -6,6 +6,9 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
@@ -13,13 +16,13 @@ from tqdm import tqdm
 import paraformer
 from paraformer.cli.complain import complain
 from paraformer.config import ChunkConfig
-from paraformer.errors import DataError
+from paraformer.errors import DataError, MissingExtra
 from paraformer.evaluate.normalise import Normalizer
 from paraformer.evaluate.report import html_report
-from paraformer.evaluate.results import Evaluation, read_evaluation
+from paraformer.evaluate.results import Evaluation, Failure, read_evaluation
 from paraformer.evaluate.run import collect, recognize_live, recognize_whole
 from paraformer.evaluate.summary import compare_evaluations, summary
-from paraformer.evaluate.utterances import Utterance, read_utterances
+from paraformer.evaluate.utterances import Utterance, is_plain, read_utterances
 
 if TYPE_CHECKING:
     from paraformer.recognizer import Recognizer
@@ -60,16 +63,36 @@ def _mistake(options: argparse.Namespace) -> str:
 
 def _evaluated(options: argparse.Namespace) -> Evaluation:
     """The model on the data, whole and, if asked for, live."""
-    utterances = read_utterances(options.data)
+    utterances, unusable = _opened(options.data)
     normalizer = Normalizer(erhua=options.erhua == "keep")
     recognizer = paraformer.load(options.model, threads=options.threads)
     chunk = _chunk(options, recognizer) if options.live else None
     name = str(options.model or recognizer.bundle.card.get("name", "embedded model"))
-    whole = collect(_shown(recognize_whole(recognizer, utterances, normalizer), utterances), "whole")
+    outcomes = _shown(recognize_whole(recognizer, utterances, normalizer), utterances)
+    whole = collect(chain(unusable, outcomes), "whole")
     if chunk is None:
         return Evaluation(name, str(options.data), normalizer.erhua, (whole,))
     outcomes = _shown(recognize_live(recognizer, utterances, normalizer, chunk), utterances)
     return Evaluation(name, str(options.data), normalizer.erhua, (whole, collect(outcomes, "live", _words(chunk))))
+
+
+def _opened(data: Path) -> tuple[list[Utterance], list[Failure]]:
+    """The utterances of some data, and those that are of no use; what is more than a plain list, lhotse opens."""
+    if is_plain(data):
+        return read_utterances(data), []
+    try:
+        from paraformer.data.reading import load
+        from paraformer.data.skips import Skips
+        from paraformer.data.sources import open_data
+    except ImportError as error:
+        raise MissingExtra(f"{data} is neither .jsonl, .tsv, .csv nor a prepared set; opening it", "train") from error
+    skips = Skips(named=0)
+    utterances = []
+    for cut in open_data(data, skips):
+        said = sorted(cut.supervisions, key=lambda one: one.start)
+        text, speakers = " ".join(one.text or "" for one in said), {one.speaker or "" for one in said}
+        utterances.append(Utterance(cut.id, text, "+".join(sorted(speakers)), partial(load, cut)))
+    return utterances, [Failure(one.id, f"{one.reason} {one.detail}".rstrip()) for one in skips.found]
 
 
 def _chunk(options: argparse.Namespace, recognizer: Recognizer) -> ChunkConfig:

@@ -31,14 +31,15 @@ _PAGE = Template("""\
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; } td, th { padding: .2rem .8rem; border-bottom: 1px solid #8884; }
+table { border-collapse: collapse; white-space: nowrap; } td:last-child { white-space: normal; }
+td, th { padding: .2rem .8rem; border-bottom: 1px solid #8884; }
 td + td, th + th { text-align: right; font-variant-numeric: tabular-nums; } th { text-align: left; }
 .scroll { overflow-x: auto; } .note { color: #888; }
-.pair { margin: 1rem 0; } .cells { font-size: 1.2rem; letter-spacing: 0; }
-.cell { display: inline-block; min-width: 1em; text-align: center; line-height: 1.3; }
+.pair { margin: 1rem 0; } .cells { font-size: 1.2rem; }
+.cell { display: inline-block; vertical-align: top; min-width: 1em; text-align: center; line-height: 1.3; }
 .cell b, .cell i { display: block; font-style: normal; font-weight: normal; min-height: 1.3em; }
 .S { background: #f5a62355; } .D { background: #4a90e255; } .I { background: #d0021b44; }
-svg { max-width: 100%; height: auto; } rect { fill: #4a90e2; } text { fill: currentColor; font-size: 11px; }
+svg { max-width: 100%; height: auto; } text { fill: currentColor; font-size: 11px; }
 </style>
 </head>
 <body>
@@ -82,11 +83,12 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
     if late:
         yield from _table(["live delay, s", *(f"{share} %" for share in PERCENTILES)], late)
         yield '<p class="note">First token: from the start of its sound to its emission. Commit: from the end of '
-        yield "each token's sound to its emission. So many of them were no later.</p>"
-    yield f'<p class="note">Numbers, letters, width and punctuation are normalised; erhua {_erhua(evaluation)}.</p>'
+        yield "each token's sound to its emission. 50 % of them were no later than said there, and so on.</p>"
+    yield '<p class="note">S, D, I: characters substituted, deleted, inserted. RTF: seconds per second of speech. '
+    yield f"Numbers, letters, width and punctuation are normalised; erhua {_erhua(evaluation)}.</p>"
 
 
-_COUNTS = ("substitutions", "deletions", "insertions", "characters")
+_COUNTS = ("S", "D", "I", "characters")
 
 
 def _erhua(evaluation: Evaluation) -> str:
@@ -135,7 +137,7 @@ def _histogram(scored: Sequence[Scored]) -> Iterator[str]:
     for place, count in enumerate(counts):
         height, x = 150 * count / max(counts), 10 + 30 * place
         label = f"{5 * place} to {5 * place + 5} %" if place < _BINS else "100 % and more"
-        yield f'<rect x="{x}" y="{170 - height:.1f}" width="28" height="{height:.1f}">'
+        yield f'<rect x="{x}" y="{170 - height:.1f}" width="28" height="{height:.1f}" fill="#4a90e2">'
         yield f"<title>{label}: {count}</title></rect>"
         yield f'<text x="{x + 14}" y="{165 - height:.1f}" text-anchor="middle">{count or ""}</text>'
         yield f'<text x="{x}" y="186">{5 * place}</text>' if place % 2 == 0 else ""

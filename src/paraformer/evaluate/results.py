@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from paraformer.errors import DataError
 from paraformer.evaluate.cer import ErrorCounts, count_edits, nearest
-from paraformer.evaluate.normalise import Normalizer, written
+from paraformer.evaluate.normalise import PLAIN, Normalizer, written
 from paraformer.evaluate.utterances import Utterance
 
 FORMAT = 1
@@ -175,6 +175,6 @@ def common(before: Pass, after: Pass) -> tuple[list[Scored], list[Scored]]:
     if not pairs:
         raise DataError("the two results have no utterance in common; evaluate both on the same data")
     for first, second in pairs:
-        if first.reference != second.reference:
+        if PLAIN(first.reference) != PLAIN(second.reference):
             raise DataError(f"utterance {first.id} has two references, {first.reference!r} and {second.reference!r}")
     return [first for first, _ in pairs], [second for _, second in pairs]

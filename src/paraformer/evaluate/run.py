@@ -46,7 +46,7 @@ def recognize_live(
     """
     for utterance in utterances:
         try:
-            samples = utterance.samples()
+            samples = utterance.load()
         except ParaformerError as error:
             yield Failure(utterance.id, str(error))
             continue
@@ -73,7 +73,7 @@ def _samples_of(utterances: Iterable[Utterance], unreadable: dict[str, Paraforme
     """Samples of each utterance; nothing, in its place, of one that cannot be read, whose error is noted by its id."""
     for utterance in utterances:
         try:
-            yield utterance.samples()
+            yield utterance.load()
         except ParaformerError as error:
             unreadable[utterance.id] = error
             yield np.zeros(0, np.float32)

@@ -66,7 +66,7 @@ class Comparison:
         }[self.verdict]
         return (
             f"{said}: CER {100 * self.before:.2f} % -> {100 * self.after:.2f} %, {self.points}; "
-            f"it is better in {100 * self.probability_better:.1f} % of the draws"
+            f"lower in {100 * self.probability_better:.1f} % of the draws"
         )
 
 

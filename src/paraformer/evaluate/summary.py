@@ -34,11 +34,13 @@ def summary(evaluation: Evaluation) -> str:
 def scope(one: Pass) -> str:
     """How much was recognised, and how much was not."""
     speakers = len({scored.speaker for scored in one.scored} - {""})
-    counted = (
-        [f"{len(one.scored)} utterances", f"{speakers} speakers"] if speakers else [f"{len(one.scored)} utterances"]
-    )
-    counted.append(f"{one.audio_s / 3600:.2f} h")
-    return ", ".join([*counted, f"{len(one.failures)} failed"] if one.failures else counted)
+    said = [_counted(len(one.scored), "utterance"), *([_counted(speakers, "speaker")] if speakers else [])]
+    failed = [f"{len(one.failures)} failed"] if one.failures else []
+    return ", ".join([*said, f"{one.audio_s / 3600:.2f} h", *failed])
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def live_gap(evaluation: Evaluation) -> Comparison | None:
@@ -72,9 +74,9 @@ def compare_evaluations(before: Evaluation, after: Evaluation) -> str:
 
 def _compared(before: Pass, after: Pass) -> Iterator[str]:
     shared = len(common(before, after)[0])
-    yield f"{before.mode}, {shared} utterances: {compare_passes(before, after)}"
+    yield f"{before.mode}, {_counted(shared, 'utterance')}: {compare_passes(before, after)}"
     if left_out := len(before.scored) + len(after.scored) - 2 * shared:
-        yield f"{left_out} utterances are in one result only and were left out"
+        yield f"left out, because one result only has them: {left_out}"
 
 
 def mode_name(one: Pass) -> str:

@@ -1,7 +1,7 @@
 """What a model is evaluated on: recordings, or stretches of them, with their transcripts.
 
-Read without lhotse or torch: its plain cuts (one stretch of one single-channel file, as `paraformer.data.prepare`
-writes them), JSON lines, and tables.
+Read without lhotse and the torch that it requires: its plain cuts (a stretch of a single-channel file, as
+`paraformer.data.prepare` writes them), JSON lines, and tables.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,45 +24,52 @@ from paraformer.errors import AudioError, DataError
 Samples = Float32[np.ndarray, " samples"]
 
 _CUTS = ".cuts.jsonl.gz"
-_PATH_NAMES = ("audio", "path")
-"""Either may name the audio file, in JSON lines and in the first line of a table."""
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".tsv", ".csv")
+_NAMES = {
+    "audio": ("audio", "path", "source"),
+    "text": ("text", "target"),
+    "id": ("id", "key"),
+    "speaker": ("speaker",),
+}
+"""What each value may be called; `source`, `target` and `key` are FunASR's."""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One thing said. audio: the file it is in, from start_s on, for duration_s (None: to the end of the file)."""
+    """One thing said."""
 
     id: str
-    audio: Path
     text: str
-    speaker: str = ""
-    start_s: float = 0.0
-    duration_s: float | None = None
+    speaker: str
+    load: Callable[[], Samples]
+    """Its samples, 16 kHz mono. Raises AudioError if they cannot be had."""
 
-    def samples(self) -> Samples:
-        """Its samples, 16 kHz mono. Raises AudioError if the file cannot be used or ends before it starts."""
-        start = round(self.start_s * audio.SAMPLE_RATE)
-        end = None if self.duration_s is None else start + round(self.duration_s * audio.SAMPLE_RATE)
-        samples = audio.read(self.audio)[start:end]
-        if start and not len(samples):
-            raise AudioError(f"{self.audio} ends before second {self.start_s}, where utterance {self.id} begins")
-        return samples
+
+def is_plain(data: Path) -> bool:
+    """Whether `read_utterances` is for this kind of data. Of cuts the first one tells. Raises DataError as it does."""
+    if not (data.name.endswith(_SUFFIXES) or _manifest(data).is_file()):
+        return False
+    if _is_table(data):
+        return True
+    first = next(_json_lines(_manifest(data)), (0, {}))[1]
+    return not _is_cut(first) or _is_stretch(first)
 
 
 def read_utterances(data: Path) -> list[Utterance]:
     """The utterances of a manifest, in its order.
 
-    data: lhotse cuts (`NAME.cuts.jsonl.gz`, or DIR/NAME for short), JSON lines (`audio` or `path`, `text`, and perhaps
-    `id` and `speaker`), or a .tsv or .csv table of the same, its first line naming the columns or leaving them at path
-    and text. File names count from the manifest's directory. Raises DataError for what is none of these, for two
+    data: lhotse cuts (DIR/NAME.cuts.jsonl.gz, or DIR/NAME for short), each a stretch of one file with one channel; JSON
+    lines (`audio` and `text`, perhaps `id` and `speaker`; FunASR's `source`, `target`, `key`); or a .tsv or .csv table
+    of the same, its first line naming the columns or leaving them at audio and text. File names count from the
+    manifest's directory, those of cuts from the current one. Raises DataError for what is none of these, for two
     utterances of one id, and for a line that cannot be used, which it names.
     """
     manifest = _manifest(data)
-    rows = _table(manifest) if manifest.suffix in (".tsv", ".csv") else _json_lines(manifest)
+    rows = _table(manifest) if _is_table(manifest) else _json_lines(manifest)
     utterances: dict[str, Utterance] = {}
     for number, row in rows:
         try:
-            utterance = _cut(row) if "recording" in row or "tracks" in row else _plain(row, manifest.parent)
+            utterance = _cut(row) if _is_cut(row) else _plain(row, manifest.parent)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"{manifest}, line {number}: {_reason(error)}") from error
         if utterances.setdefault(utterance.id, utterance) is not utterance:
@@ -72,19 +80,25 @@ def read_utterances(data: Path) -> list[Utterance]:
 
 
 def _manifest(data: Path) -> Path:
-    """The file to read."""
-    if data.is_dir():
-        found = sorted(data.glob("*" + _CUTS))
-        if len(found) == 1:
-            return found[0]
-        names = ", ".join(str(data / path.name.removesuffix(_CUTS)) for path in found) or "none of them"
-        raise DataError(f"{data} should hold the cuts of one set, and holds {names}; name one file or set")
-    short = data.with_name(data.name + _CUTS)
-    if not data.is_file() and short.is_file():
-        return short
-    if not data.name.endswith((".jsonl", ".jsonl.gz", ".tsv", ".csv")):
-        raise DataError(f"{data} is not a manifest: it takes a .jsonl, .jsonl.gz, .tsv or .csv file, or a prepared set")
-    return data
+    """The file to read: DIR/NAME stands for the cuts of a prepared set."""
+    return data if data.name.endswith(_SUFFIXES) else data.with_name(data.name + _CUTS)
+
+
+def _is_table(manifest: Path) -> bool:
+    return manifest.suffix in (".tsv", ".csv")
+
+
+def _is_cut(row: Mapping[str, Any]) -> bool:
+    """Whether lhotse wrote it, for whom a MixedCut has tracks."""
+    return "supervisions" in row or "tracks" in row
+
+
+def _is_stretch(row: Mapping[str, Any]) -> bool:
+    """Whether a cut is all or part of one file with one channel."""
+    recording = row.get("recording", {})
+    sources = recording.get("sources", [])
+    files = [source for source in sources if source["type"] == "file" and len(source["channels"]) == 1]
+    return row.get("type") == "MonoCut" and not recording.get("transforms") and len(files) == len(sources) == 1
 
 
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
@@ -119,34 +133,45 @@ def _table(manifest: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in _lines(manifest):
         values = line.strip("\r\n").split("\t") if manifest.suffix == ".tsv" else next(csv.reader([line]))
         if not columns:
-            named = "text" in values and any(name in values for name in _PATH_NAMES)
-            columns = values if named else ["path", "text"]
+            named = all(set(_NAMES[name]) & set(values) for name in ("audio", "text"))
+            columns = values if named else ["audio", "text"]
             if named:
                 continue
         yield number, dict(zip(columns, values, strict=False))
 
 
 def _plain(row: Mapping[str, Any], directory: Path) -> Utterance:
-    path, text = next((row[name] for name in _PATH_NAMES if row.get(name)), None), row.get("text")
-    if not (isinstance(path, str) and isinstance(text, str)):
-        raise DataError("it takes a path and a text")
-    return Utterance(str(row.get("id") or path), directory / path, text, str(row.get("speaker") or ""))
+    """An utterance of named values."""
+    found = {name: next((row[n] for n in names if n in row), "") for name, names in _NAMES.items()}
+    if not (isinstance(found["audio"], str) and found["audio"] and isinstance(found["text"], str)):
+        raise DataError("it takes the name of an audio file and a text")
+    path = directory / found["audio"]
+    return Utterance(
+        str(found["id"] or found["audio"]), found["text"], str(found["speaker"]), partial(audio.read, path)
+    )
 
 
 def _cut(row: Mapping[str, Any]) -> Utterance:
-    """A cut as lhotse writes it, if it is a stretch of one file."""
-    if row.get("type") != "MonoCut" or row["recording"].get("transforms"):
-        raise DataError("this cut is more than a stretch of one file; save its audio first")
-    (source,) = row["recording"]["sources"]
-    if source["type"] != "file" or len(source["channels"]) != 1:
-        raise DataError("the audio of this cut is not a file with one channel; save its audio first")
-    said = sorted(row["supervisions"], key=lambda supervision: supervision["start"])
-    text = "".join(supervision.get("text") or "" for supervision in said)
-    speakers = {supervision.get("speaker") or "" for supervision in said}
-    speaker = "+".join(sorted(speakers))
-    whole = row["start"] == 0 and row["duration"] == row["recording"]["duration"]
-    span = (0.0, None) if whole else (row["start"], row["duration"])
-    return Utterance(row["id"], Path(source["source"]), text, speaker, *span)
+    """A cut as lhotse writes it."""
+    if not _is_stretch(row):
+        raise DataError("this cut is not a stretch of one file with one channel, as the first one is")
+    recording = row["recording"]
+    said = sorted(row["supervisions"], key=lambda one: one["start"])
+    text = " ".join(one.get("text") or "" for one in said)
+    speaker = "+".join(sorted({one.get("speaker") or "" for one in said}))
+    whole = row["start"] == 0 and row["duration"] == recording["duration"]
+    path = Path(recording["sources"][0]["source"])
+    load = partial(audio.read, path) if whole else partial(_stretch, path, row["start"], row["duration"])
+    return Utterance(row["id"], text, speaker, load)
+
+
+def _stretch(path: Path, start_s: float, duration_s: float) -> Samples:
+    """Part of a file. Raises AudioError if the file ends before it."""
+    start, count = round(start_s * audio.SAMPLE_RATE), round(duration_s * audio.SAMPLE_RATE)
+    samples = audio.read(path)[start : start + count]
+    if not len(samples):
+        raise AudioError(f"{path} ends before second {start_s:g}, where this utterance begins")
+    return samples
 
 
 def _reason(error: Exception) -> str:
