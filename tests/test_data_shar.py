@@ -78,6 +78,7 @@ def test_shards_give_the_batches_of_plain_files(plain: CutSet, shards: Path) -> 
         torch.testing.assert_close(here.targets, there.targets)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # lhotse leaves files open
 def test_lhotse_reads_our_shards_and_we_read_those_of_lhotse(plain: CutSet, shards: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()

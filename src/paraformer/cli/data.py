@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from paraformer.errors import DataError, MissingExtra
+from paraformer.bundle import CONFIG_FILE, Bundle
+from paraformer.cli.complain import complain
+from paraformer.errors import DataError, MissingExtra, ParaformerError
+from paraformer.loader import locate
+from paraformer.text import Vocabulary
 
 if TYPE_CHECKING:
     from lhotse import CutSet
@@ -16,19 +21,19 @@ if TYPE_CHECKING:
 
     from paraformer.data.skips import Skips
 
+COULD_NOT_RUN = 2
+"""Exit code of a check that found no data to look at."""
+
 
 def data(options: argparse.Namespace) -> int:
     """Run one action; see each."""
-    try:
-        import lhotse  # noqa: F401 - asks whether it is there
-    except ImportError as error:
-        raise MissingExtra("Work on training data", "train") from error
     actions: dict[str, Callable[[argparse.Namespace], int]] = {"prepare": prepare, "shar": shar, "check": check}
     return actions[options.action](options)
 
 
 def prepare(options: argparse.Namespace) -> int:
     """Write the sets of a corpus, an archive or other data; a line is printed for each. 1 if anything was left out."""
+    _need_lhotse()
     from paraformer.data.prepare import save_cuts
     from paraformer.data.reading import measured
     from paraformer.data.skips import Skips
@@ -37,6 +42,13 @@ def prepare(options: argparse.Namespace) -> int:
     for name, cuts in _sets(options, skips).items():
         _line(name, save_cuts(measured(_shown(cuts, name), skips), options.target, name))
     return _left_out(skips)
+
+
+def _need_lhotse() -> None:
+    try:
+        import lhotse  # noqa: F401 - asks whether it is there
+    except ImportError as error:
+        raise MissingExtra("Work on training data", "train") from error
 
 
 def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Cut]]:
@@ -58,6 +70,7 @@ def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Cut]]
 
 def shar(options: argparse.Namespace) -> int:
     """Pack data into shards; a line is printed. 1 if anything was left out."""
+    _need_lhotse()
     from paraformer.data.shar import open_shar, write_shar
     from paraformer.data.skips import Skips
     from paraformer.data.sources import open_data
@@ -86,4 +99,38 @@ def _left_out(skips: Skips) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Look for what would harm training. 0 for clean data, 1 for problems, 2 if it could not be looked at."""
-    raise NotImplementedError
+    try:
+        return _check(options)
+    except (ParaformerError, OSError) as error:
+        complain(error)
+        return COULD_NOT_RUN
+
+
+def _check(options: argparse.Namespace) -> int:
+    _need_lhotse()
+    from paraformer.data.check import check as look_at
+    from paraformer.data.check_report import draw, table, to_json
+    from paraformer.data.skips import Skips
+    from paraformer.data.sources import open_data
+
+    skips = Skips(named=0)  # the report names them
+    vocabulary = _vocabulary(options.model) if options.model else None
+    cuts = open_data(options.source, skips)
+    test = open_data(options.test, skips) if options.test else ()
+    report = look_at(_shown(cuts, "data"), skips, vocabulary, _shown(test, "test"))
+    print(json.dumps(to_json(report), ensure_ascii=False) if options.json else table(report))
+    if options.picture:
+        draw(report, options.picture)
+    return 0 if report.clean else 1
+
+
+def _vocabulary(model: str) -> Vocabulary:
+    """The vocabulary of a native or FunASR model."""
+    directory = locate(model)
+    if (directory / CONFIG_FILE).is_file():
+        bundle = Bundle.open(directory)
+    else:
+        from paraformer.checkpoint import open_any
+
+        bundle, _ = open_any(directory)
+    return Vocabulary(bundle.tokens, bundle.words)

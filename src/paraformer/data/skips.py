@@ -45,7 +45,7 @@ class Skips:
         if self.on_bad == "stop":
             raise DataError(f"utterance {skipped}; mend or remove it, or let bad utterances be skipped")
         self.found.append(skipped)
-        count = self.counts[skipped.reason]
+        count = sum(one.reason == skipped.reason for one in self.found)
         if count <= self.named:
             _log.warning("left out %s%s", skipped, "; more of these are only counted" * (count == self.named))
 

@@ -1,0 +1,193 @@
+"""The doctor: what in a set of utterances would harm training, or make its results look better than they are."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from lhotse.cut import Cut
+
+from paraformer.data.prepare import UNKNOWN, spoken_text
+from paraformer.data.reading import SAMPLE_RATE, Samples, name_of, readable, voiced_span
+from paraformer.data.skips import EMPTY, Skips
+from paraformer.errors import DataError
+from paraformer.text import Vocabulary
+
+RATE, ODD, CHARACTERS, SILENT = "other sample rate", "odd text", "unknown characters", "silent audio"
+DURATION, SPEED, SHARED = "duration out of line", "speaking rate out of line", "shared with the test set"
+"""Kinds of problems, beside the reasons for which an utterance is left out altogether."""
+SHORTEST_S, LONGEST_S = 0.2, 30.0
+SLOWEST, FASTEST = 0.7, 12.0
+"""Characters per second that nobody speaks at: Mandarin is read at 3 to 6."""
+FAR, ENOUGH = 3.0, 20
+"""A speaking rate this many times the median, or less of it, is out of line; among so many utterances at least."""
+_SILENCE = 10 ** (-60 / 20)
+_MARKUP = frozenset("<>[]{}|\\=_")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong with one utterance."""
+
+    kind: str
+    id: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One utterance as found. text: as written. digest: of its samples."""
+
+    id: str
+    text: str
+    rate: int
+    duration_s: float
+    voiced_s: float
+    peak: float
+    digest: bytes
+
+    @property
+    def spoken(self) -> str:
+        """What is spoken of its text."""
+        return spoken_text(self.text)
+
+    @property
+    def speed(self) -> float:
+        """Chinese characters and Latin words per second from the first sound to the last."""
+        return len(units(self.spoken)) / max(self.voiced_s, 1e-3)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was heard, and all that is wrong with it."""
+
+    heard: Sequence[Heard]
+    findings: Sequence[Finding] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+def check(cuts: Iterable[Cut], skips: Skips, vocabulary: Vocabulary | None = None, test: Iterable[Cut] = ()) -> Report:
+    """Listen to every utterance of `cuts` and of a test set and report what is wrong.
+
+    skips: what opening the data left out already; counts as found. vocabulary: of the model that the data are for;
+    without one, the test set is held to the characters of `cuts`. An utterance is shared if text and samples are equal.
+    """
+    training, testing = list(listen(cuts, skips)), list(listen(test, skips))
+    heard = [*training, *testing]
+    findings = [Finding(skipped.reason, skipped.id, skipped.detail) for skipped in skips.found]
+    findings += [finding for one in heard for finding in faults(one)]
+    findings += _unusual_speeds(heard)
+    if vocabulary is not None:
+        findings += [finding for one in heard for finding in _outside(one, known_to(vocabulary, one))]
+    elif testing:
+        learned = {unit for one in training for unit in units(one.spoken)}
+        findings += [finding for one in testing for finding in _outside(one, learned)]
+    return Report(heard, [*findings, *_shared(training, testing)])
+
+
+def listen(cuts: Iterable[Cut], skips: Skips) -> Iterator[Heard]:
+    """Every utterance that can be read; the others go to `skips`."""
+    for cut, samples in readable(cuts, skips):
+        start, end = voiced_span(samples)
+        text = " ".join(said.text or "" for said in cut.supervisions)
+        rate, peak = int(cut.recording.sampling_rate), float(np.abs(samples).max())
+        yield Heard(name_of(cut), text, rate, len(samples) / SAMPLE_RATE, end - start, peak, _digest(samples))
+
+
+def _digest(samples: Samples) -> bytes:
+    """The same for the same sound in any lossless file."""
+    return hashlib.blake2b(np.round(samples * 32767).astype(np.int16).tobytes(), digest_size=16).digest()
+
+
+def units(spoken: str) -> list[str]:
+    """Chinese characters, Latin words and single digits of a spoken text."""
+    found: list[str] = []
+    latin = False
+    for character in spoken:
+        goes_on = character.isascii() and character.isalpha()
+        if latin and goes_on:
+            found[-1] += character
+        elif not character.isspace():
+            found.append(character)
+        latin = goes_on
+    return found
+
+
+def faults(one: Heard) -> Iterator[Finding]:
+    """What is wrong with an utterance by itself."""
+    if one.rate != SAMPLE_RATE:
+        effect = "nothing above half of that" if one.rate < SAMPLE_RATE else "resampled at every load"
+        yield Finding(RATE, one.id, f"{one.rate} Hz: {effect}")
+    if not one.spoken:
+        yield Finding(EMPTY, one.id, repr(one.text))
+    if odd := _odd(one.text):
+        yield Finding(ODD, one.id, odd)
+    if one.peak < _SILENCE:
+        yield Finding(SILENT, one.id, "nothing above -60 dB")
+    if not SHORTEST_S <= one.duration_s <= LONGEST_S:
+        yield Finding(DURATION, one.id, f"{one.duration_s:.2f} s")
+
+
+def _odd(text: str) -> str:
+    """What is strange about a transcript, nothing if it is plain."""
+    found = {c: why for c in text if (why := _oddity(c))}
+    shown = ", ".join(f"{c!r} {why}" for c, why in list(found.items())[:5])
+    return f"{shown} in {text!r}" if found else ""
+
+
+@cache
+def _oddity(character: str) -> str:
+    """Why a character should not be in a transcript."""
+    category, name = unicodedata.category(character), unicodedata.name(character, "")
+    if category[0] == "C" or character == "\N{REPLACEMENT CHARACTER}":
+        return "is not a character to read"
+    if category[0] == "N" and character != "〇":
+        return "can be read in more than one way"
+    if category[0] == "L" and not name.removeprefix("FULLWIDTH ").startswith(("CJK", "LATIN")):
+        return "is of another script"
+    return "looks like markup" if character in _MARKUP else ""
+
+
+def known_to(vocabulary: Vocabulary, one: Heard) -> set[str]:
+    """The units of an utterance that a vocabulary has tokens for."""
+    return {unit for unit in units(one.spoken) if _known(vocabulary, unit)}
+
+
+def _known(vocabulary: Vocabulary, unit: str) -> bool:
+    try:
+        return UNKNOWN not in map(vocabulary.token, vocabulary.encode(unit))
+    except DataError:  # it has no token for what is unknown either
+        return False
+
+
+def _outside(one: Heard, known: set[str]) -> Iterator[Finding]:
+    if outside := [unit for unit in dict.fromkeys(units(one.spoken)) if unit not in known]:
+        yield Finding(CHARACTERS, one.id, f"{' '.join(outside[:10])} in {one.text!r}")
+
+
+def _unusual_speeds(heard: Sequence[Heard]) -> Iterator[Finding]:
+    """Utterances that are read faster or slower than anyone speaks, or than the others by far."""
+    said = [one for one in heard if one.spoken]
+    low, high = SLOWEST, FASTEST
+    if len(said) >= ENOUGH:
+        median = float(np.median([one.speed for one in said]))
+        low, high = max(low, median / FAR), min(high, median * FAR)
+    for one in said:
+        if not low <= one.speed <= high:
+            yield Finding(SPEED, one.id, f"{one.speed:.1f} per second: {one.text!r} in {one.voiced_s:.2f} s")
+
+
+def _shared(training: Iterable[Heard], testing: Iterable[Heard]) -> Iterator[Finding]:
+    """Utterances that are in both sets."""
+    tested = {(one.spoken, one.digest): one.id for one in testing}
+    for one in training:
+        if (name := tested.get((one.spoken, one.digest))) is not None:
+            yield Finding(SHARED, one.id, f"is {name} there")
