@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
             from paraformer.cli.models import info as command
         case "evaluate":
             from paraformer.cli.evaluate import evaluate as command
+        case "data":
+            from paraformer.cli.data import data as command
         case "train":
             from paraformer.cli.train import train as command
         case _:

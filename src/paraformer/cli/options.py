@@ -38,8 +38,35 @@ def parser() -> argparse.ArgumentParser:
     _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
     _evaluate(commands.add_parser("evaluate", help="measure errors, speed and delay of a model", allow_abbrev=False))
+    _data(commands.add_parser("data", help="prepare, pack and check speech to train on", allow_abbrev=False))
     _train(commands.add_parser("train", help="train a model", allow_abbrev=False))
     return top
+
+
+def _data(options: argparse.ArgumentParser) -> None:
+    options.description = "Speech with transcripts: DATA is anything that docs/usage.md lists. Needs paraformer[train]."
+    actions = options.add_subparsers(dest="action", required=True, metavar="ACTION")
+    prepare = actions.add_parser("prepare", help="a corpus or other data to sets that training reads")
+    prepare.add_argument(
+        "kind", choices=("aishell", "aishell2", "wenetspeech", "speechio", "archive", "other"), help="other: any DATA"
+    )
+    prepare.add_argument("source", type=Path, metavar="SRC", help="where the corpus was unpacked; a .tar; other DATA")
+    prepare.add_argument("target", type=Path, metavar="OUT", help="directory of prepared sets")
+    prepare.add_argument("--name", metavar="NAME", help="of the set made of other data (default: as SRC is called)")
+    prepare.add_argument(
+        "--parts", nargs="+", default=(), metavar="PART", help="of wenetspeech or speechio (default: all)"
+    )
+    shar = actions.add_parser("shar", help="pack audio into shards, for very many or very large files")
+    shar.add_argument("source", type=Path, metavar="DATA")
+    shar.add_argument("target", type=Path, metavar="OUT", help="new directory for the shards")
+    for writing in (prepare, shar):
+        writing.add_argument("--stop", action="store_true", help="end at the first bad utterance, do not leave it out")
+    check = actions.add_parser("check", help="look for what would harm training; exit code 0 clean, 1 not, 2 no data")
+    check.add_argument("source", type=Path, metavar="DATA")
+    check.add_argument("--test", type=Path, metavar="DATA", help="test set that must share nothing with DATA")
+    check.add_argument("--model", metavar="DIR|NAME", help="model whose vocabulary the texts must keep to")
+    check.add_argument("--picture", type=Path, metavar="FILE.png", help="draw histograms (needs paraformer[train])")
+    check.add_argument("--json", action="store_true", help="print JSON with every finding")
 
 
 def _train(options: argparse.ArgumentParser) -> None:
@@ -143,7 +170,7 @@ def _evaluate(options: argparse.ArgumentParser) -> None:
         "--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)"
     )
     options.add_argument(
-        "--data", type=Path, metavar="DATA", help="lhotse cuts, .jsonl, .tsv or .csv of audio files and their texts"
+        "--data", type=Path, metavar="DATA", help=".tsv or .csv of path and text, .jsonl, lhotse cuts, or what else training takes"
     )
     options.add_argument(
         "--live",
