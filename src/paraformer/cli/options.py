@@ -170,7 +170,7 @@ def _evaluate(options: argparse.ArgumentParser) -> None:
         "--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)"
     )
     options.add_argument(
-        "--data", type=Path, metavar="DATA", help=".tsv or .csv of path and text, .jsonl, lhotse cuts, or what else training takes"
+        "--data", type=Path, metavar="DATA", help=".tsv or .csv of path and text, .jsonl, cuts, or what training takes"
     )
     options.add_argument(
         "--live",

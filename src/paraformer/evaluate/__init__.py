@@ -1,1 +1,1 @@
-"""Character error rate of a model's texts."""
+"""How well a model recognises: errors, speed, delays, and whether a difference between two models is real."""

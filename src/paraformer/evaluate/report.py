@@ -32,7 +32,7 @@ _PAGE = Template("""\
 body { font: 16px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 table { border-collapse: collapse; white-space: nowrap; } td:last-child { white-space: normal; }
-td, th { padding: .2rem .8rem; border-bottom: 1px solid #8884; }
+td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; }
 td + td, th + th { text-align: right; font-variant-numeric: tabular-nums; } th { text-align: left; }
 .scroll { overflow-x: auto; } .note { color: #888; }
 .pair { margin: 1rem 0; } .cells { font-size: 1.2rem; }
@@ -75,7 +75,7 @@ def _section(title: str, content: Iterator[str]) -> Iterator[str]:
 
 
 def _summary(evaluation: Evaluation) -> Iterator[str]:
-    head = ["", "CER %", f"{100 * LEVEL:g} % interval", *_COUNTS, "as written, CER %", "RTF", "RTF of one core"]
+    head = ["", "CER %", f"{100 * LEVEL:g} % interval", *_COUNTS, "as written", "RTF", "one core"]
     yield from _table(head, [_figures(one) for one in evaluation.passes])
     if gap := live_gap(evaluation):
         yield f"<p>Live beside whole: {escape(gap.points)}.</p>"
@@ -84,7 +84,8 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
         yield from _table(["live delay, s", *(f"{share} %" for share in PERCENTILES)], late)
         yield '<p class="note">First token: from the start of its sound to its emission. Commit: from the end of '
         yield "each token's sound to its emission. 50 % of them were no later than said there, and so on.</p>"
-    yield '<p class="note">S, D, I: characters substituted, deleted, inserted. RTF: seconds per second of speech. '
+    yield '<p class="note">S, D, I: characters substituted, deleted, inserted. As written: CER, %, of the raw texts. '
+    yield "RTF: seconds on the clock, and of one core, per second of speech. "
     yield f"Numbers, letters, width and punctuation are normalised; erhua {_erhua(evaluation)}.</p>"
 
 
