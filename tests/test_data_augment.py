@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from paraformer.data.augment import (
     AugmentConfig,
     add_noise,
+    augment_frames,
     augment_samples,
     change_channel,
     coloured_noise,
@@ -17,6 +18,8 @@ from paraformer.data.augment import (
     rhythm,
     spec_augment,
 )
+from paraformer.data.codecs import CODECS, Codec
+from paraformer.errors import ConfigError
 
 CONFIG = AugmentConfig()
 
@@ -106,3 +109,53 @@ def test_augment_samples_follows_its_seed() -> None:
     assert first.dtype == np.float32
     assert np.abs(first - other).max() > 0
     assert np.abs(first).max() <= 1.0
+
+
+def test_new_changes_leave_older_draws_alone() -> None:
+    """A recipe without rooms and codecs trains on the same samples as before there were any."""
+    rng = np.random.default_rng(7)
+    augment_samples(noise(0.2), 1.0, AugmentConfig(reverb_probability=0.0, floor_probability=0.0), [], rng)
+    expected = np.random.default_rng(7)
+    expected.random(), expected.uniform(), expected.random()
+    assert rng.random() == expected.random()
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seconds=st.floats(0.01, 1.0),
+    seed=st.integers(0, 1 << 30),
+    speed=st.floats(0.8, 1.25),
+    codec=st.sampled_from(CODECS),
+    level=st.sampled_from([0.0, 1e-3, 1.0, 30.0]),
+)
+def test_all_changes_together_keep_the_length_and_stay_in_range(
+    seconds: float, seed: int, speed: float, codec: Codec, level: float
+) -> None:
+    every = AugmentConfig(
+        room_probability=1.0, codec_probability=1.0, codecs=(codec,), noise_probability=1.0, floor_probability=1.0
+    )
+    samples = np.float32(level) * noise(seconds)
+    first, again = (augment_samples(samples, speed, every, [noise(0.2, 1)], np.random.default_rng(seed)) for _ in "ab")
+    np.testing.assert_array_equal(first, again)
+    assert len(first) == len(perturb_speed(samples, speed))
+    assert np.isfinite(first).all()
+    assert np.abs(first).max() <= 1.0
+
+
+@settings(deadline=None, max_examples=15)
+@given(frames=st.integers(2, 300), seed=st.integers(0, 1 << 30), speed=st.floats(0.8, 1.25))
+def test_changed_frames_are_finite_and_follow_their_seed(frames: int, seed: int, speed: float) -> None:
+    mel = np.random.default_rng(1).standard_normal((frames, 80), dtype=np.float32)
+    first, again = (augment_frames(mel, speed, CONFIG, np.random.default_rng(seed)) for _ in "ab")
+    np.testing.assert_array_equal(first, again)
+    assert first.shape[1] == 80
+    assert first.dtype == np.float32
+    assert np.isfinite(first).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"codecs": ("g729",)}, "g729"), ({"codecs": (), "codec_probability": 0.5}, "names none")]
+)
+def test_impossible_codecs_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AugmentConfig(**settings)

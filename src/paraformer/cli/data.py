@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -16,10 +16,9 @@ from paraformer.loader import locate
 from paraformer.text import Vocabulary
 
 if TYPE_CHECKING:
-    from lhotse import CutSet
-    from lhotse.cut import Cut
-
     from paraformer.data.skips import Skips
+
+T = TypeVar("T")
 
 COULD_NOT_RUN = 2
 """Exit code of a check that found no data to look at."""
@@ -46,12 +45,12 @@ def prepare(options: argparse.Namespace) -> int:
 
 def _need_lhotse() -> None:
     try:
-        import lhotse  # noqa: F401 - asks whether it is there
+        from paraformer.data import reading  # noqa: F401 - asks for lhotse
     except ImportError as error:
         raise MissingExtra("Work on training data", "train") from error
 
 
-def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Cut]]:
+def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Any]]:
     """What is to be prepared, by the names of the sets."""
     from paraformer.data.corpora import CORPORA, open_corpus
     from paraformer.data.prepare import prepare as unpack
@@ -81,12 +80,12 @@ def shar(options: argparse.Namespace) -> int:
     return _left_out(skips)
 
 
-def _shown(cuts: Iterable[Cut], name: str) -> Iterator[Cut]:
+def _shown(cuts: Iterable[T], name: str) -> Iterator[T]:
     """The cuts, with a progress bar on a terminal."""
     yield from tqdm(cuts, desc=name, unit=" utterances", leave=False, disable=None)
 
 
-def _line(name: str, cuts: CutSet) -> None:
+def _line(name: str, cuts: Collection[Any]) -> None:
     hours = sum(cut.duration for cut in cuts) / 3600
     print(f"{name}: {len(cuts)} utterances, {hours:.2f} h")
 

@@ -1,5 +1,5 @@
-"""Random changes that keep the words: of samples (speed, room, level, noise), of log-mel frames (pace, vocal tract,
-microphone) and of model input (SpecAugment).
+"""Random changes that keep the words: of samples (speed, room, level, noise, codec), of log-mel frames (pace, vocal
+tract, microphone) and of model input (SpecAugment).
 
 Each function takes its randomness from a numpy generator, so that a seed reproduces a batch.
 """
@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 from jaxtyping import Float32
+
+from paraformer.data.codecs import CODECS, Codec, through_codec
+from paraformer.data.rooms import convolved, in_room, require_rooms
+from paraformer.errors import ConfigError
 
 Samples = Float32[np.ndarray, "samples"]
 Changed = Float32[np.ndarray, "changed"]
@@ -37,11 +41,17 @@ class AugmentConfig:
     reverb_probability: float = 0.25
     reverb_s: tuple[float, float] = (0.1, 0.4)
     """Time in which a room's echo falls by 60 dB."""
+    room_probability: float = 0.0
+    """Of a simulated room; `reverb_probability`, of a cheap imitation of one, then counts for the others."""
+    room_s: tuple[float, float] = (0.15, 0.7)
     noise_probability: float = 0.25
     noise_snr_db: tuple[float, float] = (8.0, 25.0)
     floor_probability: float = 0.75
     floor_snr_db: tuple[float, float] = (20.0, 55.0)
     """Steady noise of a random colour: synthetic speech has digital silence, microphones have not."""
+    codec_probability: float = 0.0
+    codecs: tuple[Codec, ...] = ("ulaw", "alaw", "gsm", "mp3", "vorbis")
+    """Drawn from evenly. "opus" is known too, but takes 20 ms for a second of speech; all other loading takes 2."""
     channel_db: float = 5.0
     """Standard deviation of a smooth random change of the spectrum."""
     frequency_masks: int = 1
@@ -51,13 +61,23 @@ class AugmentConfig:
     time_mask_width: int = 6
     """Windows of 60 ms, exclusive; never more than a tenth of the utterance each."""
 
+    def __post_init__(self) -> None:
+        if unknown := set(self.codecs) - set(CODECS):
+            raise ConfigError(f"no codec is called {min(unknown)!r}; choose of {', '.join(CODECS)}")
+        if self.codec_probability and not self.codecs:
+            raise ConfigError("codec_probability is set, but codecs names none")
+        if self.room_probability:
+            require_rooms()
+
 
 def augment_samples(
     samples: Samples, speed: float, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
 ) -> Changed:
-    """Playback at `speed`, then room, level and noise, each drawn anew. `noises` may be empty."""
+    """Playback at `speed`, then room, level, noise and codec, each drawn anew. `noises` may be empty."""
     samples = perturb_speed(samples, speed)
-    if rng.random() < config.reverb_probability:
+    if _happens(config.room_probability, rng):
+        samples = in_room(samples, float(rng.uniform(*config.room_s)), rng)
+    elif rng.random() < config.reverb_probability:
         samples = reverberate(samples, float(rng.uniform(*config.reverb_s)), rng)
     samples = samples * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
     if noises and rng.random() < config.noise_probability:
@@ -66,8 +86,15 @@ def augment_samples(
     if rng.random() < config.floor_probability:
         floor = coloured_noise(float(rng.uniform(0.0, 1.5)), rng)
         samples = add_noise(samples, floor, float(rng.uniform(*config.floor_snr_db)), rng)
+    if _happens(config.codec_probability, rng):
+        samples = through_codec(samples, config.codecs[int(rng.integers(len(config.codecs)))], rng)
     clipped: Changed = np.clip(samples, -1.0, 1.0)
     return clipped
+
+
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    """Draws nothing where there is nothing to decide, so that other draws stay what they were."""
+    return probability > 0 and rng.random() < probability
 
 
 def perturb_speed(samples: Samples, speed: float) -> Changed:
@@ -84,9 +111,8 @@ def reverberate(samples: Samples, reverb_s: float, rng: np.random.Generator, rat
     tail = rng.standard_normal(n, dtype=np.float32) * np.exp(-6.9 * np.arange(n, dtype=np.float32) / n)
     tail[: int(rng.uniform(0.001, 0.01) * rate)] = 0.0
     tail *= np.float32(10 ** (-rng.uniform(3.0, 15.0) / 20)) / max(float(np.linalg.norm(tail)), 1e-6)
-    size = 1 << (len(samples) + n - 1).bit_length()
-    echo = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: len(samples)]
-    return samples + echo.astype(np.float32)
+    heard: Samples = samples + convolved(samples, tail)
+    return heard
 
 
 def add_noise(samples: Samples, noise: Noise, snr_db: float, rng: np.random.Generator) -> Samples:

@@ -1,7 +1,7 @@
 """Lhotse Shar: many utterances in few large files, for data that is too large or too many files for plain audio.
 
 `cuts.000000.jsonl.gz` describes the utterances whose audio is in `recording.000000.tar`, and so on. The manifests are
-held in memory, about 4 kB for an utterance; audio is read from its place in the tar when a batch needs it. So shards
+held in memory, about 2 kB for an utterance; audio is read from its place in the tar when a batch needs it. So shards
 are shuffled, joined, bucketed and resumed exactly as plain files are, and damage costs only the utterances it hits:
 lhotse's own reader goes through a shard in order, and a damaged member ends it without a word.
 """
