@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import signal
 from pathlib import Path
 
@@ -69,6 +70,20 @@ def test_a_run_on_other_speech_is_not_continued(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(ConfigError, match=r"speech\.utterances: 11 -> 10"):
         train(dataclasses.replace(CONFIG, steps=1), prepared(tmp_path / "other", TEXTS[1:]), tmp_path / "run")
+
+
+def test_a_newer_version_with_more_settings_goes_on(data: Path, tmp_path: Path) -> None:
+    train(dataclasses.replace(CONFIG, steps=1), data, tmp_path)
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for holder, name in ((settings["optimiser"], "schedule"), (settings, "augment")):  # as if they were new
+        holder.pop(name)
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    train(dataclasses.replace(CONFIG, steps=1), data, tmp_path)
+    del settings["optimiser"]["peak_lr"]
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"optimiser\.peak_lr: None -> 0\.005"):  # not its default
+        train(dataclasses.replace(CONFIG, steps=1), data, tmp_path)
 
 
 def test_differences_are_named_by_their_path() -> None:

@@ -39,11 +39,10 @@ def keep_config(config: TrainConfig, train: CutSet, out: Path) -> dict[str, str]
     Raises ConfigError that shows every setting which changed and must not, the training speech included.
     """
     path = out / CONFIG
-    values = {**dataclasses.asdict(config), "speech": _fingerprint(train)}
-    new = json.loads(json.dumps(values))
+    new = _plain({**dataclasses.asdict(config), "speech": _fingerprint(train)})
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else new
     changes = dict(differences(old, new))
-    refused = {name: pair for name, pair in changes.items() if not _permitted(name, *pair)}
+    refused = {name: pair for name, pair in changes.items() if not _permitted(config, name, *pair)}
     if refused:
         shown = "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in refused.items())
         raise ConfigError(
@@ -63,8 +62,31 @@ def differences(old: object, new: object, name: str = "") -> Iterator[tuple[str,
         yield name, (old, new)
 
 
-def _permitted(name: str, before: Any, after: Any) -> bool:
-    return name.partition(".")[0] in FREE or (name in GROWING and after > before)
+def _permitted(config: TrainConfig, name: str, before: Any, after: Any) -> bool:
+    if name.partition(".")[0] in FREE or (name in GROWING and after > before):
+        return True
+    return before is None and after == _default(config, name)  # a newer version has a setting more
+
+
+def _default(config: TrainConfig, name: str) -> object:
+    """The default of a setting, as JSON has it; None where there is no such setting, or no default."""
+    *parents, last = name.split(".")
+    holder: object = config
+    for parent in parents:
+        holder = getattr(holder, parent, None)
+    fields = dataclasses.fields(holder) if dataclasses.is_dataclass(holder) else ()
+    for field in fields:
+        if field.name == last and field.default is not dataclasses.MISSING:
+            return _plain(field.default)
+        if field.name == last and field.default_factory is not dataclasses.MISSING:
+            return _plain(field.default_factory())
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is read back from JSON."""
+    as_mapping = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+    return json.loads(json.dumps(as_mapping))
 
 
 def _fingerprint(cuts: CutSet) -> dict[str, int | str]:
