@@ -5,13 +5,13 @@ Result after 7,800 steps (about 15 epochs): CER 61.0 % whole and 64.0 % live on 
 on test_real, 33 % on held-out sentences of the synthetic voices: it still learns, and real voices are the harder part.
 That run found these settings on its way: augmentation was heavier at first, and ctc_weight 0.3 for 4,000 steps.
 Cost: about 100 minutes on two cores that have other work too; 3 GB of memory for each process.
-Command, `archives` being the directory of the tar files that `paraformer.data.prepare` describes:
+Commands, `archives` being the directory of the tar files that `paraformer.data.prepare` describes:
 
-    python -m paraformer.train recipes.zh_small:config --archives archives/*.tar --data speech --out runs/zh-small
+    for archive in archives/*.tar; do paraformer data prepare archive $archive speech; done
+    paraformer train recipes.zh_small:config --data speech --out runs/zh-small
 
-With several cores or machines, `torchrun --nproc-per-node 2 -m paraformer.train ...` after `export OMP_NUM_THREADS=1`.
-A run that was stopped goes on when the same command is given again. `--finish --last 5` only averages the last five
-checkpoints, measures them and writes `runs/zh-small/bundle`.
+With several cores or machines, `torchrun --nproc-per-node 2 -m paraformer.cli train ...` after
+`export OMP_NUM_THREADS=1`. A run that was stopped goes on when the same command is given again.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
     out.mkdir(parents=True, exist_ok=True)
     speech = Speech.load(config, data)
     with parallel.first_goes_ahead():
-        changes = keep_config(config, speech.train, out)
+        changes = keep_config(config, [cut.id for cut in speech.train], out)
         setup = set_up(config, speech, out)
     stepper = start(config, setup, fresh=newest(out) is None)
     progress = resume(out, stepper.model, stepper.optimiser)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from lhotse import CutSet
 
 from paraformer.bundle import replacing
 from paraformer.errors import ConfigError
@@ -33,13 +31,14 @@ GROWING = ("steps",)
 """Settings that may become larger. With schedule "cosine" the learning rate goes on as the longer plan has it."""
 
 
-def keep_config(config: TrainConfig, train: CutSet, out: Path) -> dict[str, str]:
+def keep_config(config: TrainConfig, names: Sequence[str], out: Path) -> dict[str, str]:
     """Write config.json, or compare with the one that is there; returns the permitted changes, as "old -> new".
 
-    Raises ConfigError that shows every setting which changed and must not, the training speech included.
+    names: of the training utterances. Raises ConfigError that shows every setting which changed and must not, the
+    training speech included.
     """
     path = out / CONFIG
-    new = _plain({**dataclasses.asdict(config), "speech": _fingerprint(train)})
+    new = _plain({**dataclasses.asdict(config), "speech": _fingerprint(names)})
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else new
     changes = dict(differences(old, new))
     refused = {name: pair for name, pair in changes.items() if not _permitted(config, name, *pair)}
@@ -89,7 +88,6 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(as_mapping))
 
 
-def _fingerprint(cuts: CutSet) -> dict[str, int | str]:
-    """Number of utterances and a digest of their names: positions within an epoch mean nothing for other speech."""
-    ids = [cut.id for cut in cuts]
-    return {"utterances": len(ids), "digest": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]}
+def _fingerprint(names: Sequence[str]) -> dict[str, int | str]:
+    """Number and digest of the training utterances: positions within an epoch mean nothing for other speech."""
+    return {"utterances": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}
