@@ -21,7 +21,7 @@ OPSET = 18
 WEIGHTS = "model.safetensors"
 ENCODER = "encoder.onnx"
 
-DType = Literal["float32", "int64", "bool"]
+DType = Literal["float32", "int32", "int64", "bool"]
 Axis = str | int
 
 

@@ -38,13 +38,18 @@ def load(
     """
     if threads < 0:
         raise ConfigError(f"threads must be 0 (one per core) or more, not {threads}")
-    directory = locate(model, download=download)
+    bundle, engine = open_model(locate(model, download=download), backend, device=device, threads=threads)
+    return Recognizer(bundle, engine, _segmenter() if vad else None, chunk)
+
+
+def open_model(
+    directory: Path, backend: Literal["auto", "onnx", "torch"], *, device: str = "cpu", threads: int = 1
+) -> tuple[Bundle, Backend]:
+    """A model directory's settings, and its weights on an engine; arguments and errors as those of `load`."""
     graphs = (directory / CONFIG_FILE).is_file() and (directory / contract.ENCODER).is_file()
     if backend == "onnx" or (backend == "auto" and graphs):
-        bundle, engine = _open_onnx(directory, threads)
-    else:
-        bundle, engine = _open_torch(directory, device, threads)
-    return Recognizer(bundle, engine, _segmenter() if vad else None, chunk)
+        return _open_onnx(directory, threads)
+    return _open_torch(directory, device, threads)
 
 
 def locate(model: str | Path | None, *, download: bool = False) -> Path:

@@ -79,7 +79,12 @@ def save(bundle: Bundle, model: Paraformer, directory: str | Path) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     _write_tensors(directory / "model.pt", model)
-    settings = funasr_config.write(bundle.config)
+    save_settings(bundle, funasr_config.write(bundle.config), directory)
+    _write_text(directory / METADATA_FILE, json.dumps(_metadata(bundle), ensure_ascii=False, indent=1) + "\n")
+
+
+def save_settings(bundle: Bundle, settings: dict[str, Any], directory: Path) -> None:
+    """Write config.yaml with these settings (see `funasr_config.write`), tokens.json and what else the bundle has."""
     # FunASR wants to know one token to stand for all that are not in the list.
     settings["tokenizer_conf"]["unk_symbol"] = "<unk>" if "<unk>" in bundle.tokens else bundle.tokens[0]
     _write_text(directory / SETTINGS_FILE, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
@@ -89,7 +94,6 @@ def save(bundle: Bundle, model: Paraformer, directory: str | Path) -> None:
     if bundle.words:
         lines = (" ".join((word, *pieces)) + "\n" for word, pieces in bundle.words.items())
         _write_text(directory / "seg_dict", "".join(lines))
-    _write_text(directory / METADATA_FILE, json.dumps(_metadata(bundle), ensure_ascii=False, indent=1) + "\n")
 
 
 def locate(directory: Path, metadata: Mapping[str, Any]) -> Files:

@@ -11,12 +11,16 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from paraformer.cli.complain import complain, library_warnings
 from paraformer.cli.options import parser
 from paraformer.errors import ParaformerError
 
 FAILED, INTERRUPTED, OUTPUT_CLOSED = 1, 130, 141
+
+_HOMES = {"convert": "models", "info": "models", "pull": "models"}
+"""The modules of the commands that are not called after theirs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,23 +46,6 @@ def run(options: argparse.Namespace) -> int:
     """Import and run the command that was asked for; return its exit code."""
     if threads := getattr(options, "threads", 0):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))  # numpy's, which must know before it is imported
-    match options.command:
-        case "transcribe":
-            from paraformer.cli.transcribe import transcribe as command
-        case "mic":
-            from paraformer.cli.mic import mic as command
-        case "convert":
-            from paraformer.cli.models import convert as command
-        case "export":
-            from paraformer.cli.models import export as command
-        case "info":
-            from paraformer.cli.models import info as command
-        case "evaluate":
-            from paraformer.cli.evaluate import evaluate as command
-        case "data":
-            from paraformer.cli.data import data as command
-        case "train":
-            from paraformer.cli.train import train as command
-        case _:
-            from paraformer.cli.models import pull as command
-    return command(options)
+    home = import_module(f"paraformer.cli.{_HOMES.get(options.command, options.command)}")
+    code: int = getattr(home, options.command)(options)
+    return code

@@ -11,8 +11,10 @@ from safetensors import safe_open
 
 from paraformer import contract
 from paraformer.bundle import CONFIG_FILE, Bundle
+from paraformer.certificate.record import Form
+from paraformer.cli.export import write
 from paraformer.config import ChunkConfig, ModelConfig
-from paraformer.errors import MissingExtra, ModelError
+from paraformer.errors import ModelError
 from paraformer.loader import locate
 
 
@@ -26,28 +28,9 @@ def convert(options: argparse.Namespace) -> int:
         raise ModelError("--graphs goes with a native directory, and this conversion writes one of FunASR's")
     target = convert_directory(source, options.target)
     if options.graphs:
-        _add_graphs(target)
+        write(target, None, Form())
     print(target)
     return 0
-
-
-def export(options: argparse.Namespace) -> int:
-    """Write the graphs that the base install runs into a native model directory; it is printed."""
-    _add_graphs(options.directory)
-    print(options.directory)
-    return 0
-
-
-def _add_graphs(directory: Path) -> None:
-    try:
-        from paraformer.export import export as write_graphs
-    except ImportError as error:
-        raise MissingExtra("Writing graphs", "export") from error
-    from paraformer.checkpoint import native
-
-    bundle, model = native.load(directory)
-    write_graphs(model, directory)
-    bundle.save(directory)  # again, now with the graphs' checksums
 
 
 def info(options: argparse.Namespace) -> int:

@@ -34,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
     _transcribe(commands.add_parser("transcribe", help="recognise files", allow_abbrev=False))
     _mic(commands.add_parser("mic", help="recognise what a microphone hears, live", allow_abbrev=False))
     _convert(commands.add_parser("convert", help="turn a model directory into another kind", allow_abbrev=False))
-    _export(commands.add_parser("export", help="make a model ready for the base install", allow_abbrev=False))
+    _export(commands.add_parser("export", help="make a model ready for another install", allow_abbrev=False))
+    _verify(commands.add_parser("verify", help="check an exported model on this machine", allow_abbrev=False))
     _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
     _evaluate(commands.add_parser("evaluate", help="measure errors, speed and delay of a model", allow_abbrev=False))
@@ -145,8 +146,47 @@ def _convert(options: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.ArgumentParser) -> None:
-    options.description = "Write the graphs that the base install runs into DIR. Needs paraformer[export]."
-    options.add_argument("directory", type=Path, metavar="DIR", help="native model directory, such as training leaves")
+    options.description = (
+        "Write a model as a directory that a runtime opens as it is, with a certificate that `paraformer verify` "
+        "checks where it is used. Needs paraformer[export]."
+    )
+    options.add_argument("model", metavar="MODEL", help="model directory, or the name of a pulled model")
+    options.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        metavar="OUT",
+        help="directory to make; without it, graphs are added to MODEL, a native directory such as training leaves",
+    )
+    options.add_argument(
+        "--format",
+        choices=("paraformer", "sherpa-onnx", "funasr-onnx", "funasr"),
+        default="paraformer",
+        help="the runtime; paraformer is the base install (default: %(default)s)",
+    )
+    options.add_argument(
+        "--live", action="store_true", help="sherpa-onnx, funasr-onnx: for live recognition instead of whole files"
+    )
+    options.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        default="fp32",
+        help="sherpa-onnx, funasr-onnx: of weights and activations (default: %(default)s)",
+    )
+    options.add_argument(
+        "--measure",
+        type=Path,
+        metavar="DATA",
+        help="transcribed speech on which to count errors before and after (needs paraformer[evaluate])",
+    )
+
+
+def _verify(options: argparse.ArgumentParser) -> None:
+    options.description = (
+        "Check an exported model on this machine: its files, that it still computes what torch computed, and that "
+        "batches, padding, threads and packets change nothing. Exit code 1 if a check fails."
+    )
+    options.add_argument("directory", type=Path, metavar="DIR", help="what `paraformer export` wrote")
 
 
 def _info(options: argparse.ArgumentParser) -> None:

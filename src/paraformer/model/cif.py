@@ -35,16 +35,17 @@ def token_counts(weights: Tensor) -> Tensor:
     return running_sum(weights)[:, -1].floor().long()
 
 
-def integrate(hidden: Tensor, weights: Tensor, tokens: int) -> Tensor:
+def integrate(hidden: Tensor, weights: Tensor, tokens: int | Tensor) -> Tensor:
     """The first `tokens` acoustic vectors: hidden (B, T, D), weights (B, T) -> (B, tokens, D).
 
+    tokens: a number; a scalar tensor where a graph is traced that must take any number.
     A token that the weights do not fill gets what there is: a sum that a rounding error left just below a whole number
     still gives its last vector, which the reference loses (spec 3.2). A frame whose weight smoothing raises above 1 can
     complete two tokens; the reference completes one and has zero vectors at the end for those it lacks.
     """
     ends = weights.double().cumsum(-1)
     starts = ends - weights
-    index = torch.arange(tokens, device=weights.device)[None, :, None]
+    index = torch.arange(tokens, device=weights.device)[None, :, None]  # type: ignore[arg-type]  # tensors will do
     overlap = torch.minimum(ends[:, None], index + 1) - torch.maximum(starts[:, None], index)
     return overlap.clamp(min=0).to(hidden.dtype) @ hidden
 

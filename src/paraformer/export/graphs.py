@@ -1,4 +1,4 @@
-"""Trace a model into the graphs of `paraformer.contract`, whose weights stay in the bundle's safetensors file.
+"""Our own graphs, as `paraformer.contract` lists them: their weights stay in the bundle's safetensors file.
 
 A graph file holds no weights: each refers to its bytes in `model.safetensors`, so that one file serves fine-tuning and
 every graph, and the engine maps it into memory.
@@ -7,11 +7,9 @@ every graph, and the engine maps it into memory.
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, numpy_helper
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from paraformer import contract
 from paraformer.errors import CheckpointError
+from paraformer.export.tracing import trace
 from paraformer.model.encoder import Past
 from paraformer.model.layers import length_mask
 from paraformer.model.paraformer import Paraformer
@@ -86,43 +85,9 @@ def export(model: Paraformer, directory: str | Path) -> list[Path]:
     written = []
     for graph in contract.graphs(model.config):
         path = directory / graph.file
-        _trace(modules[graph.file](model), graph, path)
-        _refer(path, graph, offsets)
+        _refer(trace(modules[graph.file](model), graph, path, fold=False), path, offsets)
         written.append(path)
     return written
-
-
-def _trace(module: nn.Module, graph: contract.Graph, path: Path) -> None:
-    """Trace with small example inputs; constants stay unfolded so that weights keep their names.
-
-    The older of torch's two exporters, because it leaves weights as they are named and laid out in the checkpoint,
-    which is what lets a graph refer to them. What it warns of is for us, not for users; the tests compare its graphs.
-    """
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            tuple(_example(port) for port in graph.inputs),
-            str(path),
-            input_names=[port.name for port in graph.inputs],
-            output_names=[port.name for port in graph.outputs],
-            dynamic_axes={port.name: port.dynamic_axes for port in (*graph.inputs, *graph.outputs)},
-            opset_version=contract.OPSET,
-            do_constant_folding=False,
-            dynamo=False,
-        )
-
-
-def _example(port: contract.Port) -> Tensor:
-    sizes = {"B": 2, "T": 7, "P": 5, "K": 7, "L": 3}
-    shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.axes]
-    match port.dtype:
-        case "bool":
-            return torch.ones(shape, dtype=torch.bool)
-        case "int64":
-            return torch.full(shape, 3, dtype=torch.int64)
-        case "float32":
-            return torch.randn(shape)
 
 
 def _tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
@@ -134,12 +99,8 @@ def _tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
     return {name: (8 + size + begin, end - begin) for name, (begin, end) in entries.items()}
 
 
-def _refer(path: Path, graph: contract.Graph, offsets: dict[str, tuple[int, int]]) -> None:
-    """Replace the weights in a graph by references into the safetensors file beside it; state the outputs' axes."""
-    traced = onnx.load(path)
-    for port, value in zip(graph.outputs, traced.graph.output, strict=True):
-        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype))
-        value.CopyFrom(onnx.helper.make_tensor_value_info(port.name, kind, port.axes))
+def _refer(traced: onnx.ModelProto, path: Path, offsets: dict[str, tuple[int, int]]) -> None:
+    """Write the graph with its weights replaced by references into the safetensors file beside it."""
     for tensor in traced.graph.initializer:
         name = tensor.name.removeprefix("model.")
         if name not in offsets:

@@ -1,0 +1,47 @@
+"""`paraformer export`: a model for the base install or for another runtime, with a certificate."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from paraformer.certificate.record import Form
+from paraformer.cli.complain import complain
+from paraformer.errors import MissingExtra, ModelError
+from paraformer.loader import locate
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the directory, or graphs into the model's own; it is printed. Returns 2 for options at odds."""
+    if mistake := _mistake(options):
+        complain(mistake)
+        return 2
+    form = Form(runtime=options.format, live=options.live, precision=options.precision)
+    print(write(locate(options.model), options.out, form, measure=options.measure))
+    return 0
+
+
+def _mistake(options: argparse.Namespace) -> str:
+    """What makes these options unusable together; empty where nothing does."""
+    foreign = options.format in ("sherpa-onnx", "funasr-onnx")
+    if not foreign and (options.live or options.precision != "fp32"):
+        return "--live and --precision go with --format sherpa-onnx and funasr-onnx"
+    if options.out is None and (options.format != "paraformer" or not Path(options.model).is_dir()):
+        return "name the directory to make as well: paraformer export MODEL OUT"
+    return ""
+
+
+def write(model: Path, out: Path | None, form: Form, *, measure: Path | None = None) -> Path:
+    """Export a model directory to another, or into itself; returns where to. Raises as `export_certified` does."""
+    try:
+        from paraformer.export.certify import export_certified
+    except ImportError as error:
+        raise MissingExtra("Exporting a model", "export") from error
+    from paraformer.checkpoint import native, open_any
+
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} is not empty; name a new directory to export {model} into")
+    bundle, opened = native.load(model) if out is None else open_any(model)
+    directory = model if out is None else out
+    export_certified(bundle, opened, directory, form, measure=measure)
+    return directory

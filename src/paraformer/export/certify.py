@@ -1,0 +1,83 @@
+"""Export with a certificate: what torch computes on two recordings, and how far the export is from it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from paraformer import __version__
+from paraformer.backends.torch import TorchBackend
+from paraformer.bundle import Bundle, checksum
+from paraformer.certificate import golden
+from paraformer.certificate.checks import recognizers
+from paraformer.certificate.golden import Golden
+from paraformer.certificate.record import Certificate, Form
+from paraformer.certificate.verify import open_backend, run_checks
+from paraformer.errors import ModelError
+from paraformer.export.directories import write
+from paraformer.model.paraformer import Paraformer
+
+PACKAGES = ("numpy", "torch", "onnx", "onnxruntime")
+
+
+def export_certified(
+    bundle: Bundle, model: Paraformer, directory: Path, form: Form, *, measure: Path | None = None
+) -> Certificate:
+    """Write a model as `form` asks, with golden results and a certificate; what was certified is returned.
+
+    measure: transcribed speech, as `paraformer evaluate` takes it, on which to count the errors of both.
+    Raises what `directories.write` raises, and ModelError if a float32 export does not compute what torch computes.
+    """
+    files = write(bundle, model, directory, form)
+    reference = _reference(bundle, model, form)
+    reference.save(directory)
+    certificate = Certificate(
+        form=form,
+        model=bundle.config,
+        versions=_versions(),
+        sha256={name: checksum(directory / name) for name in (*files, golden.FILE)},
+        differences=run_checks(directory, form, bundle.config, reference),
+        measured=_measured(bundle, model, directory, form, measure) if measure else None,
+    )
+    _refuse(certificate)
+    certificate.write(directory)
+    return certificate
+
+
+def _reference(bundle: Bundle, model: Paraformer, form: Form) -> Golden:
+    """Golden results of torch, each recording alone."""
+    recordings = golden.recordings()
+    feats = Golden(recordings, bundle.cmvn, {}).feats(bundle.config.frontend)
+    modes = recognizers(TorchBackend(model), form)
+    outcomes = {mode: tuple(recognize([rows])[0] for rows in feats) for mode, recognize in modes.items()}
+    return Golden(recordings, bundle.cmvn, outcomes)
+
+
+def _refuse(certificate: Certificate) -> None:
+    wrong = {
+        name: found for name, found in certificate.differences.items() if not found.within(certificate.limit(name))
+    }
+    for name, found in wrong.items():
+        raise ModelError(
+            f"the export does not compute what torch computes: {name}: {found.tokens} tokens differ, log-probabilities "
+            f"by {found.log_probs:.1e}; no certificate was written"
+        )
+
+
+def _measured(bundle: Bundle, model: Paraformer, directory: Path, form: Form, data: Path) -> dict[str, Any]:
+    from paraformer.export.measure import change_in_errors
+
+    return change_in_errors(bundle, TorchBackend(model), open_backend(directory, form, bundle.config, 1), form, data)
+
+
+def _versions() -> dict[str, str]:
+    """Of what made the export."""
+    found = {"paraformer": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # under another name, as builds for other processors are
+    return found

@@ -1,0 +1,133 @@
+"""Whole directories, as each runtime opens them without any change to it or to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from torch import nn
+
+from paraformer import contract
+from paraformer.bundle import CONFIG_FILE, Bundle
+from paraformer.certificate.record import Form
+from paraformer.checkpoint import funasr, funasr_config, native
+from paraformer.config import EOS_ID, FrontendConfig, ModelConfig, SanmDecoderConfig
+from paraformer.errors import ModelError, UnsupportedModel
+from paraformer.export import foreign
+from paraformer.export.graphs import export
+from paraformer.export.quantize import quantize
+from paraformer.export.tracing import trace
+from paraformer.frontend import Cmvn
+from paraformer.model.paraformer import Paraformer
+
+EOS = "</s>"
+
+
+def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> list[str]:
+    """Write a model as `form` asks into a directory, which is made. Returns the names of all files.
+
+    Raises UnsupportedModel where the runtime cannot compute what the model computes, CheckpointError as `export` does.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    match form.runtime:
+        case "paraformer":
+            return _write_paraformer(bundle, model, directory)
+        case "funasr":
+            funasr.save(bundle, model, directory)
+        case "funasr-onnx":
+            _write_funasr_onnx(bundle, model, directory, form)
+        case "sherpa-onnx":
+            _write_sherpa_onnx(bundle, model, directory, form)
+    return sorted(path.name for path in directory.iterdir())
+
+
+def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path) -> list[str]:
+    """Weights, graphs and settings; where the weights are there already, they stay untouched."""
+    if bundle.directory is None or directory.resolve() != bundle.directory.resolve():
+        native.save(bundle, model, directory)
+    graphs = export(model, directory)
+    bundle.save(directory)  # last, for the checksums of the graphs
+    return [CONFIG_FILE, contract.WEIGHTS, *(path.name for path in graphs)]
+
+
+def _write_funasr_onnx(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
+    settings = funasr_config.write(bundle.config)
+    # The graph of whole utterances puts tokens that are no text last, so that funasr-onnx, which takes the last token
+    # for </s> where there is a bias, need not drop it unseen.
+    settings["model_conf"]["predictor_bias"] = 0
+    funasr.save_settings(replace(bundle, cmvn=_cmvn(bundle)), settings, directory)
+    _write_graphs(model, directory, form, {})
+
+
+def _write_sherpa_onnx(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
+    """What sherpa-onnx knows of a model stands in the first graph's metadata and in tokens.txt (spec 8.4)."""
+    _check_sherpa_onnx(bundle, form)
+    lines = (f"{token} {index}\n" for index, token in enumerate(bundle.tokens))
+    (directory / "tokens.txt").write_text("".join(lines), encoding="utf-8")
+    c, cmvn = bundle.config, _cmvn(bundle)
+    metadata = {
+        "model_type": "paraformer",
+        "version": "1",
+        "vocab_size": c.vocab_size,
+        "lfr_window_size": c.frontend.lfr_m,
+        "lfr_window_shift": c.frontend.lfr_n,
+        "neg_mean": ",".join(map(str, cmvn.shift)),
+        "inv_stddev": ",".join(map(str, cmvn.scale)),
+    }
+    if form.live:
+        assert isinstance(c.decoder, SanmDecoderConfig)
+        metadata["encoder_output_size"] = c.encoder.dim
+        metadata |= {"decoder_num_blocks": c.decoder.layers, "decoder_kernel_size": c.decoder.kernel}
+    _write_graphs(model, directory, form, {key: str(value) for key, value in metadata.items()})
+
+
+def _write_graphs(model: Paraformer, directory: Path, form: Form, metadata: dict[str, str]) -> None:
+    """The graphs of another runtime, the first with metadata."""
+    model = model.eval()
+    for index, (name, (module, graph)) in enumerate(zip(form.graphs, _graphs(model, form), strict=True)):
+        path = directory / name
+        traced = trace(module, graph, path, fold=True)
+        if form.precision == "int8":
+            quantize(traced, path)
+            traced = onnx.load(path)
+        onnx.helper.set_model_props(traced, metadata if index == 0 else {})
+        onnx.save(traced, path)
+
+
+def _graphs(model: Paraformer, form: Form) -> Sequence[tuple[nn.Module, contract.Graph]]:
+    """The modules to trace and their tables. Raises UnsupportedModel for a model that these cannot stand for."""
+    config = model.config
+    if config.encoder.kind != "sanm":
+        raise UnsupportedModel(f"{config.encoder.kind} encoders cannot be exported to {form.runtime} yet")
+    if not form.live:
+        _check_whole(config)
+        return [(foreign.WholeGraph(model), foreign.whole(config))]
+    if not config.streaming:
+        raise UnsupportedModel("this model recognises whole utterances only; export it without --live")
+    return [
+        (foreign.LiveEncoderGraph(model), foreign.live_encoder(config)),
+        (foreign.LiveDecoderGraph(model), foreign.live_decoder(config)),
+    ]
+
+
+def _check_whole(config: ModelConfig) -> None:
+    if config.training_chunks:
+        raise UnsupportedModel("this model has only ever seen chunks and recognises files as streams; add --live")
+
+
+def _check_sherpa_onnx(bundle: Bundle, form: Form) -> None:
+    """Raise for what sherpa-onnx has fixed otherwise."""
+    given, fixed = bundle.config.frontend, FrontendConfig()
+    if given != (fixed if form.live else replace(fixed, lfr_m=given.lfr_m, lfr_n=given.lfr_n)):
+        raise UnsupportedModel(f"sherpa-onnx computes its own features, {fixed}, but the model wants {given}")
+    if EOS not in bundle.tokens[EOS_ID : EOS_ID + 1]:
+        raise ModelError(f"sherpa-onnx needs {EOS} as item {EOS_ID} of the vocabulary, where this model has another")
+
+
+def _cmvn(bundle: Bundle) -> Cmvn:
+    """The model's, or one that changes nothing: both runtimes need one."""
+    width = bundle.config.frontend.input_dim
+    return bundle.cmvn or Cmvn(np.zeros(width, np.float32), np.ones(width, np.float32))

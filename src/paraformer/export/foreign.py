@@ -1,0 +1,140 @@
+"""The graphs that sherpa-onnx and funasr-onnx run (spec 8.1, 8.4), made so that our text comes out.
+
+Both runtimes read inputs and outputs by position or under these names. Whole utterances need one graph with
+integrate-and-fire inside; live ones two, around the integrate-and-fire of the runtime, which also embeds the rows,
+keeps the overlap, and knows no look-back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from paraformer.config import EOS_ID, SILENT_IDS, ModelConfig, SanmDecoderConfig
+from paraformer.contract import Graph, Port
+from paraformer.model import cif
+from paraformer.model.layers import length_mask
+from paraformer.model.paraformer import Paraformer
+
+NEVER = -1e4
+"""A log-probability that no other falls below."""
+
+
+class WholeGraph(nn.Module):
+    """Normalised rows of whole utterances to log-probabilities of their tokens."""
+
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """speech (B, T, F), speech_lengths (B,) -> log-probabilities (B, L, V) and token numbers (B,), int32."""
+        model, lengths = self.model, speech_lengths.long()
+        hidden, _ = model.encoder(speech, lengths)
+        mask = length_mask(lengths, speech.shape[1])
+        rows, weights, counts = model.predictor.complete(hidden, model.predictor(hidden, mask), lengths)
+        embeds = cif.integrate(rows, weights, counts.max().clamp(min=1))  # a graph cannot decode no token at all
+        present = length_mask(counts, embeds.shape[1])
+        embeds = embeds * present[..., None]
+        scores = model.decoder(hidden, mask[:, None, :], embeds, present).log_softmax(-1)
+        return spoken_first(scores, present), counts.int()
+
+
+def spoken_first(scores: Tensor, present: Tensor) -> Tensor:
+    """Tokens that stand for text first, in order; every other row of the (B, L, V) log-probabilities is a sure </s>.
+
+    present (B, L) tells tokens from padding. For sherpa-onnx ends at the first </s> and would write <blank>, <s> and
+    padding before it as text, and funasr-onnx counts padding among the tokens.
+    """
+    silent = ~present
+    ids = scores.argmax(-1)
+    for index in SILENT_IDS:
+        silent = silent | (ids == index)
+    size = scores.shape[1]
+    order = (silent.long() * size + torch.arange(size)).argsort(-1)
+    sure = torch.full_like(scores[:1, :1], NEVER).index_fill(2, torch.tensor([EOS_ID]), 0.0)
+    kept = scores.gather(1, order[..., None].expand(-1, -1, scores.shape[2]))
+    return torch.where(silent.gather(1, order)[..., None], sure, kept)
+
+
+class LiveEncoderGraph(nn.Module):
+    """Embedded rows of one live step to hidden rows and CIF weights."""
+
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """speech (B, T, F) with scale and positions, speech_lengths (B,) -> enc (B, T, D), enc_len, alphas (B, T)."""
+        mask = length_mask(speech_lengths, speech.shape[1])
+        hidden, _, _ = self.model.encoder.run(speech, mask[:, None, :], mask)
+        hidden = hidden * mask[..., None]
+        return hidden, speech_lengths + 0, self.model.predictor(hidden, mask)
+
+
+class LiveDecoderGraph(nn.Module):
+    """Acoustic vectors of one live step to scores; the memory of each layer goes in and out."""
+
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, enc: Tensor, enc_len: Tensor, acoustic_embeds: Tensor, acoustic_embeds_len: Tensor, *caches: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Logits (B, L, V), the best ids (B, L) with 0 for what is no text, and the next caches (B, D, kernel - 1).
+
+        sherpa-onnx takes the ids, of which it leaves out 0 alone; funasr-onnx takes the logits.
+        """
+        memory_mask = length_mask(enc_len, enc.shape[1])[:, None, :]
+        fsmn = torch.stack([cache.transpose(1, 2) for cache in caches], 1)
+        counts = acoustic_embeds_len.long()
+        logits, following = self.model.decoder.step_tokens(enc, memory_mask, acoustic_embeds, counts, fsmn)
+        ids = logits.argmax(-1)
+        ids = ids * (ids > max(SILENT_IDS))
+        return logits, ids, *(following[:, index].transpose(1, 2) for index in range(len(caches)))
+
+
+def whole(config: ModelConfig) -> Graph:
+    """The table of WholeGraph; the first output is called as in FunASR, though it holds log-probabilities."""
+    return Graph(
+        "model.onnx",
+        (Port("speech", "float32", ("B", "T", config.frontend.input_dim)), Port("speech_lengths", "int32", ("B",))),
+        (Port("logits", "float32", ("B", "L", config.vocab_size)), Port("token_num", "int32", ("B",))),
+    )
+
+
+def live_encoder(config: ModelConfig) -> Graph:
+    """The table of LiveEncoderGraph."""
+    dim = config.encoder.dim
+    return Graph(
+        "encoder.onnx",
+        (Port("speech", "float32", ("B", "T", config.frontend.input_dim)), Port("speech_lengths", "int32", ("B",))),
+        (
+            Port("enc", "float32", ("B", "T", dim)),
+            Port("enc_len", "int32", ("B",)),
+            Port("alphas", "float32", ("B", "T")),
+        ),
+    )
+
+
+def live_decoder(config: ModelConfig) -> Graph:
+    """The table of LiveDecoderGraph."""
+    assert isinstance(config.decoder, SanmDecoderConfig)
+    dim, layers, rows = config.encoder.dim, config.decoder.layers, config.decoder.kernel - 1
+    caches = [(f"cache_{index}", ("B", dim, rows)) for index in range(layers)]
+    return Graph(
+        "decoder.onnx",
+        (
+            Port("enc", "float32", ("B", "T", dim)),
+            Port("enc_len", "int32", ("B",)),
+            Port("acoustic_embeds", "float32", ("B", "L", dim)),
+            Port("acoustic_embeds_len", "int32", ("B",)),
+            *(Port(f"in_{name}", "float32", axes) for name, axes in caches),
+        ),
+        (
+            Port("logits", "float32", ("B", "L", config.vocab_size)),
+            Port("sample_ids", "int64", ("B", "L")),
+            *(Port(f"out_{name}", "float32", axes) for name, axes in caches),
+        ),
+    )

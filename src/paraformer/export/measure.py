@@ -1,0 +1,42 @@
+"""Errors on transcribed speech, of the model on torch and of its export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from paraformer.backends.base import Backend
+from paraformer.bundle import Bundle
+from paraformer.certificate.record import Form
+from paraformer.errors import DataError
+from paraformer.evaluate.normalise import Normalizer
+from paraformer.evaluate.results import Pass
+from paraformer.evaluate.run import collect, recognize_live, recognize_whole
+from paraformer.evaluate.utterances import Utterance, read_utterances
+from paraformer.recognizer import Recognizer
+
+
+def change_in_errors(bundle: Bundle, reference: Backend, exported: Backend, form: Form, data: Path) -> dict[str, Any]:
+    """Character error rates in percent, for each mode of the export: {"whole": {"torch", "export", "change"}, ...}.
+
+    Also {"data": its name, "utterances": their number}. Raises DataError for data that cannot be used.
+    """
+    utterances = read_utterances(data)
+    passes = [_passes(Recognizer(bundle, backend), form, utterances) for backend in (reference, exported)]
+    measured: dict[str, Any] = {"data": data.name, "utterances": len(utterances)}
+    for left, right in zip(*passes, strict=True):
+        rates = [100 * one.errors.cer for one in (left, right)]
+        measured[left.mode] = {"torch": rates[0], "export": rates[1], "change": rates[1] - rates[0]}
+    return measured
+
+
+def _passes(recognizer: Recognizer, form: Form, utterances: Sequence[Utterance]) -> list[Pass]:
+    chunk, normalizer, passes = form.chunk(recognizer.config), Normalizer(), list[Pass]()
+    if form.whole(recognizer.config):
+        passes.append(collect(recognize_whole(recognizer, utterances, normalizer), "whole"))
+    if chunk is not None:
+        passes.append(collect(recognize_live(recognizer, utterances, normalizer, chunk), "live"))
+    for failure in (failure for one in passes for failure in one.failures):
+        raise DataError(f"{failure.id} could not be recognised: {failure.error}")
+    return passes
