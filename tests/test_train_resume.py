@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +55,23 @@ def test_a_signal_ends_the_command_with_its_exit_code(data: Path, tmp_path: Path
     assert newest(tmp_path).name == "step-0000002"
     assert not (tmp_path / "bundle").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_ends_the_command_well(data: Path, tmp_path: Path) -> None:
+    """As Ctrl-C, schedulers and service managers send it: to the processes that load batches as well."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-m", "paraformer.cli", "train", "training:endless"]
+    process = subprocess.Popen(
+        [*command, "--data", str(data), "--out", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+    while process.poll() is None and not [event for event in events(tmp_path) if "total" in event]:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert newest(tmp_path) is not None
 
 
 def test_another_run_is_not_continued(data: Path, tmp_path: Path) -> None:

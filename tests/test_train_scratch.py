@@ -100,6 +100,7 @@ def without_torch(bundle: Path, files: list[Path]) -> list[list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_model_from_scratch_reads_its_training_texts_in_every_way(tmp_path: Path) -> None:
     spoken = texts(60)
     archives = [write_archive(tmp_path / "tones.tar", spoken), write_archive(tmp_path / "dev.tar", spoken)]

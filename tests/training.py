@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -52,6 +53,11 @@ def recipe() -> TrainConfig:
     return CONFIG
 
 
+def endless() -> TrainConfig:
+    """A run that does not end by itself, its batches loaded by a process of their own."""
+    return dataclasses.replace(CONFIG, steps=10**6, measure_steps=10**6, save_s=1e9, log_steps=1, workers=1)
+
+
 def prepared(directory: Path, texts: Sequence[str] = TEXTS) -> Path:
     """`directory` with the training and the dev set in it."""
     archives = [write_archive(directory / "tones.tar", texts), write_archive(directory / "dev.tar", TEXTS[:2])]
@@ -60,7 +66,9 @@ def prepared(directory: Path, texts: Sequence[str] = TEXTS) -> Path:
 
 
 def events(out: Path) -> list[dict[str, Any]]:
-    """What a run reported."""
+    """What a run has reported so far."""
+    if not (out / "events.jsonl").is_file():
+        return []
     return [json.loads(line) for line in (out / "events.jsonl").read_text(encoding="utf-8").splitlines()]
 
 

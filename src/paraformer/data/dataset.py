@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -284,7 +285,14 @@ def load_batches(
     """
     skips = Skips() if skips is None else skips
     prefetch = 8 if workers else None
-    loader = DataLoader(dataset, sampler=plan, batch_size=None, num_workers=workers, prefetch_factor=prefetch)
+    loader = DataLoader(
+        dataset,
+        sampler=plan,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=prefetch,
+        worker_init_fn=_leave_signals_to_the_run,
+    )
     owed, last = 0, None  # batches that are due, and the newest good one
     for loaded in loader:
         skips.extend(loaded.skipped)
@@ -297,6 +305,12 @@ def load_batches(
         raise DataError(f"not one utterance can be used: {skips}; see `paraformer data check`")
     if skips.found:
         _log.warning("this epoch: %s", skips)
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """A worker lives as long as the process it works for, which wants to save when all of them are told to stop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def measuring_batches(cuts: Iterable[Cut], dataset: SpeechDataset, size: int = 20) -> Iterator[tuple[Batch, list[str]]]:

@@ -153,7 +153,8 @@ def _cer(path: Path) -> float:
 def _write(partial: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
     """Tensors from all processes, progress from the first."""
     if parallel.rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in partial.parent.glob(".step-*.partial"):  # by a run that was killed
+            shutil.rmtree(left)
         partial.mkdir(parents=True)
         (partial / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
     parallel.barrier()
