@@ -66,7 +66,7 @@ TREES = {
         {f"wenetspeech_{p}": "一二" for p in ("l", "m", "s", "dev")}
         | {f"wenetspeech_{p}": "三四" for p in ("test_net", "test_meeting")},
     ),
-    "speechio": (speechio, {"speechio_speechio_asr_zh00000": "一二", "speechio_speechio_asr_zh00003": "三"}),
+    "speechio": (speechio, {"speechio_zh00000": "一二", "speechio_zh00003": "三"}),
 }
 
 

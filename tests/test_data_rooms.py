@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paraformer.data.augment import AugmentConfig
 from paraformer.data.rooms import convolved, in_room, require_rooms, room_response
+from paraformer.errors import MissingExtra
 
 pytest.importorskip("pyroomacoustics")
 require_rooms()
@@ -47,3 +51,9 @@ def test_convolution_is_that_of_numpy(length: int, taps: int, seed: int) -> None
     rng = np.random.default_rng(seed)
     samples, response = rng.standard_normal(length, dtype=np.float32), rng.standard_normal(taps, dtype=np.float32)
     np.testing.assert_allclose(convolved(samples, response), np.convolve(samples, response)[:length], atol=1e-4)
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyroomacoustics", None)
+    with pytest.raises(MissingExtra, match=r"paraformer\[train\]"):
+        AugmentConfig(room_probability=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from lhotse import CutSet
 from speech_archives import RATE, sound_of, write_archive
 
 from paraformer.data.dataset import text_of
+from paraformer.data.hugging_face import from_hugging_face
 from paraformer.data.prepare import save_cuts
 from paraformer.data.reading import load, measured
 from paraformer.data.shar import write_shar
 from paraformer.data.skips import Skips
 from paraformer.data.sources import open_data
-from paraformer.errors import AudioError, AudioNotFound, DataError
+from paraformer.errors import AudioError, AudioNotFound, DataError, MissingExtra
 
 TEXTS = {"a": "一二", "b": "三四一"}
 
@@ -216,3 +218,34 @@ def test_samples_that_cannot_be_read_are_one_error(tmp_path: Path) -> None:
 def test_an_empty_set_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no usable utterance"):
         save_cuts(CutSet.from_cuts([]), tmp_path, "none")
+
+
+def test_what_is_not_text_says_so(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(b"path,text\n\xff\xfe,\x80\n")
+    with pytest.raises(DataError, match="cannot be read as text"):
+        open_data(tmp_path / "list.csv")
+
+
+def test_hugging_face_data_need_text_and_sound(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    with pytest.raises(DataError, match="has the columns words"):
+        list(from_hugging_face(datasets.Dataset.from_dict({"words": ["一"]}), Skips()))
+    (tmp_path / "dataset_info.json").touch()
+    with pytest.raises(DataError, match="Hugging Face data set"):
+        open_data(tmp_path)
+
+
+def test_hugging_face_rows_without_sound_are_left_out(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    sounds = [{"bytes": b"no", "path": None}, {"bytes": None, "path": str(tmp_path / "gone.wav")}, None]
+    dataset = datasets.Dataset.from_dict({"audio": sounds, "text": ["一"] * 3})
+    skips = Skips()
+    assert not list(from_hugging_face(dataset.cast_column("audio", datasets.Audio(decode=False)), skips))
+    assert skips.counts == {"unreadable audio": 1, "missing file": 2}
+
+
+def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    (tmp_path / "dataset_info.json").touch()
+    with pytest.raises(MissingExtra, match=r"paraformer\[hf\]"):
+        open_data(tmp_path)

@@ -72,4 +72,5 @@ def _speechio(directory: Path, skips: Skips, parts: Sequence[str]) -> dict[str, 
     found = [directory / part for part in parts] or sorted(path.parent for path in directory.glob("*/metadata.tsv"))
     if not found:
         raise DataError(f"{directory} holds no SpeechIO set: no directory in it has a metadata.tsv")
-    return {f"speechio_{part.name.lower()}": list(to_cuts(table(part / "metadata.tsv"), skips)) for part in found}
+    names = {part: part.name.removeprefix("SPEECHIO_ASR_").lower() for part in found}
+    return {f"speechio_{names[part]}": list(to_cuts(table(part / "metadata.tsv"), skips)) for part in found}

@@ -39,13 +39,16 @@ class Skips:
     on_bad: Policy = "skip"
     named: int = 20
     found: list[Skipped] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    """Utterances by reason."""
 
     def add(self, skipped: Skipped) -> None:
         """Count and name one utterance. Raises DataError where that is to stop the run."""
         if self.on_bad == "stop":
             raise DataError(f"utterance {skipped}; mend or remove it, or let bad utterances be skipped")
         self.found.append(skipped)
-        count = sum(one.reason == skipped.reason for one in self.found)
+        self.counts[skipped.reason] += 1
+        count = self.counts[skipped.reason]
         if count <= self.named:
             _log.warning("left out %s%s", skipped, "; more of these are only counted" * (count == self.named))
 
@@ -53,11 +56,6 @@ class Skips:
         """`add` each."""
         for one in skipped:
             self.add(one)
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Utterances by reason."""
-        return Counter(skipped.reason for skipped in self.found)
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.counts.most_common())

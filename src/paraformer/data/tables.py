@@ -66,10 +66,10 @@ def _pairs(path: Path) -> dict[str, str]:
     """The first word of each line and the rest of it. Raises DataError for an id that comes twice."""
     pairs: dict[str, str] = {}
     for number, line in _lines(path):
-        key, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
+        key, *rest = line.split(maxsplit=1)
         if key in pairs:
             raise DataError(f"{path}, line {number}: {key!r} was there before; give each utterance an id of its own")
-        pairs[key] = value.strip()
+        pairs[key] = "".join(rest).strip()
     return pairs
 
 
