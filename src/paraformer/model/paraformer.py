@@ -49,7 +49,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """The objective and its parts, scalars; accuracy is the first pass's."""
+    """The objective and its parts, scalars; accuracy is the first pass's.
+
+    per_token: what of the total is a mean over target tokens; the rest is a mean over utterances. Batches that together
+    stand for a larger one are weighted by it.
+    """
 
     total: Tensor
     cross_entropy: Tensor
@@ -57,6 +61,7 @@ class Losses:
     ctc: Tensor
     mwer: Tensor
     accuracy: Tensor
+    per_token: Tensor
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,9 @@ class Paraformer(nn.Module):
             mwer = losses.mwer(logits, targets, lengths, negatives).mean()
             total = total + c.mwer_weight * mwer
         accuracy = losses.accuracy(logits if first is None else first, targets)
-        return Losses(total, cross_entropy, quantity, ctc, mwer, accuracy)
+        per_token = (1 - c.ctc_weight) * c.cross_entropy_weight * cross_entropy + c.quantity_weight * quantity
+        per_token = per_token if c.length_normalized else torch.zeros_like(total)
+        return Losses(total, cross_entropy, quantity, ctc, mwer, accuracy, per_token)
 
     def _glance(
         self,

@@ -56,8 +56,12 @@ class TransformerDecoder(nn.Module):
         return y
 
     def forward(self, memory: Tensor, memory_mask: Tensor | None, embeds: Tensor, token_mask: Tensor | None) -> Tensor:
-        """memory (B, K, D), memory_mask (B, 1 or L, K), embeds (B, L, D), token_mask (B, L) -> logits (B, L, V)."""
-        x, mask = embeds, None if token_mask is None else token_mask[:, None]
+        """memory (B, K, D), memory_mask (B, 1 or L, K), embeds (B, L, D), token_mask (B, L) or (B, L, L).
+
+        Returns logits (B, L, V).
+        """
+        mask = token_mask[:, None] if token_mask is not None and token_mask.ndim == 2 else token_mask
+        x = embeds
         for block in self.blocks:
             x = block(x, memory, memory_mask, mask)
         logits: Tensor = self.output(self.norm(x))
