@@ -98,3 +98,10 @@ def test_loading_ahead_gives_the_same_batches(cuts: CutSet, dataset: SpeechDatas
 def test_syllables_carry_tones() -> None:
     assert syllables_of("中国") == ["zhong1", "guo2"]
     assert syllable_table(["中国", "国"]) == {"guo2": 1, "zhong1": 2}
+
+
+def test_a_batch_of_noise_alone_has_targets_of_no_length(dataset: SpeechDataset) -> None:
+    batch = dataset.collate([(np.zeros((9, 560), np.float32), ""), (np.zeros((5, 560), np.float32), "")])
+    assert batch.ctc_targets is not None
+    for targets in (batch.targets, batch.ctc_targets):
+        assert (targets.shape, targets.dtype) == ((2, 0), torch.int64)

@@ -193,10 +193,11 @@ class SpeechDataset(Dataset[Loaded]):
         """Pad features with zeros and targets with -1."""
         tokens = [self.symbols.encode(text) for _, text in examples]
         feats, lengths = _pad([torch.from_numpy(windows) for windows, _ in examples], 0.0)
-        targets, target_lengths = _pad([torch.tensor(ids) for ids in tokens], PADDING_ID)
+        targets, target_lengths = _pad([torch.tensor(ids, dtype=torch.int64) for ids in tokens], PADDING_ID)
         if not self.symbols.syllables:
             return Batch(feats, lengths, targets, target_lengths)
-        syllables = [torch.tensor(self.symbols.syllable_ids(text)) for _, text in examples]
+        ids = [self.symbols.syllable_ids(text) for _, text in examples]
+        syllables = [torch.tensor(units, dtype=torch.int64) for units in ids]
         return Batch(feats, lengths, targets, target_lengths, *_pad(syllables, PADDING_ID))
 
 
