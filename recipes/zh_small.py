@@ -64,7 +64,7 @@ def config() -> TrainConfig:
         batch=BatchConfig(seconds=45.0),
         optimiser=OptimiserConfig(peak_lr=1e-3, warmup_steps=600),
         card=CARD,
-        live=LiveConfig(chunk=LIVE, start=0.75, probability=0.2),
+        live=LiveConfig(chunks=(LIVE,), start=0.75, probability=0.2),
     )
 
 
@@ -80,5 +80,5 @@ def further() -> TrainConfig:
         steps=14000,
         easy_epochs=0,
         optimiser=OptimiserConfig(peak_lr=7e-4, warmup_steps=300),
-        live=LiveConfig(chunk=LIVE, start=0.6, probability=0.3),
+        live=LiveConfig(chunks=(LIVE,), start=0.6, probability=0.3),
     )

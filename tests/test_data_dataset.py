@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lhotse import CutSet
+from lhotse.utils import fastcopy
 from speech_archives import write_archive
 
 from paraformer.config import FrontendConfig
@@ -19,6 +20,7 @@ from paraformer.data.dataset import (
     load,
     load_batches,
     measuring_batches,
+    nothing_said,
     syllable_table,
     syllables_of,
     text_of,
@@ -98,6 +100,15 @@ def test_loading_ahead_gives_the_same_batches(cuts: CutSet, dataset: SpeechDatas
 def test_syllables_carry_tones() -> None:
     assert syllables_of("中国") == ["zhong1", "guo2"]
     assert syllable_table(["中国", "国"]) == {"guo2": 1, "zhong1": 2}
+
+
+def test_only_marked_cuts_may_say_nothing(cuts: CutSet, dataset: SpeechDataset) -> None:
+    mute = cuts.map_supervisions(lambda s: fastcopy(s, text=""))
+    assert dataset[mute].batch is None
+    assert {left_out.reason for left_out in dataset[mute].skipped} == {"empty text"}
+    loaded = dataset[CutSet.from_cuts(nothing_said(cut) for cut in cuts)]
+    assert not loaded.skipped
+    assert loaded.texts == [""] * len(cuts)
 
 
 def test_a_batch_of_noise_alone_has_targets_of_no_length(dataset: SpeechDataset) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from training import CONFIG, MODEL, events, prepared
 
 from paraformer.checkpoint import native
 from paraformer.cli import main
+from paraformer.config import ChunkConfig
 from paraformer.data.dataset import BatchConfig
 from paraformer.errors import CheckpointError, ConfigError
 from paraformer.model.paraformer import Paraformer
@@ -135,6 +137,14 @@ def test_live_steps_start_late_and_keep_their_share() -> None:
     assert not any(live[:1000])
     assert sum(live[1000:]) / 3000 == pytest.approx(0.3, abs=0.03)
     assert chunking(dataclasses.replace(config, live=None), 3999) is None
+
+
+def test_every_chunk_setting_is_drawn_equally_often() -> None:
+    chunks = tuple(ChunkConfig(left=0, chunk=size, encoder_look_back=back) for size in (5, 10) for back in (-1, 0, 4))
+    config = dataclasses.replace(CONFIG, steps=4000, live=LiveConfig(chunks=chunks, start=0.0, probability=0.6))
+    drawn = Counter(chunking(config, number) for number in range(4000))
+    for chunk in chunks:
+        assert drawn[chunk] / 4000 == pytest.approx(0.1, abs=0.02)
 
 
 def test_average_is_the_mean() -> None:

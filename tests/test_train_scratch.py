@@ -60,7 +60,7 @@ def recipe() -> TrainConfig:
         batch=BatchConfig(seconds=24.0, buckets=2),
         join=JoinConfig(clips=1, edge_s=(0.0, 0.3)),
         optimiser=OptimiserConfig(peak_lr=4e-3, warmup_steps=50),
-        live=LiveConfig(chunk=LIVE, start=0.1, probability=0.5),
+        live=LiveConfig(chunks=(LIVE,), start=0.1, probability=0.5),
         precision="float32",
         measure_steps=100,
         save_s=1e9,

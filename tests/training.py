@@ -38,7 +38,7 @@ CONFIG = TrainConfig(
     batch=BatchConfig(seconds=3.0, buckets=2),
     join=JoinConfig(clips=1),
     optimiser=OptimiserConfig(peak_lr=5e-3, warmup_steps=2),
-    live=LiveConfig(chunk=ChunkConfig(left=2, chunk=4, right=2), start=0.5, probability=0.5),
+    live=LiveConfig(chunks=(ChunkConfig(left=2, chunk=4, right=2),), start=0.5, probability=0.5),
     workers=0,
     log_steps=4,
     measure_steps=5,

@@ -16,6 +16,7 @@ from lhotse.cut import Cut, MonoCut
 from lhotse.dataset.sampling import DynamicBucketingSampler
 from lhotse.dataset.sampling.base import TimeConstraint
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+from lhotse.utils import fastcopy
 from torch.utils.data import DataLoader, Dataset
 
 from paraformer.config import FrontendConfig
@@ -30,6 +31,8 @@ from paraformer.model.paraformer import Batch
 from paraformer.text import Vocabulary
 
 PADDING_ID = -1
+NO_SPEECH = "zxx"
+"""Language of a supervision in which nothing is said (ISO 639-2: no linguistic content)."""
 _log = logging.getLogger(__name__)
 
 
@@ -137,6 +140,16 @@ def text_of(cut: Cut) -> str:
     return spoken_text(" ".join(s.text or "" for s in sorted(cut.supervisions, key=lambda s: s.start)))
 
 
+def nothing_said(cut: Cut) -> Cut:
+    """The cut marked as having no speech, so that its empty text is taken for the truth and not for a fault."""
+    return cut.map_supervisions(lambda s: fastcopy(s, text="", language=NO_SPEECH))
+
+
+def says_nothing(cut: Cut) -> bool:
+    """Whether all of the cut is marked so."""
+    return bool(cut.supervisions) and all(s.language == NO_SPEECH for s in cut.supervisions)
+
+
 class Loaded(NamedTuple):
     """A padded batch of the utterances that could be used, None if there was none; their texts; what was left out."""
 
@@ -174,7 +187,7 @@ class SpeechDataset(Dataset[Loaded]):
             except AudioError as error:
                 left_out.append(skipped(cut, error))
                 continue
-            if self.symbols.encode(text):
+            if self.symbols.encode(text) or says_nothing(cut):
                 examples.append((self.windows(samples, rng), text))
             else:
                 left_out.append(Skipped(name_of(cut), UNKNOWN_TEXT if text else EMPTY, text))

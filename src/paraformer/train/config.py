@@ -38,12 +38,18 @@ class BadStepConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveConfig:
-    """Steps that see the input in windows, as a live session does; the others see whole utterances."""
+    """Steps that see the input in windows, exactly as a live session does; the others see whole utterances."""
 
-    chunk: ChunkConfig = field(default_factory=ChunkConfig)
+    chunks: tuple[ChunkConfig, ...] = (ChunkConfig(),)
+    """One is drawn for every live step. The first is what the model is measured with."""
     probability: float = 0.3
+    """Share of live steps among all."""
     start: float = 0.2
     """Share of the steps that come before the first live one."""
+
+    def __post_init__(self) -> None:
+        if not self.chunks:
+            raise ConfigError("live.chunks is empty: name at least one chunk setting, or set live to None")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,9 @@ class TrainConfig:
     Vocabulary and CMVN come along; the sizes in `model` must be the same."""
     test_sets: tuple[str, ...] = ()
     noise_set: str | None = None
+    """Prepared archive of noises that augmentation mixes in."""
+    learn_noise: bool = False
+    """Noises are also utterances of their own, in which nothing is said."""
     held_out: int = 100
     """Utterances of the first training set kept for measuring."""
     dev_utterances: int = 60

@@ -49,7 +49,7 @@ def measure_all(config: TrainConfig, setup: Setup, model: Paraformer, data: Path
     """Errors on all of dev_set and test_sets, whole and (where the run trained for it) live, in words."""
     modes: dict[str, ChunkConfig | None] = {"whole": None}
     if config.live is not None:
-        modes["live"] = config.live.chunk
+        modes["live"] = config.live.chunks[0]
     dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)
     errors = {}
     for name in (config.dev_set, *config.test_sets):

@@ -26,8 +26,8 @@ def chunking(config: TrainConfig, number: int) -> Chunking:
     """How step `number` sees its batches; the choice depends on the seed and the number alone."""
     if config.live is None or number < config.live.start * config.steps:
         return None
-    drawn = random.Random(f"{config.seed} {number}").random()  # noqa: S311
-    return config.live.chunk if drawn < config.live.probability else None
+    generator = random.Random(f"{config.seed} {number}")  # noqa: S311
+    return generator.choice(config.live.chunks) if generator.random() < config.live.probability else None
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:

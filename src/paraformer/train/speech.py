@@ -18,7 +18,7 @@ from paraformer.bundle import Bundle, replacing
 from paraformer.checkpoint import native, strict
 from paraformer.config import ModelConfig
 from paraformer.data.augment import Noise
-from paraformer.data.dataset import Symbols, estimate_cmvn, syllable_table, text_of
+from paraformer.data.dataset import Symbols, estimate_cmvn, nothing_said, syllable_table, text_of
 from paraformer.data.prepare import load_cuts, vocabulary
 from paraformer.data.reading import load
 from paraformer.errors import ConfigError
@@ -62,7 +62,9 @@ class Speech:
         first = list(sets[0])
         held_out = [first[i] for i in order[: config.held_out]]
         train = [first[i] for i in order[config.held_out :]] + [cut for cuts in sets[1:] for cut in cuts]
-        noises = [load(cut) for cut in load_cuts(data, config.noise_set)] if config.noise_set else []
+        silent = list(load_cuts(data, config.noise_set)) if config.noise_set else []
+        noises = [load(cut) for cut in silent]
+        train += [nothing_said(cut) for cut in silent] if config.learn_noise else []
         return cls(CutSet.from_cuts(train), CutSet.from_cuts(held_out), noises)
 
 
