@@ -24,15 +24,17 @@ EXACT = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What was exported. live: graphs of live steps, for the runtimes that have other ones for whole utterances."""
+    """What was exported. live: for live recognition, where the runtime has one model for that and one for files."""
 
     runtime: Runtime = "paraformer"
     live: bool = False
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        if not self.foreign and (self.live or self.precision != "fp32"):
-            raise ConfigError(f"{self.runtime} directories hold one model for everything, in fp32")
+        if self.runtime == "paraformer" and self.live:
+            raise ConfigError("a directory for the base install is for whole files and for live recognition")
+        if not self.foreign and self.precision != "fp32":
+            raise ConfigError(f"only graphs of other runtimes are exported in {self.precision}")
 
     @property
     def foreign(self) -> bool:
@@ -52,11 +54,12 @@ class Form:
         if self.foreign:
             right = 3 if self.runtime == "sherpa-onnx" else 5
             return ChunkConfig(left=5, chunk=10, right=right) if self.live else None
-        return (config.live or ChunkConfig()) if config.streaming else None
+        wanted = self.live if self.runtime == "funasr" else config.streaming
+        return (config.live or ChunkConfig()) if wanted else None
 
     def whole(self, config: ModelConfig) -> bool:
         """Whether it recognises whole utterances at once. Models that only ever saw chunks do not."""
-        return not self.live if self.foreign else not config.training_chunks
+        return not config.training_chunks if self.runtime == "paraformer" else not self.live
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def _export(options: argparse.ArgumentParser) -> None:
         help="the runtime; paraformer is the base install (default: %(default)s)",
     )
     options.add_argument(
-        "--live", action="store_true", help="sherpa-onnx, funasr-onnx: for live recognition instead of whole files"
+        "--live", action="store_true", help="other runtimes: for live recognition instead of whole files"
     )
     options.add_argument(
         "--precision",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from paraformer import contract
 from paraformer.bundle import CONFIG_FILE, Bundle
 from paraformer.certificate.record import Form
 from paraformer.checkpoint import funasr, funasr_config, native
-from paraformer.config import EOS_ID, FrontendConfig, ModelConfig, SanmDecoderConfig
+from paraformer.config import EOS_ID, ChunkConfig, FrontendConfig, ModelConfig, SanmDecoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
 from paraformer.export import foreign
 from paraformer.export.graphs import export
@@ -36,7 +37,7 @@ def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> lis
         case "paraformer":
             return _write_paraformer(bundle, model, directory)
         case "funasr":
-            funasr.save(bundle, model, directory)
+            _write_funasr(bundle, model, directory, form)
         case "funasr-onnx":
             _write_funasr_onnx(bundle, model, directory, form)
         case "sherpa-onnx":
@@ -51,6 +52,15 @@ def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path) -> lis
     graphs = export(model, directory)
     bundle.save(directory)  # last, for the checksums of the graphs
     return [CONFIG_FILE, contract.WEIGHTS, *(path.name for path in graphs)]
+
+
+def _write_funasr(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
+    """FunASR has one class for files and another for streams, on the same weights; config.live decides which."""
+    _check_mode(bundle.config, form)
+    live = (bundle.config.live or ChunkConfig()) if form.live else None
+    config, twin = replace(bundle.config, live=live), copy(model)
+    twin.config = config
+    funasr.save(replace(bundle, config=config), twin, directory)
 
 
 def _write_funasr_onnx(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
@@ -102,19 +112,19 @@ def _graphs(model: Paraformer, form: Form) -> Sequence[tuple[nn.Module, contract
     config = model.config
     if config.encoder.kind != "sanm":
         raise UnsupportedModel(f"{config.encoder.kind} encoders cannot be exported to {form.runtime} yet")
+    _check_mode(config, form)
     if not form.live:
-        _check_whole(config)
         return [(foreign.WholeGraph(model), foreign.whole(config))]
-    if not config.streaming:
-        raise UnsupportedModel("this model recognises whole utterances only; export it without --live")
     return [
         (foreign.LiveEncoderGraph(model), foreign.live_encoder(config)),
         (foreign.LiveDecoderGraph(model), foreign.live_decoder(config)),
     ]
 
 
-def _check_whole(config: ModelConfig) -> None:
-    if config.training_chunks:
+def _check_mode(config: ModelConfig, form: Form) -> None:
+    if form.live and not config.streaming:
+        raise UnsupportedModel("this model recognises whole utterances only; export it without --live")
+    if not form.live and config.training_chunks:
         raise UnsupportedModel("this model has only ever seen chunks and recognises files as streams; add --live")
 
 

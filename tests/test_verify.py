@@ -1,0 +1,192 @@
+"""Certificates: written with every export, checked again where it is used, and failing where they should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+import tiny_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraformer.bundle import Bundle, checksum
+from paraformer.certificate.checks import compare, worst
+from paraformer.certificate.golden import RECORDINGS, Golden, Outcome
+from paraformer.certificate.record import EXACT, FILE, Certificate, Difference, Form
+from paraformer.certificate.verify import verify
+from paraformer.cli import main
+from paraformer.errors import ModelError, ModelNotFound
+from paraformer.export.certify import export_certified
+
+OWN, WHOLE, LIVE = Form(), Form(runtime="sherpa-onnx"), Form(runtime="sherpa-onnx", live=True)
+INT8 = Form(runtime="funasr-onnx", precision="int8")
+
+IDS = st.lists(st.integers(3, 9), max_size=8)
+
+
+@cache
+def exported(form: Form) -> Path:
+    directory = Path(mkdtemp(prefix="paraformer-certified-"))
+    export_certified(Bundle.open(tiny_bundle.directory()), tiny.model(), directory, form)
+    return directory
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """An export for the base install that a test may spoil."""
+    return shutil.copytree(exported(OWN), tmp_path / "own")
+
+
+def outcome(ids: list[int], log_prob: float = -1.0) -> Outcome:
+    return Outcome(np.array(ids, np.int64), np.full(len(ids), log_prob, np.float32))
+
+
+@pytest.mark.parametrize("form", [OWN, LIVE, INT8, Form(runtime="funasr")], ids=str)
+def test_an_export_does_here_what_its_certificate_says(form: Form) -> None:
+    report = verify(exported(form))
+    assert report.passed and report.certificate.form == form
+    modes = {"paraformer": ("whole", "live"), "sherpa-onnx": ("live",)}.get(form.runtime, ("whole",))
+    laws = ["parity", "batch", "padding"] + ["threads"] * (form.runtime != "funasr")
+    expected = {f"{law}, {mode}" for law in laws for mode in modes}
+    assert {check.name for check in report.checks} == expected | ({"packets, live"} if form == OWN else set())
+
+
+def test_the_certificate_names_every_file_and_what_made_it() -> None:
+    certificate = Certificate.read(exported(OWN))
+    names = {path.name for path in exported(OWN).iterdir()} - {FILE}
+    assert set(certificate.sha256) == names
+    assert all(checksum(exported(OWN) / name) == digest for name, digest in certificate.sha256.items())
+    assert {"paraformer", "python", "numpy", "torch", "onnx", "onnxruntime"} <= set(certificate.versions)
+    assert certificate.model == tiny.config()
+
+
+def test_limits() -> None:
+    certificate = Certificate(OWN, tiny.config(), {}, {}, {"parity, whole": Difference(3, 0.5)})
+    assert certificate.limit("parity, whole") == Difference(0, EXACT)
+    assert replace(certificate, form=INT8).limit("parity, whole") == Difference(4, 1.0 + EXACT)
+
+
+@given(IDS, IDS)
+def test_differences(left: list[int], right: list[int]) -> None:
+    found = compare(outcome(left), outcome(right, -1.25))
+    assert (found.tokens == 0) == (left == right)
+    assert found.tokens <= max(len(left), len(right))
+    assert found.log_probs in (0.0, 0.25)
+    assert compare(outcome(left), outcome(left)) == Difference(0, 0.0)
+    both = worst([outcome(left), outcome(left)], [outcome(right), outcome(left, -1.5)])
+    assert both.tokens == found.tokens and (both.log_probs == 0.5 or not left)
+
+
+def test_goldens_are_read_as_they_were_saved(tmp_path: Path) -> None:
+    golden = Golden.read(exported(OWN))
+    golden.save(tmp_path)
+    again = Golden.read(tmp_path)
+    assert [len(samples) for samples in again.samples] == [40_850, 59_024] and len(RECORDINGS) == 2
+    assert set(again.outcomes) == {"whole", "live"}
+    for mode, outcomes in golden.outcomes.items():
+        assert worst(outcomes, again.outcomes[mode]) == Difference(0, 0.0)
+    assert sum(len(one.ids) for one in golden.outcomes["live"]) > 10
+    np.testing.assert_array_equal(golden.feats(tiny.config().frontend)[1], again.feats(tiny.config().frontend)[1])
+
+
+@pytest.mark.parametrize("name", ["config.json", "encoder.onnx", "golden.npz", "model.safetensors"])
+def test_a_changed_file_is_named_and_nothing_of_it_is_run(name: str, own: Path) -> None:
+    (own / name).write_bytes((own / name).read_bytes() + b"\0")
+    report = verify(own)
+    assert report.changed == (name,) and not report.passed and not report.checks
+
+
+def test_a_missing_file_counts_as_changed(own: Path) -> None:
+    (own / "decoder.onnx").unlink()
+    assert verify(own).changed == ("decoder.onnx",)
+
+
+def test_a_model_that_computes_something_else_fails_parity(own: Path) -> None:
+    golden = Golden.read(own)
+    off = tuple(replace(one, log_probs=one.log_probs + np.float32(0.01)) for one in golden.outcomes["whole"])
+    replace(golden, outcomes={**golden.outcomes, "whole": off}).save(own)
+    certificate = Certificate.read(own)
+    digest = checksum(own / "golden.npz")
+    replace(certificate, sha256={**certificate.sha256, "golden.npz": digest}).write(own)
+    report = verify(own)
+    assert [check.name for check in report.checks if not check.passed] == ["parity, whole"]
+
+
+def test_an_export_that_is_not_what_torch_computes_gets_no_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {"parity, whole": Difference(2, 0.5)}
+    monkeypatch.setattr("paraformer.export.certify.run_checks", lambda *_: wrong)
+    with pytest.raises(ModelError, match="2 tokens differ"):
+        export_certified(Bundle.open(tiny_bundle.directory()), tiny.model(), tmp_path, WHOLE)
+    assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "form": {"runtime": "paraformer", "speed": 9}}']
+)
+def test_damaged_certificates(text: str, own: Path) -> None:
+    (own / FILE).write_text(text)
+    with pytest.raises(ModelError, match=FILE):
+        verify(own)
+
+
+def test_a_directory_without_certificate(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="paraformer export"):
+        verify(tmp_path)
+
+
+def test_verifying_our_own_and_foreign_graphs_needs_no_torch() -> None:
+    code = (
+        "import sys; from paraformer.certificate.verify import verify\n"
+        "assert all(verify(directory).passed for directory in sys.argv[1:])\n"
+        "assert {'torch', 'onnx', 'yaml'}.isdisjoint(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, exported(OWN), exported(LIVE)], check=True)
+
+
+def test_export_and_verify_as_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "talk.wav", tiny.signal(40_000), 16_000)
+    (tmp_path / "speech.jsonl").write_text(json.dumps({"audio": "talk.wav", "text": "今天天气很好"}) + "\n")
+    out = str(tmp_path / "out")
+    data = ["--measure", str(tmp_path / "speech.jsonl")]
+    model = str(tiny_bundle.directory())
+    assert main(["export", model, out, "--format", "sherpa-onnx", "--live", "--precision", "int8", *data]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    measured = Certificate.read(Path(out)).measured
+    assert measured is not None and measured["utterances"] == 1
+    assert measured["live"]["change"] == measured["live"]["export"] - measured["live"]["torch"]
+    assert main(["verify", out]) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("sherpa-onnx, live, int8; made with paraformer ") and "parity, live" in table
+    assert "errors on speech.jsonl (1 utterances), live" in table
+    (tmp_path / "out" / "tokens.txt").unlink()
+    assert main(["verify", out]) == 1
+    assert "changed or missing: tokens.txt  FAILED" in capsys.readouterr().out
+    assert main(["export", model, out]) == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["model", "out", "--live"],
+        ["model", "out", "--format", "funasr", "--precision", "int8"],
+        ["model", "--format", "funasr"],
+        ["zh-small"],
+    ],
+    ids=" ".join,
+)
+def test_options_at_odds(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
