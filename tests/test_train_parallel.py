@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from training import events, prepared
 
 from paraformer.model.paraformer import Paraformer
 from paraformer.train import parallel
-from paraformer.train.checkpoints import newest
+from paraformer.train.checkpoints import Progress, newest
 from paraformer.train.loop import Outcome, train
 
 
@@ -59,6 +60,11 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Out
     return out, train(dataclasses.replace(TOGETHER, accumulate=2), data, out)
 
 
+def where(progress: Progress) -> dict[str, Any]:
+    """Progress but for the last bits of the gradient norm, which shards add up in another order."""
+    return dataclasses.asdict(progress) | {"norm": round(progress.norm, 3)}
+
+
 def means(out: Path) -> list[tuple[float, float]]:
     return [(event["total"], event["norm"]) for event in events(out) if "total" in event]
 
@@ -92,7 +98,7 @@ def test_two_processes_stop_and_go_on(
     assert newest(tmp_path).name == "step-0000003"
     two(data, tmp_path, after)
     resumed = train(TOGETHER, data, tmp_path)
-    assert resumed.progress == one[1].progress
+    assert where(resumed.progress) == where(one[1].progress)
     assert close(resumed.model, one[1].model)
 
 
