@@ -41,6 +41,14 @@ def test_sentences_keep_every_clause_in_order_and_stay_short(recipe: ModuleType)
     assert any("，" in sentence for sentence in made)
 
 
+def test_rare_characters_come_first_until_there_are_enough(recipe: ModuleType) -> None:
+    pool = ["甲" * 10] * 30 + ["乙" * 10] * 30 + ["丙" * 5]
+    ordered = recipe.rare_first(pool, "甲" * 95, wanted=100)
+    assert sorted(ordered) == sorted(pool)
+    assert ordered[:10] == ["乙" * 10] * 10  # then a hundred of them are there; 丙 is too rare to be learnt
+    assert "甲" * 10 in ordered[:11]
+
+
 def test_speakers_are_of_one_sex_and_mostly_mandarin_in_prosody(recipe: ModuleType) -> None:
     rng = np.random.default_rng(0)
     speakers = [recipe.draw_speaker(NAMES, rng) for _ in range(200)]
