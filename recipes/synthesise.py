@@ -12,9 +12,9 @@ Needs, all from package registries: numpy, onnx, onnxruntime, openvino, soundfil
     python -m recipes.synthesise pack OUT OUT.tar
     paraformer data prepare archive OUT.tar speech
 
-`speak` is run once per core; it goes on where it was stopped. Utterance n is the same whichever worker makes it. No text
-of the other manifests is read again. Cost: 0.2 s of one core per second of speech, and 2 GB of memory for each worker
-after half an hour, since the engine keeps code for every length: stop it and go on by --minutes.
+`speak` is run once per core; it goes on where it was stopped. Utterance n is the same whichever worker makes it. No
+text of the other manifests is read again. Cost: 0.2 s of one core per second of speech, and 2 GB of memory for each
+worker after half an hour, since the engine keeps code for every length: stop it and go on by --minutes.
 The set train_kokoro_2 was made with --order random.
 """
 
