@@ -1,0 +1,167 @@
+"""The embedded model in other packages as they come: our text. Run with -m peers where they are installed.
+
+They need not be in the tests' environment (funasr-onnx asks for an older numpy): `PARAFORMER_PEERS` names the Python
+that has them, by default that of `.venv-peers`, which `scripts/peers` makes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pytest
+
+import paraformer
+from paraformer import audio, loader
+from paraformer.certificate.record import Form
+from paraformer.checkpoint import native
+from paraformer.config import ChunkConfig
+from paraformer.evaluate.cer import ErrorCounts, count_edits
+from paraformer.export.directories import write
+from paraformer.frontend import fbank, lfr
+from paraformer.recognizer import Recognizer
+from paraformer.session import Session
+from paraformer.text import Vocabulary
+
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
+
+ROOT = Path(__file__).parent.parent
+PYTHON = os.environ.get("PARAFORMER_PEERS") or next(
+    (str(path) for path in [ROOT / ".venv-peers" / "bin" / "python"] if path.exists()), sys.executable
+)
+PACKET = 9600
+SAMPLES = sorted((ROOT / "src" / "paraformer" / "samples").glob("*.flac"))
+INT8_EDITS = 3
+"""Of the 63 characters: int8 decides near ties otherwise, and on these recordings the model has some."""
+
+
+@cache
+def recognizer() -> Recognizer:
+    return paraformer.load(vad=False)
+
+
+@cache
+def signals() -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(list(audio.read_blocks(path))) for path in SAMPLES)
+
+
+@cache
+def exported(form: Form) -> Path:
+    directory = Path(mkdtemp(prefix="paraformer-peers-"))
+    write(*native.load(loader.locate(None)), directory, form)
+    return directory
+
+
+@cache
+def installed(package: str) -> bool:
+    find = f"import sys; from importlib.util import find_spec; sys.exit(not find_spec({package!r}))"
+    return subprocess.run([PYTHON, "-c", find], check=False).returncode == 0
+
+
+def theirs(form: Form, given: list[np.ndarray], folder: Path) -> Any:
+    """What the runtime makes of the signals: a text each, or live with FunASR's packages a text for each packet."""
+    package = form.runtime.replace("-", "_")
+    if not installed(package):
+        pytest.skip(f"{PYTHON} has no {package}")
+    np.savez(folder / "signals.npz", **{f"{index:03}": signal for index, signal in enumerate(given)})
+    name = form.runtime + " live" * form.live
+    command = [PYTHON, ROOT / "tests" / "peer_runtimes.py", name, exported(form), folder / "signals.npz"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": ""})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def packets(session: Session, signal: np.ndarray) -> list[str]:
+    """The text of each packet of 600 ms; the last one's is that of the end, too."""
+    texts = [session.accept(signal[start : start + PACKET]) for start in range(0, len(signal), PACKET)]
+    return [*texts[:-1], texts[-1] + session.finish()]
+
+
+def assert_near(theirs: list[str], ours: list[str]) -> None:
+    found = sum((count_edits(*pair) for pair in zip(ours, theirs, strict=True)), ErrorCounts())
+    assert found.edits <= INT8_EDITS, (theirs, ours)
+
+
+@pytest.mark.parametrize("runtime", ["sherpa-onnx", "funasr-onnx", "funasr"])
+def test_whole(runtime, tmp_path):
+    """All recordings in one batch where the runtime has batches: exactly our texts."""
+    ours = [recognizer().transcribe(signal).text for signal in signals()]
+    assert theirs(Form(runtime=runtime), list(signals()), tmp_path) == ours
+    assert all(len(text) > 5 for text in ours)
+
+
+@pytest.mark.parametrize("runtime", ["sherpa-onnx", "funasr-onnx"])
+def test_whole_int8(runtime, tmp_path):
+    ours = [recognizer().transcribe(signal).text for signal in signals()]
+    assert_near(theirs(Form(runtime=runtime, precision="int8"), list(signals()), tmp_path), ours)
+
+
+def test_silence_gives_no_text(tmp_path):
+    """No token at all, beside a recording that has some."""
+    given = [np.zeros(16_000, np.float32), signals()[0]]
+    for runtime in ("sherpa-onnx", "funasr-onnx"):
+        silent, spoken = theirs(Form(runtime=runtime), given, tmp_path)
+        assert silent == recognizer().transcribe(given[0] + 1e-9).text
+        assert spoken == recognizer().transcribe(given[1]).text
+
+
+def test_funasr_live(tmp_path):
+    """Packet for packet ours, with the last piece under 60 ms left out as FunASR does."""
+    ours = [packets(recognizer().stream(drop_short_tail=True), signal) for signal in signals()]
+    assert theirs(Form(runtime="funasr", live=True), list(signals()), tmp_path) == ours
+
+
+def test_funasr_onnx_live(tmp_path):
+    """Packet for packet ours without look-back, which the runtime does not have.
+
+    Exact for all packets but a last one of more than 300 ms: ours recognises what is left in one step, funasr-onnx in
+    two, of which the second repeats five rows (spec 7.5). These are therefore cut to end 200 ms into a packet.
+    """
+    cut = [signal[: len(signal) // PACKET * PACKET + 3200 - PACKET] for signal in signals()]
+    ours = [packets(recognizer().stream(ChunkConfig()), signal) for signal in cut]
+    form = Form(runtime="funasr-onnx", live=True)
+    assert theirs(form, cut, tmp_path) == ours
+    assert [one[:-1] for one in theirs(form, list(signals()), tmp_path)] == [
+        packets(recognizer().stream(ChunkConfig()), signal)[:-1] for signal in signals()
+    ]
+
+
+def like_sherpa_onnx(signal: np.ndarray) -> str:
+    """Our live steps on the rows that sherpa-onnx makes: 30 ms later than ours, in full chunks with 180 ms to come.
+
+    Its first row begins at the first frame, where ours is centred on it; a chunk waits for two more frames than it
+    uses; and there is no last step, so what is left over is lost unless silence follows (spec 8.4).
+    """
+    one = recognizer()
+    c, backend, chunk = one.config.frontend, one._engine.backend, ChunkConfig(left=5, chunk=10, right=3)
+    frames, state, ids, step = fbank(signal, c), backend.init_state(chunk), [], 0
+    rows = one.bundle.cmvn(lfr(frames, c.lfr_m, c.lfr_n))
+    while step * chunk.chunk * c.lfr_n + 61 < len(frames):
+        (decoded,), (state,) = backend.step([rows[step * 10 : step * 10 + 10]], [False], [state], chunk)
+        ids, step = [*ids, *decoded.ids.tolist()], step + 1
+    return Vocabulary.join([one.bundle.tokens[index] for index in ids])
+
+
+def test_sherpa_onnx_live(tmp_path):
+    """With a second of silence after the speech, so that its end comes out: the text of our own steps on these rows."""
+    padded = [np.pad(signal, (0, 16_000)) for signal in signals()]
+    got = theirs(Form(runtime="sherpa-onnx", live=True), padded, tmp_path)
+    assert got == [like_sherpa_onnx(signal) for signal in padded]
+    assert all(len(text) > 5 for text in got)
+
+
+@pytest.mark.parametrize("runtime", ["sherpa-onnx", "funasr-onnx"])
+def test_live_int8(runtime, tmp_path):
+    padded = [np.pad(signal, (0, 16_000)) for signal in signals()]
+    int8, fp32 = (
+        ["".join(text) for text in theirs(Form(runtime=runtime, live=True, precision=precision), padded, tmp_path)]
+        for precision in ("int8", "fp32")
+    )
+    assert_near(int8, fp32)
