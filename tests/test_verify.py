@@ -141,6 +141,13 @@ def test_damaged_certificates(text: str, own: Path) -> None:
         verify(own)
 
 
+def test_a_certificate_with_other_checks(own: Path) -> None:
+    certificate = Certificate.read(own)
+    replace(certificate, differences={**certificate.differences, "smell, whole": Difference(0, 0.0)}).write(own)
+    with pytest.raises(ModelError, match="export the model again"):
+        verify(own)
+
+
 def test_a_directory_without_certificate(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="paraformer export"):
         verify(tmp_path)

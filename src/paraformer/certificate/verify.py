@@ -12,6 +12,7 @@ from paraformer.certificate.checks import differences
 from paraformer.certificate.golden import Golden
 from paraformer.certificate.record import Certificate, Difference, Form, changed_files
 from paraformer.config import ModelConfig
+from paraformer.errors import ModelError
 from paraformer.loader import open_model
 from paraformer.recognizer import Recognizer
 
@@ -56,6 +57,8 @@ def verify(directory: str | Path) -> Report:
     if changed:
         return Report(certificate, tuple(changed), ())
     found = run_checks(directory, certificate.form, certificate.model, Golden.read(directory))
+    if set(found) != set(certificate.differences):
+        raise ModelError(f"{directory} was certified by other checks than this version does; export the model again")
     checks = (Check(name, found[name], certificate.limit(name)) for name in certificate.differences)
     return Report(certificate, (), tuple(checks))
 
