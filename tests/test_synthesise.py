@@ -41,12 +41,13 @@ def test_sentences_keep_every_clause_in_order_and_stay_short(recipe: ModuleType)
     assert any("，" in sentence for sentence in made)
 
 
-def test_rare_characters_come_first_until_there_are_enough(recipe: ModuleType) -> None:
-    pool = ["甲" * 10] * 30 + ["乙" * 10] * 30 + ["丙" * 5]
-    ordered = recipe.rare_first(pool, "甲" * 95, wanted=100)
+def test_characters_that_are_expected_but_seldom_heard_come_first(recipe: ModuleType) -> None:
+    pool = ["甲" * 10] * 30 + ["乙" * 10] * 30 + ["丙" * 10]
+    ordered = recipe.rare_first(pool, "甲" * 95)
     assert sorted(ordered) == sorted(pool)
-    assert ordered[:10] == ["乙" * 10] * 10  # then a hundred of them are there; 丙 is too rare to be learnt
-    assert "甲" * 10 in ordered[:11]
+    assert ordered[:9] == ["乙" * 10] * 9  # until 甲 has been heard as seldom; 丙 is hardly ever said
+    assert "甲" * 10 in ordered[:12]
+    assert sorted(recipe.rare_first(pool, "", most=5)) == sorted(pool)
 
 
 def test_speakers_are_of_one_sex_and_mostly_mandarin_in_prosody(recipe: ModuleType) -> None:
