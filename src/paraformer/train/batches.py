@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,7 +48,7 @@ class Piece:
     names: tuple[str, ...]
 
 
-def steps(config: TrainConfig, setup: Setup, speech: Speech, progress: Progress) -> Iterator[list[Piece]]:
+def steps(config: TrainConfig, setup: Setup, speech: Speech, progress: Progress) -> Generator[list[Piece], None, None]:
     """What this process computes at each step, without end, from `progress`, which it moves to each epoch's start.
 
     A step takes the next size() * accumulate batches of the plan; process r has every size()-th of them from r on. What

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from paraformer.config import ChunkConfig
 from paraformer.data.dataset import SpeechDataset, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import ErrorCounts, total_errors
 from paraformer.model.paraformer import Batch, Paraformer
 from paraformer.text import Vocabulary
-from paraformer.train import parallel
+from paraformer.train import lora, parallel
 from paraformer.train.batches import Piece, steps
 from paraformer.train.checkpoints import Progress, newest, resume, save, save_weights
 from paraformer.train.config import TrainConfig
@@ -61,10 +63,13 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
     stepper = start(config, setup, fresh=newest(out) is None)
     progress = resume(out, stepper.model, stepper.optimiser)
     dev = dev_batches(config, setup, data, speech)
-    with Reporter(out, config.steps, progress, setup.model.frontend, bar=bar, tensorboard=tensorboard) as report:
+    with (
+        Reporter(out, config.steps, progress, setup.model.frontend, bar=bar, tensorboard=tensorboard) as report,
+        closing(steps(config, setup, speech, progress)) as stream,  # ends the processes that load batches, now
+    ):
         report.note(progress, {"processes": parallel.size(), "changed": changes})
         run = Run(config, out, stepper, progress, report, setup.symbols.vocabulary, dev)
-        number = run.follow(steps(config, setup, speech, progress))
+        number = run.follow(stream)
     return Outcome(parallel.whole(stepper.model), progress, report.throughput, number)
 
 
@@ -74,6 +79,8 @@ def start(config: TrainConfig, setup: Setup, *, fresh: bool) -> Stepper:
     model = Paraformer(setup.model)
     if config.init and fresh:
         model.load_state_dict(initial_weights(config.init, setup))
+    if config.lora_rank is not None:
+        lora.adapt(model, config.lora_rank, whole_rows=bool(setup.added))
     on_cpu = parallel.device().type == "cpu"
     generator = use_byte_dropout(model) if on_cpu else np.random.Generator(np.random.SFC64(0))
     distributed = parallel.distribute(model, sharded=config.sharded)
@@ -128,7 +135,9 @@ class Run:
     def measure(self) -> None:
         """Decode the dev sets; the first one's error rate decides which weights are kept and when to stop."""
         model = parallel.whole(self.stepper.model)
-        errors = {name: measure(model, batches, self.vocabulary) for name, batches in self.dev.items()}
+        live = self.config.live
+        chunk = live.chunks[0] if live is not None and live.always else None
+        errors = {name: measure(model, batches, self.vocabulary, chunk) for name, batches in self.dev.items()}
         cer = errors[self.config.dev_set].cer
         if self.progress.best_cer is None or cer < self.progress.best_cer:
             self.progress.best_cer, self.progress.stale = cer, 0
@@ -159,7 +168,7 @@ def dev_batches(config: TrainConfig, setup: Setup, data: Path, speech: Speech) -
     }
 
 
-def measure(model: Paraformer, batches: Texts, vocabulary: Vocabulary) -> ErrorCounts:
-    """Errors on whole utterances, those of all processes together."""
-    counts = total_errors(decode_batches(model, batches, vocabulary))
+def measure(model: Paraformer, batches: Texts, vocabulary: Vocabulary, chunk: ChunkConfig | None = None) -> ErrorCounts:
+    """Errors on whole utterances, those of all processes together; chunk: as live steps would decide."""
+    counts = total_errors(decode_batches(model, batches, vocabulary, chunk))
     return ErrorCounts(*map(int, parallel.total(dataclasses.astuple(counts))))
