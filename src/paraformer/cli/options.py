@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from paraformer import __version__
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     _evaluate(commands.add_parser("evaluate", help="measure errors, speed and delay of a model", allow_abbrev=False))
     _data(commands.add_parser("data", help="prepare, pack and check speech to train on", allow_abbrev=False))
     _train(commands.add_parser("train", help="train a model", allow_abbrev=False))
+    _finetune(commands.add_parser("finetune", help="make a model better for speech of your own", allow_abbrev=False))
     return top
 
 
@@ -86,6 +88,43 @@ def _train(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument("--finish", action="store_true", help="only average, measure and write the bundle")
     options.add_argument("--tensorboard", action="store_true", help="write for TensorBoard (paraformer[tensorboard])")
+
+
+def _finetune(options: argparse.ArgumentParser) -> None:
+    options.description = (
+        "Train a model further on speech of your own and say whether it has become better; a run that was stopped goes "
+        "on when the same command is given again. DATA is anything that docs/usage.md lists. Needs paraformer[train]."
+    )
+    options.add_argument(
+        "--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)"
+    )
+    options.add_argument("--data", type=Path, required=True, metavar="DATA", help="transcribed speech to train on")
+    options.add_argument(
+        "--dev", type=Path, metavar="DATA", help="speech of the same kind to measure with (default: a tenth of --data)"
+    )
+    options.add_argument(
+        "--general", type=Path, metavar="DATA", help="speech of another kind, on which to say whether it is worse now"
+    )
+    options.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, events and the bundle")
+    options.add_argument(
+        "--lora",
+        nargs="?",
+        type=_steps,
+        const=8,
+        metavar="RANK",
+        help="train low-rank changes, which takes less memory and forgets less (RANK: %(const)s)",
+    )
+    options.add_argument("--steps", type=_steps, metavar="N", help="plan for N steps (default: by the hours of speech)")
+    options.add_argument("--lr", type=_positive, metavar="X", help="highest learning rate (default: by the model)")
+    options.add_argument(
+        "--live",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="some steps as in live recognition; auto: if the model is made for it (default: %(default)s)",
+    )
+    options.add_argument(
+        "--no-gate", dest="gate", action="store_false", help="do not try to learn ten utterances before the run"
+    )
 
 
 def _transcribe(options: argparse.ArgumentParser) -> None:
@@ -271,6 +310,16 @@ def _count(text: str) -> int:
 
 def _steps(text: str) -> int:
     return _whole(text, 1, 1_000_000_000)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 def _rate(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from paraformer.text import Vocabulary
 PADDING_ID = -1
 NO_SPEECH = "zxx"
 """Language of a supervision in which nothing is said (ISO 639-2: no linguistic content)."""
+_UNITS = re.compile(r"[a-z]+|\S")
+"""Of spoken text: Latin words, single characters."""
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +84,7 @@ class Symbols:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the tokens of `text`; none if there is not one character that the vocabulary knows."""
-        ids = self.vocabulary.encode(text)
+        ids = self.vocabulary.encode(" ".join(_UNITS.findall(text)))  # word pieces are for words that stand alone
         return ids if any(self.vocabulary.token(i) != UNKNOWN for i in ids) else []
 
     def syllable_ids(self, text: str) -> list[int]:

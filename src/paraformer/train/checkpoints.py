@@ -39,7 +39,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_together
 from paraformer.bundle import replacing
 from paraformer.checkpoint import strict
 from paraformer.errors import CheckpointError
-from paraformer.train import parallel
+from paraformer.train import lora, parallel
 
 CHECKPOINTS, WEIGHTS, PROGRESS = "checkpoints", "weights", "progress.json"
 KEPT = 2
@@ -114,8 +114,11 @@ def resume(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Pro
 
 
 def save_weights(out: Path, model: nn.Module, progress: Progress, cer: float, keep: int) -> None:
-    """Write the weights and the CER that they reached; drop all but the best `keep`. All processes must call it."""
-    whole = _tensors_of(get_model_state_dict(parallel.plain(model), options=_WHOLE))
+    """Write the weights, adapters merged into them, and the CER that they reached; drop all but the best `keep`.
+
+    All processes must call it.
+    """
+    whole = lora.merged(_tensors_of(get_model_state_dict(parallel.plain(model), options=_WHOLE)))
     if parallel.rank() > 0:
         return
     path = out / WEIGHTS / f"step-{progress.step:07d}.safetensors"

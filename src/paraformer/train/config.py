@@ -51,6 +51,11 @@ class LiveConfig:
         if not self.chunks:
             raise ConfigError("live.chunks is empty: name at least one chunk setting, or set live to None")
 
+    @property
+    def always(self) -> bool:
+        """Whether the model never sees a whole utterance, and so is measured live alone."""
+        return self.probability >= 1 and self.start <= 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -63,8 +68,12 @@ class TrainConfig:
     steps: int
     dev_set: str
     init: str | None = None
-    """What the run starts from: a bundle, or a file of weights that another run left beside or below its setup.json.
-    Vocabulary and CMVN come along; the sizes in `model` must be the same."""
+    """What the run starts from: a model directory, or a file of weights that another run left beside or below its
+    setup.json. Vocabulary and CMVN come along; the sizes in `model` must be the same."""
+    extend_vocabulary: bool = False
+    """Characters of the training texts that the vocabulary of `init` lacks become tokens."""
+    lora_rank: int | None = None
+    """Train a change of this rank to each linear layer, and leave all other weights of `init` as they are."""
     test_sets: tuple[str, ...] = ()
     noise_set: str | None = None
     """Prepared archive of noises that augmentation mixes in."""
@@ -109,3 +118,7 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if not self.train_sets:
             raise ConfigError("train_sets is empty: name at least one prepared archive")
+        if (self.extend_vocabulary or self.lora_rank is not None) and self.init is None:
+            raise ConfigError("extend_vocabulary and lora_rank change a model that is there: name it in init")
+        if self.lora_rank is not None and (self.lora_rank < 1 or self.sharded):
+            raise ConfigError("lora_rank must be at least 1, and goes with whole models (sharded=False)")

@@ -41,13 +41,13 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int) -> Path:
         **config.card,
     }
     directory = out / "bundle"
-    native.save(Bundle(None, setup.model, setup.tokens, setup.cmvn, card=card), model, directory)
+    native.save(Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card), model, directory)
     return directory
 
 
 def measure_all(config: TrainConfig, setup: Setup, model: Paraformer, data: Path, out: Path) -> dict[str, str]:
     """Errors on all of dev_set and test_sets, whole and (where the run trained for it) live, in words."""
-    modes: dict[str, ChunkConfig | None] = {"whole": None}
+    modes: dict[str, ChunkConfig | None] = {} if config.live is not None and config.live.always else {"whole": None}
     if config.live is not None:
         modes["live"] = config.live.chunks[0]
     dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from lhotse import CutSet
 from torch import Tensor
 
-from paraformer.bundle import Bundle, replacing
-from paraformer.checkpoint import native, strict
+from paraformer.bundle import replacing
+from paraformer.checkpoint import open_any, strict
 from paraformer.config import ModelConfig
 from paraformer.data.augment import Noise
 from paraformer.data.dataset import Symbols, estimate_cmvn, nothing_said, syllable_table, text_of
@@ -26,6 +27,7 @@ from paraformer.frontend import Cmvn
 from paraformer.text import Vocabulary
 from paraformer.train.checkpoints import read_weights
 from paraformer.train.config import TrainConfig
+from paraformer.train.vocabulary import extend_rows, extend_tokens
 
 SETUP = "setup.json"
 _CMVN_UTTERANCES = 2000
@@ -33,17 +35,20 @@ _CMVN_UTTERANCES = 2000
 
 @dataclass(frozen=True)
 class Setup:
-    """Model settings with their sizes filled in, symbols and CMVN."""
+    """Model settings with their sizes filled in, symbols and CMVN. words: as of a bundle."""
 
     model: ModelConfig
     tokens: tuple[str, ...]
     syllables: dict[str, int]
     cmvn: Cmvn
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+    """Tokens that the model did not have before."""
 
     @property
     def symbols(self) -> Symbols:
         """Text to ids."""
-        return Symbols(Vocabulary(self.tokens), self.syllables)
+        return Symbols(Vocabulary(self.tokens, self.words), self.syllables)
 
 
 @dataclass(frozen=True)
@@ -73,54 +78,84 @@ def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:
     path = out / SETUP
     if path.is_file():
         return read_setup(path)
-    setup = _from_init(config, speech) if config.init else _from_speech(config, speech)
+    setup = new_setup(config, speech)
     values = {
         "model": setup.model.to_dict(),
         "tokens": setup.tokens,
         "syllables": setup.syllables,
         "cmvn": setup.cmvn.to_text(),
+        "words": setup.words,
+        "added": setup.added,
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
     return setup
 
 
+def new_setup(config: TrainConfig, speech: Speech) -> Setup:
+    """The setup of config.init or, without one, of the training cuts."""
+    return _from_init(config, speech) if config.init else _from_speech(config, speech)
+
+
 def read_setup(path: Path) -> Setup:
     """The setup of a run, from its setup.json."""
     values = json.loads(path.read_text(encoding="utf-8"))
     model = ModelConfig.from_dict(values["model"])
-    return Setup(model, tuple(values["tokens"]), values["syllables"], Cmvn.parse(values["cmvn"]))
+    words = {word: tuple(pieces) for word, pieces in values.get("words", {}).items()}
+    cmvn, added = Cmvn.parse(values["cmvn"]), tuple(values.get("added", ()))
+    return Setup(model, tuple(values["tokens"]), values["syllables"], cmvn, words, added)
 
 
 def initial_weights(init: str, setup: Setup) -> dict[str, Tensor]:
-    """The weights of a bundle, or of a file that another run left. Raises CheckpointError where they do not fit."""
+    """The weights of a model directory, or of a file that another run left, with rows for the tokens of `setup`.
+
+    A CTC layer that `setup` has no use for is left out. Raises CheckpointError where they do not fit.
+    """
     if Path(init).is_dir():
-        return native.load(init)[1].state_dict()
-    weights = read_weights(Path(init))
-    strict.check({name: p.shape for name, p in strict.skeleton(setup.model).state_dict().items()}, weights, init)
+        bundle, model = open_any(init)
+        weights, tokens = model.state_dict(), bundle.tokens
+    else:
+        weights, tokens = read_weights(Path(init)), _of_run(Path(init)).tokens
+    shapes = {name: tensor.shape for name, tensor in strict.skeleton(setup.model).state_dict().items()}
+    if not setup.model.ctc_vocab_size:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("ctc.")}
+    weights = extend_rows(weights, shapes, tokens, setup.tokens)
+    strict.check(shapes, weights, init)
     return weights
 
 
 def _from_init(config: TrainConfig, speech: Speech) -> Setup:
     """The setup of config.init, with the objective of the recipe. Raises ConfigError where the sizes are others."""
     assert config.init is not None
-    found = _of_bundle(config.init, speech) if Path(config.init).is_dir() else _of_run(Path(config.init))
-    objective = dataclasses.replace(config.model.objective, ctc_units=found.model.objective.ctc_units)
+    found = _of_directory(config, speech) if Path(config.init).is_dir() else _of_run(Path(config.init))
+    if config.extend_vocabulary:
+        found = _extended(found, speech)
+    units = found.model.objective.ctc_units if config.model.objective.ctc_weight > 0 else 0
+    objective = dataclasses.replace(config.model.objective, ctc_units=units)
     model = dataclasses.replace(config.model, vocab_size=len(found.tokens), objective=objective)
-    if dataclasses.replace(found.model, objective=objective, live=model.live) != model:
+    if dataclasses.replace(found.model, vocab_size=model.vocab_size, objective=objective, live=model.live) != model:
         raise ConfigError(f"{config.init} has other sizes than the recipe's model; give the recipe those it has")
     return dataclasses.replace(found, model=model)
 
 
-def _of_bundle(init: str, speech: Speech) -> Setup:
-    """A bundle's own. It does not record its syllables, so they must be those of the training texts again."""
-    bundle = Bundle.open(init)
-    syllables, units = {}, bundle.config.objective.ctc_units
+def _of_directory(config: TrainConfig, speech: Speech) -> Setup:
+    """A model's own. It does not record its syllables, so they must be those of the training texts again."""
+    assert config.init is not None
+    bundle = open_any(config.init)[0]
+    syllables, units = {}, bundle.config.objective.ctc_units if config.model.objective.ctc_weight > 0 else 0
     if units:
         syllables = syllable_table([text_of(cut) for cut in speech.train])
-    if bundle.cmvn is None or units != (len(syllables) + 1 if syllables else 0):
-        raise ConfigError(f"{init} was trained on texts with other syllables; start from the same training sets")
-    return Setup(bundle.config, bundle.tokens, syllables, bundle.cmvn)
+    if units != (len(syllables) + 1 if syllables else 0):
+        raise ConfigError(f"{config.init} was trained on texts with other syllables; start from the same training sets")
+    dim = bundle.config.frontend.input_dim
+    cmvn = bundle.cmvn or Cmvn(np.zeros(dim, np.float32), np.ones(dim, np.float32))
+    return Setup(bundle.config, bundle.tokens, syllables, cmvn, bundle.words)
+
+
+def _extended(setup: Setup, speech: Speech) -> Setup:
+    """The same with the characters of the training texts."""
+    extended = extend_tokens(setup.tokens, setup.words, map(text_of, speech.train))
+    return dataclasses.replace(setup, tokens=extended.tokens, words=extended.words, added=extended.added)
 
 
 def _of_run(weights: Path) -> Setup:

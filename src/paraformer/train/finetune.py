@@ -1,0 +1,204 @@
+"""Fine-tuning: a model that is there, speech of a new kind, and a run of the ordinary loop with settings that fit both.
+
+A run directory is that of any training, with `data/`, the training and dev part as prepared sets, and `finetune.json`,
+which says whether the model has become better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from paraformer.bundle import Bundle, replacing
+from paraformer.checkpoint import open_any
+from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig
+from paraformer.data.augment import AugmentConfig
+from paraformer.data.dataset import BatchConfig, JoinConfig
+from paraformer.data.skips import Skips
+from paraformer.data.sources import open_data
+from paraformer.errors import ConfigError
+from paraformer.train import parallel
+from paraformer.train.checkpoints import newest
+from paraformer.train.compare import Verdict, verdict
+from paraformer.train.config import LiveConfig, OptimiserConfig, TrainConfig
+from paraformer.train.finish import finish
+from paraformer.train.gate import pass_gate
+from paraformer.train.loop import train
+from paraformer.train.parts import DEV, TRAIN, Parts, hours, keep, parts_of, utterances
+from paraformer.train.speech import SETUP, read_setup
+
+RESULTS, DATA = "finetune.json", "data"
+EPOCHS, FEWEST_STEPS, MOST_STEPS = 5, 200, 20_000
+PEAK_LR, LORA_FACTOR, REFERENCE_DIM = 5e-5, 10.0, 512
+"""Learning rate of a model 512 wide; that of others falls with their width. Adapters start at zero and take ten times
+as much."""
+LIVE_SHARE = 0.3
+_OUTDATED = ("name", "errors", "averaged")
+"""What the card of the original says of itself alone."""
+GENTLE = AugmentConfig(
+    speed=(0.9, 1.1),
+    pace=(0.9, 1.1),
+    rhythm=0.0,
+    tract=(0.95, 1.05),
+    gain_db=(-10.0, 6.0),
+    reverb_probability=0.0,
+    noise_probability=0.0,
+    floor_probability=0.0,
+    channel_db=1.0,
+)
+"""The data are of the kind that the model is to become good at: they are varied, and not made into others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuning:
+    """What is to be fine-tuned, on what, and how; None leaves a choice to the model and the amount of speech."""
+
+    model: Path
+    """Bundle or FunASR directory."""
+    data: Path
+    """Speech of any kind that `open_data` knows."""
+    out: Path
+    dev: Path | None = None
+    """Speech of the same kind to choose weights and to compare with; None: a part of `data` is held out."""
+    general: Path | None = None
+    """Speech of another kind, on which the model should not become worse."""
+    lora_rank: int | None = None
+    """Train adapters of this rank instead of all weights."""
+    steps: int | None = None
+    peak_lr: float | None = None
+    live: Literal["auto", "on", "off"] = "auto"
+    """Whether some steps are computed as live sessions would; auto: where the model recognises live."""
+    gate: bool = True
+    """Whether ten utterances must be learnt before the run begins."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The new bundle and what became of the error rates; neither, where a signal ended the run before it was done."""
+
+    bundle: Path | None
+    verdicts: tuple[Verdict, ...]
+    signal: signal.Signals | None
+
+
+def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
+    """Train until the steps or a signal end it, then average, compare and write `out`/bundle.
+
+    The same plan goes on from the last checkpoint in `out`. All processes call it. Raises TrainingError where the gate
+    stays shut or bad steps end the run, DataError, ConfigError and ModelError as what it is made of.
+    """
+    original, _ = open_any(plan.model)
+    parts = parts_of(plan.data, plan.dev, Skips())
+    config, data = configure(plan, original, hours(parts.train)), plan.out / DATA
+    if plan.gate and newest(plan.out) is None and parallel.rank() == 0:
+        pass_gate(config, parts.train, default_lr(original.config, lora=False))
+    with parallel.first_goes_ahead():
+        keep(parts.train, data, TRAIN, Skips())
+        keep(parts.dev, data, DEV, Skips())
+    outcome = train(config, data, plan.out, bar=bar)
+    if outcome.signal is not None or parallel.rank() > 0:
+        return Result(None, (), outcome.signal)
+    bundle = finish(config, data, plan.out, config.keep)
+    verdicts = compare(plan, parts, bundle)
+    _write_results(plan, parts, original, bundle, verdicts)
+    return Result(bundle, verdicts, None)
+
+
+def configure(plan: Finetuning, original: Bundle, train_h: float) -> TrainConfig:
+    """The settings of the run for so many hours of speech. Raises ConfigError where a model cannot learn live steps."""
+    steps = plan.steps or default_steps(train_h, BatchConfig().seconds)
+    return TrainConfig(
+        model=dataclasses.replace(original.config, objective=objective_of(original.config)),
+        train_sets=(TRAIN,),
+        dev_set=DEV,
+        steps=steps,
+        init=str(plan.model),
+        extend_vocabulary=True,
+        lora_rank=plan.lora_rank,
+        held_out=0,
+        dev_utterances=200,
+        batch=BatchConfig(longest_s=30.0),
+        join=JoinConfig(clips=1, edge_s=(0.0, 0.0)),
+        augment=GENTLE,
+        optimiser=OptimiserConfig(
+            peak_lr=plan.peak_lr or default_lr(original.config, lora=plan.lora_rank is not None),
+            warmup_steps=min(500, steps // 10),
+        ),
+        live=live_steps(original.config, plan.live),
+        precision="bfloat16" if torch.cuda.is_available() else "float32",
+        measure_steps=max(1, steps // 20),
+        keep=3,
+        patience=8,
+    )
+
+
+def default_steps(train_h: float, batch_s: float) -> int:
+    """EPOCHS times through the data, within bounds: little data is seen more often, much of it less."""
+    return min(MOST_STEPS, max(FEWEST_STEPS, round(EPOCHS * train_h * 3600 / batch_s)))
+
+
+def default_lr(config: ModelConfig, *, lora: bool) -> float:
+    """The peak of the learning rate."""
+    return PEAK_LR * REFERENCE_DIM / config.encoder.dim * (LORA_FACTOR if lora else 1)
+
+
+def objective_of(config: ModelConfig) -> ObjectiveConfig:
+    """The model's own objective. A CTC layer over units of its own is left out: a bundle does not name the units."""
+    objective = config.objective
+    if config.ctc_vocab_size == config.vocab_size or not config.ctc_vocab_size:
+        return dataclasses.replace(objective, ctc_units=0)
+    return dataclasses.replace(objective, ctc_weight=0.0, ctc_units=0, middle_ctc_weight=0.0)
+
+
+def live_steps(config: ModelConfig, wanted: Literal["auto", "on", "off"]) -> LiveConfig | None:
+    """Live steps for a model that recognises live; for one that has only ever seen chunks, no others.
+
+    Raises ConfigError where they are wanted of a model that cannot compute them, or not wanted of one that knows
+    nothing else.
+    """
+    if wanted == "on" and not config.streaming:
+        raise ConfigError("this model recognises whole utterances only; leave live steps to `auto`, or start another")
+    if wanted == "off" and config.training_chunks:
+        raise ConfigError("this model recognises live only and would unlearn it; leave live steps to `auto`")
+    if wanted == "off" or (wanted == "auto" and config.live is None and not config.training_chunks):
+        return None
+    chunks = (config.live or ChunkConfig(),)
+    return LiveConfig(chunks=chunks, probability=1.0 if config.training_chunks else LIVE_SHARE, start=0.0)
+
+
+def compare(plan: Finetuning, parts: Parts, bundle: Path) -> tuple[Verdict, ...]:
+    """Whether the new model is better on its domain and, if there is such a set, in general."""
+    sets = {"new domain": parts.dev}
+    if plan.general is not None:
+        sets["general"] = open_data(plan.general)
+    return tuple(verdict(name, utterances(cuts), plan.model, bundle) for name, cuts in sets.items())
+
+
+def _write_results(
+    plan: Finetuning, parts: Parts, original: Bundle, directory: Path, verdicts: tuple[Verdict, ...]
+) -> None:
+    """finetune.json, and the model card, which keeps what the original's says of where it comes from."""
+    added = read_setup(plan.out / SETUP).added
+    facts = {
+        "model": str(plan.model),
+        "data": str(plan.data),
+        "hours": round(hours(parts.train), 3),
+        "dev": parts.held_out,
+        "general": None if plan.general is None else str(plan.general),
+        "lora_rank": plan.lora_rank,
+        "new_tokens": list(added),
+    }
+    with replacing(plan.out / RESULTS) as temporary:
+        results = {**facts, "results": {one.name: one.to_dict() for one in verdicts}}
+        temporary.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    bundle = Bundle.open(directory)
+    kept = {key: value for key, value in original.card.items() if key not in _OUTDATED}
+    own = {key: bundle.card[key] for key in ("averaged", "errors")}
+    card = {**kept, "fine_tuned": {**facts, "results": [str(one) for one in verdicts]}, **own}
+    dataclasses.replace(bundle, card=card).save(directory)

@@ -1,0 +1,107 @@
+"""What fine-tuning makes of speech data of any kind: a training part and a dev part, as prepared sets of the run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from lhotse import CutSet
+from lhotse.cut import Cut
+
+from paraformer.data.dataset import text_of
+from paraformer.data.prepare import save_cuts
+from paraformer.data.reading import load
+from paraformer.data.shar import is_shar, write_shar
+from paraformer.data.skips import EMPTY, Skipped, Skips
+from paraformer.data.sources import open_data
+from paraformer.errors import DataError
+from paraformer.evaluate.utterances import Utterance
+
+TRAIN, DEV = "train", "dev"
+SHARE, MOST, LEAST = 10, 500, 20
+"""The dev part is one in so many utterances, but no more than so many, and where there are few at least so many."""
+SPEAKERS = 10
+"""With fewer speakers than this, utterances are held out and not speakers."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Cuts to train on and to measure with. held_out: how the second were chosen, in words."""
+
+    train: list[Cut]
+    dev: list[Cut]
+    held_out: str
+
+
+def parts_of(data: Path, dev: Path | None, skips: Skips) -> Parts:
+    """The parts of some data, or all of it and `dev`. Utterances without a text are left out.
+
+    Raises DataError where there are too few utterances to hold any out, and as `open_data` does.
+    """
+    cuts = _with_text(open_data(data, skips), skips)
+    if dev is not None:
+        return Parts(cuts, _with_text(open_data(dev, skips), skips), str(dev))
+    if len(cuts) < 4:
+        raise DataError(f"{data} has {len(cuts)} usable utterances, too few to hold some out: name a dev set")
+    return hold_out(cuts)
+
+
+def hold_out(cuts: Sequence[Cut], seed: int = 0) -> Parts:
+    """One in SHARE utterances for measuring: those of speakers who are then not trained on, or else at random."""
+    wanted = min(MOST, max(len(cuts) // SHARE, min(LEAST, len(cuts) // 4)))
+    order = np.random.default_rng(seed).permutation(len(cuts))
+    by_speaker = defaultdict(list)
+    for index in order:
+        by_speaker[speaker_of(cuts[index])].append(index)
+    chosen: list[int] = []
+    if len(by_speaker) >= SPEAKERS and "" not in by_speaker:
+        speakers = [said for said in by_speaker.values() if len(said) <= wanted]
+        while speakers and len(chosen) < wanted:
+            chosen += speakers.pop()
+    how = "the utterances of some speakers" if chosen else "utterances drawn at random"
+    held_out = set(chosen or order[:wanted].tolist())
+    train = [cut for index, cut in enumerate(cuts) if index not in held_out]
+    return Parts(train, [cuts[index] for index in sorted(held_out)], how)
+
+
+def speaker_of(cut: Cut) -> str:
+    """Who speaks in a cut, nothing where nobody is named."""
+    names = {said.speaker or "" for said in cut.supervisions}
+    return "+".join(sorted(names - {"", "unknown"}))
+
+
+def keep(cuts: Sequence[Cut], directory: Path, name: str, skips: Skips) -> None:
+    """Write a prepared set; audio that is not in files is packed into shards, once."""
+    inside = any(source.type == "memory" for cut in cuts for source in cut.recording.sources)
+    if not inside:
+        save_cuts(cuts, directory, name)
+    elif not is_shar(directory / name):
+        write_shar(CutSet.from_cuts(cuts), directory / name, skips)
+
+
+def hours(cuts: Sequence[Cut]) -> float:
+    """Length of some cuts."""
+    return float(sum(cut.duration for cut in cuts)) / 3600
+
+
+def utterances(cuts: Iterable[Cut]) -> list[Utterance]:
+    """Cuts as evaluation takes them: with their texts as written, figures and all."""
+    return [Utterance(cut.id, _written(cut), speaker_of(cut), partial(load, cut)) for cut in cuts]
+
+
+def _written(cut: Cut) -> str:
+    return " ".join(said.text or "" for said in sorted(cut.supervisions, key=lambda one: one.start))
+
+
+def _with_text(cuts: CutSet, skips: Skips) -> list[Cut]:
+    usable = []
+    for cut in cuts:
+        if text_of(cut):
+            usable.append(cut)
+        else:
+            skips.add(Skipped(cut.id, EMPTY))
+    return usable
