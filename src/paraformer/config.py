@@ -246,7 +246,7 @@ class ModelConfig:
         dim, heads = self.encoder.dim, self.encoder.heads
         if dim % heads or dim % self.decoder.heads:
             raise ConfigError(f"dim {dim} must be a multiple of the heads of encoder and decoder")
-        if self.objective.middle_ctc_weight > 0 and not (self.ctc_vocab_size and self.encoder.kind == "sanm"):
+        if self.objective.middle_ctc_weight > 0 and not (self.objective.ctc_weight > 0 and self.encoder.kind == "sanm"):
             raise ConfigError("middle_ctc_weight needs a ctc_weight above 0 and a SAN-M encoder")
 
     @property
