@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from paraformer.data.check import units
 from paraformer.text import UNKNOWN, Vocabulary
 
 Words = Mapping[str, Sequence[str]]
@@ -24,19 +25,20 @@ class Extended:
 
 
 def extend_tokens(tokens: Sequence[str], words: Words, texts: Iterable[str]) -> Extended:
-    """Make tokens of the letters and characters of `texts` that the vocabulary lacks, in code order before <unk>.
+    """Make tokens of the characters of `texts` that the vocabulary lacks, in code order before <unk>.
 
-    Digits stay unknown: they are read out in more than one way, and belong into a text as they were spoken. A
-    vocabulary with word pieces finds a character like any word, so that it gets an entry there as well.
+    Latin letters are lacking where a word of them has no pieces. Digits stay unknown: they are read out in more than
+    one way, and belong into a text as they were spoken. A vocabulary with word pieces finds a character like any word,
+    so that it gets an entry there as well.
     """
-    known = Vocabulary((*tokens, *(() if UNKNOWN in tokens else (UNKNOWN,))), words)
-    unknown = len(known) - 1 if UNKNOWN not in tokens else tokens.index(UNKNOWN)
-    spoken = {character for text in texts for character in text if _is_letter(character)}
-    lacking = sorted(character for character in spoken if unknown in known.encode(character))
+    listed = tuple(tokens) if UNKNOWN in tokens else (*tokens, UNKNOWN)
+    known, unknown = Vocabulary(listed, words), listed.index(UNKNOWN)
+    strange = {unit for text in texts for unit in units(text) if unknown in known.encode(unit)}
+    letters = {character for unit in strange for character in unit if _is_letter(character)}
+    lacking = sorted(character for character in letters if unknown in known.encode(character))
     added = tuple(character for character in lacking if character not in tokens)
     pieces = {**words, **{character: (character,) for character in lacking}} if words else words
-    place = min(unknown, len(tokens))
-    return Extended((*tokens[:place], *added, *tokens[place:]), pieces, added)
+    return Extended((*tokens[:unknown], *added, *tokens[unknown:]), pieces, added)
 
 
 def _is_letter(character: str) -> bool:

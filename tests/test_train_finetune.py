@@ -1,0 +1,195 @@
+"""Fine-tuning: a small change to a model that is there, on the ordinary loop, and an ordinary bundle at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import funasr_dirs
+import numpy as np
+import pytest
+import soundfile
+import tiny
+import tiny_bundle
+import torch
+from speech_archives import RATE, sound_of, write_archive
+from training import TEXTS, events, stopping_after
+
+import paraformer
+from paraformer.bundle import Bundle
+from paraformer.checkpoint import convert, funasr, native, open_any
+from paraformer.config import ChunkConfig, TrainingChunk
+from paraformer.errors import ConfigError, DataError
+from paraformer.loader import locate
+from paraformer.train.checkpoints import newest
+from paraformer.train.finetune import (
+    Finetuning,
+    configure,
+    default_lr,
+    default_steps,
+    finetune,
+    live_steps,
+    objective_of,
+)
+
+SAMPLES = files("paraformer") / "samples"
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tones")
+    for number, text in enumerate(TEXTS):
+        soundfile.write(directory / f"{number}.wav", sound_of(text), RATE)
+    rows = "".join(f"{directory / f'{number}.wav'},{text}\n" for number, text in enumerate(TEXTS))
+    (directory / "tones.csv").write_text("path,text\n" + rows, encoding="utf-8")
+    return directory / "tones.csv"
+
+
+def plan(data: Path, out: Path, **changes: object) -> Finetuning:
+    values = {"model": tiny_bundle.directory(), "data": data, "out": out, "steps": 4, "gate": False, **changes}
+    return Finetuning(**values)
+
+
+def size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return open_any(directory)[1].state_dict()
+
+
+def test_the_result_is_an_ordinary_bundle_hardly_larger_than_the_original(tones: Path, tmp_path: Path) -> None:
+    result = finetune(plan(tones, tmp_path / "out", general=tones))
+    bundle = Bundle.open(result.bundle)
+    bundle.verify()
+    assert bundle.tokens == (*tiny.TOKENS[:-1], "二", "四", "<unk>")
+    assert bundle.config.live == tiny.config().live
+    rows = 2 * (2 * tiny.config().encoder.dim + 1) * 4
+    assert (result.bundle / "model.safetensors").stat().st_size - (
+        tiny_bundle.directory() / "model.safetensors"
+    ).stat().st_size in range(rows, rows + 400)
+    assert {path.name for path in result.bundle.iterdir()} == {"config.json", "model.safetensors"}
+    assert isinstance(paraformer.load(result.bundle).transcribe(sound_of("一二")).text, str)
+    assert isinstance(open_any(convert(result.bundle, tmp_path / "theirs"))[0], Bundle)
+
+
+def test_it_is_said_whether_it_is_better(tones: Path, tmp_path: Path) -> None:
+    result = finetune(plan(tones, tmp_path / "out", general=tones))
+    written = json.loads((tmp_path / "out" / "finetune.json").read_text(encoding="utf-8"))
+    assert list(written["results"]) == ["new domain", "general"]
+    assert written["results"]["general"]["utterances"] == len(TEXTS)
+    assert written["new_tokens"] == ["二", "四"]
+    card = Bundle.open(result.bundle).card
+    assert card["fine_tuned"]["results"] == [str(one) for one in result.verdicts]
+    for one in result.verdicts:
+        assert str(one).split(", ")[0].split(": ")[1] in ("better", "worse", "not told apart")
+        assert written["results"][one.name]["verdict"] in str(one)
+    assert card["averaged"] != ["a", "b"]
+    assert "nothing, live" not in card["errors"], "the original's error rates are not those of the new model"
+
+
+def test_low_rank_changes_are_merged_and_leave_all_else_as_it_was(tones: Path, tmp_path: Path) -> None:
+    known = tones.with_name("known.csv")
+    lines = [line for line in tones.read_text(encoding="utf-8").splitlines() if not set("二四") & set(line)]
+    known.write_text("\n".join(lines), encoding="utf-8")
+    result = finetune(plan(known, tmp_path / "out", lora_rank=2, dev=known))
+    before, after = weights(tiny_bundle.directory()), weights(result.bundle)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("encoder.blocks", "decoder.blocks", "decoder.final")) for name in changed)
+    assert all(before[name].ndim == 2 for name in changed)
+    assert size(result.bundle) < size(tiny_bundle.directory())
+    for name in changed:
+        rank = int(torch.linalg.matrix_rank((after[name] - before[name]).double(), rtol=1e-3))
+        assert rank <= 3 * 2, "three measurements are averaged"
+
+
+def test_low_rank_runs_resume_bit_for_bit(tones: Path, tmp_path: Path) -> None:
+    straight = finetune(plan(tones, tmp_path / "straight", lora_rank=2))
+    with stopping_after(2):
+        stopped = finetune(plan(tones, tmp_path / "stopped", lora_rank=2))
+    assert stopped.bundle is None
+    assert stopped.signal is not None
+    assert newest(tmp_path / "stopped").name == "step-0000002"
+    resumed = finetune(plan(tones, tmp_path / "stopped", lora_rank=2))
+    one, other = weights(straight.bundle), weights(resumed.bundle)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_funasr_directory_becomes_a_bundle_and_goes_back(tmp_path: Path, tones: Path) -> None:
+    model = funasr_dirs.write_funasr(tmp_path / "theirs", "offline_A")
+    result = finetune(plan(tones, tmp_path / "out", model=model, steps=2))
+    original, tuned = funasr.load(model)[0], Bundle.open(result.bundle)
+    assert tuned.tokens[: len(original.tokens) - 1] == original.tokens[:-1]
+    assert set(tuned.tokens) - set(original.tokens) <= set("一二三四")
+    assert {word: tuned.words[word] for word in original.words} == original.words
+    again, _ = open_any(convert(result.bundle, tmp_path / "back"))
+    assert (again.tokens, again.words, again.config.encoder) == (tuned.tokens, tuned.words, tuned.config.encoder)
+
+
+def test_speech_inside_an_archive_is_packed_and_trained_on(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "tones.tar", TEXTS)
+    result = finetune(plan(archive, tmp_path / "out", steps=2))
+    assert result.bundle is not None
+    assert (tmp_path / "out" / "data" / "train").is_dir()
+    assert any("cer" in event for event in events(tmp_path / "out"))
+
+
+def test_too_few_utterances_want_a_dev_set(tones: Path, tmp_path: Path) -> None:
+    few = tones.with_name("few.csv")
+    few.write_text("\n".join(tones.read_text(encoding="utf-8").splitlines()[:3]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"2 usable utterances.*name a dev set"):
+        finetune(plan(few, tmp_path))
+
+
+def test_settings_follow_from_the_model_and_the_hours(tmp_path: Path) -> None:
+    assert [default_steps(h, 150) for h in (0.1, 10, 10_000)] == [200, 1200, 20_000]
+    assert default_lr(tiny.config(), lora=True) == pytest.approx(10 * default_lr(tiny.config(), lora=False))
+    original, _ = native.load(tiny_bundle.directory())
+    config = configure(plan(tmp_path, tmp_path, steps=None, peak_lr=0.5), original, 1.0)
+    assert (config.steps, config.optimiser.peak_lr, config.held_out) == (200, 0.5, 0)
+
+
+def test_live_steps_are_for_models_that_recognise_live() -> None:
+    live, whole = tiny.config(), dataclasses.replace(tiny.config(), live=None)
+    chunked = dataclasses.replace(live, training_chunks=(TrainingChunk(size=10, stride=10),))
+    assert live_steps(live, "auto").chunks == (live.live,)
+    assert live_steps(whole, "auto") is None
+    assert live_steps(live, "off") is None
+    assert live_steps(whole, "on").chunks == (ChunkConfig(),)
+    assert live_steps(chunked, "auto").always, "it has never seen a whole utterance"
+    with pytest.raises(ConfigError, match="would unlearn it"):
+        live_steps(chunked, "off")
+    deaf = dataclasses.replace(whole, decoder=dataclasses.replace(whole.decoder, shift=0))
+    with pytest.raises(ConfigError, match="whole utterances only"):
+        live_steps(deaf, "on")
+
+
+def test_units_that_a_bundle_does_not_name_are_not_trained() -> None:
+    objective = dataclasses.replace(tiny.config().objective, ctc_weight=0.3)
+    own, shared = (
+        dataclasses.replace(tiny.config(), objective=dataclasses.replace(objective, ctc_units=units))
+        for units in (7, 0)
+    )
+    assert objective_of(own).ctc_weight == 0
+    assert objective_of(shared).ctc_weight == 0.3
+
+
+@pytest.mark.slow
+def test_the_embedded_model_learns_the_shipped_samples(tmp_path: Path) -> None:
+    texts = json.loads((SAMPLES / "texts.json").read_text(encoding="utf-8"))
+    for name in texts:
+        shutil.copy(str(SAMPLES / name), tmp_path / name)
+    rows = "".join(f"{name},{said['text']}\n" for name, said in texts.items())
+    (tmp_path / "samples.csv").write_text("path,text\n" + rows, encoding="utf-8")
+    data = tmp_path / "samples.csv"
+    changes = {"model": locate(None), "dev": data, "steps": 12, "peak_lr": 2e-4, "gate": True}
+    result = finetune(plan(data, tmp_path / "out", **changes))
+    (verdict,) = result.verdicts
+    assert verdict.comparison.after < verdict.comparison.before
+    assert size(result.bundle) < 1.01 * size(locate(None))
+    assert np.isfinite(verdict.comparison.probability_better)
