@@ -24,7 +24,12 @@ ROWS = arrays(np.float32, 560, elements=st.floats(allow_nan=False, allow_infinit
 
 
 def bundle(**changes) -> Bundle:
-    fields = {"words": {"hello": ("he@@", "llo")}, "card": {"licence": "Apache-2.0"}, **changes}
+    fields = {
+        "words": {"hello": ("he@@", "llo")},
+        "card": {"licence": "Apache-2.0"},
+        "units": ("yi1", "er4"),
+        **changes,
+    }
     return Bundle(None, fields.pop("config", CONFIG), fields.pop("tokens", TOKENS), **fields)
 
 
@@ -49,6 +54,7 @@ def test_what_is_saved_is_opened(tmp_path):
     assert opened.tokens == TOKENS
     assert opened.cmvn is None
     assert opened.words == {"hello": ("he@@", "llo")}
+    assert opened.units == ("yi1", "er4")
     assert opened.card == {"licence": "Apache-2.0"}
     opened.verify()
 

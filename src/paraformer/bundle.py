@@ -36,9 +36,10 @@ _FORMS: Mapping[str, tuple[type, ...]] = {
     "cmvn": (dict, type(None)),
     "words": (dict,),
     "card": (dict,),
+    "units": (list,),
     "sha256": (dict,),
 }
-"""The keys of config.json, all required, and what each holds."""
+"""The keys of config.json and what each holds. All are required but units, which earlier files lack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,8 @@ class Bundle:
     """What a model needs besides its weights. directory: where it was opened; None: not on disk.
 
     words: English word -> its pieces ("hello" -> ("hel@@", "lo")), for training targets. card: free, for readers.
-    Raises ModelError where vocabulary or CMVN do not fit the settings.
+    units: of a CTC layer whose units are not the tokens, such as syllables; numbered from 1, as 0 is the blank. Training
+    goes on with them. Raises ModelError where vocabulary or CMVN do not fit the settings.
     """
 
     directory: Path | None
@@ -55,6 +57,7 @@ class Bundle:
     cmvn: Cmvn | None = None
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
+    units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"{self.directory}: " if self.directory else ""
@@ -85,7 +88,7 @@ class Bundle:
             raise ConfigError(f"{directory / CONFIG_FILE}: {error}") from error
         words = {word: tuple(pieces) for word, pieces in values["words"].items()}
         cmvn = _cmvn_from_json(values["cmvn"], directory / CONFIG_FILE)
-        return cls(directory, config, tuple(values["tokens"]), cmvn, words, values["card"])
+        return cls(directory, config, tuple(values["tokens"]), cmvn, words, values["card"], tuple(values["units"]))
 
     def save(self, directory: str | Path) -> None:
         """Write config.json, atomically, with checksums of the weights and graphs that are in the directory by now."""
@@ -98,6 +101,7 @@ class Bundle:
             "cmvn": None if self.cmvn is None else _cmvn_to_json(self.cmvn),
             "words": {word: list(pieces) for word, pieces in self.words.items()},
             "card": dict(self.card),
+            "units": list(self.units),
             "sha256": {path.name: checksum(path) for path in sorted(directory.iterdir()) if path.suffix in HASHED},
         }
         lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
@@ -154,6 +158,7 @@ def _read_settings(directory: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else None
         raise ModelError(f"{path} has format {found!r}, this version reads {FORMAT}; update paraformer or the model")
+    values.setdefault("units", [])
     _check_forms(values, path)
     return values
 

@@ -41,7 +41,8 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int) -> Path:
         **config.card,
     }
     directory = out / "bundle"
-    native.save(Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card), model, directory)
+    units = tuple(sorted(setup.syllables, key=setup.syllables.__getitem__))
+    native.save(Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card, units), model, directory)
     return directory
 
 

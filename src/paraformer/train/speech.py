@@ -139,11 +139,13 @@ def _from_init(config: TrainConfig, speech: Speech) -> Setup:
 
 
 def _of_directory(config: TrainConfig, speech: Speech) -> Setup:
-    """A model's own. It does not record its syllables, so they must be those of the training texts again."""
+    """A model's own. Where it does not record its syllables, they must be those of the training texts again."""
     assert config.init is not None
     bundle = open_any(config.init)[0]
     syllables, units = {}, bundle.config.objective.ctc_units if config.model.objective.ctc_weight > 0 else 0
-    if units:
+    if units and bundle.units:
+        syllables = {name: number for number, name in enumerate(bundle.units, start=1)}
+    elif units:
         syllables = syllable_table([text_of(cut) for cut in speech.train])
     if units != (len(syllables) + 1 if syllables else 0):
         raise ConfigError(f"{config.init} was trained on texts with other syllables; start from the same training sets")
