@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -63,6 +64,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 def test_the_result_is_an_ordinary_bundle_hardly_larger_than_the_original(tones: Path, tmp_path: Path) -> None:
     result = finetune(plan(tones, tmp_path / "out", general=tones))
+    assert not multiprocessing.active_children(), "the processes that load batches have ended"
     bundle = Bundle.open(result.bundle)
     bundle.verify()
     assert bundle.tokens == (*tiny.TOKENS[:-1], "二", "四", "<unk>")
@@ -131,12 +133,37 @@ def test_a_funasr_directory_becomes_a_bundle_and_goes_back(tmp_path: Path, tones
     assert (again.tokens, again.words, again.config.encoder) == (tuned.tokens, tuned.words, tuned.config.encoder)
 
 
+def test_a_model_that_has_only_seen_chunks_is_tuned_and_measured_live(tmp_path: Path, tones: Path) -> None:
+    model = funasr_dirs.write_funasr(tmp_path / "theirs", "online")
+    result = finetune(plan(tones, tmp_path / "out", model=model, steps=2))
+    bundle = Bundle.open(result.bundle)
+    assert bundle.config.training_chunks == funasr.load(model)[0].config.training_chunks != ()
+    assert list(bundle.card["errors"]) == ["dev, live"]
+
+
 def test_speech_inside_an_archive_is_packed_and_trained_on(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "tones.tar", TEXTS)
     result = finetune(plan(archive, tmp_path / "out", steps=2))
     assert result.bundle is not None
     assert (tmp_path / "out" / "data" / "train").is_dir()
     assert any("cer" in event for event in events(tmp_path / "out"))
+
+
+def test_a_wrong_name_is_found_before_the_run(tones: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no .*nowhere"):
+        finetune(plan(tones, tmp_path / "out", general=tmp_path / "nowhere"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_changes_to_a_model_need_one(tmp_path: Path) -> None:
+    original, _ = native.load(tiny_bundle.directory())
+    config = configure(plan(tmp_path, tmp_path), original, 1.0)
+    with pytest.raises(ConfigError, match="name it in init"):
+        dataclasses.replace(config, init=None)
+    with pytest.raises(ConfigError, match="lora_rank must be at least 1"):
+        dataclasses.replace(config, lora_rank=0)
+    with pytest.raises(ConfigError, match="sharded=False"):
+        dataclasses.replace(config, lora_rank=1, sharded=True)
 
 
 def test_too_few_utterances_want_a_dev_set(tones: Path, tmp_path: Path) -> None:

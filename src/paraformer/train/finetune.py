@@ -95,6 +95,9 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
     """
     original, _ = open_any(plan.model)
     parts = parts_of(plan.data, plan.dev, Skips())
+    sets = {"new domain": utterances(parts.dev)}
+    if plan.general is not None:
+        sets["general"] = utterances(open_data(plan.general))
     config, data = configure(plan, original, hours(parts.train)), plan.out / DATA
     if plan.gate and newest(plan.out) is None and parallel.rank() == 0:
         pass_gate(config, parts.train, default_lr(original.config, lora=False))
@@ -105,7 +108,7 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
     if outcome.signal is not None or parallel.rank() > 0:
         return Result(None, (), outcome.signal)
     bundle = finish(config, data, plan.out, config.keep)
-    verdicts = compare(plan, parts, bundle)
+    verdicts = tuple(verdict(name, said, plan.model, bundle) for name, said in sets.items())
     _write_results(plan, parts, original, bundle, verdicts)
     return Result(bundle, verdicts, None)
 
@@ -170,14 +173,6 @@ def live_steps(config: ModelConfig, wanted: Literal["auto", "on", "off"]) -> Liv
         return None
     chunks = (config.live or ChunkConfig(),)
     return LiveConfig(chunks=chunks, probability=1.0 if config.training_chunks else LIVE_SHARE, start=0.0)
-
-
-def compare(plan: Finetuning, parts: Parts, bundle: Path) -> tuple[Verdict, ...]:
-    """Whether the new model is better on its domain and, if there is such a set, in general."""
-    sets = {"new domain": parts.dev}
-    if plan.general is not None:
-        sets["general"] = open_data(plan.general)
-    return tuple(verdict(name, utterances(cuts), plan.model, bundle) for name, cuts in sets.items())
 
 
 def _write_results(
