@@ -15,7 +15,8 @@ import tiny_bundle
 from paraformer import loader
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [ROOT / "scripts" / name for name in ("test", "check", "demo", "environment", "peers")] + [ROOT / ".ci" / "run"]
+NAMES = ("test", "check", "demo", "environment", "peers")
+SCRIPTS = [*(ROOT / "scripts" / name for name in NAMES), ROOT / ".ci" / "run"]
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 BLOCKS = [
     pytest.param(block, id=f"{name}:{number}")

@@ -47,7 +47,7 @@ class Bundle:
     """What a model needs besides its weights. directory: where it was opened; None: not on disk.
 
     words: English word -> its pieces ("hello" -> ("hel@@", "lo")), for training targets. card: free, for readers.
-    units: of a CTC layer whose units are not the tokens, such as syllables; numbered from 1, as 0 is the blank. Training
+    units: of a CTC layer whose units are not the tokens, such as syllables, from number 1 on (0 is the blank); training
     goes on with them. Raises ModelError where vocabulary or CMVN do not fit the settings.
     """
 

@@ -51,12 +51,12 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
     return loss / logits.shape[0]
 
 
-def draw_negatives(samples: int, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def draw_negatives(samples: int, token_mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Positions at which each sample takes the second best item, each with probability 1/2.
 
-    shape (B, L) -> (samples, B, L) bool, on the CPU.
+    token_mask (B, L) gives the shape and the device. Returns (samples, B, L) bool; the draw is made on the CPU.
     """
-    return torch.rand(samples, *shape, generator=generator) < 0.5
+    return (torch.rand(samples, *token_mask.shape, generator=generator) < 0.5).to(token_mask.device)
 
 
 def mwer(logits: Tensor, targets: Tensor, lengths: Tensor, negatives: Tensor) -> Tensor:

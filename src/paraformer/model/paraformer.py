@@ -241,7 +241,7 @@ class Paraformer(nn.Module):
             total = total + c.middle_ctc_weight * self._ctc_of(encoded.middle, encoded.lengths, batch)
         mwer = logits.new_zeros(())
         if c.mwer_weight > 0:
-            negatives = losses.draw_negatives(c.mwer_samples, targets.shape, generator).to(targets.device)
+            negatives = losses.draw_negatives(c.mwer_samples, token_mask, generator)
             mwer = losses.mwer(logits, targets, lengths, negatives).mean()
             total = total + c.mwer_weight * mwer
         accuracy = losses.accuracy(logits if first is None else first, targets)
