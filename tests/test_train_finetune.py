@@ -175,7 +175,7 @@ def test_too_few_utterances_want_a_dev_set(tones: Path, tmp_path: Path) -> None:
 
 def test_settings_follow_from_the_model_and_the_hours(tmp_path: Path) -> None:
     assert [default_steps(h, 150) for h in (0.1, 10, 10_000)] == [200, 1200, 20_000]
-    assert default_lr(tiny.config(), lora=True) == pytest.approx(10 * default_lr(tiny.config(), lora=False))
+    assert default_lr(tiny.config(), lora=True) == pytest.approx(4 * default_lr(tiny.config(), lora=False))
     original, _ = native.load(tiny_bundle.directory())
     config = configure(plan(tmp_path, tmp_path, steps=None, peak_lr=0.5), original, 1.0)
     assert (config.steps, config.optimiser.peak_lr, config.held_out) == (200, 0.5, 0)
