@@ -80,7 +80,7 @@ def test_limits() -> None:
 def test_differences(left: list[int], right: list[int]) -> None:
     found = compare(outcome(left), outcome(right, -1.25))
     assert (found.tokens == 0) == (left == right)
-    assert found.tokens <= max(len(left), len(right))
+    assert found.tokens <= len(left) + len(right)
     assert found.log_probs in (0.0, 0.25)
     assert compare(outcome(left), outcome(left)) == Difference(0, 0.0)
     both = worst([outcome(left), outcome(left)], [outcome(right), outcome(left, -1.5)])

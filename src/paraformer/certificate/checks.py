@@ -82,7 +82,10 @@ def worst(expected: Sequence[Outcome], got: Sequence[Outcome]) -> Difference:
 
 
 def compare(expected: Outcome, got: Outcome) -> Difference:
-    """Tokens to replace, insert or delete, and the largest distance over those that are the same in both."""
+    """Tokens to replace, insert or delete, and the largest distance over those that are the same in both.
+
+    As difflib aligns them: none where they are equal, else not always the fewest there could be.
+    """
     matcher = SequenceMatcher(None, expected.ids.tolist(), got.ids.tolist(), autojunk=False)
     edits, distance = 0, 0.0
     for tag, left, left_end, right, right_end in matcher.get_opcodes():
