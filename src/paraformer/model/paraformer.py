@@ -235,8 +235,8 @@ class Paraformer(nn.Module):
         cross_entropy = losses.smoothed_cross_entropy(logits, targets, c.label_smoothing, per_token=c.length_normalized)
         quantity = losses.quantity(encoded.weights.sum(-1), lengths, per_token=c.length_normalized)
         ctc = self._ctc(encoded, batch, chunk)
-        total = (1 - c.ctc_weight) * c.cross_entropy_weight * cross_entropy + c.ctc_weight * ctc
-        total = total + c.quantity_weight * quantity
+        counted = (1 - c.ctc_weight) * c.cross_entropy_weight * cross_entropy + c.quantity_weight * quantity
+        total = counted + c.ctc_weight * ctc
         if encoded.middle is not None:
             total = total + c.middle_ctc_weight * self._ctc_of(encoded.middle, encoded.lengths, batch)
         mwer = logits.new_zeros(())
@@ -245,8 +245,7 @@ class Paraformer(nn.Module):
             mwer = losses.mwer(logits, targets, lengths, negatives).mean()
             total = total + c.mwer_weight * mwer
         accuracy = losses.accuracy(logits if first is None else first, targets)
-        per_token = (1 - c.ctc_weight) * c.cross_entropy_weight * cross_entropy + c.quantity_weight * quantity
-        per_token = per_token if c.length_normalized else torch.zeros_like(total)
+        per_token = counted if c.length_normalized else torch.zeros_like(total)
         return Losses(total, cross_entropy, quantity, ctc, mwer, accuracy, per_token)
 
     def _glance(

@@ -152,7 +152,7 @@ def default_lr(config: ModelConfig, *, lora: bool) -> float:
 
 
 def objective_of(config: ModelConfig) -> ObjectiveConfig:
-    """The model's own objective. A CTC layer over units of its own is left out: a bundle does not name the units."""
+    """The model's own objective. A CTC layer over units of its own is left out: new texts may have others."""
     objective = config.objective
     if config.ctc_vocab_size == config.vocab_size or not config.ctc_vocab_size:
         return dataclasses.replace(objective, ctc_units=0)
