@@ -52,7 +52,13 @@ class Kokoro:
         self._front = onnxruntime.InferenceSession(front.SerializeToString(), options)
         self._end = onnxruntime.InferenceSession(end.SerializeToString(), options)
         core = openvino.Core()
-        settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        # Without the last, the engine binds its thread to the first core, in every process anew.
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16",
+            "INFERENCE_NUM_THREADS": 1,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
         compiled = core.compile_model(core.read_model(middle.SerializeToString()), "CPU", settings)
         self._middle = compiled.create_infer_request()
         self._between = [output.name for output in self._front.get_outputs()]
