@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from paraformer import contract
-from paraformer.backends.onnx import OnnxBackend
 from paraformer.errors import CheckpointError
 from paraformer.export import export
 
@@ -43,7 +42,7 @@ def test_scores_equal_torch() -> None:
     embeds = rng.standard_normal((2, 4, 16)).astype(np.float32)
     counts, mask = np.array([4, 2]), np.arange(9)[None] < np.array([[9], [6]])
     fsmn = rng.standard_normal((2, 2, 4, 16)).astype(np.float32)
-    backend = OnnxBackend(tiny.directory(), tiny.config())
+    backend = tiny.backend("onnx")
     logits, following = backend._decode(memory, mask, embeds, counts, fsmn)
     with torch.no_grad():
         expected, expected_following = model.decoder.step_tokens(

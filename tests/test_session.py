@@ -33,10 +33,12 @@ def in_one_go(samples: np.ndarray, chunk: ChunkConfig, backend: str = "onnx") ->
     return session
 
 
-@given(LENGTHS, CHUNK, st.lists(st.integers(0, 12_000), max_size=8))
-def test_any_packets_give_the_same_tokens_times_and_text(length: int, chunk: ChunkConfig, cuts: list[int]) -> None:
+@given(LENGTHS, CHUNK, st.lists(st.integers(0, 12_000), max_size=8), st.sampled_from(tiny.ENGINES))
+def test_any_packets_give_the_same_tokens_times_and_text(
+    length: int, chunk: ChunkConfig, cuts: list[int], backend: str
+) -> None:
     samples = tiny.signal(length)
-    whole, session, text = in_one_go(samples, chunk), open_session(chunk), ""
+    whole, session, text = in_one_go(samples, chunk, backend), open_session(chunk, backend), ""
     for packet in np.split(samples, sorted(min(cut, length) for cut in cuts)):
         text += session.accept(packet)
     text += session.finish()
@@ -44,11 +46,13 @@ def test_any_packets_give_the_same_tokens_times_and_text(length: int, chunk: Chu
     assert text == session.text == whole.text
 
 
-@given(st.lists(LENGTHS, min_size=2, max_size=4), CHUNK, st.randoms(use_true_random=False))
-def test_neighbours_change_nothing(lengths: list[int], chunk: ChunkConfig, random) -> None:
+@given(
+    st.lists(LENGTHS, min_size=2, max_size=4), CHUNK, st.randoms(use_true_random=False), st.sampled_from(tiny.ENGINES)
+)
+def test_neighbours_change_nothing(lengths: list[int], chunk: ChunkConfig, random, backend: str) -> None:
     signals = [tiny.signal(length, seed) for seed, length in enumerate(lengths)]
-    alone = [in_one_go(samples, chunk) for samples in signals]
-    together, open_ends = [open_session(chunk) for _ in signals], dict(enumerate(signals))
+    alone = [in_one_go(samples, chunk, backend) for samples in signals]
+    together, open_ends = [open_session(chunk, backend) for _ in signals], dict(enumerate(signals))
     while open_ends:
         for index in list(open_ends):
             size = random.choice([0, 700, 9600, 15_000])
@@ -62,7 +66,7 @@ def test_neighbours_change_nothing(lengths: list[int], chunk: ChunkConfig, rando
     assert [session.text for session in together] == [session.text for session in alone]
 
 
-@given(LENGTHS, CHUNK, st.floats(0, 1), st.sampled_from(["onnx", "torch"]))
+@given(LENGTHS, CHUNK, st.floats(0, 1), st.sampled_from(tiny.EXACT))
 def test_save_and_restore_anywhere_on_any_backend(length: int, chunk: ChunkConfig, where: float, backend: str) -> None:
     samples, cut = tiny.signal(length), int(length * where)
     session = open_session(chunk)
@@ -91,7 +95,8 @@ def test_every_row_is_committed(length: int, chunk: ChunkConfig) -> None:
 @pytest.mark.parametrize("chunk", tiny.CHUNKS)
 def test_engines_agree(chunk: ChunkConfig) -> None:
     samples = tiny.signal(60_000)
-    assert outcome(in_one_go(samples, chunk, "onnx")) == outcome(in_one_go(samples, chunk, "torch"))
+    expected = outcome(in_one_go(samples, chunk, "torch"))
+    assert all(outcome(in_one_go(samples, chunk, name)) == expected for name in tiny.EXACT)
 
 
 @given(CHUNK, st.integers(0, 30_000))

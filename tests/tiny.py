@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from paraformer.backends.onnx import OnnxBackend
+from paraformer.backends.graphs import GraphBackend
+from paraformer.backends.native import NativeEngine, available
+from paraformer.backends.onnx import OnnxEngine
 from paraformer.backends.torch import TorchBackend
 from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.export import export
@@ -18,6 +20,10 @@ from paraformer.frontend import Cmvn, Frontend
 from paraformer.model.paraformer import Paraformer
 
 TOKENS = ("<blank>", "<s>", "</s>", *(chr(0x4E00 + i) for i in range(20)), "hel@@", "lo", "a", "b", "<unk>")
+
+EXACT = ("onnx", "torch", *(["native"] if available("float32") else []))
+"""Engines that compute in float32."""
+ENGINES = (*EXACT, *(name for name in ("bfloat16", "int8") if available(name)))
 
 CHUNKS = (
     ChunkConfig(),
@@ -62,9 +68,14 @@ def directory() -> Path:
 
 
 @cache
-def backend(name: str) -> TorchBackend | OnnxBackend:
-    """The model on an engine: "torch" or "onnx"."""
-    return TorchBackend(model()) if name == "torch" else OnnxBackend(directory(), config())
+def backend(name: str) -> TorchBackend | GraphBackend:
+    """The model on an engine: "torch", "onnx", the native one in float32 ("native") or in another precision."""
+    if name == "torch":
+        return TorchBackend(model())
+    if name == "onnx":
+        return GraphBackend(OnnxEngine(directory(), config()), config())
+    precision = "float32" if name == "native" else name
+    return GraphBackend(NativeEngine(model().state_dict(), config(), precision), config())
 
 
 @cache

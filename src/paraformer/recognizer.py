@@ -56,6 +56,11 @@ class Recognizer:
         vocabulary = Vocabulary(bundle.tokens, bundle.words)
         self._engine = Engine(backend, Frontend(bundle.config.frontend, bundle.cmvn), vocabulary)
 
+    @property
+    def engine(self) -> str:
+        """What computes, and how precisely: "native int8", "onnx float32" and so on."""
+        return self._engine.backend.name
+
     @overload
     def transcribe(self, audio: Audio, *, batch_s: float = 60.0) -> Transcript: ...
     @overload

@@ -40,6 +40,11 @@ class Backend(Protocol):
         """Settings of the model."""
         ...
 
+    @property
+    def name(self) -> str:
+        """Engine and precision, for people: "onnx float32"."""
+        ...
+
     def whole(self, feats: Sequence[Float32[np.ndarray, "rows dim"]]) -> list[Decoded]:
         """Recognise whole utterances in one padded batch; padding changes nothing. Utterances have at least one row."""
         ...

@@ -1,164 +1,33 @@
-"""ONNX Runtime: the engine of the install without torch. Runs the graphs of `paraformer.contract`.
-
-The graphs hold no state: keys, values and memory rows go in and out, and what a stream keeps is decided here.
-"""
+"""ONNX Runtime: the engine for every processor, and without torch. Runs the graphs of `paraformer.contract`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from paraformer import contract
-from paraformer.backends import cif
-from paraformer.backends.base import Decoded, LiveState, committed, decide, pad_rows, split_state, stack_states
-from paraformer.config import ChunkConfig, ModelConfig, SanmDecoderConfig
-from paraformer.errors import ModelError, ModelNotFound, UnsupportedModel
+from paraformer.config import ModelConfig
+from paraformer.errors import ModelError, ModelNotFound
 
 
-class OnnxBackend:
-    """Runs the exported graphs of a bundle on the CPU. Graphs are opened when first needed."""
+class OnnxEngine:
+    """Runs the exported graphs of a bundle on the CPU in float32. Graphs are opened when first needed."""
+
+    name = "onnx float32"
 
     def __init__(self, directory: str | Path, config: ModelConfig, threads: int = 1) -> None:
         """threads: of one run, 0 for one per core. Raises ModelNotFound if the bundle has no graphs."""
         self.directory = Path(directory)
         self.threads = threads
-        self._config = config
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._open(contract.encoder(config))
 
-    @property
-    def config(self) -> ModelConfig:
-        """Settings of the model."""
-        return self._config
-
-    def whole(self, feats: Sequence[np.ndarray]) -> list[Decoded]:
-        """See Backend.whole."""
-        padded, lengths = pad_rows(feats)
-        inputs = {"feats": padded, "lengths": lengths, "start": np.ones_like(lengths)}
-        hidden, weights = self._run(contract.encoder(self.config), inputs)
-        rows, summed, counts = cif.complete(self.config.predictor, hidden, weights, lengths)
-        embeds = cif.integrate(rows, summed, int(counts.max()))
-        mask = np.arange(hidden.shape[1])[None] < lengths[:, None]
-        logits, _ = self._decode(hidden, mask, embeds, counts, self._no_memory(len(feats)))
-        return [Decoded(*decide(logits[i, : counts[i]]), summed[i, : lengths[i]]) for i in range(len(feats))]
-
-    def init_state(self, chunk: ChunkConfig) -> LiveState:
-        """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
-        c = self.config
-        if not c.streaming or not isinstance(c.decoder, SanmDecoderConfig):
-            raise UnsupportedModel(
-                "this model recognises whole utterances only; live recognition needs a streaming one"
-            )
-        keys = np.zeros((c.encoder.layers, chunk.past_rows, c.encoder.dim), np.float32)
-        count = np.zeros((), np.int64)
-        return {
-            "overlap": np.zeros((chunk.context, c.frontend.input_dim), np.float32),
-            "position": count,
-            "keys": keys,
-            "values": keys,
-            "past_lengths": count,
-            "weight": np.zeros((), np.float32),
-            "vector": np.zeros(c.encoder.dim, np.float32),
-            "fsmn": np.zeros((c.decoder.layers, c.decoder.kernel - 1, c.encoder.dim), np.float32),
-            "memory": np.zeros((chunk.decoder_look_back * chunk.chunk, c.encoder.dim), np.float32),
-            "memory_lengths": count,
-        }
-
-    def step(
-        self, frames: Sequence[np.ndarray], final: Sequence[bool], states: Sequence[LiveState], chunk: ChunkConfig
-    ) -> tuple[list[Decoded], list[LiveState]]:
-        """See Backend.step."""
-        new, counts = pad_rows(frames)
-        state, ends, ending = stack_states(states), counts + chunk.context, np.array(final)
-        rows = np.concatenate([state["overlap"], new], 1)
-        hidden, raw, following = self._encode(rows, ends, state, chunk)
-        following |= {"overlap": rows[:, rows.shape[1] - chunk.context :], "position": state["position"] + counts}
-        weights = np.zeros_like(raw)
-        for i, (count, last) in enumerate(zip(counts.tolist(), final, strict=True)):
-            span = committed(chunk, count, last)
-            weights[i, span] = raw[i, span]
-        padded, summed = cif.add_tail(self.config.predictor, hidden, weights, ends, ending)
-        embeds, tokens, weight, vector = cif.step(padded, summed, state["weight"], state["vector"])
-        logits, decoder = self._decode_step(hidden, ends, embeds, tokens, state)
-        following |= decoder | {"weight": weight, "vector": vector}
-        decoded = [
-            Decoded(*decide(logits[i, : tokens[i]]), weights[i, committed(chunk, int(counts[i]), final[i])])
-            for i in range(len(frames))
-        ]
-        return decoded, split_state(following, unlimited=chunk.encoder_look_back < 0)
-
-    def _encode(
-        self, rows: np.ndarray, lengths: np.ndarray, state: dict[str, np.ndarray], chunk: ChunkConfig
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Rows (B, T, F) through the encoder: hidden, weights, and the keys and values that streams keep."""
-        inputs = {"feats": rows, "lengths": lengths, "start": state["position"] - chunk.context + 1}
-        names = ("keys", "values", "past_lengths")
-        if chunk.encoder_look_back == 0:
-            hidden, weights = self._run(contract.encoder(self.config), inputs)
-            return hidden, weights, {name: state[name] for name in names}
-        inputs |= {"past_keys": state["keys"], "past_values": state["values"], "past_lengths": state["past_lengths"]}
-        hidden, weights, keys, values = self._run(contract.look_back(self.config), inputs)
-        kept = rows.shape[1] - chunk.right
-        drop = kept if chunk.encoder_look_back > 0 else 0
-        lengths = state["past_lengths"] + chunk.left + chunk.chunk
-        if chunk.encoder_look_back > 0:
-            limit = chunk.encoder_look_back * chunk.chunk
-            lengths = np.where(state["past_lengths"] > 0, np.minimum(lengths, limit), lengths)
-        return (
-            hidden,
-            weights,
-            {
-                "keys": np.concatenate([state["keys"], keys[:, :, :kept]], 2)[:, :, drop:],
-                "values": np.concatenate([state["values"], values[:, :, :kept]], 2)[:, :, drop:],
-                "past_lengths": lengths,
-            },
-        )
-
-    def _decode_step(
-        self, hidden: np.ndarray, ends: np.ndarray, embeds: np.ndarray, tokens: np.ndarray, state: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Scores of a step's tokens; the decoder's part of the next state: without tokens, a stream keeps its own."""
-        size = state["memory"].shape[1]
-        valid = np.arange(size)[None] >= size - state["memory_lengths"][:, None]
-        rows = np.concatenate([state["memory"], hidden], 1)
-        mask = np.concatenate([valid, np.arange(hidden.shape[1])[None] < ends[:, None]], 1)
-        logits, fsmn = self._decode(rows, mask, embeds, tokens, state["fsmn"])
-        spoke = tokens > 0
-        grown = {
-            "fsmn": fsmn,
-            "memory": rows[:, rows.shape[1] - size :],
-            "memory_lengths": np.minimum(state["memory_lengths"] + hidden.shape[1], size),
-        }
-        return logits, {
-            name: np.where(spoke.reshape(-1, *[1] * (array.ndim - 1)), array, state[name])
-            for name, array in grown.items()
-        }
-
-    def _decode(
-        self, memory: np.ndarray, mask: np.ndarray, embeds: np.ndarray, counts: np.ndarray, fsmn: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (B, L, V) and the next memory rows; the engine is not asked when there is no token at all."""
-        if embeds.shape[1] == 0:
-            empty = np.zeros((len(embeds), 0, self.config.vocab_size), np.float32)
-            return empty, fsmn if fsmn is not None else empty
-        inputs = {"memory": memory, "memory_mask": mask, "embeds": embeds, "counts": counts}
-        if fsmn is None:
-            (logits,) = self._run(contract.decoder(self.config), inputs)
-            return logits, logits
-        logits, following = self._run(contract.decoder(self.config), inputs | {"fsmn": fsmn})
-        return logits, following
-
-    def _no_memory(self, batch: int) -> np.ndarray | None:
-        decoder = self.config.decoder
-        if not self.config.streaming or not isinstance(decoder, SanmDecoderConfig):
-            return None
-        return np.zeros((batch, decoder.layers, decoder.kernel - 1, self.config.encoder.dim), np.float32)
-
-    def _run(self, graph: contract.Graph, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        outputs: list[np.ndarray] = self._open(graph).run([port.name for port in graph.outputs], inputs)
+    def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See backends.graphs.Engine."""
+        outputs: list[np.ndarray] = self._open(graph).run([port.name for port in graph.outputs], dict(inputs))
         return outputs
 
     def _open(self, graph: contract.Graph) -> ort.InferenceSession:

@@ -30,6 +30,11 @@ class TorchBackend:
         """Settings of the model."""
         return self.model.config
 
+    @property
+    def name(self) -> str:
+        """See Backend.name."""
+        return "torch float32"
+
     @torch.inference_mode()
     def whole(self, feats: Sequence[np.ndarray]) -> list[Decoded]:
         """See Backend.whole."""

@@ -23,6 +23,7 @@ class ForeignBackend:
 
     def __init__(self, directory: Path, form: Form, config: ModelConfig, threads: int) -> None:
         """threads: of one run. Raises ModelError for graphs that the engine cannot run."""
+        self.name = f"{form.runtime} {form.precision}"
         self._config = config
         self._live = form.live
         self._graphs = [_open(directory / name, threads) for name in form.graphs]

@@ -168,6 +168,16 @@ def _recognition(options: argparse.ArgumentParser) -> None:
         metavar="L,C,R",
         help="live setting in 60 ms windows: left context, chunk, right context[,encoder and decoder look-back]",
     )
+    _speed(options)
+
+
+def _speed(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        default="auto",
+        help="of matrix products; auto: the fastest that this processor is made for (default: %(default)s)",
+    )
     options.add_argument(
         "--threads", type=_count, default=1, metavar="N", help="CPU threads, 0 for one per core (default: %(default)s)"
     )
@@ -273,9 +283,7 @@ def _evaluate(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--compare", type=Path, nargs=2, metavar=("A.json", "B.json"), help="say whether result B is better than A"
     )
-    options.add_argument(
-        "--threads", type=_count, default=1, metavar="N", help="CPU threads, 0 for one per core (default: %(default)s)"
-    )
+    _speed(options)
 
 
 def _look_back(text: str) -> tuple[int, int]:

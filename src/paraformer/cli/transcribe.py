@@ -33,7 +33,9 @@ def transcribe(options: argparse.Namespace) -> int:
     if mistake := _mistake(options, names):
         complain(mistake)
         return 2
-    recognizer = paraformer.load(options.model, chunk=options.chunk, threads=options.threads)
+    recognizer = paraformer.load(
+        options.model, chunk=options.chunk, precision=options.precision, threads=options.threads
+    )
     with _progress(names, options) as bar:
         work = _Work(options, recognizer, _results(options, labelled=len(names) > 1), bar)
         done = [work.attempt(name) for name in names]

@@ -1,0 +1,409 @@
+"""The package's own engine for processors with AVX-512: products of 8-bit integers or bfloat16, no graph.
+
+It computes what the graphs of `paraformer.contract` compute, from the same `model.safetensors`. Weights are brought
+into the engine's layout when a model is opened: panels of 64 columns in which the numbers that one instruction takes
+lie side by side. The C sources are in `paraformer/native`; where they were not built, or the processor lacks what they
+need, `available` says so and ONNX Runtime does the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_void_p
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32
+from numpy.typing import ArrayLike
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from paraformer import contract
+from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
+from paraformer.errors import ModelError, UnsupportedModel
+
+Precision = Literal["float32", "bfloat16", "int8"]
+_FORMATS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
+_PER_WORD: dict[Precision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
+_PANEL = 64
+_AVX512, _VNNI, _BF16 = 1, 2, 4
+_NEEDS: dict[Precision, int] = {"float32": _AVX512, "bfloat16": _AVX512 | _BF16, "int8": _AVX512 | _VNNI}
+
+
+class _Linear(Structure):
+    _fields_ = (
+        ("words", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("k", c_int32),
+        ("n", c_int32),
+        ("format", c_int32),
+    )
+
+
+class _Norm(Structure):
+    _fields_ = (("gain", c_void_p), ("shift", c_void_p), ("k", c_int32))
+
+
+class _Memory(Structure):
+    _fields_ = (("taps", c_void_p), ("kernel", c_int32), ("left", c_int32))
+
+
+class _EncoderBlock(Structure):
+    _fields_ = (
+        ("norm1", _Norm),
+        ("norm2", _Norm),
+        ("qkv", _Linear),
+        ("out", _Linear),
+        ("up", _Linear),
+        ("down", _Linear),
+        ("memory", _Memory),
+        ("residual", c_int32),
+    )
+
+
+class _Encoder(Structure):
+    _fields_ = (
+        ("blocks", POINTER(_EncoderBlock)),
+        ("norm", _Norm),
+        ("conv", _Linear),
+        ("fire", c_void_p),
+        ("fire_bias", c_float),
+        *((name, c_int32) for name in ("layers", "dim", "input", "heads", "hidden", "attention")),
+        ("conv_left", c_int32),
+        ("conv_right", c_int32),
+    )
+
+
+class _DecoderBlock(Structure):
+    _fields_ = (
+        *((name, _Norm) for name in ("norm1", "norm2", "norm3", "ffn_norm")),
+        *((name, _Linear) for name in ("up", "down", "q", "kv", "out")),
+        ("memory", _Memory),
+        ("cross", c_int32),
+    )
+
+
+class _Decoder(Structure):
+    _fields_ = (
+        ("blocks", POINTER(_DecoderBlock)),
+        ("last", _DecoderBlock),
+        ("norm", _Norm),
+        ("output", _Linear),
+        *((name, c_int32) for name in ("layers", "dim", "heads", "hidden", "attention")),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled engine, where it was built for this platform."""
+    for path in sorted(Path(str(files("paraformer") / "native")).glob("engine.*")):
+        if path.suffix in (".so", ".dylib", ".dll"):
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:
+                return None
+    return None
+
+
+def available(precision: Precision) -> bool:
+    """Whether the engine was built and this processor has the instructions that a precision needs."""
+    library = _library()
+    return library is not None and library.pf_processor() & _NEEDS[precision] == _NEEDS[precision]
+
+
+def supports(config: ModelConfig) -> bool:
+    """Whether the engine knows this kind of model: SAN-M, with the second kind of predictor."""
+    return config.encoder.kind == "sanm" and config.decoder.kind == "sanm" and config.predictor.version == 2
+
+
+def tensors(path: Path) -> Mapping[str, np.ndarray]:
+    """All tensors of a safetensors file. Raises ModelError for a damaged one."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read: {error}; get the model again") from error
+
+
+class NativeEngine:
+    """The functions that `paraformer.contract` lists, of one model; see backends.graphs.Engine."""
+
+    def __init__(
+        self, weights: Mapping[str, ArrayLike], config: ModelConfig, precision: Precision, threads: int = 1
+    ) -> None:
+        """weights: by their names in a bundle. threads: utterances of a batch computed at once, 0 for one per core.
+
+        Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a missing weight.
+        """
+        library = _library()
+        if library is None or not available(precision):
+            raise UnsupportedModel(f"this processor or build cannot compute in {precision}; use precision='float32'")
+        if not supports(config):
+            raise UnsupportedModel(f"{precision} is for SAN-M models with the second kind of predictor; use 'float32'")
+        self.name = f"native {precision}"
+        self._c, self._config = library, config
+        packed = _Weights(weights, precision)
+        self._kept = packed.kept  # what the structures below point to
+        self._encoder, self._decoder = _encoder(config, packed), _decoder(config, packed)
+        self._threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+
+    def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Compute what `graph` computes: its outputs in its order."""
+        compute = self._decode if graph.file == contract.decoder(self._config).file else self._encode
+        inputs = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        batch = len(inputs[graph.inputs[0].name])
+        if self._pool is None or batch == 1:
+            return compute(inputs)
+        cuts = np.linspace(0, batch, min(self._threads, batch) + 1).astype(int)
+        parts = [{name: array[a:b] for name, array in inputs.items()} for a, b in pairwise(cuts.tolist())]
+        return [np.concatenate(arrays) for arrays in zip(*self._pool.map(compute, parts), strict=True)]
+
+    def _encode(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        encoder, lengths = self._config.encoder, inputs["lengths"]
+        feats = _embed(inputs["feats"], inputs["start"], encoder.dim)
+        batch, size = feats.shape[:2]
+        hidden, weights = np.zeros((batch, size, encoder.dim), np.float32), np.zeros((batch, size), np.float32)
+        outputs, past_size = [hidden, weights], 0
+        past: list[np.ndarray | None] = [None, None, None]
+        if "past_keys" in inputs:
+            past_size = inputs["past_keys"].shape[2]
+            past = [inputs["past_keys"], inputs["past_values"], inputs["past_lengths"]]
+            outputs += [np.zeros((batch, encoder.layers, size, encoder.dim), np.float32) for _ in range(2)]
+        kept = [*outputs[2:], None, None][:2]
+        arrays = [feats, lengths, *past]
+        self._check(
+            self._c.pf_encode(
+                byref(self._encoder),
+                batch,
+                size,
+                *map(_pointer, arrays),
+                past_size,
+                *map(_pointer, [*outputs[:2], *kept]),
+            )
+        )
+        c = self._config.predictor
+        np.maximum(weights * np.float32(c.smooth_factor) - np.float32(c.noise_threshold), 0, out=weights)
+        weights[np.arange(size)[None] >= lengths[:, None]] = 0
+        return outputs
+
+    def _decode(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        memory, embeds = inputs["memory"], inputs["embeds"]
+        batch, longest = embeds.shape[:2]
+        logits = np.zeros((batch, longest, self._config.vocab_size), np.float32)
+        past = inputs.get("fsmn")
+        outputs = [logits] if past is None else [logits, np.zeros_like(past)]
+        following = None if past is None else outputs[1]
+        mask = inputs["memory_mask"].view(np.uint8)
+        rows = [memory, mask, longest, embeds, inputs["counts"], past, logits, following]
+        self._check(self._c.pf_decode(byref(self._decoder), batch, memory.shape[1], *map(_argument, rows)))
+        return outputs
+
+    @staticmethod
+    def _check(failed: int) -> None:
+        if failed:
+            raise MemoryError("not enough memory for this batch")
+
+
+def _argument(value: Any) -> Any:
+    return c_int(value) if isinstance(value, int) else _pointer(value)
+
+
+def _pointer(array: np.ndarray | None) -> c_void_p:
+    if array is None:
+        return c_void_p(None)
+    assert array.flags.c_contiguous
+    return array.ctypes.data_as(c_void_p)
+
+
+def _embed(
+    feats: Float32[np.ndarray, "batch rows input"], start: np.ndarray, dim: int
+) -> Float32[np.ndarray, "batch rows input"]:
+    """Rows times sqrt(dim) plus sinusoids of their positions, zero below position 1 (spec 2.1)."""
+    positions = start[:, None] + np.arange(feats.shape[1])
+    table = _sinusoids(max(512, 1 << int(positions.max()).bit_length()), feats.shape[2])
+    return np.ascontiguousarray(feats * np.float32(dim**0.5) + table[np.maximum(positions, 0)])
+
+
+@cache
+def _sinusoids(size: int, width: int) -> Float32[np.ndarray, "positions width"]:
+    """Rows for positions 0 (none) to size: sine half, cosine half."""
+    half = width // 2
+    rates = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000.0) / (half - 1)))
+    angles = np.arange(size + 1, dtype=np.float32)[:, None] * rates
+    table = np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
+    table[0] = 0
+    return table
+
+
+class _Weights:
+    """Tensors of a model in the engine's layout. kept: every array that a structure points to."""
+
+    def __init__(self, tensors: Mapping[str, ArrayLike], precision: Precision) -> None:
+        self.precision = precision
+        self.kept: list[Any] = []
+        self._tensors = tensors
+
+    def tensor(self, name: str) -> np.ndarray:
+        """A tensor as float32."""
+        if name not in self._tensors:
+            raise ModelError(f"the weights lack {name}; get the model again")
+        return np.ascontiguousarray(self._tensors[name], np.float32)
+
+    def keep(self, array: np.ndarray) -> int:
+        """The address of an array that stays alive with the model."""
+        self.kept.append(array)
+        return int(array.ctypes.data)
+
+    def vector(self, name: str) -> int:
+        """The address of a tensor."""
+        return self.keep(self.tensor(name))
+
+    def norm(self, name: str) -> _Norm:
+        """A layer norm."""
+        gain = self.tensor(f"{name}.weight")
+        return _Norm(self.keep(gain), self.vector(f"{name}.bias"), len(gain))
+
+    def memory(self, name: str, left: int) -> _Memory:
+        """An FSMN memory: (dim, 1, kernel) to (kernel, dim)."""
+        taps = np.ascontiguousarray(self.tensor(f"{name}.weight")[:, 0].T)
+        return _Memory(self.keep(taps), len(taps), left)
+
+    def linear(self, name: str, *, bias: bool = True) -> _Linear:
+        """A linear layer."""
+        return self.packed(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias") if bias else None, self.precision)
+
+    def packed(self, weight: np.ndarray, bias: np.ndarray | None, precision: Precision) -> _Linear:
+        """weight (n, k) and bias (n,) as panels."""
+        n, k = weight.shape
+        words, scale = pack(weight, precision)
+        shift = None if bias is None else self.keep(_padded(bias, -len(bias) % _PANEL))
+        return _Linear(self.keep(words), None if scale is None else self.keep(scale), shift, k, n, _FORMATS[precision])
+
+
+def pack(weight: Float32[np.ndarray, "n k"], precision: Precision) -> tuple[np.ndarray, np.ndarray | None]:
+    """Panels [n / 64][words along k][64] of a matrix, as 32-bit words, and for int8 the scale of each column.
+
+    int8: symmetric, one scale per column, stored with 128 added; padding is 0 in value.
+    """
+    n, k = weight.shape
+    per_word, scale = _PER_WORD[precision], None
+    weight = np.pad(weight, ((0, -n % _PANEL), (0, -k % per_word)))
+    match precision:
+        case "float32":
+            numbers = weight.view(np.uint32)
+        case "bfloat16":
+            bits = weight.view(np.uint32)
+            numbers = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        case "int8":
+            scale = np.maximum(np.abs(weight).max(1) / np.float32(127), np.finfo(np.float32).tiny)
+            numbers = (np.rint(weight / scale[:, None]) + 128).astype(np.uint8)
+    panels = numbers.reshape(len(weight) // _PANEL, _PANEL, weight.shape[1] // per_word, per_word)
+    words = aligned(panels.nbytes)
+    words.view(numbers.dtype).reshape(panels.transpose(0, 2, 1, 3).shape)[...] = panels.transpose(0, 2, 1, 3)
+    return words, scale
+
+
+def aligned(size: int) -> np.ndarray:
+    """Bytes that begin at a cache line."""
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
+def _padded(row: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(row, (0, count))
+
+
+def _encoder(config: ModelConfig, weights: _Weights) -> _Encoder:
+    c, p = config.encoder, config.predictor
+    assert isinstance(c, SanmEncoderConfig)
+    blocks = (_EncoderBlock * c.layers)(*(_encoder_block(config, weights, index) for index in range(c.layers)))
+    weights.kept.append(blocks)
+    conv = weights.tensor("predictor.conv.weight").transpose(0, 2, 1).reshape(c.dim, -1)
+    return _Encoder(
+        blocks=blocks,
+        norm=weights.norm("encoder.norm"),
+        conv=weights.packed(
+            np.ascontiguousarray(conv), weights.tensor("predictor.conv.bias"), _beside(weights.precision)
+        ),
+        fire=weights.vector("predictor.output.weight"),
+        fire_bias=float(weights.tensor("predictor.output.bias")[0]),
+        layers=c.layers,
+        dim=c.dim,
+        input=config.frontend.input_dim,
+        heads=c.heads,
+        hidden=c.ffn_dim,
+        attention=_FORMATS[_beside(weights.precision)],
+        conv_left=p.left,
+        conv_right=p.right,
+    )
+
+
+def _beside(precision: Precision) -> Precision:
+    """What is computed beside 8-bit products: attention, integrate-and-fire and the output layer."""
+    return precision if precision != "int8" else "bfloat16" if available("bfloat16") else "float32"
+
+
+def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> _EncoderBlock:
+    c, at = config.encoder, f"encoder.blocks.{index}"
+    assert isinstance(c, SanmEncoderConfig)
+    norm1 = weights.norm(f"{at}.norm1")
+    return _EncoderBlock(
+        norm1=norm1,
+        norm2=weights.norm(f"{at}.norm2"),
+        qkv=weights.linear(f"{at}.attention.qkv"),
+        out=weights.linear(f"{at}.attention.out"),
+        up=weights.linear(f"{at}.feed_forward.up"),
+        down=weights.linear(f"{at}.feed_forward.down"),
+        memory=weights.memory(f"{at}.attention.memory", (c.kernel - 1) // 2 + c.shift),
+        residual=norm1.k == c.dim,
+    )
+
+
+def _decoder(config: ModelConfig, weights: _Weights) -> _Decoder:
+    c, dim = config.decoder, config.encoder.dim
+    assert isinstance(c, SanmDecoderConfig)
+    blocks = (_DecoderBlock * c.layers)(*(_decoder_block(c, weights, index) for index in range(c.layers)))
+    weights.kept.append(blocks)
+    beside = _beside(weights.precision)
+    output = weights.packed(weights.tensor("decoder.output.weight"), weights.tensor("decoder.output.bias"), beside)
+    return _Decoder(
+        blocks=blocks,
+        last=_feed_forward(weights, "decoder.final"),
+        norm=weights.norm("decoder.norm"),
+        output=output,
+        layers=c.layers,
+        dim=dim,
+        heads=c.heads,
+        hidden=c.ffn_dim,
+        attention=_FORMATS[beside],
+    )
+
+
+def _decoder_block(config: SanmDecoderConfig, weights: _Weights, index: int) -> _DecoderBlock:
+    at, cross = f"decoder.blocks.{index}", index < config.attention_layers
+    block = _feed_forward(weights, at)
+    block.norm2 = weights.norm(f"{at}.norm2")
+    block.memory = weights.memory(f"{at}.memory", (config.kernel - 1) // 2 + (config.shift if cross else 0))
+    block.cross = cross
+    if cross:
+        block.norm3 = weights.norm(f"{at}.norm3")
+        block.q, block.kv, block.out = (weights.linear(f"{at}.cross.{name}") for name in ("q", "kv", "out"))
+    return block
+
+
+def _feed_forward(weights: _Weights, at: str) -> _DecoderBlock:
+    return _DecoderBlock(
+        norm1=weights.norm(f"{at}.norm1"),
+        ffn_norm=weights.norm(f"{at}.feed_forward.norm"),
+        up=weights.linear(f"{at}.feed_forward.up"),
+        down=weights.linear(f"{at}.feed_forward.down", bias=False),
+    )

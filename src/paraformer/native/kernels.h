@@ -1,0 +1,74 @@
+/* Matrix products, attention and row operations on AVX-512, in float32, bfloat16 or 8-bit integers.
+ *
+ * All three formats share one layout: a 32-bit word holds 1 float, 2 bfloat16 or 4 int8 that follow each other along the
+ * summed axis. Weights lie in panels of 64 columns, [panels][words along k][64]; rows of activations are words along k.
+ * One register of 16 words then takes part in one instruction: fused multiply-add, vdpbf16ps or vpdpbusd.
+ */
+#ifndef PARAFORMER_KERNELS_H
+#define PARAFORMER_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { F32 = 0, BF16 = 1, INT8 = 2 };
+
+enum { PANEL = 64 };
+
+/* y = x W^T + bias. Columns are padded to whole panels, k to whole words, both with zeros.
+ * INT8: a weight w is stored as the unsigned byte w + 128; scale has one factor per column. Else scale is unused. */
+typedef struct {
+    const uint32_t *words;
+    const float *scale;
+    const float *bias;
+    int32_t k, n, format;
+} Linear;
+
+/* Rows made ready to be multiplied. INT8: x = q * scale[row], and shift[row] = 128 * sum(q) undoes the weights' offset. */
+typedef struct {
+    uint32_t *words;
+    float *scale;
+    int32_t *shift;
+    int format, rows, words_per_row;
+} Acts;
+
+/* What becomes of the sums: relu, then up to two matrices added, then stored as float32. */
+typedef struct {
+    float *out;
+    size_t out_stride;
+    const float *add, *add2;
+    size_t add_stride, add2_stride;
+    int relu;
+} Target;
+
+/* Bytes that one aligned allocation rounds up to. */
+void *aligned(size_t bytes);
+
+static inline int words_for(int format, int k) {
+    const int per_word = format == INT8 ? 4 : format == BF16 ? 2 : 1;
+    return (k + per_word - 1) / per_word;
+}
+
+int acts_alloc(Acts *acts, int format, int rows, int k);
+void acts_free(Acts *acts);
+/* Convert rows of k floats; the row is first multiplied by factor. */
+void acts_fill(Acts *acts, const float *x, size_t stride, int k, float factor);
+/* The same of layer-normalised rows. */
+void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, const float *gain, const float *shift);
+
+void layer_norm(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
+                size_t y_stride);
+
+void multiply(const Acts *acts, const Linear *linear, Target target);
+
+/* One head. Queries (rows, width) attend to `past` keys and then `own` ones; out (rows, width). format: F32 or BF16.
+ * Returns 0, or 1 where memory is short. */
+int attend(int format, int width, const float *query, size_t query_stride, int rows, const float *past_key,
+           const float *past_value, size_t past_stride, int past, const float *key, const float *value, size_t stride,
+           int own, float *out, size_t out_stride);
+
+/* y[t] = x[t] + sum_j taps[j] * x[t + j - left] over rows that exist, rows before 0 taken from `before` (left rows, its
+ * last one first before x; NULL: zero). taps (kernel, dim). */
+void memory(const float *x, size_t stride, int rows, int dim, const float *taps, int kernel, int left,
+            const float *before, size_t before_stride, float *y, size_t y_stride);
+
+#endif

@@ -1,0 +1,137 @@
+"""The package's own engine: its layout, its precisions, and what happens where it cannot run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import paraformer
+from paraformer import contract
+from paraformer.backends import native
+from paraformer.backends.graphs import GraphBackend
+from paraformer.config import ModelConfig, PredictorConfig, TransformerDecoderConfig
+from paraformer.errors import ConfigError, ModelError, UnsupportedModel
+
+REDUCED = [name for name in ("bfloat16", "int8") if native.available(name)]
+pytestmark = pytest.mark.skipif(not native.available("float32"), reason="the engine is for AVX-512")
+MATRICES = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 130), st.integers(1, 9)),
+    elements=st.floats(-8, 8, width=32, allow_subnormal=False),
+)
+
+
+def engine(precision: native.Precision, threads: int = 1) -> native.NativeEngine:
+    return native.NativeEngine(tiny.model().state_dict(), tiny.config(), precision, threads)
+
+
+def unpacked(words: np.ndarray, kind: type, n: int, k: int) -> np.ndarray:
+    """The numbers of panels, (n, k)."""
+    per_word = 4 // np.dtype(kind).itemsize
+    panels = words.view(kind).reshape(-(-n // 64), -1, 64, per_word)
+    return panels.transpose(0, 2, 1, 3).reshape(-(-n // 64) * 64, -1)[:n, :k]
+
+
+@given(MATRICES)
+def test_packed_weights_are_the_weights(weight: np.ndarray) -> None:
+    exact, _ = native.pack(weight, "float32")
+    np.testing.assert_array_equal(unpacked(exact, np.float32, *weight.shape), weight)
+    half, _ = native.pack(weight, "bfloat16")
+    bits = unpacked(half, np.uint16, *weight.shape).astype(np.uint32) << 16
+    np.testing.assert_allclose(bits.view(np.float32), weight, rtol=2**-8, atol=1e-37)
+    words, scale = native.pack(weight, "int8")
+    assert scale is not None
+    whole = unpacked(words, np.uint8, *weight.shape).astype(np.int32) - 128
+    assert np.abs(whole).max() <= 127
+    error = np.abs(whole * scale[: len(weight), None] - weight)
+    assert (error <= 0.5001 * scale[: len(weight), None] + 1e-37).all()
+
+
+def test_panels_begin_at_cache_lines() -> None:
+    assert all(native.aligned(size).ctypes.data % 64 == 0 for size in (1, 63, 64, 1000))
+
+
+@pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.05)])
+def test_scores_are_near_those_of_onnx_runtime(precision: native.Precision, close: float) -> None:
+    """Relative to the largest score; in float32 that is 1e-4 on the scores themselves."""
+    if not native.available(precision):
+        pytest.skip(f"this processor has no {precision}")
+    rng = np.random.default_rng(0)
+    inputs = {
+        "memory": rng.standard_normal((2, 9, 16)).astype(np.float32),
+        "memory_mask": np.arange(9)[None] < np.array([[9], [6]]),
+        "embeds": rng.standard_normal((2, 4, 16)).astype(np.float32),
+        "counts": np.array([4, 2]),
+        "fsmn": rng.standard_normal((2, 2, 4, 16)).astype(np.float32),
+    }
+    graph = contract.decoder(tiny.config())
+    backend = tiny.backend("onnx")
+    assert isinstance(backend, GraphBackend)
+    expected, got = backend._engine.run(graph, inputs), engine(precision).run(graph, inputs)
+    for row, count in enumerate(inputs["counts"]):
+        error = np.abs(got[0][row, :count] - expected[0][row, :count]).max()
+        assert error <= close * np.abs(expected[0]).max()
+    np.testing.assert_allclose(got[1], expected[1], atol=10 * close)
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.sampled_from(REDUCED or ["float32"]))
+def test_not_one_bit_depends_on_the_batch(lengths: list[int], precision: native.Precision) -> None:
+    """A row's sums are taken in one order, whatever stands beside it."""
+    utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in lengths]
+    backend = tiny.backend(precision)
+    for decoded, rows in zip(backend.whole(utterances), utterances, strict=True):
+        (alone,) = backend.whole([rows])
+        np.testing.assert_array_equal(decoded.ids, alone.ids)
+        np.testing.assert_array_equal(decoded.weights, alone.weights)
+        np.testing.assert_array_equal(decoded.confidences, alone.confidences)
+
+
+def test_threads_change_nothing() -> None:
+    utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in (9, 3, 20)]
+    alone, together = (GraphBackend(engine("float32", threads), tiny.config()).whole(utterances) for threads in (1, 2))
+    for one, two in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.ids, two.ids)
+        np.testing.assert_array_equal(one.weights, two.weights)
+
+
+def test_a_missing_weight_is_named() -> None:
+    weights = tiny.model().state_dict()
+    del weights["encoder.norm.bias"]
+    with pytest.raises(ModelError, match=r"lack encoder\.norm\.bias"):
+        native.NativeEngine(weights, tiny.config(), "float32")
+
+
+def test_a_damaged_file_is_named(tmp_path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read"):
+        native.tensors(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(vocab_size=9, predictor=PredictorConfig(version=1)),
+        ModelConfig(vocab_size=9, decoder=TransformerDecoderConfig()),
+    ],
+)
+def test_other_models_are_refused(config: ModelConfig) -> None:
+    assert not native.supports(config)
+    with pytest.raises(UnsupportedModel, match="SAN-M"):
+        native.NativeEngine({}, config, "float32")
+
+
+def test_the_embedded_model_runs_in_integers_and_says_so_where_it_cannot(monkeypatch) -> None:
+    assert paraformer.load().engine == ("native int8" if native.available("int8") else "native float32")
+    monkeypatch.setattr(native, "available", lambda precision: False)
+    assert paraformer.load().engine == "onnx float32"
+    with pytest.raises(UnsupportedModel, match="cannot compute in int8"):
+        paraformer.load(precision="int8")
+
+
+def test_other_backends_compute_in_float32_only() -> None:
+    with pytest.raises(ConfigError, match="onnx backend computes in float32 only"):
+        paraformer.load(backend="onnx", precision="int8")
