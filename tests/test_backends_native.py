@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import paraformer
 from paraformer import contract
-from paraformer.backends import native
+from paraformer.backends import native, panels
 from paraformer.backends.graphs import GraphBackend
 from paraformer.config import ModelConfig, PredictorConfig, TransformerDecoderConfig
 from paraformer.errors import ConfigError, ModelError, UnsupportedModel
@@ -25,7 +25,7 @@ MATRICES = hnp.arrays(
 )
 
 
-def engine(precision: native.Precision, threads: int = 1) -> native.NativeEngine:
+def engine(precision: panels.Precision, threads: int = 1) -> native.NativeEngine:
     return native.NativeEngine(tiny.model().state_dict(), tiny.config(), precision, threads)
 
 
@@ -38,25 +38,26 @@ def unpacked(words: np.ndarray, kind: type, n: int, k: int) -> np.ndarray:
 
 @given(MATRICES)
 def test_packed_weights_are_the_weights(weight: np.ndarray) -> None:
-    exact, _ = native.pack(weight, "float32")
+    exact = panels.pack(weight, "float32").words
     np.testing.assert_array_equal(unpacked(exact, np.float32, *weight.shape), weight)
-    half, _ = native.pack(weight, "bfloat16")
+    half = panels.pack(weight, "bfloat16").words
     bits = unpacked(half, np.uint16, *weight.shape).astype(np.uint32) << 16
     np.testing.assert_allclose(bits.view(np.float32), weight, rtol=2**-8, atol=1e-37)
-    words, scale = native.pack(weight, "int8")
-    assert scale is not None
-    whole = unpacked(words, np.uint8, *weight.shape).astype(np.int32) - 128
+    packed = panels.pack(weight, "int8")
+    assert packed.scale is not None
+    scale = packed.scale
+    whole = unpacked(packed.words, np.uint8, *weight.shape).astype(np.int32) - 128
     assert np.abs(whole).max() <= 127
     error = np.abs(whole * scale[: len(weight), None] - weight)
     assert (error <= 0.5001 * scale[: len(weight), None] + 1e-37).all()
 
 
 def test_panels_begin_at_cache_lines() -> None:
-    assert all(native.aligned(size).ctypes.data % 64 == 0 for size in (1, 63, 64, 1000))
+    assert all(panels.aligned(size).ctypes.data % 64 == 0 for size in (1, 63, 64, 1000))
 
 
 @pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.05)])
-def test_scores_are_near_those_of_onnx_runtime(precision: native.Precision, close: float) -> None:
+def test_scores_are_near_those_of_onnx_runtime(precision: panels.Precision, close: float) -> None:
     """Relative to the largest score; in float32 that is 1e-4 on the scores themselves."""
     if not native.available(precision):
         pytest.skip(f"this processor has no {precision}")
@@ -79,7 +80,7 @@ def test_scores_are_near_those_of_onnx_runtime(precision: native.Precision, clos
 
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.sampled_from(REDUCED or ["float32"]))
-def test_not_one_bit_depends_on_the_batch(lengths: list[int], precision: native.Precision) -> None:
+def test_not_one_bit_depends_on_the_batch(lengths: list[int], precision: panels.Precision) -> None:
     """A row's sums are taken in one order, whatever stands beside it."""
     utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in lengths]
     backend = tiny.backend(precision)
@@ -98,6 +99,19 @@ def test_threads_change_nothing() -> None:
         np.testing.assert_array_equal(one.weights, two.weights)
 
 
+def test_packed_weights_on_disk_are_those_in_memory(tmp_path) -> None:
+    if not native.available("int8"):
+        pytest.skip("this processor has no int8")
+    panels.save(native.packed(tiny.model().state_dict(), tiny.config()), tmp_path / "packed")
+    mapped = panels.load(tmp_path / "packed")
+    assert all(array.ctypes.data % 64 == 0 for name, array in mapped.items() if name.endswith(".words"))
+    rows = [np.random.default_rng(0).standard_normal((30, 560)).astype(np.float32)]
+    from_file = GraphBackend(native.NativeEngine(mapped, tiny.config(), "int8"), tiny.config()).whole(rows)
+    in_memory = tiny.backend("int8").whole(rows)
+    np.testing.assert_array_equal(from_file[0].ids, in_memory[0].ids)
+    np.testing.assert_array_equal(from_file[0].confidences, in_memory[0].confidences)
+
+
 def test_a_missing_weight_is_named() -> None:
     weights = tiny.model().state_dict()
     del weights["encoder.norm.bias"]
@@ -108,7 +122,7 @@ def test_a_missing_weight_is_named() -> None:
 def test_a_damaged_file_is_named(tmp_path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"model\.safetensors cannot be read"):
-        native.tensors(tmp_path / "model.safetensors")
+        panels.load(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(

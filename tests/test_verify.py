@@ -19,6 +19,8 @@ import tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
+import paraformer
+from paraformer.backends import native
 from paraformer.bundle import Bundle, checksum
 from paraformer.certificate.checks import compare, worst
 from paraformer.certificate.golden import RECORDINGS, Golden, Outcome
@@ -30,6 +32,8 @@ from paraformer.export.certify import export_certified
 
 OWN, WHOLE, LIVE = Form(), Form(runtime="sherpa-onnx"), Form(runtime="sherpa-onnx", live=True)
 INT8 = Form(runtime="funasr-onnx", precision="int8")
+PACKED = Form(precision="int8")
+OWN_FORMS = [OWN, *([PACKED] if native.available("int8") else [])]
 
 IDS = st.lists(st.integers(3, 9), max_size=8)
 
@@ -51,14 +55,23 @@ def outcome(ids: list[int], log_prob: float = -1.0) -> Outcome:
     return Outcome(np.array(ids, np.int64), np.full(len(ids), log_prob, np.float32))
 
 
-@pytest.mark.parametrize("form", [OWN, LIVE, INT8, Form(runtime="funasr")], ids=str)
+@pytest.mark.parametrize("form", [*OWN_FORMS, LIVE, INT8, Form(runtime="funasr")], ids=str)
 def test_an_export_does_here_what_its_certificate_says(form: Form) -> None:
     report = verify(exported(form))
     assert report.passed and report.certificate.form == form
     modes = {"paraformer": ("whole", "live"), "sherpa-onnx": ("live",)}.get(form.runtime, ("whole",))
     laws = ["parity", "batch", "padding"] + ["threads"] * (form.runtime != "funasr")
     expected = {f"{law}, {mode}" for law in laws for mode in modes}
-    assert {check.name for check in report.checks} == expected | ({"packets, live"} if form == OWN else set())
+    assert {check.name for check in report.checks} == expected | ({"packets, live"} if form in OWN_FORMS else set())
+
+
+@pytest.mark.skipif(PACKED not in OWN_FORMS, reason="this processor has no int8")
+def test_a_directory_of_packed_weights_is_small_and_for_int8_alone() -> None:
+    directory = exported(PACKED)
+    assert {path.name for path in directory.iterdir()} == {"config.json", "model.int8.safetensors", "golden.npz", FILE}
+    assert paraformer.load(directory).engine == "native int8"
+    with pytest.raises(ModelError, match="int8 weights only"):
+        paraformer.load(directory, precision="bfloat16")
 
 
 def test_the_certificate_names_every_file_and_what_made_it() -> None:

@@ -80,7 +80,7 @@ class Bundle:
         """
         directory = Path(directory)
         values = _read_settings(directory)
-        if not (directory / contract.WEIGHTS).is_file():
+        if not any((directory / name).is_file() for name in (contract.WEIGHTS, contract.PACKED)):
             raise ModelNotFound(f"{directory} has no weights: {contract.WEIGHTS} is missing; copy or save it again")
         try:
             config = ModelConfig.from_dict(values["model"])

@@ -19,6 +19,8 @@ from paraformer.config import ModelConfig, SanmDecoderConfig
 
 OPSET = 18
 WEIGHTS = "model.safetensors"
+PACKED = "model.int8.safetensors"
+"""Weights of a directory that is for recognition in int8 alone, as the package's own engine maps them into memory."""
 ENCODER = "encoder.onnx"
 
 DType = Literal["float32", "int32", "int64", "bool"]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paraformer import contract
-from paraformer.backends import native
+from paraformer.backends import native, panels
 from paraformer.backends.base import Backend
 from paraformer.backends.graphs import GraphBackend
-from paraformer.backends.native import Precision
+from paraformer.backends.panels import Precision
 from paraformer.bundle import CONFIG_FILE, Bundle
 from paraformer.config import ChunkConfig
-from paraformer.errors import ConfigError, MissingExtra
+from paraformer.errors import ConfigError, MissingExtra, ModelError
 from paraformer.recognizer import Recognizer, Segmenter
 
 EMBEDDED = "zh-small"
@@ -66,13 +66,18 @@ def open_model(
         raise ConfigError(f"the {backend} backend computes in float32 only; leave backend out for {precision}")
     if backend == "native" or precision in ("bfloat16", "int8"):
         return _open_native(directory, "int8" if precision == "auto" else precision, threads)
-    if backend == "auto" and precision == "auto" and device == "cpu" and ours:
-        bundle = Bundle.open(directory)
-        if native.available("int8") and native.supports(bundle.config):
-            return _open_native(directory, "int8", threads)
+    if backend == "auto" and precision == "auto" and device == "cpu" and ours and _best(directory):
+        return _open_native(directory, "int8", threads)
     if backend == "onnx" or (backend == "auto" and ours and (directory / contract.ENCODER).is_file()):
         return _open_onnx(directory, threads)
     return _open_torch(directory, device, threads)
+
+
+def _best(directory: Path) -> bool:
+    """Whether a directory of ours is made for int8 on the package's own engine, or runs fastest so here."""
+    config = Bundle.open(directory).config
+    only = not (directory / contract.WEIGHTS).is_file()
+    return only or (native.available("int8") and native.supports(config))
 
 
 def locate(model: str | Path | None, *, download: bool = False) -> Path:
@@ -89,13 +94,16 @@ def locate(model: str | Path | None, *, download: bool = False) -> Path:
 def _open_native(directory: Path, precision: Precision, threads: int) -> tuple[Bundle, Backend]:
     if (directory / CONFIG_FILE).is_file():
         bundle = Bundle.open(directory)
-        tensors: Mapping[str, Any] = native.tensors(directory / contract.WEIGHTS)
+        name = contract.PACKED if precision == "int8" and (directory / contract.PACKED).is_file() else contract.WEIGHTS
+        if not (directory / name).is_file():
+            raise ModelError(f"{directory} holds int8 weights only and cannot compute in {precision}")
+        weights: Mapping[str, Any] = panels.load(directory / name)
     else:
         from paraformer.checkpoint import open_any
 
         bundle, model = open_any(directory)
-        tensors = model.state_dict()
-    return bundle, GraphBackend(native.NativeEngine(tensors, bundle.config, precision, threads), bundle.config)
+        weights = model.state_dict()
+    return bundle, GraphBackend(native.NativeEngine(weights, bundle.config, precision, threads), bundle.config)
 
 
 def _open_onnx(directory: Path, threads: int) -> tuple[Bundle, Backend]:

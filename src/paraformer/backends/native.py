@@ -17,22 +17,19 @@ from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from paraformer import contract
+from paraformer.backends import panels
+from paraformer.backends.panels import Precision
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
 
-Precision = Literal["float32", "bfloat16", "int8"]
 _FORMATS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
-_PER_WORD: dict[Precision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
-_PANEL = 64
 _AVX512, _VNNI, _BF16 = 1, 2, 4
 _NEEDS: dict[Precision, int] = {"float32": _AVX512, "bfloat16": _AVX512 | _BF16, "int8": _AVX512 | _VNNI}
 
@@ -124,12 +121,12 @@ def supports(config: ModelConfig) -> bool:
     return config.encoder.kind == "sanm" and config.decoder.kind == "sanm" and config.predictor.version == 2
 
 
-def tensors(path: Path) -> Mapping[str, np.ndarray]:
-    """All tensors of a safetensors file. Raises ModelError for a damaged one."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read: {error}; get the model again") from error
+def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, np.ndarray]:
+    """All that the engine needs of a model to compute in int8, for `panels.save`. Raises ModelError as NativeEngine."""
+    weights = _Weights(tensors, "int8")
+    _encoder(config, weights)
+    _decoder(config, weights)
+    return weights.used
 
 
 class NativeEngine:
@@ -138,7 +135,9 @@ class NativeEngine:
     def __init__(
         self, weights: Mapping[str, ArrayLike], config: ModelConfig, precision: Precision, threads: int = 1
     ) -> None:
-        """weights: by their names in a bundle. threads: utterances of a batch computed at once, 0 for one per core.
+        """weights: by their names in a bundle, or what `packed` made of them.
+
+        threads: utterances of a batch that are computed at once, 0 for one per core.
 
         Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a missing weight.
         """
@@ -244,18 +243,23 @@ def _sinusoids(size: int, width: int) -> Float32[np.ndarray, "positions width"]:
 
 
 class _Weights:
-    """Tensors of a model in the engine's layout. kept: every array that a structure points to."""
+    """Tensors of a model in the engine's layout.
+
+    kept: every array that a structure points to. used: what a file must hold to make the same structures.
+    """
 
     def __init__(self, tensors: Mapping[str, ArrayLike], precision: Precision) -> None:
         self.precision = precision
         self.kept: list[Any] = []
+        self.used: dict[str, np.ndarray] = {}
         self._tensors = tensors
 
     def tensor(self, name: str) -> np.ndarray:
         """A tensor as float32."""
         if name not in self._tensors:
             raise ModelError(f"the weights lack {name}; get the model again")
-        return np.ascontiguousarray(self._tensors[name], np.float32)
+        self.used[name] = np.ascontiguousarray(self._tensors[name], np.float32)
+        return self.used[name]
 
     def keep(self, array: np.ndarray) -> int:
         """The address of an array that stays alive with the model."""
@@ -276,50 +280,25 @@ class _Weights:
         taps = np.ascontiguousarray(self.tensor(f"{name}.weight")[:, 0].T)
         return _Memory(self.keep(taps), len(taps), left)
 
-    def linear(self, name: str, *, bias: bool = True) -> _Linear:
-        """A linear layer."""
-        return self.packed(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias") if bias else None, self.precision)
-
-    def packed(self, weight: np.ndarray, bias: np.ndarray | None, precision: Precision) -> _Linear:
-        """weight (n, k) and bias (n,) as panels."""
-        n, k = weight.shape
-        words, scale = pack(weight, precision)
-        shift = None if bias is None else self.keep(_padded(bias, -len(bias) % _PANEL))
-        return _Linear(self.keep(words), None if scale is None else self.keep(scale), shift, k, n, _FORMATS[precision])
-
-
-def pack(weight: Float32[np.ndarray, "n k"], precision: Precision) -> tuple[np.ndarray, np.ndarray | None]:
-    """Panels [n / 64][words along k][64] of a matrix, as 32-bit words, and for int8 the scale of each column.
-
-    int8: symmetric, one scale per column, stored with 128 added; padding is 0 in value.
-    """
-    n, k = weight.shape
-    per_word, scale = _PER_WORD[precision], None
-    weight = np.pad(weight, ((0, -n % _PANEL), (0, -k % per_word)))
-    match precision:
-        case "float32":
-            numbers = weight.view(np.uint32)
-        case "bfloat16":
-            bits = weight.view(np.uint32)
-            numbers = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-        case "int8":
-            scale = np.maximum(np.abs(weight).max(1) / np.float32(127), np.finfo(np.float32).tiny)
-            numbers = (np.rint(weight / scale[:, None]) + 128).astype(np.uint8)
-    panels = numbers.reshape(len(weight) // _PANEL, _PANEL, weight.shape[1] // per_word, per_word)
-    words = aligned(panels.nbytes)
-    words.view(numbers.dtype).reshape(panels.transpose(0, 2, 1, 3).shape)[...] = panels.transpose(0, 2, 1, 3)
-    return words, scale
+    def linear(self, name: str, *, bias: bool = True, precision: Precision | None = None) -> _Linear:
+        """A linear layer, or a convolution (n, channels, width) as one over its width side by side."""
+        precision = precision or self.precision
+        matrix = panels.Panels.from_arrays(self._tensors, f"{name}.weight") if precision == "int8" else None
+        if matrix is None:
+            weight = self.tensor(f"{name}.weight")
+            if weight.ndim == 3:
+                weight = np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(len(weight), -1))
+            matrix = panels.pack(weight, precision)
+        if precision == "int8":
+            self.used.pop(f"{name}.weight", None)
+            self.used |= matrix.to_arrays(f"{name}.weight")
+        shift = self.keep(_whole_panels(self.tensor(f"{name}.bias"))) if bias else None
+        scale = None if matrix.scale is None else self.keep(matrix.scale)
+        return _Linear(self.keep(matrix.words), scale, shift, matrix.k, matrix.n, _FORMATS[precision])
 
 
-def aligned(size: int) -> np.ndarray:
-    """Bytes that begin at a cache line."""
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size]
-
-
-def _padded(row: np.ndarray, count: int) -> np.ndarray:
-    return np.pad(row, (0, count))
+def _whole_panels(row: np.ndarray) -> np.ndarray:
+    return np.pad(row, (0, -len(row) % panels.PANEL))
 
 
 def _encoder(config: ModelConfig, weights: _Weights) -> _Encoder:
@@ -327,13 +306,10 @@ def _encoder(config: ModelConfig, weights: _Weights) -> _Encoder:
     assert isinstance(c, SanmEncoderConfig)
     blocks = (_EncoderBlock * c.layers)(*(_encoder_block(config, weights, index) for index in range(c.layers)))
     weights.kept.append(blocks)
-    conv = weights.tensor("predictor.conv.weight").transpose(0, 2, 1).reshape(c.dim, -1)
     return _Encoder(
         blocks=blocks,
         norm=weights.norm("encoder.norm"),
-        conv=weights.packed(
-            np.ascontiguousarray(conv), weights.tensor("predictor.conv.bias"), _beside(weights.precision)
-        ),
+        conv=weights.linear("predictor.conv", precision=_beside(weights.precision)),
         fire=weights.vector("predictor.output.weight"),
         fire_bias=float(weights.tensor("predictor.output.bias")[0]),
         layers=c.layers,
@@ -374,12 +350,11 @@ def _decoder(config: ModelConfig, weights: _Weights) -> _Decoder:
     blocks = (_DecoderBlock * c.layers)(*(_decoder_block(c, weights, index) for index in range(c.layers)))
     weights.kept.append(blocks)
     beside = _beside(weights.precision)
-    output = weights.packed(weights.tensor("decoder.output.weight"), weights.tensor("decoder.output.bias"), beside)
     return _Decoder(
         blocks=blocks,
         last=_feed_forward(weights, "decoder.final"),
         norm=weights.norm("decoder.norm"),
-        output=output,
+        output=weights.linear("decoder.output", precision=beside),
         layers=c.layers,
         dim=dim,
         heads=c.heads,

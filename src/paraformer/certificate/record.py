@@ -33,8 +33,8 @@ class Form:
     def __post_init__(self) -> None:
         if self.runtime == "paraformer" and self.live:
             raise ConfigError("a directory for the base install is for whole files and for live recognition")
-        if not self.foreign and self.precision != "fp32":
-            raise ConfigError(f"only graphs of other runtimes are exported in {self.precision}")
+        if self.runtime == "funasr" and self.precision != "fp32":
+            raise ConfigError(f"FunASR directories hold weights in float, not {self.precision}")
 
     @property
     def foreign(self) -> bool:

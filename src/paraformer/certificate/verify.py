@@ -78,5 +78,7 @@ def open_backend(directory: Path, form: Form, config: ModelConfig, threads: int)
     return open_model(directory, _engine(form), threads=threads)[1]
 
 
-def _engine(form: Form) -> Literal["onnx", "torch"]:
-    return "onnx" if form.runtime == "paraformer" else "torch"
+def _engine(form: Form) -> Literal["native", "onnx", "torch"]:
+    if form.runtime == "funasr":
+        return "torch"
+    return "native" if form.precision == "int8" else "onnx"

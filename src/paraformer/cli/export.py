@@ -23,12 +23,13 @@ def export(options: argparse.Namespace) -> int:
 
 def _mistake(options: argparse.Namespace) -> str:
     """What makes these options unusable together; empty where nothing does."""
-    foreign = options.format in ("sherpa-onnx", "funasr-onnx")
     if options.live and options.format == "paraformer":
         return "--live goes with the formats of other runtimes; a directory for the base install does both"
-    if options.precision != "fp32" and not foreign:
-        return "--precision goes with --format sherpa-onnx and funasr-onnx"
-    if options.out is None and (options.format != "paraformer" or not Path(options.model).is_dir()):
+    if options.precision != "fp32" and options.format == "funasr":
+        return "FunASR directories hold weights in float; --precision goes with the other formats"
+    if options.out is None and (
+        options.precision != "fp32" or options.format != "paraformer" or not Path(options.model).is_dir()
+    ):
         return "name the directory to make as well: paraformer export MODEL OUT"
     return ""
 

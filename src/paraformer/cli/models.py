@@ -37,7 +37,7 @@ def info(options: argparse.Namespace) -> int:
     """Print what a model is and what its card says."""
     directory = locate(options.model)
     if (directory / CONFIG_FILE).is_file():
-        bundle, parameters = Bundle.open(directory), _parameters(directory / contract.WEIGHTS)
+        bundle, parameters = Bundle.open(directory), _parameters(directory)
     else:
         bundle, parameters = _open_foreign(directory)
     for key, value in _facts(directory, bundle, parameters):
@@ -45,9 +45,10 @@ def info(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parameters(weights: Path) -> int:
-    """Number of values in a safetensors file; only its header is read."""
-    with safe_open(weights, "np") as file:
+def _parameters(directory: Path) -> int:
+    """Number of values in the weights; only the header is read."""
+    found = (directory / name for name in (contract.WEIGHTS, contract.PACKED))
+    with safe_open(next(path for path in found if path.is_file()), "np") as file:
         return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a mapping
 
 

@@ -220,7 +220,7 @@ def _export(options: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("fp32", "int8"),
         default="fp32",
-        help="sherpa-onnx, funasr-onnx: of weights and activations (default: %(default)s)",
+        help="of weights and activations; not for funasr (default: %(default)s)",
     )
     options.add_argument(
         "--measure",

@@ -12,6 +12,8 @@ import onnx
 from torch import nn
 
 from paraformer import contract
+from paraformer.backends import native as native_engine
+from paraformer.backends import panels
 from paraformer.bundle import CONFIG_FILE, Bundle
 from paraformer.certificate.record import Form
 from paraformer.checkpoint import funasr, funasr_config, native
@@ -35,7 +37,11 @@ def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> lis
     directory.mkdir(parents=True, exist_ok=True)
     match form.runtime:
         case "paraformer":
-            return _write_paraformer(bundle, model, directory)
+            return (
+                _write_packed(bundle, model, directory)
+                if form.precision == "int8"
+                else _write_paraformer(bundle, model, directory)
+            )
         case "funasr":
             _write_funasr(bundle, model, directory, form)
         case "funasr-onnx":
@@ -52,6 +58,13 @@ def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path) -> lis
     graphs = export(model, directory)
     bundle.save(directory)  # last, for the checksums of the graphs
     return [CONFIG_FILE, contract.WEIGHTS, *(path.name for path in graphs)]
+
+
+def _write_packed(bundle: Bundle, model: Paraformer, directory: Path) -> list[str]:
+    """What the package's own engine maps into memory, and settings."""
+    panels.save(native_engine.packed(model.state_dict(), bundle.config), directory / contract.PACKED)
+    bundle.save(directory)
+    return [CONFIG_FILE, contract.PACKED]
 
 
 def _write_funasr(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:

@@ -1,0 +1,123 @@
+"""Weights in the layout of the package's own engine, in memory and on disk.
+
+A matrix lies in panels of 64 columns, in which the numbers that one instruction takes lie side by side: see
+native/kernels.h. A file of packed weights is safetensors in which every panel begins at a cache line, so that it is
+mapped into memory as it is: nothing is computed when it is opened, and processes that open it share one copy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32
+from safetensors import SafetensorError, safe_open
+
+from paraformer.bundle import replacing
+from paraformer.errors import ModelError
+
+Precision = Literal["float32", "bfloat16", "int8"]
+PANEL = 64
+LINE = 64
+"""Bytes of a cache line."""
+_PER_WORD: dict[Precision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
+_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64"}
+
+
+@dataclass(frozen=True, eq=False)
+class Panels:
+    """A matrix (n, k). words: bytes, a whole number of cache lines; scale: of each column, for int8."""
+
+    words: np.ndarray
+    scale: np.ndarray | None
+    n: int
+    k: int
+
+    def to_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """For a file; `from_arrays` reads them back."""
+        assert self.scale is not None, "only int8 is kept in files"
+        size = np.array([self.n, self.k], np.int64)
+        return {f"{name}.words": self.words, f"{name}.scale": self.scale, f"{name}.size": size}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], name: str) -> Panels | None:
+        """The matrix of that name; None where it is not packed."""
+        if f"{name}.words" not in arrays:
+            return None
+        n, k = (int(number) for number in arrays[f"{name}.size"])
+        return cls(arrays[f"{name}.words"], arrays[f"{name}.scale"], n, k)
+
+
+def pack(weight: Float32[np.ndarray, "n k"], precision: Precision) -> Panels:
+    """Panels [n / 64][words along k][64] of a matrix, as 32-bit words.
+
+    int8: symmetric, one scale per column, stored with 128 added; padding is 0 in value.
+    """
+    n, k = weight.shape
+    per_word, scale = _PER_WORD[precision], None
+    weight = np.pad(weight, ((0, -n % PANEL), (0, -k % per_word)))
+    match precision:
+        case "float32":
+            numbers = weight.view(np.uint32)
+        case "bfloat16":
+            bits = weight.view(np.uint32)
+            numbers = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        case "int8":
+            scale = np.maximum(np.abs(weight).max(1) / np.float32(127), np.finfo(np.float32).tiny)
+            numbers = (np.rint(weight / scale[:, None]) + 128).astype(np.uint8)
+    panels = numbers.reshape(len(weight) // PANEL, PANEL, weight.shape[1] // per_word, per_word)
+    words = aligned(panels.nbytes)
+    words.view(numbers.dtype).reshape(panels.transpose(0, 2, 1, 3).shape)[...] = panels.transpose(0, 2, 1, 3)
+    return Panels(words, scale, n, k)
+
+
+def aligned(size: int) -> np.ndarray:
+    """Bytes that begin at a cache line."""
+    raw = np.empty(size + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size]
+
+
+def save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write a safetensors file in which those arrays that fill whole cache lines begin at one, in the order given."""
+    order = sorted(arrays, key=lambda name: arrays[name].nbytes % LINE > 0)
+    header, end = {}, 0
+    for name in order:
+        array = arrays[name]
+        header[name] = {"dtype": _NAMES[array.dtype], "shape": array.shape, "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % LINE)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(np.ascontiguousarray(arrays[name]).data)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, mapped into memory. Raises ModelError for a damaged file."""
+    try:
+        with safe_open(path, "np"):  # checks that names, sizes and places are sound
+            pass
+        mapped = np.memmap(path, np.uint8, "r")
+        return dict(_views(mapped))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read: {error}; get the model again") from error
+
+
+def _views(mapped: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    first = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+    header = json.loads(mapped[8:first].tobytes())
+    dtypes: dict[str, Any] = {name: dtype for dtype, name in _NAMES.items()}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in dtypes:
+            raise ValueError(f"{name} is in {entry['dtype']}, which is not read here")
+        begin, end = entry["data_offsets"]
+        part: np.ndarray = mapped[first + begin : first + end]
+        yield name, part.view(dtypes[entry["dtype"]]).reshape(entry["shape"])
