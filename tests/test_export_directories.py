@@ -227,7 +227,7 @@ def test_what_a_runtime_could_not_compute_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [{"live": True}, {"runtime": "funasr", "precision": "int8"}],
+    [{"live": True}, {"runtime": "funasr", "precision": "int8"}, {"runtime": "sherpa-onnx", "precision": "fp16"}],
     ids=str,
 )
 def test_forms_that_make_no_sense(form: dict) -> None:

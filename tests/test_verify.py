@@ -33,7 +33,8 @@ from paraformer.export.certify import export_certified
 OWN, WHOLE, LIVE = Form(), Form(runtime="sherpa-onnx"), Form(runtime="sherpa-onnx", live=True)
 INT8 = Form(runtime="funasr-onnx", precision="int8")
 PACKED = Form(precision="int8")
-OWN_FORMS = [OWN, *([PACKED] if native.available("int8") else [])]
+HALF = Form(precision="fp16")
+OWN_FORMS = [OWN, HALF, *([PACKED] if native.available("int8") else [])]
 
 IDS = st.lists(st.integers(3, 9), max_size=8)
 
@@ -63,6 +64,17 @@ def test_an_export_does_here_what_its_certificate_says(form: Form) -> None:
     laws = ["parity", "batch", "padding"] + ["threads"] * (form.runtime != "funasr")
     expected = {f"{law}, {mode}" for law in laws for mode in modes}
     assert {check.name for check in report.checks} == expected | ({"packets, live"} if form in OWN_FORMS else set())
+
+
+def test_half_the_size_is_the_same_model_everywhere() -> None:
+    size, half = ((exported(form) / "model.safetensors").stat().st_size for form in (OWN, HALF))
+    assert half < 0.6 * size
+    signal = tiny.signal(30_000)
+    engines = [paraformer.load(exported(HALF), backend=name) for name in ("onnx", "torch")]
+    if native.available("float32"):
+        engines.append(paraformer.load(exported(HALF), backend="native", precision="float32"))
+    texts = {engine.transcribe(signal).text for engine in engines}
+    assert len(texts) == 1
 
 
 @pytest.mark.skipif(PACKED not in OWN_FORMS, reason="this processor has no int8")

@@ -25,7 +25,7 @@ PANEL = 64
 LINE = 64
 """Bytes of a cache line."""
 _PER_WORD: dict[Precision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
-_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64"}
+_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64", np.dtype(np.float16): "F16"}
 
 
 @dataclass(frozen=True, eq=False)

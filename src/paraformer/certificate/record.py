@@ -16,7 +16,8 @@ FILE = "certificate.json"
 FORMAT = 1
 
 Runtime = Literal["paraformer", "sherpa-onnx", "funasr-onnx", "funasr"]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
+"""fp16: of the weights on disk; all is computed in float32."""
 
 EXACT = 1e-4
 """Log-probabilities of two computations in float32 differ by no more than this."""
@@ -34,7 +35,9 @@ class Form:
         if self.runtime == "paraformer" and self.live:
             raise ConfigError("a directory for the base install is for whole files and for live recognition")
         if self.runtime == "funasr" and self.precision != "fp32":
-            raise ConfigError(f"FunASR directories hold weights in float, not {self.precision}")
+            raise ConfigError(f"FunASR directories hold weights in float32, not {self.precision}")
+        if self.foreign and self.precision == "fp16":
+            raise ConfigError(f"graphs for {self.runtime} are exported in fp32 and int8, not in fp16")
 
     @property
     def foreign(self) -> bool:
@@ -46,7 +49,7 @@ class Form:
         """Names of those graphs, as their runtime has them: one for whole utterances, two for live steps."""
         sherpa = self.runtime == "sherpa-onnx"
         stems = ("encoder" if sherpa else "model", "decoder") if self.live else ("model",)
-        suffix = {"fp32": "", "int8": ".int8" if sherpa else "_quant"}[self.precision]
+        suffix = "" if self.precision == "fp32" else ".int8" if sherpa else "_quant"
         return tuple(f"{stem}{suffix}.onnx" for stem in stems)
 
     def chunk(self, config: ModelConfig) -> ChunkConfig | None:
@@ -88,7 +91,7 @@ class Certificate:
     def limit(self, check: str) -> Difference:
         """How far a check may be off. In int8 processors round differently, and a near tie may fall either way."""
         made = self.differences[check]
-        if self.form.precision == "fp32":
+        if self.form.precision != "int8":
             return Difference(0, EXACT)
         return Difference(made.tokens + 1, 2 * made.log_probs + EXACT)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -29,13 +30,17 @@ def load(directory: str | Path) -> tuple[Bundle, Paraformer]:
     return bundle, strict.fill(model, tensors, {name: name for name in model.state_dict()}, str(path))
 
 
-def save(bundle: Bundle, model: Paraformer, directory: str | Path) -> None:
-    """Write weights and config.json, each atomically. Raises ConfigError if the bundle describes another model."""
+def save(bundle: Bundle, model: Paraformer, directory: str | Path, *, half: bool = False) -> None:
+    """Write weights and config.json, each atomically. Raises ConfigError if the bundle describes another model.
+
+    half: weights in float16, which every engine turns back into float32 when it opens them.
+    """
     if bundle.config != model.config:
         raise ConfigError("the bundle's settings are not those of the model; save both of the same model")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    dtype = torch.float16 if half else torch.float32
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     with replacing(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     bundle.save(directory)

@@ -37,11 +37,9 @@ def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> lis
     directory.mkdir(parents=True, exist_ok=True)
     match form.runtime:
         case "paraformer":
-            return (
-                _write_packed(bundle, model, directory)
-                if form.precision == "int8"
-                else _write_paraformer(bundle, model, directory)
-            )
+            if form.precision == "int8":
+                return _write_packed(bundle, model, directory)
+            return _write_paraformer(bundle, model, directory, half=form.precision == "fp16")
         case "funasr":
             _write_funasr(bundle, model, directory, form)
         case "funasr-onnx":
@@ -51,10 +49,10 @@ def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> lis
     return sorted(path.name for path in directory.iterdir())
 
 
-def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path) -> list[str]:
+def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path, *, half: bool) -> list[str]:
     """Weights, graphs and settings; where the weights are there already, they stay untouched."""
     if bundle.directory is None or directory.resolve() != bundle.directory.resolve():
-        native.save(bundle, model, directory)
+        native.save(bundle, model, directory, half=half)
     graphs = export(model, directory)
     bundle.save(directory)  # last, for the checksums of the graphs
     return [CONFIG_FILE, contract.WEIGHTS, *(path.name for path in graphs)]

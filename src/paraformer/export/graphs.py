@@ -7,12 +7,14 @@ every graph, and the engine maps it into memory.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from paraformer import contract
@@ -79,37 +81,59 @@ def export(model: Paraformer, directory: str | Path) -> list[Path]:
     directory = Path(directory)
     if model.config.encoder.kind != "sanm":
         raise CheckpointError(f"{model.config.encoder.kind} encoders run on the torch backend only so far")
-    offsets = _tensor_offsets(directory / contract.WEIGHTS)
+    stored = _stored_tensors(directory / contract.WEIGHTS)
     model = model.eval()
     modules = {"encoder.onnx": _Encoder, "look_back.onnx": _LookBack, "decoder.onnx": _Decoder}
     written = []
     for graph in contract.graphs(model.config):
         path = directory / graph.file
-        _refer(trace(modules[graph.file](model), graph, path, fold=False), path, offsets)
+        _refer(trace(modules[graph.file](model), graph, path, fold=False), path, stored)
         written.append(path)
     return written
 
 
-def _tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
-    """Name -> (first byte in the file, number of bytes) of each tensor in a safetensors file."""
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor in a safetensors file: its type, the first byte in the file, the number of bytes."""
+
+    kind: str
+    begin: int
+    size: int
+
+
+def _stored_tensors(path: Path) -> dict[str, _Stored]:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header: dict[str, Any] = json.loads(file.read(size))
-    entries = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
-    return {name: (8 + size + begin, end - begin) for name, (begin, end) in entries.items()}
+    return {
+        name: _Stored(entry["dtype"], 8 + size + entry["data_offsets"][0], int(np.diff(entry["data_offsets"])[0]))
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
 
 
-def _refer(traced: onnx.ModelProto, path: Path, offsets: dict[str, tuple[int, int]]) -> None:
-    """Write the graph with its weights replaced by references into the safetensors file beside it."""
+def _refer(traced: onnx.ModelProto, path: Path, stored: dict[str, _Stored]) -> None:
+    """Write the graph with its weights replaced by references into the safetensors file beside it.
+
+    Weights in float16 are followed by a Cast, which the engine computes once, when it opens the graph.
+    """
+    casts = []
     for tensor in traced.graph.initializer:
         name = tensor.name.removeprefix("model.")
-        if name not in offsets:
+        if name not in stored:
             raise CheckpointError(f"{path.parent / contract.WEIGHTS} holds no {name}; save the model there first")
-        begin, size = offsets[name]
-        if size != numpy_helper.to_array(tensor).nbytes:
+        found = stored[name]
+        if found.size * (2 if found.kind == "F16" else 1) != numpy_helper.to_array(tensor).nbytes:
             raise CheckpointError(f"{path.parent / contract.WEIGHTS} holds a {name} of another size than the model")
+        if found.kind == "F16":
+            half = f"{tensor.name}.half"
+            casts.append(helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT))
+            tensor.name, tensor.data_type = half, TensorProto.FLOAT16
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", contract.WEIGHTS), ("offset", str(begin)), ("length", str(size))):
+        for key, value in (("location", contract.WEIGHTS), ("offset", str(found.begin)), ("length", str(found.size))):
             tensor.external_data.add(key=key, value=value)
+    nodes = [*casts, *traced.graph.node]
+    del traced.graph.node[:]
+    traced.graph.node.extend(nodes)
     onnx.save(traced, path)
