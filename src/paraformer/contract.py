@@ -21,6 +21,8 @@ OPSET = 18
 WEIGHTS = "model.safetensors"
 PACKED = "model.int8.safetensors"
 """Weights of a directory that is for recognition in int8 alone, as the package's own engine maps them into memory."""
+LM = "lm.safetensors"
+"""A language model over the same vocabulary."""
 ENCODER = "encoder.onnx"
 
 DType = Literal["float32", "int32", "int64", "bool"]

@@ -15,7 +15,8 @@ from paraformer.backends.panels import Precision
 from paraformer.bundle import CONFIG_FILE, Bundle
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError
-from paraformer.recognizer import Recognizer, Segmenter
+from paraformer.language import LanguageModel
+from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter
 
 EMBEDDED = "zh-small"
 BackendName = Literal["auto", "native", "onnx", "torch"]
@@ -30,6 +31,8 @@ def load(
     threads: int = 1,
     device: str = "cpu",
     vad: bool = True,
+    lm: bool = True,
+    lm_weight: float = LM_WEIGHT,
     download: bool = False,
 ) -> Recognizer:
     """Load a model for recognition.
@@ -41,7 +44,8 @@ def load(
     precision: of matrix products. "float32" computes what training computed; "bfloat16" and "int8" are native only and
         two and four times as fast; "auto" is int8 where it can be.
     chunk: setting of live sessions, unless `stream` is given another. threads: of one recognition, 0 for one per core.
-    device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses. download: fetch a published model if needed.
+    device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses. lm: let the language model that lies beside the
+        weights, if there is one, have its say, with this weight. download: fetch a published model if needed.
 
     Raises ModelNotFound, ModelError, UnsupportedModel or MissingExtra, each saying what to do.
     """
@@ -49,7 +53,14 @@ def load(
         raise ConfigError(f"threads must be 0 (one per core) or more, not {threads}")
     directory = locate(model, download=download)
     bundle, engine = open_model(directory, backend, precision=precision, device=device, threads=threads)
-    return Recognizer(bundle, engine, _segmenter() if vad else None, chunk)
+    return Recognizer(
+        bundle,
+        engine,
+        _segmenter() if vad else None,
+        chunk,
+        lm=_language_model(directory, bundle) if lm else None,
+        lm_weight=lm_weight,
+    )
 
 
 def open_model(
@@ -122,6 +133,11 @@ def _open_torch(directory: Path, device: str, threads: int) -> tuple[Bundle, Bac
 
     bundle, model = open_any(directory)
     return bundle, TorchBackend(model, device, threads)
+
+
+def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
+    path = directory / contract.LM
+    return LanguageModel.open(path, bundle.config.vocab_size) if path.is_file() else None
 
 
 def _segmenter() -> Segmenter:

@@ -17,6 +17,7 @@ from paraformer.bundle import Bundle
 from paraformer.config import ChunkConfig
 from paraformer.errors import ParaformerError, UnsupportedModel
 from paraformer.frontend import Frontend
+from paraformer.language import LanguageModel
 from paraformer.session import Engine, Session, advance, tokens_of
 from paraformer.text import Vocabulary
 from paraformer.timestamps import token_times
@@ -29,6 +30,8 @@ Segmenter = Callable[[Iterable[Samples]], Iterator[tuple[float, Samples]]]
 
 WHOLE_S = 30.0
 """Audio up to this long is recognised in one piece; longer audio is cut at pauses."""
+LM_WEIGHT = 0.6
+"""Chosen on real speech with the embedded model; a better acoustic model wants less."""
 SILENCE_PEAK = 1e-4
 """-80 dB of full scale: what never rises above it is silence, and no model is asked about it."""
 
@@ -46,15 +49,25 @@ class Recognizer:
     """One loaded model. Weights are read-only: any number of sessions and threads may share it."""
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, segmenter: Segmenter | None = None, chunk: ChunkConfig | None = None
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        segmenter: Segmenter | None = None,
+        chunk: ChunkConfig | None = None,
+        *,
+        lm: LanguageModel | None = None,
+        lm_weight: float = LM_WEIGHT,
     ) -> None:
-        """segmenter: cuts audio over 30 s, which is one piece without it; chunk: default of live sessions."""
+        """segmenter: cuts audio over 30 s, which is one piece without it; chunk: default of live sessions.
+
+        lm: has its say about every token, with this weight beside the decoder's log-probabilities.
+        """
         self.bundle = bundle
         self.config = bundle.config
         self.chunk = chunk or bundle.config.live
         self._segmenter = segmenter
         vocabulary = Vocabulary(bundle.tokens, bundle.words)
-        self._engine = Engine(backend, Frontend(bundle.config.frontend, bundle.cmvn), vocabulary)
+        self._engine = Engine(backend, Frontend(bundle.config.frontend, bundle.cmvn), vocabulary, lm, lm_weight)
 
     @property
     def engine(self) -> str:
@@ -157,7 +170,8 @@ class Recognizer:
             limit = 1.25 * len(ordered[0].samples)
             group = [piece for piece in ordered if len(piece.samples) <= limit]
             ordered = ordered[len(group) :]
-            for piece, decoded in zip(group, self._engine.backend.whole([feats[id(p)] for p in group]), strict=True):
+            for piece, outcome in zip(group, self._engine.backend.whole([feats[id(p)] for p in group]), strict=True):
+                decoded = self._engine.choose(outcome)
                 spans = token_times(decoded.weights, len(decoded.ids), window_s=self.config.row_s)
                 yield piece, tokens_of(decoded, spans, self._engine.vocabulary)
 

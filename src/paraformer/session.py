@@ -23,6 +23,7 @@ from paraformer.backends.base import Backend, Decoded
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
 from paraformer.frontend import Frontend, FrontendState
+from paraformer.language import LanguageModel
 from paraformer.text import TextAssembler, Vocabulary
 from paraformer.timestamps import CifClock
 from paraformer.types import Segment, Token, Transcript
@@ -35,6 +36,14 @@ class Engine:
     backend: Backend
     frontend: Frontend
     vocabulary: Vocabulary
+    lm: LanguageModel | None = None
+    lm_weight: float = 0.0
+
+    def choose(self, decoded: Decoded, history: Sequence[int] = ()) -> Decoded:
+        """What the language model, where there is one, makes of an outcome; history: items before it."""
+        if self.lm is None or self.lm_weight == 0 or not len(decoded.ids):
+            return decoded
+        return decoded.choosing(self.lm.best(decoded.scores, history, weight=self.lm_weight))
 
     @property
     def fingerprint(self) -> str:
@@ -69,6 +78,7 @@ class Session:
         self._assembler = TextAssembler()
         self._clock = CifClock(first_window=-chunk.right, window_s=config.row_s)
         self._tokens: list[Token] = []
+        self._history: tuple[int, ...] = ()
         self._text: list[str] = []
         self._samples = 0
         self._steps = 0
@@ -153,6 +163,7 @@ class Session:
             "done": self._done,
             "text": self.text,
             "tokens": [asdict(token) for token in self._tokens],
+            "history": self._history,
             "assembler": self._assembler.to_dict(),
             "clock": self._clock.to_dict(),
         }
@@ -173,6 +184,7 @@ class Session:
         session._ended, session._done = progress["ended"], progress["done"]
         session._text = [progress["text"]]
         session._tokens = [Token(**token) for token in progress["tokens"]]
+        session._history = tuple(progress["history"])
         session._assembler = TextAssembler.from_dict(progress["assembler"])
         session._clock = CifClock.from_dict(progress["clock"])
         return session
@@ -202,6 +214,9 @@ class Session:
     def _take_in(self, decoded: Decoded, state: Any, *, final: bool) -> str:
         """Record a step's outcome. Returns the new text."""
         self._state, self._steps = state, self._steps + 1
+        decoded = self._engine.choose(decoded, self._history)
+        spoken = (index for index in decoded.ids.tolist() if index not in SILENT_IDS)
+        self._history = (*self._history, *spoken)[-2:]
         spans = self._clock.push(decoded.weights, len(decoded.ids))
         tokens = tokens_of(decoded, spans, self._engine.vocabulary)
         self._tokens += tokens

@@ -7,7 +7,7 @@ stream is a value with the same names and shapes in every backend, so a saved se
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,11 +25,23 @@ class Decoded:
 
     ids, confidences (L,): most probable item of each token and its probability.
     weights (n,): CIF weights of the committed rows, without the tail; they tell when each token was spoken.
+    scores (L, V): of every item, before or after softmax.
     """
 
     ids: Int64[np.ndarray, " tokens"]
     confidences: Float32[np.ndarray, " tokens"]
     weights: Float32[np.ndarray, " rows"]
+    scores: Float32[np.ndarray, "tokens vocab"]
+
+    @classmethod
+    def of(cls, scores: Float32[np.ndarray, "tokens vocab"], weights: Float32[np.ndarray, " rows"]) -> Decoded:
+        """By the scores alone."""
+        ids = scores.argmax(-1) if len(scores) else np.zeros(0, np.int64)
+        return cls(ids.astype(np.int64), probabilities(scores, ids), weights, scores)
+
+    def choosing(self, ids: Int64[np.ndarray, " tokens"]) -> Decoded:
+        """The same with other items, for which something else than the scores spoke."""
+        return replace(self, ids=ids, confidences=probabilities(self.scores, ids))
 
 
 class Backend(Protocol):
@@ -97,12 +109,14 @@ def _stack_right(arrays: Sequence[np.ndarray], align: bool) -> np.ndarray:
     return np.stack([np.pad(array, ((0, 0), (size - array.shape[1], 0), (0, 0))) for array in arrays])
 
 
-def decide(logits: Float32[np.ndarray, "tokens vocab"]) -> tuple[np.ndarray, np.ndarray]:
-    """Most probable item of each token and its probability: ids (L,) int64, confidences (L,) float32."""
-    ids = logits.argmax(-1) if len(logits) else np.zeros(0, np.int64)
-    top = logits.max(-1, keepdims=True) if len(logits) else logits[:, :1]
-    confidences = 1.0 / np.exp(logits - top).sum(-1)
-    return ids.astype(np.int64), confidences.astype(np.float32)
+def probabilities(
+    scores: Float32[np.ndarray, "tokens vocab"], ids: Int64[np.ndarray, " tokens"]
+) -> Float32[np.ndarray, " tokens"]:
+    """Softmax of each row at its id."""
+    of_ids = scores[np.arange(len(ids)), ids][:, None]
+    with np.errstate(over="ignore"):  # of an item without any chance, whose probability is then 0
+        found: np.ndarray = 1.0 / np.exp(scores - of_ids).sum(-1)
+    return found.astype(np.float32)
 
 
 def committed(chunk: ChunkConfig, count: int, final: bool) -> slice:

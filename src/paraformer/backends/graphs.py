@@ -12,7 +12,7 @@ import numpy as np
 
 from paraformer import contract
 from paraformer.backends import cif
-from paraformer.backends.base import Decoded, LiveState, committed, decide, pad_rows, split_state, stack_states
+from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, split_state, stack_states
 from paraformer.config import ChunkConfig, ModelConfig, SanmDecoderConfig
 from paraformer.errors import UnsupportedModel
 
@@ -56,7 +56,7 @@ class GraphBackend:
         embeds = cif.integrate(rows, summed, int(counts.max()))
         mask = np.arange(hidden.shape[1])[None] < lengths[:, None]
         logits, _ = self._decode(hidden, mask, embeds, counts, self._no_memory(len(feats)))
-        return [Decoded(*decide(logits[i, : counts[i]]), summed[i, : lengths[i]]) for i in range(len(feats))]
+        return [Decoded.of(logits[i, : counts[i]], summed[i, : lengths[i]]) for i in range(len(feats))]
 
     def init_state(self, chunk: ChunkConfig) -> LiveState:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
@@ -98,7 +98,7 @@ class GraphBackend:
         logits, decoder = self._decode_step(hidden, ends, embeds, tokens, state)
         following |= decoder | {"weight": weight, "vector": vector}
         decoded = [
-            Decoded(*decide(logits[i, : tokens[i]]), weights[i, committed(chunk, int(counts[i]), final[i])])
+            Decoded.of(logits[i, : tokens[i]], weights[i, committed(chunk, int(counts[i]), final[i])])
             for i in range(len(frames))
         ]
         return decoded, split_state(following, unlimited=chunk.encoder_look_back < 0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paraformer.backends.base import Decoded, LiveState, committed, decide, pad_rows, split_state, stack_states
+from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, split_state, stack_states
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import UnsupportedModel
 from paraformer.model.paraformer import Paraformer, ParaformerState
@@ -42,7 +42,7 @@ class TorchBackend:
         result = self.model.recognize(self._put(padded), self._put(lengths))
         counts, rows = result.counts.tolist(), result.lengths.tolist()
         logits, weights = _numpy(result.log_probs), _numpy(result.weights)
-        return [Decoded(*decide(logits[i, : counts[i]]), weights[i, : rows[i]]) for i in range(len(feats))]
+        return [Decoded.of(logits[i, : counts[i]], weights[i, : rows[i]]) for i in range(len(feats))]
 
     def init_state(self, chunk: ChunkConfig) -> LiveState:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
@@ -64,7 +64,7 @@ class TorchBackend:
         )
         tokens, logits, weights = output.counts.tolist(), _numpy(output.logits), _numpy(output.weights)
         decoded = [
-            Decoded(*decide(logits[i, : tokens[i]]), weights[i, committed(chunk, int(counts[i]), final[i])])
+            Decoded.of(logits[i, : tokens[i]], weights[i, committed(chunk, int(counts[i]), final[i])])
             for i in range(len(frames))
         ]
         arrays = {name: _numpy(tensor) for name, tensor in state.tensors().items()}

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from paraformer.backends import cif
-from paraformer.backends.base import Decoded, LiveState, committed, decide, pad_rows, stack_states
+from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, stack_states
 from paraformer.certificate.record import Form
 from paraformer.config import ChunkConfig, ModelConfig, SanmDecoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
@@ -41,7 +41,7 @@ class ForeignBackend:
         inputs = {"speech": padded, "speech_lengths": lengths.astype(np.int32)}
         scores, counts = self._graphs[0].run(["logits", "token_num"], inputs)
         return [
-            Decoded(*decide(row[:count]), np.full(len(rows), count / len(rows), np.float32))
+            Decoded.of(row[:count], np.full(len(rows), count / len(rows), np.float32))
             for row, count, rows in zip(scores, counts, feats, strict=True)
         ]
 
@@ -82,9 +82,7 @@ class ForeignBackend:
             "vector": vector,
             "fsmn": fsmn,
         }
-        decoded = [
-            Decoded(*decide(logits[index, : tokens[index]]), weights[index, span]) for index, span in enumerate(spans)
-        ]
+        decoded = [Decoded.of(logits[index, : tokens[index]], weights[index, span]) for index, span in enumerate(spans)]
         return decoded, [{name: array[index] for name, array in following.items()} for index in range(len(frames))]
 
     def _embed(self, rows: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def _evaluated(options: argparse.Namespace) -> Evaluation:
     """The model on the data, whole and, if asked for, live."""
     utterances, unusable = _opened(options.data)
     normalizer = Normalizer(erhua=options.erhua == "keep")
-    recognizer = paraformer.load(options.model, precision=options.precision, threads=options.threads)
+    recognizer = paraformer.load(options.model, precision=options.precision, threads=options.threads, lm=options.lm)
     chunk = _chunk(options, recognizer) if options.live else None
     name = str(options.model or recognizer.bundle.card.get("name", "embedded model"))
     outcomes = _shown(recognize_whole(recognizer, utterances, normalizer), utterances)

@@ -26,7 +26,7 @@ Samples = Float32[np.ndarray, " samples"]
 def mic(options: argparse.Namespace) -> int:
     """Listen until Ctrl-C, then recognise what is left."""
     recognizer = paraformer.load(
-        options.model, chunk=options.chunk, precision=options.precision, threads=options.threads
+        options.model, chunk=options.chunk, precision=options.precision, threads=options.threads, lm=options.lm
     )
     session = recognizer.stream()
     show(session, _microphone(options.device, _first_interrupt()), refresh=sys.stdout.isatty())

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
     _evaluate(commands.add_parser("evaluate", help="measure errors, speed and delay of a model", allow_abbrev=False))
+    _lm(commands.add_parser("lm", help="make a language model for a model", allow_abbrev=False))
     _data(commands.add_parser("data", help="prepare, pack and check speech to train on", allow_abbrev=False))
     _train(commands.add_parser("train", help="train a model", allow_abbrev=False))
     _finetune(commands.add_parser("finetune", help="make a model better for speech of your own", allow_abbrev=False))
@@ -173,6 +174,12 @@ def _recognition(options: argparse.ArgumentParser) -> None:
 
 def _speed(options: argparse.ArgumentParser) -> None:
     options.add_argument(
+        "--no-lm",
+        dest="lm",
+        action="store_false",
+        help="leave the language model out, where there is one beside the weights",
+    )
+    options.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16", "int8"),
         default="auto",
@@ -284,6 +291,23 @@ def _evaluate(options: argparse.ArgumentParser) -> None:
         "--compare", type=Path, nargs=2, metavar=("A.json", "B.json"), help="say whether result B is better than A"
     )
     _speed(options)
+
+
+def _lm(options: argparse.ArgumentParser) -> None:
+    options.description = (
+        "Count the characters of texts, three at a time, and put that beside the weights of a model, where recognition "
+        "takes it into account. The more the texts are like what will be said, the better."
+    )
+    options.add_argument("model", type=Path, metavar="DIR", help="native model directory")
+    options.add_argument("texts", type=Path, nargs="+", metavar="TEXT", help="text in UTF-8")
+    options.add_argument(
+        "--least",
+        type=_steps,
+        nargs=2,
+        default=(2, 3),
+        metavar=("N2", "N3"),
+        help="keep pairs and triples that occur so often (default: 2 3)",
+    )
 
 
 def _look_back(text: str) -> tuple[int, int]:

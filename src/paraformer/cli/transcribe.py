@@ -34,7 +34,7 @@ def transcribe(options: argparse.Namespace) -> int:
         complain(mistake)
         return 2
     recognizer = paraformer.load(
-        options.model, chunk=options.chunk, precision=options.precision, threads=options.threads
+        options.model, chunk=options.chunk, precision=options.precision, threads=options.threads, lm=options.lm
     )
     with _progress(names, options) as bar:
         work = _Work(options, recognizer, _results(options, labelled=len(names) > 1), bar)

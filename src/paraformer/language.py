@@ -1,0 +1,228 @@
+"""A trigram language model over the items of a vocabulary, and the most probable text of scores and model together.
+
+The decoder gives each token's scores by itself, so the best sequence under both is found by a beam over the few best
+items of each token. Probabilities are those of absolute discounting, interpolated (Ney, Essen and Kneser, 1994):
+
+    p(w | u, v) = max(n(u, v, w) - D, 0) / n(u, v) + b(u, v) p(w | v)
+
+where b(u, v) is what the discounts, and the trigrams that were too rare to keep, leave over. So all that is kept is a
+table of trigrams and one of bigrams, and every distribution sums to one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from paraformer.bundle import replacing
+from paraformer.config import SILENT_IDS, SOS_ID
+from paraformer.errors import DataError, ModelError
+from paraformer.text import Vocabulary
+
+_MARKS = re.compile(r"[^\w\s']+")
+_UNITS = re.compile(r"[a-z']+|\w")
+DISCOUNT = 0.75
+CANDIDATES = 12
+"""Items of each token that are considered."""
+BEAM = 12
+"""Histories that are kept from token to token."""
+_ARRAYS = {
+    "unigram": np.float32,
+    "unigram_backoff": np.float32,
+    "bigrams": np.uint16,
+    "bigram_word": np.uint16,
+    "bigram": np.float16,
+    "bigram_backoff": np.float16,
+    "trigrams": np.uint16,
+    "trigram_word": np.uint16,
+    "trigram": np.float16,
+}
+
+
+class _Table:
+    """Values of n-grams by key, context * size + word. One more stands at the end, for those that are not there."""
+
+    def __init__(self, keys: np.ndarray, values: np.ndarray) -> None:
+        self._keys = np.append(keys.astype(np.int64), np.iinfo(np.int64).max)
+        self.values = np.append(values, values.dtype.type(0))
+
+    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places of keys in the table, the last one for those that are not there, and whether they are."""
+        places = np.searchsorted(self._keys, keys)
+        found = self._keys[places] == keys
+        return np.where(found, places, len(self._keys) - 1), found
+
+
+class LanguageModel:
+    """Probabilities of an item after the two before it. Histories begin with <s>."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        """arrays: as `save` keeps them: bigrams and trigrams in order, with the number of them in each context."""
+        self._arrays = arrays
+        self.size = size = len(arrays["unigram"])
+        first = np.repeat(np.arange(size), arrays["bigrams"])
+        pairs = first * size + arrays["bigram_word"]
+        self._bigrams = _Table(pairs, arrays["bigram"].astype(np.float32))
+        context = np.repeat(np.arange(len(pairs)), arrays["trigrams"])
+        self._trigrams = _Table(context * size + arrays["trigram_word"], arrays["trigram"].astype(np.float32))
+        self._unigram, self._unigram_backoff = arrays["unigram"], arrays["unigram_backoff"]
+        self._bigram_backoff = np.append(arrays["bigram_backoff"].astype(np.float32), np.float32(0))
+
+    @property
+    def bigrams(self) -> int:
+        """How many are kept."""
+        return len(self._arrays["bigram"])
+
+    @property
+    def trigrams(self) -> int:
+        """How many are kept."""
+        return len(self._arrays["trigram"])
+
+    def log_probs(
+        self, older: Int64[np.ndarray, " n"], newer: Int64[np.ndarray, " n"], words: Int64[np.ndarray, " k"]
+    ) -> Float32[np.ndarray, "n k"]:
+        """Logarithms of p(word | older, newer), of each word after each history."""
+        place, known = self._bigrams.find(newer[:, None] * self.size + words)
+        two = self._unigram_backoff[newer][:, None] + self._unigram[words]
+        two = np.where(known, self._bigrams.values[place], two)
+        context, known = self._bigrams.find(older * self.size + newer)
+        place, found = self._trigrams.find(context[:, None] * self.size + words)
+        backed_off = self._bigram_backoff[context][:, None] + two
+        log_probs: np.ndarray = np.where(known[:, None] & found, self._trigrams.values[place], backed_off)
+        return log_probs.astype(np.float32)
+
+    def best(
+        self, scores: Float32[np.ndarray, "tokens vocab"], history: Sequence[int] = (), *, weight: float
+    ) -> Int64[np.ndarray, " tokens"]:
+        """The items with the largest sum of log-probability by scores (before or after softmax) and by this model.
+
+        history: the last items that stand for text, before the first token. weight: of this model. Items that stand for
+        no text have no part in it.
+        """
+        if not len(scores):
+            return np.zeros(0, np.int64)
+        count = min(CANDIDATES, scores.shape[1])
+        candidates = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+        past = np.array([[SOS_ID, SOS_ID, *history][-2:]], np.int64)
+        totals, backs, chosen = np.zeros(1), [], []
+        for row, words in zip(scores, candidates.astype(np.int64), strict=True):
+            silent = np.isin(words, SILENT_IDS)
+            gain = row[words] + weight * np.where(silent, 0, self.log_probs(past[:, 0], past[:, 1], words))
+            order = np.argsort(-(totals[:, None] + gain), axis=None, kind="stable")
+            back, word = np.divmod(order, count)
+            following = np.where(silent[word][:, None], past[back], np.stack([past[back, 1], words[word]], 1))
+            kept = _first_of_each(following)[:BEAM]
+            totals = (totals[:, None] + gain).ravel()[order[kept]]
+            past = following[kept]
+            backs.append(back[kept])
+            chosen.append(words[word[kept]])
+        ids, at = [], 0
+        for back, words in zip(reversed(backs), reversed(chosen), strict=True):
+            ids.append(words[at])
+            at = int(back[at])
+        return np.array(ids[::-1], np.int64)
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors, atomically."""
+        with replacing(path) as temporary:
+            save_file(self._arrays, temporary)
+
+    @classmethod
+    def open(cls, path: Path, size: int) -> LanguageModel:
+        """Read what `save` wrote. Raises ModelError where it is damaged, or not for a vocabulary of `size` items."""
+        try:
+            arrays = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path} cannot be read: {error}; make it again with `paraformer lm`") from error
+        if {name: array.dtype for name, array in arrays.items()} != _ARRAYS or len(arrays["unigram"]) != size:
+            raise ModelError(f"{path} is not a language model of this vocabulary; make it again with `paraformer lm`")
+        return cls(arrays)
+
+    @classmethod
+    def count(
+        cls, sentences: Iterable[Sequence[int]], size: int, *, least_bigram: int = 2, least_trigram: int = 3
+    ) -> LanguageModel:
+        """Of sentences of ids below `size`; rarer bigrams and trigrams are not kept. Raises DataError without an id."""
+        words = _after_starts(sentences)
+        real = words != SOS_ID
+        if not real.any():
+            raise DataError("the texts hold no character of the model's vocabulary")
+        counts = np.bincount(words[real], minlength=size)
+        unigram = (counts + 0.5) / (counts.sum() + 0.5 * size)
+        pairs, pair_counts = np.unique(words[:-1][real[1:]] * size + words[1:][real[1:]], return_counts=True)
+        two = _discounted(pairs, pair_counts, size, least_bigram)
+        bigram = two.shares + two.backoff[two.contexts] * unigram[two.words]
+        triples = np.stack([words[:-2] * size + words[1:-1], words[2:]])[:, real[2:]]
+        table = _Table(two.keys, bigram)
+        context, kept = table.find(triples[0])
+        starts = np.bincount(context[kept], minlength=len(two.keys))
+        found, found_counts = np.unique(context[kept] * size + triples[1, kept], return_counts=True)
+        three = _discounted(found, found_counts, size, least_trigram, totals=starts)
+        before = two.words[three.contexts]
+        place, known = table.find(before * size + three.words)
+        lower = np.where(known, table.values[place], two.backoff[before] * unigram[three.words])
+        trigram = three.shares + three.backoff[three.contexts] * lower
+        return cls(
+            {
+                "unigram": np.log(unigram).astype(np.float32),
+                "unigram_backoff": np.log(two.backoff).astype(np.float32),
+                "bigrams": np.bincount(two.contexts, minlength=size).astype(np.uint16),
+                "bigram_word": two.words.astype(np.uint16),
+                "bigram": np.log(bigram).astype(np.float16),
+                "bigram_backoff": np.log(three.backoff).astype(np.float16),
+                "trigrams": np.bincount(three.contexts, minlength=len(two.keys)).astype(np.uint16),
+                "trigram_word": three.words.astype(np.uint16),
+                "trigram": np.log(trigram).astype(np.float16),
+            }
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Discounted:
+    """Kept n-grams: keys context * size + word, (count - D) / total of each; backoff: of every context."""
+
+    keys: np.ndarray
+    contexts: np.ndarray
+    words: np.ndarray
+    shares: np.ndarray
+    backoff: np.ndarray
+
+
+def _discounted(
+    keys: np.ndarray, counts: np.ndarray, size: int, least: int, totals: np.ndarray | None = None
+) -> _Discounted:
+    """totals: n-grams in each context, of which some may be unknown here; None: all are in `counts`."""
+    if totals is None:
+        totals = np.bincount(keys // size, counts, minlength=size)
+    kept = counts >= least
+    contexts, words = np.divmod(keys[kept], size)
+    shares = (counts[kept] - DISCOUNT) / totals[contexts]
+    left = 1 - np.bincount(contexts, shares, minlength=len(totals))
+    return _Discounted(keys[kept], contexts, words, shares, np.clip(left, 1e-6, 1))
+
+
+def sentences_of(lines: Iterable[str], vocabulary: Vocabulary) -> Iterator[list[int]]:
+    """Ids of what stands between punctuation, one sentence after another."""
+    for line in lines:
+        for part in _MARKS.split(line.lower()):
+            if part.strip():
+                yield vocabulary.encode(" ".join(_UNITS.findall(part)))
+
+
+def _after_starts(sentences: Iterable[Sequence[int]]) -> Int64[np.ndarray, " words"]:
+    """All sentences one after another, each after two starts."""
+    flat = [index for sentence in sentences for index in (SOS_ID, SOS_ID, *sentence)]
+    return np.array([*flat, SOS_ID, SOS_ID], np.int64)
+
+
+def _first_of_each(rows: Int64[np.ndarray, "n 2"]) -> Int64[np.ndarray, " kept"]:
+    """Places of the first of equal rows, in order."""
+    _, first = np.unique(rows[:, 0] << 32 | rows[:, 1], return_index=True)
+    return np.sort(first)

@@ -1,0 +1,156 @@
+"""The language model: proper distributions, what was counted, and the best text by it and the decoder together."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import tiny_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+
+import paraformer
+from paraformer.bundle import Bundle
+from paraformer.cli import main
+from paraformer.config import SOS_ID
+from paraformer.errors import DataError, ModelError
+from paraformer.language import LanguageModel, sentences_of
+from paraformer.session import Engine, Session
+from paraformer.text import Vocabulary
+
+SIZE = 9
+SENTENCES = st.lists(st.lists(st.integers(3, SIZE - 1), max_size=12), min_size=1, max_size=12).filter(any)
+WORDS = np.arange(SIZE)
+
+
+@given(SENTENCES, st.integers(1, 3), st.integers(1, 3))
+def test_every_distribution_sums_to_one(sentences: list[list[int]], least_bigram: int, least_trigram: int) -> None:
+    model = LanguageModel.count(sentences, SIZE, least_bigram=least_bigram, least_trigram=least_trigram)
+    older, newer = (axis.ravel() for axis in np.meshgrid(WORDS, WORDS))
+    sums = np.exp(model.log_probs(older, newer, WORDS)).sum(-1)
+    np.testing.assert_allclose(sums, 1, atol=2e-2)  # the tables are kept in 16 bits
+
+
+def test_what_was_seen_is_likely() -> None:
+    model = LanguageModel.count([[3, 4, 5]] * 5 + [[3, 4, 6]], SIZE)
+    after = model.log_probs(np.array([3]), np.array([4]), WORDS)[0]
+    assert after.argmax() == 5
+    assert after[6] > after[7]
+    first = model.log_probs(np.array([SOS_ID]), np.array([SOS_ID]), WORDS)[0]
+    assert first.argmax() == 3
+
+
+def best_of_all(model: LanguageModel, scores: np.ndarray, weight: float) -> float:
+    """The largest total of any sequence."""
+    totals = []
+    for ids in product(range(3, scores.shape[1]), repeat=len(scores)):
+        history = [SOS_ID, SOS_ID, *ids]
+        language = sum(
+            float(model.log_probs(np.array([a]), np.array([b]), np.array([c]))[0, 0])
+            for a, b, c in zip(history, history[1:], history[2:], strict=False)
+        )
+        totals.append(sum(scores[t, i] for t, i in enumerate(ids)) + weight * language)
+    return max(totals)
+
+
+@given(SENTENCES, st.integers(0, 3), st.integers(0, 1000))
+def test_the_beam_finds_the_best_sequence_of_a_small_vocabulary(sentences, tokens: int, seed: int) -> None:
+    model = LanguageModel.count(sentences, SIZE, least_bigram=1, least_trigram=1)
+    scores = np.random.default_rng(seed).normal(size=(tokens, SIZE)).astype(np.float32)
+    scores[:, :3] = -50  # items without text
+    ids = model.best(scores, weight=0.7)
+    history = [SOS_ID, SOS_ID, *ids.tolist()]
+    total = sum(float(scores[t, i]) for t, i in enumerate(ids)) + 0.7 * sum(
+        float(model.log_probs(np.array([a]), np.array([b]), np.array([c]))[0, 0])
+        for a, b, c in zip(history, history[1:], history[2:], strict=False)
+    )
+    assert len(ids) == tokens
+    assert total >= best_of_all(model, scores, 0.7) - 1e-3
+
+
+@given(st.integers(0, 6), st.integers(0, 1000))
+def test_without_weight_the_scores_decide(tokens: int, seed: int) -> None:
+    model = LanguageModel.count([[3, 4, 5]], SIZE)
+    scores = np.random.default_rng(seed).normal(size=(tokens, SIZE)).astype(np.float32)
+    np.testing.assert_array_equal(model.best(scores, weight=0), scores.argmax(-1))
+
+
+def test_items_without_text_are_passed_over() -> None:
+    model = LanguageModel.count([[3, 4, 5]] * 5, SIZE)
+    scores = np.full((4, SIZE), -9.0, np.float32)
+    scores[0, 3], scores[1, 0], scores[2, 4] = 0, 0, 0
+    scores[3, [5, 7]] = 0
+    assert model.best(scores, weight=1).tolist() == [3, 0, 4, 5]
+
+
+def test_history_counts() -> None:
+    model = LanguageModel.count([[3, 4, 5]] * 5 + [[6, 4, 7]] * 5, SIZE)
+    scores = np.full((1, SIZE), -9.0, np.float32)
+    scores[0, [5, 7]] = 0
+    assert model.best(scores, (3, 4), weight=1).tolist() == [5]
+    assert model.best(scores, (6, 4), weight=1).tolist() == [7]
+
+
+def test_a_saved_model_is_the_same(tmp_path: Path) -> None:
+    model = LanguageModel.count([[3, 4, 5], [5, 6]] * 4, SIZE)
+    model.save(tmp_path / "lm")
+    again = LanguageModel.open(tmp_path / "lm", SIZE)
+    older, newer = WORDS, WORDS[::-1].copy()
+    np.testing.assert_array_equal(model.log_probs(older, newer, WORDS), again.log_probs(older, newer, WORDS))
+    with pytest.raises(ModelError, match="not a language model of this vocabulary"):
+        LanguageModel.open(tmp_path / "lm", SIZE + 1)
+    (tmp_path / "lm").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="cannot be read"):
+        LanguageModel.open(tmp_path / "lm", SIZE)
+
+
+def test_texts_without_a_known_character_are_refused() -> None:
+    with pytest.raises(DataError, match="no character"):
+        LanguageModel.count([[]], SIZE)
+
+
+def test_sentences_end_at_punctuation() -> None:
+    vocabulary = Vocabulary(("<blank>", "<s>", "</s>", "你", "好", "ok", "<unk>"), None)
+    found = list(sentences_of(["你好，ok 你。", "", "好！"], vocabulary))
+    assert found == [vocabulary.encode("你好"), vocabulary.encode("ok 你"), vocabulary.encode("好")]
+
+
+def with_lm() -> Engine:
+    plain = tiny.engine()
+    spoken = [list(np.random.default_rng(n).integers(3, len(tiny.TOKENS) - 1, 30)) for n in range(20)]
+    model = LanguageModel.count(spoken, len(tiny.TOKENS), least_bigram=1, least_trigram=1)
+    return Engine(plain.backend, plain.frontend, plain.vocabulary, model, 2.0)
+
+
+@given(st.integers(0, 40_000), st.lists(st.integers(0, 12_000), max_size=6), st.floats(0, 1))
+def test_packets_and_restoring_change_nothing(length: int, cuts: list[int], where: float) -> None:
+    engine, samples = with_lm(), tiny.signal(length)
+    whole, session = Session(engine, tiny.CHUNKS[0]), Session(engine, tiny.CHUNKS[0])
+    whole.accept(samples)
+    whole.finish()
+    for number, packet in enumerate(np.split(samples, sorted(min(cut, length) for cut in cuts))):
+        if number == int(where * len(cuts)):
+            session = Session.restore(engine, session.save())
+        session.accept(packet)
+    session.finish()
+    assert session.text == whole.text
+    assert [token.text for token in session.tokens] == [token.text for token in whole.tokens]
+
+
+def test_the_command_makes_one_that_load_finds(tmp_path: Path, capsys) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_bundle.directory(), directory)
+    (tmp_path / "text").write_text("一丁一丁七一丁\n" * 5, encoding="utf-8")
+    assert main(["lm", str(directory), str(tmp_path / "text")]) == 0
+    assert "trigrams" in capsys.readouterr().out
+    Bundle.open(directory).verify()
+    signal = tiny.signal(60_000)
+    plain, ours = (paraformer.load(directory, lm=lm, lm_weight=50.0) for lm in (False, True))
+    assert set(ours.transcribe(signal).text) <= set("一丁七") != set(plain.transcribe(signal).text)
+    (tmp_path / "text").write_bytes("你好".encode("gbk"))
+    assert main(["lm", str(directory), str(tmp_path / "text")]) == 1
+    assert "is not UTF-8 text" in capsys.readouterr().err
