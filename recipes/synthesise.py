@@ -13,7 +13,7 @@ Needs, all from package registries: numpy, onnx, onnxruntime, openvino, soundfil
     python -m recipes.synthesise pack OUT OUT.tar
     paraformer data prepare archive OUT.tar speech
 
-    python -m recipes.synthesise corpus TEXTS corpus.txt --exclude speech/dev_*.supervisions.jsonl.gz speech/test_*.jsonl.gz
+    python -m recipes.synthesise corpus TEXTS corpus.txt --exclude speech/{dev,test}_*.supervisions.jsonl.gz
     paraformer lm BUNDLE corpus.txt
 
 `plan` chooses sentences that no other manifest has, those first that add most to what the known speech teaches. `speak`
