@@ -18,7 +18,7 @@ from paraformer.bundle import Bundle
 from paraformer.cli import main
 from paraformer.config import SOS_ID
 from paraformer.errors import DataError, ModelError
-from paraformer.language import LanguageModel, sentences_of
+from paraformer.language import Candidates, LanguageModel, sentences_of
 from paraformer.session import Engine, Session
 from paraformer.text import Vocabulary
 
@@ -44,6 +44,11 @@ def test_what_was_seen_is_likely() -> None:
     assert first.argmax() == 3
 
 
+def best(model: LanguageModel, scores: np.ndarray, history: tuple[int, ...] = (), *, weight: float) -> np.ndarray:
+    candidates = Candidates.of(scores)
+    return candidates.chosen(model.best(candidates, history, weight=weight))[0]
+
+
 def best_of_all(model: LanguageModel, scores: np.ndarray, weight: float) -> float:
     """The largest total of any sequence."""
     totals = []
@@ -62,7 +67,7 @@ def test_the_beam_finds_the_best_sequence_of_a_small_vocabulary(sentences, token
     model = LanguageModel.count(sentences, SIZE, least_bigram=1, least_trigram=1)
     scores = np.random.default_rng(seed).normal(size=(tokens, SIZE)).astype(np.float32)
     scores[:, :3] = -50  # items without text
-    ids = model.best(scores, weight=0.7)
+    ids = best(model, scores, weight=0.7)
     history = [SOS_ID, SOS_ID, *ids.tolist()]
     total = sum(float(scores[t, i]) for t, i in enumerate(ids)) + 0.7 * sum(
         float(model.log_probs(np.array([a]), np.array([b]), np.array([c]))[0, 0])
@@ -76,7 +81,7 @@ def test_the_beam_finds_the_best_sequence_of_a_small_vocabulary(sentences, token
 def test_without_weight_the_scores_decide(tokens: int, seed: int) -> None:
     model = LanguageModel.count([[3, 4, 5]], SIZE)
     scores = np.random.default_rng(seed).normal(size=(tokens, SIZE)).astype(np.float32)
-    np.testing.assert_array_equal(model.best(scores, weight=0), scores.argmax(-1))
+    np.testing.assert_array_equal(best(model, scores, weight=0), scores.argmax(-1))
 
 
 def test_items_without_text_are_passed_over() -> None:
@@ -84,15 +89,15 @@ def test_items_without_text_are_passed_over() -> None:
     scores = np.full((4, SIZE), -9.0, np.float32)
     scores[0, 3], scores[1, 0], scores[2, 4] = 0, 0, 0
     scores[3, [5, 7]] = 0
-    assert model.best(scores, weight=1).tolist() == [3, 0, 4, 5]
+    assert best(model, scores, weight=1).tolist() == [3, 0, 4, 5]
 
 
 def test_history_counts() -> None:
     model = LanguageModel.count([[3, 4, 5]] * 5 + [[6, 4, 7]] * 5, SIZE)
     scores = np.full((1, SIZE), -9.0, np.float32)
     scores[0, [5, 7]] = 0
-    assert model.best(scores, (3, 4), weight=1).tolist() == [5]
-    assert model.best(scores, (6, 4), weight=1).tolist() == [7]
+    assert best(model, scores, (3, 4), weight=1).tolist() == [5]
+    assert best(model, scores, (6, 4), weight=1).tolist() == [7]
 
 
 def test_a_saved_model_is_the_same(tmp_path: Path) -> None:

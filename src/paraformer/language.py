@@ -31,6 +31,8 @@ _UNITS = re.compile(r"[a-z']+|\w")
 DISCOUNT = 0.75
 CANDIDATES = 12
 """Items of each token that are considered."""
+IMPOSSIBLE = -1e4
+"""The log-probability of what cannot be."""
 BEAM = 12
 """Histories that are kept from token to token."""
 _ARRAYS = {
@@ -58,6 +60,45 @@ class _Table:
         places = np.searchsorted(self._keys, keys)
         found = self._keys[places] == keys
         return np.where(found, places, len(self._keys) - 1), found
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The few best items of each token, best first, and their log-probabilities by the decoder."""
+
+    ids: Int64[np.ndarray, "tokens candidates"]
+    log_probs: Float32[np.ndarray, "tokens candidates"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, tokens: slice) -> Candidates:
+        return Candidates(self.ids[tokens], self.log_probs[tokens])
+
+    @classmethod
+    def none(cls) -> Candidates:
+        """Of no token."""
+        return cls(np.zeros((0, CANDIDATES), np.int64), np.zeros((0, CANDIDATES), np.float32))
+
+    @classmethod
+    def of(cls, scores: Float32[np.ndarray, "tokens vocab"]) -> Candidates:
+        """By scores, before or after softmax; where the vocabulary is smaller, its first item fills up."""
+        count = min(CANDIDATES, scores.shape[1])
+        ids = np.argsort(-scores, axis=1, kind="stable")[:, :count] if len(scores) else np.zeros((0, count), np.int64)
+        top = scores.max(-1, keepdims=True, initial=-np.inf)
+        log_probs = scores - top - np.log(np.exp(scores - top).sum(-1, keepdims=True))
+        best = np.take_along_axis(log_probs, ids, 1)
+        missing = ((0, 0), (0, CANDIDATES - count))
+        return cls(np.pad(ids, missing), np.pad(best, missing, constant_values=IMPOSSIBLE).astype(np.float32))
+
+    def followed_by(self, later: Candidates) -> Candidates:
+        """Those of both."""
+        return Candidates(np.concatenate([self.ids, later.ids]), np.concatenate([self.log_probs, later.log_probs]))
+
+    def chosen(self, places: Int64[np.ndarray, " tokens"]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and probabilities of one candidate of each token."""
+        rows = np.arange(len(places))
+        return self.ids[rows, places], np.exp(self.log_probs[rows, places])
 
 
 class LanguageModel:
@@ -99,35 +140,31 @@ class LanguageModel:
         return log_probs.astype(np.float32)
 
     def best(
-        self, scores: Float32[np.ndarray, "tokens vocab"], history: Sequence[int] = (), *, weight: float
+        self, candidates: Candidates, history: Sequence[int] = (), *, weight: float
     ) -> Int64[np.ndarray, " tokens"]:
-        """The items with the largest sum of log-probability by scores (before or after softmax) and by this model.
+        """Which candidate of each token makes the largest sum of log-probabilities, the decoder's and this model's.
 
         history: the last items that stand for text, before the first token. weight: of this model. Items that stand for
         no text have no part in it.
         """
-        if not len(scores):
-            return np.zeros(0, np.int64)
-        count = min(CANDIDATES, scores.shape[1])
-        candidates = np.argpartition(-scores, count - 1, axis=1)[:, :count]
         past = np.array([[SOS_ID, SOS_ID, *history][-2:]], np.int64)
         totals, backs, chosen = np.zeros(1), [], []
-        for row, words in zip(scores, candidates.astype(np.int64), strict=True):
+        for words, log_probs in zip(candidates.ids, candidates.log_probs, strict=True):
             silent = np.isin(words, SILENT_IDS)
-            gain = row[words] + weight * np.where(silent, 0, self.log_probs(past[:, 0], past[:, 1], words))
+            gain = log_probs + weight * np.where(silent, 0, self.log_probs(past[:, 0], past[:, 1], words))
             order = np.argsort(-(totals[:, None] + gain), axis=None, kind="stable")
-            back, word = np.divmod(order, count)
-            following = np.where(silent[word][:, None], past[back], np.stack([past[back, 1], words[word]], 1))
+            back, place = np.divmod(order, len(words))
+            following = np.where(silent[place][:, None], past[back], np.stack([past[back, 1], words[place]], 1))
             kept = _first_of_each(following)[:BEAM]
             totals = (totals[:, None] + gain).ravel()[order[kept]]
             past = following[kept]
             backs.append(back[kept])
-            chosen.append(words[word[kept]])
-        ids, at = [], 0
-        for back, words in zip(reversed(backs), reversed(chosen), strict=True):
-            ids.append(words[at])
+            chosen.append(place[kept])
+        places, at = [], 0
+        for back, place in zip(reversed(backs), reversed(chosen), strict=True):
+            places.append(place[at])
             at = int(back[at])
-        return np.array(ids[::-1], np.int64)
+        return np.array(places[::-1], np.int64)
 
     def save(self, path: Path) -> None:
         """Write it as safetensors, atomically."""

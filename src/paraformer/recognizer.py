@@ -173,7 +173,7 @@ class Recognizer:
             for piece, outcome in zip(group, self._engine.backend.whole([feats[id(p)] for p in group]), strict=True):
                 decoded = self._engine.choose(outcome)
                 spans = token_times(decoded.weights, len(decoded.ids), window_s=self.config.row_s)
-                yield piece, tokens_of(decoded, spans, self._engine.vocabulary)
+                yield piece, tokens_of(decoded.ids, decoded.confidences, spans, self._engine.vocabulary)
 
     def _in_chunks(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
         """For models that have only ever seen chunks: each piece as a live stream, all of them together."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,13 @@ from paraformer.backends.base import Backend, Decoded
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
 from paraformer.frontend import Frontend, FrontendState
-from paraformer.language import LanguageModel
+from paraformer.language import Candidates, LanguageModel
 from paraformer.text import TextAssembler, Vocabulary
 from paraformer.timestamps import CifClock
 from paraformer.types import Segment, Token, Transcript
+
+HELD = 2
+"""Tokens that a language model of three sees beside one, on either side."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class Engine:
     lm: LanguageModel | None = None
     lm_weight: float = 0.0
 
-    def choose(self, decoded: Decoded, history: Sequence[int] = ()) -> Decoded:
-        """What the language model, where there is one, makes of an outcome; history: items before it."""
-        if self.lm is None or self.lm_weight == 0 or not len(decoded.ids):
+    def choose(self, decoded: Decoded) -> Decoded:
+        """What the language model, where there is one, makes of a whole utterance."""
+        if self.lm is None:
             return decoded
-        return decoded.choosing(self.lm.best(decoded.scores, history, weight=self.lm_weight))
+        candidates = Candidates.of(decoded.scores)
+        ids, confidences = candidates.chosen(self.lm.best(candidates, weight=self.lm_weight))
+        return replace(decoded, ids=ids, confidences=confidences)
 
     @property
     def fingerprint(self) -> str:
@@ -52,13 +57,14 @@ class Engine:
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def tokens_of(decoded: Decoded, spans: Sequence[tuple[float, float]], vocabulary: Vocabulary) -> list[Token]:
+Span = tuple[float, float]
+
+
+def tokens_of(ids: np.ndarray, confidences: np.ndarray, spans: Sequence[Span], vocabulary: Vocabulary) -> list[Token]:
     """Decoded items with their times, without <blank>, <s> and </s> (spec 7.1)."""
     return [
         Token(vocabulary.token(index), start, end, confidence)
-        for index, confidence, (start, end) in zip(
-            decoded.ids.tolist(), decoded.confidences.tolist(), spans, strict=True
-        )
+        for index, confidence, (start, end) in zip(ids.tolist(), confidences.tolist(), spans, strict=True)
         if index not in SILENT_IDS
     ]
 
@@ -78,6 +84,7 @@ class Session:
         self._assembler = TextAssembler()
         self._clock = CifClock(first_window=-chunk.right, window_s=config.row_s)
         self._tokens: list[Token] = []
+        self._waiting, self._waiting_spans = Candidates.none(), list[Span]()
         self._history: tuple[int, ...] = ()
         self._text: list[str] = []
         self._samples = 0
@@ -153,6 +160,7 @@ class Session:
         arrays = {f"state.{name}": array for name, array in self._state.items()}
         arrays |= {f"frontend.{name}": array for name, array in self._frontend.to_arrays().items()}
         arrays["rows"] = self._rows
+        arrays |= {"waiting.ids": self._waiting.ids, "waiting.log_probs": self._waiting.log_probs}
         progress = {
             "model": self._engine.fingerprint,
             "chunk": asdict(self.chunk),
@@ -164,6 +172,7 @@ class Session:
             "text": self.text,
             "tokens": [asdict(token) for token in self._tokens],
             "history": self._history,
+            "waiting_spans": self._waiting_spans,
             "assembler": self._assembler.to_dict(),
             "clock": self._clock.to_dict(),
         }
@@ -185,6 +194,8 @@ class Session:
         session._text = [progress["text"]]
         session._tokens = [Token(**token) for token in progress["tokens"]]
         session._history = tuple(progress["history"])
+        session._waiting = Candidates(arrays["waiting.ids"], arrays["waiting.log_probs"])
+        session._waiting_spans = [(start, end) for start, end in progress["waiting_spans"]]
         session._assembler = TextAssembler.from_dict(progress["assembler"])
         session._clock = CifClock.from_dict(progress["clock"])
         return session
@@ -214,11 +225,8 @@ class Session:
     def _take_in(self, decoded: Decoded, state: Any, *, final: bool) -> str:
         """Record a step's outcome. Returns the new text."""
         self._state, self._steps = state, self._steps + 1
-        decoded = self._engine.choose(decoded, self._history)
-        spoken = (index for index in decoded.ids.tolist() if index not in SILENT_IDS)
-        self._history = (*self._history, *spoken)[-2:]
         spans = self._clock.push(decoded.weights, len(decoded.ids))
-        tokens = tokens_of(decoded, spans, self._engine.vocabulary)
+        tokens = tokens_of(*self._decided(decoded, spans, final=final), self._engine.vocabulary)
         self._tokens += tokens
         text = "".join(self._assembler.push(token.text) for token in tokens)
         if final:
@@ -226,6 +234,24 @@ class Session:
             text += self._assembler.finish()
         self._text.append(text)
         return text
+
+    def _decided(
+        self, decoded: Decoded, spans: Sequence[Span], *, final: bool
+    ) -> tuple[np.ndarray, np.ndarray, list[Span]]:
+        """Ids, confidences and times of the tokens on which nothing that is still to come has an influence.
+
+        A language model waits for two more tokens, which are all that it sees of them, or for a step without any.
+        """
+        if self._engine.lm is None:
+            return decoded.ids, decoded.confidences, list(spans)
+        waiting = self._waiting.followed_by(Candidates.of(decoded.scores))
+        times = [*self._waiting_spans, *spans]
+        places = self._engine.lm.best(waiting, self._history, weight=self._engine.lm_weight)
+        ready = len(waiting) if final or not len(decoded.ids) else max(0, len(waiting) - HELD)
+        ids, confidences = waiting[:ready].chosen(places[:ready])
+        self._waiting, self._waiting_spans = waiting[ready:], times[ready:]
+        self._history = (*self._history, *(index for index in ids.tolist() if index not in SILENT_IDS))[-HELD:]
+        return ids, confidences, times[:ready]
 
 
 def advance(sessions: Sequence[Session]) -> list[str]:

@@ -7,7 +7,7 @@ stream is a value with the same names and shapes in every backend, so a saved se
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -37,11 +37,9 @@ class Decoded:
     def of(cls, scores: Float32[np.ndarray, "tokens vocab"], weights: Float32[np.ndarray, " rows"]) -> Decoded:
         """By the scores alone."""
         ids = scores.argmax(-1) if len(scores) else np.zeros(0, np.int64)
-        return cls(ids.astype(np.int64), probabilities(scores, ids), weights, scores)
-
-    def choosing(self, ids: Int64[np.ndarray, " tokens"]) -> Decoded:
-        """The same with other items, for which something else than the scores spoke."""
-        return replace(self, ids=ids, confidences=probabilities(self.scores, ids))
+        top = scores.max(-1, keepdims=True, initial=-np.inf)
+        confidences = 1.0 / np.exp(scores - top).sum(-1)
+        return cls(ids.astype(np.int64), confidences.astype(np.float32), weights, scores)
 
 
 class Backend(Protocol):
@@ -107,16 +105,6 @@ def _stack_right(arrays: Sequence[np.ndarray], align: bool) -> np.ndarray:
         return np.stack(arrays)
     size = max(array.shape[1] for array in arrays)
     return np.stack([np.pad(array, ((0, 0), (size - array.shape[1], 0), (0, 0))) for array in arrays])
-
-
-def probabilities(
-    scores: Float32[np.ndarray, "tokens vocab"], ids: Int64[np.ndarray, " tokens"]
-) -> Float32[np.ndarray, " tokens"]:
-    """Softmax of each row at its id."""
-    of_ids = scores[np.arange(len(ids)), ids][:, None]
-    with np.errstate(over="ignore"):  # of an item without any chance, whose probability is then 0
-        found: np.ndarray = 1.0 / np.exp(scores - of_ids).sum(-1)
-    return found.astype(np.float32)
 
 
 def committed(chunk: ChunkConfig, count: int, final: bool) -> slice:
