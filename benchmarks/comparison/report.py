@@ -65,8 +65,13 @@ def _load(rows: Rows) -> list[str]:
 
 
 def _failures(rows: Rows) -> list[str]:
-    failed = dict.fromkeys(f"{row['system']}, {row['case']}: {row['error']}" for row in rows if row["error"])
-    return ["Not measured:\n\n" + "\n".join(f"- {line}" for line in failed)] if failed else []
+    """What was not measured, and why."""
+    failed: dict[str, list[str]] = {}
+    for row in rows:
+        if row["error"]:
+            failed.setdefault(f"{row['system']}: {row['error']}", []).append(row["case"])
+    lines = [f"- {what} ({', '.join(dict.fromkeys(cases))})" for what, cases in failed.items()]
+    return ["Not measured:\n\n" + "\n".join(lines)] if lines else []
 
 
 def _reached(rows: Rows, config: ModelConfig) -> list[str]:

@@ -89,4 +89,5 @@ def run(job: Job, python: Path, log: Path) -> Outcome:
     if failed or not line:
         return Outcome({}, wall_s, before.others(), f"exit code {failed}, see {log.name}")
     figures = json.loads(line)
-    return Outcome(figures, wall_s, before.others(), figures.get("unavailable"))
+    error = figures.pop("unavailable", None)
+    return Outcome(figures, wall_s, before.others(), error)
