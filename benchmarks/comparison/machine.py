@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
         "integers": [name for name in ("avx512_vnni", "avx_vnni", "amx_int8", "avx512f", "avx2") if name in flags],
         "cores": len(cores()),
         "memory_gb": round(memory),
-        "system": platform.platform(terse=True),
+        "system": platform.system(),
         "python": platform.python_version(),
     }
 

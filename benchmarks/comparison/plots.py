@@ -56,7 +56,7 @@ def _draw(rows: Rows, metrics: Sequence[Metric], title: str, path: Path) -> None
 def _bars(axis: Any, rows: Rows, names: Sequence[str], metric: Metric) -> None:
     """A bar per system with the median written at its end and the rounds' spread as a line."""
     found = {name: spread(rows, name, metric.key) for name in names}
-    longest = max(value.high for value in found.values() if value)
+    longest = max(value.high for value in found.values() if value) or 1.0
     for place, name in enumerate(names):
         value = found[name]
         if value is not None:

@@ -88,8 +88,8 @@ def _reached(rows: Rows, config: ModelConfig) -> list[str]:
         work["live_rtf"] = roofline.per_second_live(config, ChunkConfig(), tokens_per_s)
         shares = [_share(rows, system, key, count, rate.middle) for key, count in work.items()]
         if any(shares):
-            lines.append(f"- {system}: {rate.middle:.0f} billion a second measured; {', '.join(filter(None, shares))}")
-    head = "One core beside its own rate of matrix products of 512x512 by 512x2048, in operations:"
+            lines.append(f"- {system}: {rate.middle:.0f} a second measured; {'; '.join(filter(None, shares))}")
+    head = "One core beside its own rate of matrix products of 512x512 by 512x2048, in billions of operations:"
     return [head + "\n\n" + "\n".join(lines)] if lines else []
 
 
@@ -98,4 +98,5 @@ def _share(rows: Rows, system: str, key: str, count: float, rate: float) -> str:
     if found is None:
         return ""
     name = {"live_rtf": "live"}.get(key, key.replace("whole_", "whole ") + " s")
-    return f"{name} needs {count / 1e9:.1f} per second of speech and reaches {count / 1e9 / found.middle / rate:.0%}"
+    needed = results.written(count / 1e9)
+    return f"{name}: {needed} for a second of speech, {count / 1e9 / found.middle / rate:.0%} of the rate"
