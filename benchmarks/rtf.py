@@ -20,7 +20,6 @@ import dataclasses
 import json
 import os
 import platform
-import re
 import resource
 import subprocess
 import sys
@@ -28,12 +27,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from comparison.sizes import sizes_mb
 
 import paraformer
 from paraformer import ChunkConfig, Recognizer
@@ -121,27 +120,8 @@ def start_up(model: str | None, threads: int, repeat: int) -> dict[str, Any]:
 
 def installed_mb() -> dict[str, Any]:
     """Size on disk of what `pip install paraformer` brings: the package and what it requires, extras left out."""
-    names, waiting = set[str](), ["paraformer"]
-    while waiting:
-        name = waiting.pop()
-        if name in names:
-            continue
-        try:
-            requirements = distribution(name).requires or []
-        except PackageNotFoundError:
-            continue
-        names.add(name)
-        waiting += [re.split(r"[^\w.-]", line)[0] for line in requirements if "extra ==" not in line]
-    sizes = {name: _size(name) for name in sorted(names)}
+    sizes = sizes_mb("paraformer")
     return {"installed_mb": round(sum(sizes.values())), "parts_mb": {name: round(mb, 1) for name, mb in sizes.items()}}
-
-
-def _size(name: str) -> float:
-    if name == "paraformer":  # wherever it is, also where it runs from its sources
-        paths = [path for path in Path(paraformer.__file__).parent.rglob("*") if "__pycache__" not in path.parts]
-    else:
-        paths = [Path(path.locate()) for path in distribution(name).files or []]
-    return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
 
 
 def _environment(threads: int) -> dict[str, str]:
