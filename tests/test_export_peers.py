@@ -44,7 +44,8 @@ INT8_EDITS = 3
 
 @cache
 def recognizer() -> Recognizer:
-    return paraformer.load(vad=False)
+    """Other runtimes compute in float32 and know no language model."""
+    return paraformer.load(vad=False, precision="float32", lm=False)
 
 
 @cache

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,11 +61,11 @@ class Paraformer:
         from paraformer import ChunkConfig, ParaformerError, load
 
         backend = "torch" if device != "cpu" else precision if precision in BACKENDS else "auto"
-        wanted = {"precision": "float32" if precision in BACKENDS else precision}
-        if wanted["precision"] == "float32" and "precision" not in signature(load).parameters:
-            wanted = {}
+        products = "float32" if precision in BACKENDS else precision
         try:
-            self.recognizer = load(model, backend=backend, threads=threads, device=device, vad=False, **wanted)
+            self.recognizer = load(
+                model, backend=backend, precision=products, threads=threads, device=device, vad=False, lm=False
+            )
         except (TypeError, ParaformerError) as error:
             print(error, file=sys.stderr)
             raise Unavailable(f"not available here: {type(error).__name__}") from error
