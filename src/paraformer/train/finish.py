@@ -17,6 +17,7 @@ from paraformer.train.average import average
 from paraformer.train.checkpoints import best_weights, read_weights
 from paraformer.train.config import TrainConfig
 from paraformer.train.decode import decode_batches
+from paraformer.train.events import EVENTS, read_events, throughput
 from paraformer.train.speech import Setup, Speech, set_up
 
 
@@ -33,11 +34,13 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int) -> Path:
     model.load_state_dict(average([read_weights(file) for file in files]))
     model.to(parallel.device())
     errors = measure_all(config, setup, model, data, out)
+    speed = throughput(read_events(out / EVENTS))
     card = {
         "trained_on": {name: hours(data, name) for name in config.train_sets},
         "augmented_with": config.noise_set,
         "averaged": [file.name for file in files],
         "errors": errors,
+        **({"speed": str(speed)} if speed else {}),
         **config.card,
     }
     directory = out / "bundle"

@@ -70,6 +70,7 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
         report.note(progress, {"processes": parallel.size(), "changed": changes})
         run = Run(config, out, stepper, progress, report, setup.symbols.vocabulary, dev)
         number = run.follow(stream)
+        report.speed(progress)
     return Outcome(parallel.whole(stepper.model), progress, report.throughput, number)
 
 
