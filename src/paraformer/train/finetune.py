@@ -22,6 +22,7 @@ from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.data.skips import Skips
 from paraformer.data.sources import open_data
+from paraformer.data.utterances import utterances
 from paraformer.errors import ConfigError
 from paraformer.train import parallel
 from paraformer.train.checkpoints import newest
@@ -30,7 +31,7 @@ from paraformer.train.config import LiveConfig, OptimiserConfig, TrainConfig
 from paraformer.train.finish import finish
 from paraformer.train.gate import pass_gate
 from paraformer.train.loop import train
-from paraformer.train.parts import DEV, TRAIN, Parts, hours, keep, parts_of, utterances
+from paraformer.train.parts import DEV, TRAIN, Parts, hours, keep, parts_of
 from paraformer.train.speech import SETUP, read_setup
 
 RESULTS, DATA = "finetune.json", "data"
