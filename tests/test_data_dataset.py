@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,16 @@ def test_names_belong_to_the_rows(cuts: CutSet, dataset: SpeechDataset) -> None:
     assert one.names == [cut.id for cut in some if cut is not some[1]]
     assert len(one.names) == len(one.batch.lengths)
     assert [left_out.id for left_out in one.skipped] == ["tones-1"]
+
+
+def test_what_memory_would_not_hold_is_not_measured(
+    cuts: CutSet, dataset: SpeechDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    hour = next(iter(cuts)).pad(duration=3600.0)
+    with caplog.at_level(logging.WARNING, "paraformer.data"):
+        batches = list(measuring_batches([*cuts, hour], dataset))
+    assert [len(texts) for _, texts in batches] == [len(TEXTS)]
+    assert caplog.messages == ["left out tones-0: too long, 3600.00 s"]
 
 
 def test_syllables_carry_tones() -> None:

@@ -32,6 +32,8 @@ from paraformer.text import Vocabulary
 PADDING_ID = -1
 NO_SPEECH = "zxx"
 """Language of a supervision in which nothing is said (ISO 639-2: no linguistic content)."""
+MEASURED_S = 60.0
+"""Longer utterances are not measured with: memory for decoding grows with the square of the length."""
 _UNITS = re.compile(r"[a-z]+|\S")
 """Of spoken text: Latin words, single characters."""
 
@@ -312,7 +314,8 @@ def _bins(cuts: Sequence[Cut], config: BatchConfig) -> list[float]:
 
 def measuring_batches(cuts: Iterable[Cut], dataset: SpeechDataset, size: int = 20) -> Iterator[tuple[Batch, list[str]]]:
     """Batches of `size` utterances of like length, as they are, with their transcripts; what is bad is left out."""
-    order, skips = sorted(cuts, key=lambda cut: cut.duration), Skips()
+    skips = Skips()
+    order = sorted(_fitting(cuts, MEASURED_S, skips), key=lambda cut: cut.duration)
     for first in range(0, len(order), size):
         loaded = dataset[CutSet.from_cuts(order[first : first + size])]
         skips.extend(loaded.skipped)
