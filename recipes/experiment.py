@@ -137,7 +137,7 @@ def measure(run: Run, config: TrainConfig, data: Path, out: Path) -> Measured:
         "x": run.x,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": config.steps,
-        "hours": round(sum(cut.duration for cut in speech.train) / 3600, 2),
+        "hours": round(sum(cut.duration for cut in speech.train) / 3600, 4),
         "training": None if spent is None else {**dataclasses.asdict(spent), "waited": spent.waited},
         **decoding(model, setup, sets[HELD_OUT][: WARM_UP + TIMED], dataset),
     }

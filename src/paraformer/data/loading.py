@@ -8,6 +8,7 @@ pickled: the process that trains passes them on unopened.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import signal
 import threading
@@ -138,7 +139,7 @@ class TaskDataset(Dataset[Filled]):
 def load_tasks(tasks: Tasks, dataset: TaskDataset, workers: int) -> Generator[Filled, None, None]:
     """Every task, in order, loaded ahead by `workers` processes and planned by one more; 0: all in this one.
 
-    Whoever takes them must close this generator, which ends the processes: they heed no signal.
+    Whoever takes them must close this generator, which ends the processes.
     """
     planned = DataLoader(
         tasks,
@@ -207,6 +208,20 @@ def _when_due(function: Callable[[int], list[Task]], epoch: int) -> Callable[[],
 
 
 def _leave_signals_to_the_run(_: int) -> None:
-    """A worker lives as long as the process it works for, which wants to save when all of them are told to stop."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    """A worker lives as long as the process it works for, which wants to save when all of them are told to stop.
+
+    A SIGTERM from that process itself does end it: torch sends one where a worker has not gone within five seconds, and
+    one that stayed would keep the run from ever ending.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # all but macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_when_told_by(process: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)
