@@ -45,7 +45,7 @@ def config(train_h: float | None = None) -> TrainConfig:
         optimiser=OptimiserConfig(peak_lr=2e-3, warmup_steps=400),
         live=None,
         workers=WORKERS,
-        measure_steps=STEPS // 10,
+        measure_steps=STEPS // 8,
         keep=3,
     )
 
