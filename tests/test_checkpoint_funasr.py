@@ -291,7 +291,8 @@ def test_tokens_with_ids(tmp_path):
     path.write_text("<blank> 0\n你 1\n@ 2\n")
     assert funasr.read_tokens(path) == ("<blank>", "你", "@")
     path.write_text("<blank> 0\n你 1\n@ 3\n")
-    assert funasr.read_tokens(path) == ("<blank> 0", "你 1", "@ 3")
+    with pytest.raises(ModelError, match=r"tokens\.txt: the ids .* are not 0, 1, 2"):
+        funasr.read_tokens(path)
 
 
 def test_named_files_stay_within_the_directory(tmp_path):

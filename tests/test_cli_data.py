@@ -74,6 +74,13 @@ def test_check_answers_by_its_exit_code(listed: Path, tmp_path: Path, capsys: py
     assert "there is no" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("action", ["prepare", "shar", "check"])
+def test_help_says_what_an_action_does(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(action, "--help")
+    assert "xit code" in capsys.readouterr().out
+
+
 def test_check_names_what_opening_left_out_once(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (listed.parent / "1.wav").unlink()
     assert run("check", listed) == 1

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 from lhotse import CutSet
 from lhotse.utils import fastcopy
+from loaded_batches import loaded
 from speech_archives import write_archive
 
 from paraformer.config import FrontendConfig
 from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import (
     BatchConfig,
+    Example,
     JoinConfig,
     SpeechDataset,
     Symbols,
@@ -18,7 +22,6 @@ from paraformer.data.dataset import (
     estimate_cmvn,
     join_cuts,
     load,
-    load_batches,
     measuring_batches,
     nothing_said,
     syllable_table,
@@ -93,8 +96,34 @@ def test_cmvn_normalises(cuts: CutSet) -> None:
 def test_loading_ahead_gives_the_same_batches(cuts: CutSet, dataset: SpeechDataset) -> None:
     augmenting = SpeechDataset(dataset.symbols, FrontendConfig(), dataset.cmvn, AugmentConfig(), seed=1)
     plan = epoch_plan(cuts, SHORT, BatchConfig(seconds=3.0, buckets=2), 0)
-    for here, there in zip(load_batches(plan, augmenting, 0), load_batches(plan, augmenting, 1), strict=True):
-        torch.testing.assert_close(here.feats, there.feats)
+    for here, there in zip(loaded(plan, augmenting, 0), loaded(plan, augmenting, 1), strict=True):
+        torch.testing.assert_close(here.batch.feats, there.batch.feats)
+
+
+def test_a_text_is_encoded_once(cuts: CutSet, dataset: SpeechDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    encode = Symbols.encode
+    monkeypatch.setattr(Symbols, "encode", lambda self, text: encoded.append(text) or encode(self, text))
+    assert sorted(dataset[cuts].texts) == sorted(encoded) == sorted(TEXTS)
+
+
+def test_names_belong_to_the_rows(cuts: CutSet, dataset: SpeechDataset) -> None:
+    some = list(cuts)
+    some[1] = some[1].map_supervisions(lambda s: fastcopy(s, text="龘"))
+    one = dataset[CutSet.from_cuts(some)]
+    assert one.names == [cut.id for cut in some if cut is not some[1]]
+    assert len(one.names) == len(one.batch.lengths)
+    assert [left_out.id for left_out in one.skipped] == ["tones-1"]
+
+
+def test_what_memory_would_not_hold_is_not_measured(
+    cuts: CutSet, dataset: SpeechDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    hour = next(iter(cuts)).pad(duration=3600.0)
+    with caplog.at_level(logging.WARNING, "paraformer.data"):
+        batches = list(measuring_batches([*cuts, hour], dataset))
+    assert [len(texts) for _, texts in batches] == [len(TEXTS)]
+    assert caplog.messages == ["left out tones-0: too long, 3600.00 s"]
 
 
 def test_syllables_carry_tones() -> None:
@@ -112,7 +141,7 @@ def test_only_marked_cuts_may_say_nothing(cuts: CutSet, dataset: SpeechDataset) 
 
 
 def test_a_batch_of_noise_alone_has_targets_of_no_length(dataset: SpeechDataset) -> None:
-    batch = dataset.collate([(np.zeros((9, 560), np.float32), ""), (np.zeros((5, 560), np.float32), "")])
+    batch = dataset.collate([Example(np.zeros((rows, 560), np.float32), "", []) for rows in (9, 5)])
     assert batch.ctc_targets is not None
     for targets in (batch.targets, batch.ctc_targets):
         assert (targets.shape, targets.dtype) == ((2, 0), torch.int64)

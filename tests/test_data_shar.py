@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lhotse import CutSet
+from loaded_batches import loaded
 from speech_archives import sound_of, write_archive
 
 from paraformer.config import FrontendConfig
@@ -21,7 +23,6 @@ from paraformer.data.dataset import (
     Symbols,
     epoch_plan,
     estimate_cmvn,
-    load_batches,
     text_of,
 )
 from paraformer.data.prepare import load_cuts, prepare, vocabulary
@@ -70,12 +71,10 @@ def test_shards_give_the_batches_of_plain_files(plain: CutSet, shards: Path) -> 
     assert len(list(shards.glob("recording.*.tar"))) == 3
     examples = dataset(plain)
     plans = [epoch_plan(cuts, JOIN, BATCH, 1) for cuts in (plain, packed)]
-    pairs = zip(
-        *(load_batches(plan, examples, workers) for plan, workers in zip(plans, (0, 1), strict=True)), strict=True
-    )
-    for here, there in pairs:
-        torch.testing.assert_close(here.feats, there.feats)
-        torch.testing.assert_close(here.targets, there.targets)
+    batches = [loaded(plan, examples, workers) for plan, workers in zip(plans, (0, 1), strict=True)]
+    for here, there in zip(*batches, strict=True):
+        torch.testing.assert_close(here.batch.feats, there.batch.feats)
+        torch.testing.assert_close(here.batch.targets, there.batch.targets)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # lhotse leaves files open
@@ -89,17 +88,19 @@ def test_lhotse_reads_our_shards_and_we_read_those_of_lhotse(plain: CutSet, shar
             np.testing.assert_allclose(load(cut), load(expected), atol=1e-4)
 
 
-def test_a_damaged_utterance_in_the_middle_of_a_shard_is_the_only_one_lost(plain: CutSet, shards: Path) -> None:
+def test_a_damaged_utterance_in_the_middle_of_a_shard_is_the_only_one_lost(
+    plain: CutSet, shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path, offset, size = place_of(open_shar(shards), 4)
     damage(path, offset, size)
-    cuts, skips = open_shar(shards), Skips()
-    plan = epoch_plan(cuts, JoinConfig(clips=1), BATCH, 0)
-    batches = list(load_batches(plan, dataset(plain), 0, skips))
+    plan = epoch_plan(open_shar(shards), JoinConfig(clips=1), BATCH, 0)
+    with caplog.at_level(logging.WARNING, "paraformer.data"):
+        batches = loaded(plan, dataset(plain))
     assert len(batches) == len(plan)
-    assert [skipped.id for skipped in skips.found] == ["tones-4"]
-    assert sum(len(batch.feats) for batch in batches) >= len(TEXTS) - 1
+    assert [message.split(":")[0] for message in caplog.messages] == ["left out tones-4"]
+    assert sum(len(one.batch.feats) for one in batches) >= len(TEXTS) - 1
     with pytest.raises(DataError, match=r"tones-4.*unreadable audio"):
-        list(load_batches(plan, dataset(plain), 0, Skips("stop")))
+        loaded(plan, dataset(plain), on_bad="stop")
 
 
 def test_a_damaged_header_in_a_shard_costs_one_utterance(shards: Path) -> None:
@@ -154,30 +155,6 @@ def test_a_part_of_a_recording_becomes_all_of_its_place(plain: CutSet, tmp_path:
     assert write_shar([whole.truncate(offset=0.1, duration=0.3, preserve_id=True)], tmp_path / "part", Skips()) == 1
     [cut] = open_shar(tmp_path / "part")
     assert load(cut) == pytest.approx(sound_of(TEXTS[4])[1600:6400], abs=1e-4)
-
-
-def test_utterances_that_cannot_be_used_are_counted_and_the_run_goes_on(plain: CutSet) -> None:
-    cuts = list(plain)
-    for cut, text in zip(cuts, ["龍龘", "", "一"], strict=False):
-        cut.supervisions[0].text = text
-    skips = Skips()
-    single = JoinConfig(clips=1, edge_s=(0.0, 0.0))
-    plan = epoch_plan(CutSet.from_cuts(cuts), single, BatchConfig(seconds=3.0, longest_s=1.0), 0, skips)
-    rows = sum(len(batch.feats) for batch in load_batches(plan, dataset(plain), 0, skips))
-    assert skips.counts == {"unknown characters only": 1, "empty text": 1, "too long": 1}
-    assert rows >= len(TEXTS) - 3
-
-
-def test_a_batch_of_nothing_usable_is_replaced_by_a_neighbour(plain: CutSet) -> None:
-    plan = [CutSet.from_cuts([cut]) for cut in plain]
-    for number in (0, 1, 5):
-        next(iter(plan[number])).supervisions[0].text = "龘"
-    batches = list(load_batches(plan, dataset(plain), 0))
-    assert len(batches) == len(plan)
-    assert all(batch is batches[2] for batch in batches[:2])
-    assert batches[5] is batches[4]
-    with pytest.raises(DataError, match="not one utterance can be used"):
-        list(load_batches(plan[:2], dataset(plain), 0))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -192,5 +192,11 @@ def test_token_lists_with_holes(text: str) -> None:
         parse_tokens(text)
 
 
+@pytest.mark.parametrize("text", ["[1, 2]", "[]", "{}", '["a", null]'])
+def test_token_lists_of_anything_but_strings(text: str) -> None:
+    with pytest.raises(ModelError, match="JSON list of strings"):
+        parse_tokens(text)
+
+
 def test_words() -> None:
     assert parse_words("hello hel@@ lo\nok ok\n\n你 你\n") == WORDS

@@ -49,6 +49,13 @@ def test_training_lowers_the_loss_and_measures(run: Path) -> None:
     assert all(event["hours_per_hour"] > 0 and 0 <= event["waited"] <= 1 for event in events(run) if "total" in event)
 
 
+def test_the_run_says_how_long_it_waited_for_data(run: Path) -> None:
+    [speed] = [event["speed"] for event in events(run) if "speed" in event][:1]
+    assert speed["speech_s"] > 0 and speed["worked_s"] > 0
+    assert 0 <= speed["longest_s"] <= speed["waited_s"]
+    assert "waiting for data" in native.load(run / "bundle")[0].card["speed"]
+
+
 def test_the_run_directory_holds_what_it_should(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names >= {"config.json", "setup.json", "events.jsonl", "curves.png", "tensorboard", "bundle", "weights"}

@@ -17,7 +17,7 @@ import tiny
 import tiny_bundle
 import torch
 from speech_archives import RATE, sound_of, write_archive
-from training import TEXTS, events, stopping_after
+from training import CONFIG, TEXTS, events, prepared, stopping_after
 
 import paraformer
 from paraformer.bundle import Bundle
@@ -35,6 +35,8 @@ from paraformer.train.finetune import (
     live_steps,
     objective_of,
 )
+from paraformer.train.finish import finish
+from paraformer.train.loop import train
 
 SAMPLES = files("paraformer") / "samples"
 
@@ -202,8 +204,27 @@ def test_units_that_a_bundle_does_not_name_are_not_trained() -> None:
         dataclasses.replace(tiny.config(), objective=dataclasses.replace(objective, ctc_units=units))
         for units in (7, 0)
     )
-    assert objective_of(own).ctc_weight == 0
-    assert objective_of(shared).ctc_weight == 0.3
+    bundle, _ = native.load(tiny_bundle.directory())
+    assert objective_of(dataclasses.replace(bundle, config=own)).ctc_weight == 0
+    assert objective_of(dataclasses.replace(bundle, config=shared)).ctc_weight == 0.3
+    named = dataclasses.replace(bundle, config=own, units=tuple("abcdef"))
+    assert objective_of(named) == own.objective
+
+
+def test_a_syllable_layer_whose_units_are_named_is_trained_further(tmp_path: Path) -> None:
+    """What a run has made keeps its CTC layer; characters whose syllables it lacks are not in the CTC targets."""
+    data = prepared(tmp_path / "speech")
+    run = dataclasses.replace(CONFIG, steps=2, measure_steps=2, save_s=1e9)
+    train(run, data, tmp_path / "run")
+    original = Bundle.open(finish(run, data, tmp_path / "run", best=1))
+    assert original.units == ("er4", "san1", "si4", "yi1")
+    result = finetune(plan(data / "tones", tmp_path / "out", model=tmp_path / "run" / "bundle", steps=2))
+    tuned = Bundle.open(result.bundle)
+    assert (tuned.units, tuned.config.objective) == (original.units, original.config.objective)
+    before, after = weights(original.directory), weights(result.bundle)
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["ctc.weight"], after["ctc.weight"])
+    assert all(event["ctc"] > 0 for event in events(tmp_path / "out") if "ctc" in event)
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ from lhotse import AudioSource, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 
 from paraformer.data.skips import Skips
+from paraformer.data.utterances import speaker_of, utterances
 from paraformer.evaluate.cer import ErrorCounts
 from paraformer.evaluate.significance import compare
 from paraformer.train.compare import Verdict
-from paraformer.train.parts import LEAST, MOST, hold_out, parts_of, speaker_of, utterances
+from paraformer.train.parts import LEAST, MOST, hold_out, parts_of
 
 
 def cuts(count: int, speakers: int) -> list[MonoCut]:

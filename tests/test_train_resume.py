@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
 from training import CONFIG, TEXTS, events, prepared, same, stopping_after
 
 from paraformer.cli import main
 from paraformer.errors import CheckpointError, ConfigError
-from paraformer.train.checkpoints import newest
+from paraformer.train.checkpoints import best_weights, newest, read_weights
 from paraformer.train.loop import train
 from paraformer.train.run_config import differences
 
@@ -83,7 +85,11 @@ def test_another_run_is_not_continued(data: Path, tmp_path: Path) -> None:
         train(dataclasses.replace(CONFIG, steps=1), data, tmp_path)
     longer = dataclasses.replace(CONFIG, steps=3, log_steps=1, keep=1)
     assert train(longer, data, tmp_path).progress.step == 3
-    assert events(tmp_path)[-3]["changed"] == {"steps": "2 -> 3", "log_steps": "4 -> 1", "keep": "2 -> 1"}
+    assert [event["changed"] for event in events(tmp_path) if "changed" in event][-1] == {
+        "steps": "2 -> 3",
+        "log_steps": "4 -> 1",
+        "keep": "2 -> 1",
+    }
 
 
 def test_a_run_on_other_speech_is_not_continued(tmp_path: Path) -> None:
@@ -128,6 +134,24 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(place: str, data: Path, tm
             train(greedy, data, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000002"]
     assert same(train(CONFIG, data, tmp_path).model, straight.model)
+
+
+def test_a_full_disk_leaves_the_last_weights_whole(data: Path, tmp_path: Path, monkeypatch) -> None:
+    with stopping_after(6):  # of which the fifth was measured
+        train(CONFIG, data, tmp_path)
+    before = read_weights(best_weights(tmp_path)[0])
+
+    def half(tensors: object, path: Path, metadata: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("paraformer.train.checkpoints.save_file", half)
+        with pytest.raises(CheckpointError, match=r"step-0000007\.safetensors could not be saved: .*No space left"):
+            train(CONFIG, data, tmp_path)
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["step-0000005.safetensors"]
+    assert all(torch.equal(before[name], tensor) for name, tensor in read_weights(best_weights(tmp_path)[0]).items())
+    assert train(CONFIG, data, tmp_path).progress.step == CONFIG.steps
 
 
 def test_a_damaged_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:

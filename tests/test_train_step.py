@@ -92,13 +92,6 @@ def test_a_step_that_is_not_finite_names_the_utterance_and_changes_nothing() -> 
     assert (progress.bad, progress.skipped) == (0, 1)
 
 
-def test_where_utterances_are_missing_all_are_named() -> None:
-    broken = batch([7, 8], [2, 2])
-    broken.feats[0, 0, 0] = math.inf
-    piece = dataclasses.replace(pieces_of(broken)[0], names=("a", "b", "c"))
-    assert stepper().step([piece], Progress()).suspects == ("a", "b", "c")
-
-
 def test_a_divergent_step_names_the_worst_utterance() -> None:
     progress = Progress(norm=1e-6)
     taken = stepper().step(pieces_of(batch([20, 4], [12, 1])), progress)

@@ -60,6 +60,7 @@ def endless() -> TrainConfig:
 
 def prepared(directory: Path, texts: Sequence[str] = TEXTS) -> Path:
     """`directory` with the training and the dev set in it."""
+    directory.mkdir(exist_ok=True)
     archives = [write_archive(directory / "tones.tar", texts), write_archive(directory / "dev.tar", TEXTS[:2])]
     prepare(archives, directory)
     return directory

@@ -84,11 +84,13 @@ class Vocabulary:
 def parse_tokens(text: str) -> tuple[str, ...]:
     """Tokens of a `tokens.json` (a list, or an object of token to id) or `tokens.txt` ("token" or "token id" lines).
 
-    Raises ModelError if the text is none of these or its ids are not 0, 1, 2 and so on.
+    Raises ModelError if it is a list of anything but strings, or if its ids are not 0, 1, 2 and so on.
     """
     text = text.lstrip("\ufeff")
     if (listed := _json(text)) is not None:
-        return _by_id(listed) if isinstance(listed, dict) else tuple(map(str, listed))
+        if not listed or not all(isinstance(token, str) for token in listed):
+            raise ModelError("the tokens must be a JSON list of strings, in the order of their ids, and not none")
+        return _by_id(listed) if isinstance(listed, dict) else tuple(listed)
     lines = [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
     numbered = [line.rsplit(maxsplit=1) for line in lines]
     if all(len(pair) == 2 and pair[1].isdecimal() for pair in numbered):

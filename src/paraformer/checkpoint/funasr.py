@@ -25,7 +25,7 @@ from paraformer.config import ModelConfig
 from paraformer.errors import CheckpointError, ConfigError, ModelError, ModelNotFound
 from paraformer.frontend import Cmvn
 from paraformer.model.paraformer import Paraformer
-from paraformer.text import parse_words
+from paraformer.text import parse_tokens, parse_words
 
 SETTINGS_FILE = "config.yaml"
 METADATA_FILE = "configuration.json"
@@ -133,18 +133,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
-    """The vocabulary in the order of ids: a JSON list, or lines of text, with or without the id after each token."""
+    """The vocabulary in the order of ids, in any form of `parse_tokens`. Raises ModelError that names the file."""
     text = _read_text(path)
     if path.suffix == ".json":
-        tokens = _parse_json(text, path)
-        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise ModelError(f"{path} must be a JSON list of strings, the tokens in the order of their ids")
-        return tuple(tokens)
-    lines = [line.rstrip() for line in text.splitlines()]
-    pairs = [line.rsplit(maxsplit=1) for line in lines]
-    if all(len(pair) == 2 and pair[1] == str(index) for index, pair in enumerate(pairs)):
-        return tuple(pair[0] for pair in pairs)
-    return tuple(lines)
+        _parse_json(text, path)  # or else its lines would be the tokens
+    try:
+        return parse_tokens(text)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def read_words(path: Path) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,7 +21,8 @@ from paraformer.evaluate.report import html_report
 from paraformer.evaluate.results import Evaluation, Failure, read_evaluation
 from paraformer.evaluate.run import collect, recognize_live, recognize_whole
 from paraformer.evaluate.summary import compare_evaluations, summary
-from paraformer.evaluate.utterances import Utterance, is_plain, read_utterances
+from paraformer.evaluate.utterances import is_plain, read_utterances
+from paraformer.manifests import Utterance
 
 if TYPE_CHECKING:
     from paraformer.recognizer import Recognizer
@@ -81,18 +81,14 @@ def _opened(data: Path) -> tuple[list[Utterance], list[Failure]]:
     if is_plain(data):
         return read_utterances(data), []
     try:
-        from paraformer.data.reading import load
         from paraformer.data.skips import Skips
         from paraformer.data.sources import open_data
+        from paraformer.data.utterances import utterances
     except ImportError as error:
         raise MissingExtra(f"{data} is neither .jsonl, .tsv, .csv nor a prepared set; opening it", "train") from error
     skips = Skips(named=0)
-    utterances = []
-    for cut in open_data(data, skips):
-        said = sorted(cut.supervisions, key=lambda one: one.start)
-        text, speakers = " ".join(one.text or "" for one in said), {one.speaker or "" for one in said}
-        utterances.append(Utterance(cut.id, text, "+".join(sorted(speakers)), partial(load, cut)))
-    return utterances, [Failure(one.id, f"{one.reason} {one.detail}".rstrip()) for one in skips.found]
+    opened = utterances(open_data(data, skips))
+    return opened, [Failure(one.id, f"{one.reason} {one.detail}".rstrip()) for one in skips.found]
 
 
 def _chunk(options: argparse.Namespace, recognizer: Recognizer) -> ChunkConfig:

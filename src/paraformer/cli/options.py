@@ -50,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
 def _data(options: argparse.ArgumentParser) -> None:
     options.description = "Speech with transcripts: DATA is anything that docs/usage.md lists. Needs paraformer[train]."
     actions = options.add_subparsers(dest="action", required=True, metavar="ACTION")
-    prepare = actions.add_parser("prepare", help="a corpus or other data to sets that training reads")
+    prepare = actions.add_parser(
+        "prepare",
+        help="a corpus or other data to sets that training reads",
+        description="Write the sets of a published corpus, or any other DATA, as training reads them. Bad utterances "
+        "are named and left out; exit code 1 if there were any.",
+    )
     prepare.add_argument(
         "kind", choices=("aishell", "aishell2", "wenetspeech", "speechio", "archive", "other"), help="other: any DATA"
     )
@@ -60,12 +65,23 @@ def _data(options: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "--parts", nargs="+", default=(), metavar="PART", help="of wenetspeech or speechio (default: all)"
     )
-    shar = actions.add_parser("shar", help="pack audio into shards, for very many or very large files")
+    shar = actions.add_parser(
+        "shar",
+        help="pack audio into shards, for very many or very large files",
+        description="Pack DATA into 16 kHz FLAC shards of 1000 utterances, which training reads like a prepared set. "
+        "Bad utterances are named and left out; exit code 1 if there were any.",
+    )
     shar.add_argument("source", type=Path, metavar="DATA")
     shar.add_argument("target", type=Path, metavar="OUT", help="new directory for the shards")
     for writing in (prepare, shar):
         writing.add_argument("--stop", action="store_true", help="end at the first bad utterance, do not leave it out")
-    check = actions.add_parser("check", help="look for what would harm training; exit code 0 clean, 1 not, 2 no data")
+    check = actions.add_parser(
+        "check",
+        help="look for what would harm training; exit code 0 clean, 1 not, 2 no data",
+        description="Listen to all of DATA and report what would harm training: missing and broken files, silence, "
+        "other sample rates, empty and odd texts, unknown characters, durations and speaking rates out of line, "
+        "utterances shared with a test set. Exit code 0 if there is nothing, 1 if there is, 2 if it could not look.",
+    )
     check.add_argument("source", type=Path, metavar="DATA")
     check.add_argument("--test", type=Path, metavar="DATA", help="test set that must share nothing with DATA")
     check.add_argument("--model", metavar="DIR|NAME", help="model whose vocabulary the texts must keep to")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,7 +16,7 @@ from lhotse.dataset.sampling import DynamicBucketingSampler
 from lhotse.dataset.sampling.base import TimeConstraint
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from lhotse.utils import fastcopy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from paraformer.config import FrontendConfig
 from paraformer.data.augment import AugmentConfig, Noise, Samples, augment_frames, augment_samples, spec_augment
@@ -34,9 +32,10 @@ from paraformer.text import Vocabulary
 PADDING_ID = -1
 NO_SPEECH = "zxx"
 """Language of a supervision in which nothing is said (ISO 639-2: no linguistic content)."""
+MEASURED_S = 60.0
+"""Longer utterances are not measured with: memory for decoding grows with the square of the length."""
 _UNITS = re.compile(r"[a-z]+|\S")
 """Of spoken text: Latin words, single characters."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +152,22 @@ def says_nothing(cut: Cut) -> bool:
     return bool(cut.supervisions) and all(s.language == NO_SPEECH for s in cut.supervisions)
 
 
+class Example(NamedTuple):
+    """One utterance as it goes into a batch. tokens: ids of its text."""
+
+    windows: Float32[np.ndarray, "windows dim"]
+    text: str
+    tokens: list[int]
+
+
 class Loaded(NamedTuple):
-    """A padded batch of the utterances that could be used, None if there was none; their texts; what was left out."""
+    """A padded batch of the utterances that could be used, None if there was none, and what was left out.
+
+    names, texts: of the rows of the batch.
+    """
 
     batch: Batch | None
+    names: list[str]
     texts: list[str]
     skipped: list[Skipped]
 
@@ -182,20 +193,28 @@ class SpeechDataset(Dataset[Loaded]):
     def __getitem__(self, cuts: CutSet) -> Loaded:
         """The padded batch of `cuts`, changed by draws that depend on the seed and the first utterance alone."""
         rng = np.random.default_rng([self.seed, *name_of(next(iter(cuts))).encode()])
-        examples, left_out = [], []
+        examples, names, left_out = [], [], []
         for cut in cuts:
-            text = text_of(cut)
-            try:
-                samples = load(cut)
-            except AudioError as error:
-                left_out.append(skipped(cut, error))
-                continue
-            if self.symbols.encode(text) or says_nothing(cut):
-                examples.append((self.windows(samples, rng), text))
+            example = self.example(cut, rng)
+            if isinstance(example, Skipped):
+                left_out.append(example)
             else:
-                left_out.append(Skipped(name_of(cut), UNKNOWN_TEXT if text else EMPTY, text))
+                examples.append(example)
+                names.append(name_of(cut))
         batch = self.collate(examples) if examples else None
-        return Loaded(batch, [text for _, text in examples], left_out)
+        return Loaded(batch, names, [example.text for example in examples], left_out)
+
+    def example(self, cut: Cut, rng: np.random.Generator) -> Example | Skipped:
+        """One utterance, or why it cannot be used."""
+        text = text_of(cut)
+        try:
+            samples = load(cut)
+        except AudioError as error:
+            return skipped(cut, error)
+        tokens = self.symbols.encode(text)
+        if tokens or says_nothing(cut):
+            return Example(self.windows(samples, rng), text, tokens)
+        return Skipped(name_of(cut), UNKNOWN_TEXT if text else EMPTY, text)
 
     def windows(self, samples: Samples, rng: np.random.Generator) -> Float32[np.ndarray, "windows dim"]:
         """Model input of one utterance, changed at random if this dataset augments."""
@@ -205,14 +224,15 @@ class SpeechDataset(Dataset[Loaded]):
         c = self.frontend.config
         return spec_augment(self.cmvn(lfr(frames, c.lfr_m, c.lfr_n)), self.augment, rng, c.mel_bins)
 
-    def collate(self, examples: Sequence[tuple[Float32[np.ndarray, "_ dim"], str]]) -> Batch:
+    def collate(self, examples: Sequence[Example]) -> Batch:
         """Pad features with zeros and targets with -1."""
-        tokens = [self.symbols.encode(text) for _, text in examples]
-        feats, lengths = _pad([torch.from_numpy(windows) for windows, _ in examples], 0.0)
-        targets, target_lengths = _pad([torch.tensor(ids, dtype=torch.int64) for ids in tokens], PADDING_ID)
+        feats, lengths = _pad([torch.from_numpy(example.windows) for example in examples], 0.0)
+        targets, target_lengths = _pad(
+            [torch.tensor(example.tokens, dtype=torch.int64) for example in examples], PADDING_ID
+        )
         if not self.symbols.syllables:
             return Batch(feats, lengths, targets, target_lengths)
-        ids = [self.symbols.syllable_ids(text) for _, text in examples]
+        ids = [self.symbols.syllable_ids(example.text) for example in examples]
         syllables = [torch.tensor(units, dtype=torch.int64) for units in ids]
         return Batch(feats, lengths, targets, target_lengths, *_pad(syllables, PADDING_ID))
 
@@ -292,47 +312,10 @@ def _bins(cuts: Sequence[Cut], config: BatchConfig) -> list[float]:
     return (estimate_duration_buckets(cuts, buckets, constraint) if buckets > 1 else []) or [config.longest_s]
 
 
-def load_batches(
-    plan: Iterable[CutSet], dataset: SpeechDataset, workers: int, skips: Skips | None = None
-) -> Iterator[Batch]:
-    """The batches of `plan`, loaded ahead by worker processes; as many as it has.
-
-    What cannot be used goes to `skips`, which stops the run if it is told to. Where that is a whole batch, a neighbour
-    takes its place: processes that train together must keep step. Raises DataError if nothing of `plan` can be used.
-    """
-    skips = Skips() if skips is None else skips
-    prefetch = 8 if workers else None
-    loader = DataLoader(
-        dataset,
-        sampler=plan,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=prefetch,
-        worker_init_fn=_leave_signals_to_the_run,
-    )
-    owed, last = 0, None  # batches that are due, and the newest good one
-    for loaded in loader:
-        skips.extend(loaded.skipped)
-        last = last if loaded.batch is None else loaded.batch
-        owed += 1
-        if last is not None:
-            yield from [last] * owed
-            owed = 0
-    if owed:
-        raise DataError(f"not one utterance can be used: {skips}; see `paraformer data check`")
-    if skips.found:
-        _log.warning("this epoch: %s", skips)
-
-
-def _leave_signals_to_the_run(_: int) -> None:
-    """A worker lives as long as the process it works for, which wants to save when all of them are told to stop."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def measuring_batches(cuts: Iterable[Cut], dataset: SpeechDataset, size: int = 20) -> Iterator[tuple[Batch, list[str]]]:
     """Batches of `size` utterances of like length, as they are, with their transcripts; what is bad is left out."""
-    order, skips = sorted(cuts, key=lambda cut: cut.duration), Skips()
+    skips = Skips()
+    order = sorted(_fitting(cuts, MEASURED_S, skips), key=lambda cut: cut.duration)
     for first in range(0, len(order), size):
         loaded = dataset[CutSet.from_cuts(order[first : first + size])]
         skips.extend(loaded.skipped)

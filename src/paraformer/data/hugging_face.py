@@ -14,8 +14,8 @@ from lhotse.cut import MonoCut
 
 from paraformer.data.recordings import cut_of, recording_of
 from paraformer.data.skips import MISSING, Skipped, Skips
-from paraformer.data.tables import ID_COLUMNS, SPEAKER_COLUMNS, TEXT_COLUMNS
 from paraformer.errors import DataError, MissingExtra
+from paraformer.manifests import ID_NAMES, SPEAKER_NAMES, TEXT_NAMES
 
 
 def is_hugging_face(directory: Path) -> bool:
@@ -52,11 +52,11 @@ def from_hugging_face(dataset: Any, skips: Skips, prefix: str = "") -> Iterator[
 
     columns = dict(dataset.features or {})
     audio = next((name for name, kind in columns.items() if isinstance(kind, datasets.Audio)), None)
-    text, speaker, id_ = (_column(columns, names) for names in (TEXT_COLUMNS, SPEAKER_COLUMNS, ID_COLUMNS))
+    text, speaker, id_ = (_column(columns, names) for names in (TEXT_NAMES, SPEAKER_NAMES, ID_NAMES))
     if audio is None or text is None:
         raise DataError(
             f"the data set has the columns {', '.join(columns) or '(unknown)'}, but training needs one of type Audio "
-            f"and a text ({', '.join(TEXT_COLUMNS)}); cast or rename them"
+            f"and a text ({', '.join(TEXT_NAMES)}); cast or rename them"
         )
     for number, row in enumerate(dataset.cast_column(audio, datasets.Audio(decode=False))):
         name = str(row[id_]) if id_ else f"{prefix}{number:08d}"

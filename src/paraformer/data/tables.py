@@ -7,14 +7,9 @@ are read; what has no file or no readable header is left out and reported, so th
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from lhotse import Recording, SupervisionSegment
 from lhotse.cut import MonoCut
@@ -22,12 +17,7 @@ from lhotse.cut import MonoCut
 from paraformer.data.recordings import cut_of, recording_of
 from paraformer.data.skips import TWICE, UNREADABLE, Skipped, Skips
 from paraformer.errors import DataError
-
-PATH_COLUMNS = ("path", "audio", "audio_path", "audio_filepath", "file", "filename", "wav")
-TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "target")
-ID_COLUMNS = ("id", "key", "utt_id")
-SPEAKER_COLUMNS = ("speaker", "spk", "speaker_id", "client_id")
-"""Names that a column may have, in any case."""
+from paraformer.manifests import TEXT_NAMES, Row, beside, json_rows, lines, listed, table_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +48,14 @@ def kaldi(directory: Path) -> Iterator[Utterance]:
             )
         if file.endswith("|"):
             raise DataError(f"{directory}/wav.scp has a command for {recording!r}; run it and list the file it makes")
-        audio = _beside(file, directory)
+        audio = beside(file, directory)
         yield Utterance(id=id_, audio=audio, text=text, speaker=speakers.get(id_), start_s=start, end_s=end)
 
 
 def _pairs(path: Path) -> dict[str, str]:
     """The first word of each line and the rest of it. Raises DataError for an id that comes twice."""
     pairs: dict[str, str] = {}
-    for number, line in _lines(path):
+    for number, line in lines(path):
         key, *rest = line.split(maxsplit=1)
         if key in pairs:
             raise DataError(f"{path}, line {number}: {key!r} was there before; give each utterance an id of its own")
@@ -88,71 +78,25 @@ def _segments(path: Path) -> dict[str, tuple[str, float, float | None]]:
 
 
 def json_lines(path: Path) -> Iterator[Utterance]:
-    """Utterances of FunASR's JSON lines: `key`, `source` and `target`; other usual names do as well.
+    """Utterances of JSON lines: FunASR's `key`, `source` and `target`, or other usual names.
 
     Raises DataError for a line that is no such object.
     """
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: not a JSON object")
-        yield _from_row(row, path, number, ("source", *PATH_COLUMNS))
+    return (_utterance(row, path, number) for number, row in json_rows(path))
 
 
 def table(path: Path) -> Iterator[Utterance]:
     """Utterances of a .csv or .tsv file whose first line names its columns. Raises DataError for missing columns."""
-    with _open(path) as file:
-        rows = csv.DictReader(file, delimiter="\t" if ".tsv" in path.suffixes else ",", restkey="", restval="")
-        for row in rows:
-            yield _from_row(row, path, rows.line_num, PATH_COLUMNS)
+    return (_utterance(row, path, number) for number, row in table_rows(path))
 
 
-def _from_row(row: Mapping[str, object], path: Path, number: int, path_names: Iterable[str]) -> Utterance:
+def _utterance(row: Row, path: Path, number: int) -> Utterance:
     """An utterance of named values."""
-    values = {name.lower().strip(): value for name, value in row.items()}
-    audio, text = _first(values, path_names), _first(values, TEXT_COLUMNS)
-    if not audio or text is None:
-        raise DataError(
-            f"{path}, line {number}: needs a path (one of {', '.join(path_names)}) and a text (one of "
-            f"{', '.join(TEXT_COLUMNS)}), but has {', '.join(values) or 'nothing'}"
-        )
-    id_ = _first(values, ID_COLUMNS) or Path(audio).with_suffix("").as_posix().lstrip("/")
-    return Utterance(id=id_, audio=_beside(audio, path.parent), text=text, speaker=_first(values, SPEAKER_COLUMNS))
-
-
-def _first(values: Mapping[str, object], names: Iterable[str]) -> str | None:
-    found = next((values[name] for name in names if name in values), None)
-    return None if found is None else str(found).strip()
-
-
-def _beside(audio: str, directory: Path) -> Path:
-    beside = directory / audio
-    return beside if beside.is_file() or not Path(audio).is_file() else Path(audio)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, numbered from 1."""
-    with _open(path) as file:
-        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[TextIO]:
-    """A text file, perhaps compressed. Raises DataError if it is missing or not text."""
-    try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig", newline="") as file
-        ):
-            yield file
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}; check the name") from error
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as text: {error}") from error
+    one = listed(row, path, number)
+    if one.text is None:
+        raise DataError(f"{path}, line {number}: needs a text (one of {', '.join(TEXT_NAMES)})")
+    id_ = one.id or Path(one.written).with_suffix("").as_posix().lstrip("/")
+    return Utterance(id=id_, audio=one.audio, text=one.text, speaker=one.speaker)
 
 
 def to_cuts(utterances: Iterable[Utterance], skips: Skips) -> Iterator[MonoCut]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from paraformer.errors import DataError
 from paraformer.evaluate.cer import ErrorCounts, count_edits, nearest
 from paraformer.evaluate.normalise import PLAIN, Normalizer, written
-from paraformer.evaluate.utterances import Utterance
+from paraformer.manifests import Utterance
 
 FORMAT = 1
 

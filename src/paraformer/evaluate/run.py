@@ -15,7 +15,7 @@ from paraformer.errors import ParaformerError
 from paraformer.evaluate.latency import transcribe_live
 from paraformer.evaluate.normalise import Normalizer
 from paraformer.evaluate.results import Failure, Mode, Pass, Scored, score
-from paraformer.evaluate.utterances import Utterance
+from paraformer.manifests import Utterance
 from paraformer.recognizer import Recognizer
 
 Samples = Float32[np.ndarray, " samples"]

@@ -15,7 +15,7 @@ from paraformer.config import EOS_ID, SOS_ID, ModelConfig, TransformerDecoderCon
 from paraformer.errors import ConfigError
 from paraformer.model import losses
 from paraformer.model.layers import attend, length_mask
-from paraformer.model.paraformer import Batch, Losses, append_eos, build_encoder
+from paraformer.model.paraformer import Batch, Chunking, Losses, append_eos, build_encoder
 from paraformer.model.transformer_decoder import TransformerDecoder, TransformerDecoderBlock
 
 Pair = tuple[Tensor, Tensor]
@@ -36,17 +36,26 @@ class Autoregressive(nn.Module):
     """Encoder, causal Transformer decoder, optional CTC layer for training."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Raises ConfigError unless config.decoder is a Transformer's."""
+        """Raises ConfigError unless config.decoder is a Transformer's and the objective one that there is here."""
         super().__init__()
         if not isinstance(config.decoder, TransformerDecoderConfig):
             raise ConfigError("the autoregressive model needs a decoder of kind 'transformer'")
+        c = config.objective
+        if c.mwer_weight > 0 or c.middle_ctc_weight > 0 or not c.predict_eos:
+            raise ConfigError(
+                "the autoregressive model learns by cross-entropy, </s> included, and CTC at the end alone"
+            )
         self.config = config
         self.encoder = build_encoder(config)
         self.decoder = TransformerDecoder(config.decoder, config.vocab_size, config.encoder.dim)
         self.ctc = nn.Linear(config.encoder.dim, config.ctc_vocab_size) if config.ctc_vocab_size else None
 
-    def forward(self, batch: Batch) -> Losses:
-        """Cross-entropy of every token given those before it, and CTC. The parts that it lacks are zero."""
+    def forward(self, batch: Batch, chunk: Chunking = None) -> Losses:
+        """Cross-entropy of every token given those before it, and CTC. The parts that it lacks are zero.
+
+        chunk: must be None; it is there because the training loop calls all models alike.
+        """
+        assert chunk is None, "it sees whole utterances only"
         c = self.config.objective
         hidden, lengths = self.encoder(batch.feats, batch.lengths)
         targets = append_eos(batch.targets, batch.target_lengths)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 from lhotse import CutSet
 
-from paraformer.data.augment import AugmentConfig
-from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan, load_batches
+from paraformer.data.augment import AugmentConfig, Noise
+from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan
+from paraformer.data.loading import Part, TaskDataset, Tasks, load_tasks, usable
 from paraformer.data.skips import Skips
-from paraformer.errors import DataError
 from paraformer.model.paraformer import Batch
 from paraformer.train import parallel
 from paraformer.train.checkpoints import Progress
@@ -39,7 +41,7 @@ EASY_AUGMENT = AugmentConfig(
 
 @dataclass(frozen=True)
 class Piece:
-    """One process's batch of a step, where it stands in the run, and what its utterances are called."""
+    """One process's batch of a step, where it stands in the run, and what its utterances are called, row by row."""
 
     batch: Batch
     epoch: int
@@ -49,29 +51,26 @@ class Piece:
 
 
 def steps(config: TrainConfig, setup: Setup, speech: Speech, progress: Progress) -> Generator[list[Piece], None, None]:
-    """What this process computes at each step, without end, from `progress`, which it moves to each epoch's start.
+    """What this process computes at each step, without end, from `progress`, which it moves to where each step begins.
 
     A step takes the next size() * accumulate batches of the plan; process r has every size()-th of them from r on. What
     is too little for a step at the end of an epoch is left out. Raises DataError where that is all of it.
     """
-    together = parallel.size() * config.accumulate
-    while True:
-        plan = _plan(config, speech, progress.epoch)
-        if len(plan) < together:
-            raise DataError(f"an epoch has {len(plan)} batches, but one step needs {together}: make batches smaller")
-        end = len(plan) - (len(plan) - progress.batch) % together
-        indices = range(progress.batch + parallel.rank(), end, parallel.size())
-        dataset = _dataset(config, setup, speech, progress.epoch)
-        skips = Skips(config.batch.on_bad)
-        batches = load_batches([plan[i] for i in indices], dataset, config.workers, skips)
-        pieces = (Piece(batch, progress.epoch, i, names(plan[i])) for i, batch in zip(indices, batches, strict=True))
-        yield from grouped(pieces, config.accumulate)
-        progress.epoch, progress.batch = progress.epoch + 1, 0
-
-
-def names(cuts: CutSet) -> tuple[str, ...]:
-    """What to call the utterances of a batch: the ids of what was joined into each."""
-    return tuple("+".join(s.id for s in cut.supervisions) for cut in cuts)
+    part = Part(
+        epoch=progress.epoch,
+        batch=progress.batch,
+        step=parallel.size() * config.accumulate,
+        rank=parallel.rank(),
+        processes=parallel.size(),
+    )
+    tasks = Tasks(partial(_plan, config, speech.train), part)
+    dataset = TaskDataset(partial(_dataset, config, setup, speech.noises))
+    with closing(load_tasks(tasks, dataset, config.workers)) as filled:
+        batches = usable(filled, config.batch.on_bad)
+        pieces = (Piece(one.batch, one.task.epoch, one.task.index, one.names) for one in batches)
+        for group in grouped(pieces, config.accumulate):
+            progress.epoch, progress.batch = group[0].epoch, group[0].index - part.rank
+            yield group
 
 
 def grouped(items: Iterator[T], count: int) -> Iterator[list[T]]:
@@ -96,11 +95,11 @@ def _easy(config: TrainConfig, epoch: int) -> bool:
     return epoch < config.easy_epochs
 
 
-def _plan(config: TrainConfig, speech: Speech, epoch: int) -> list[CutSet]:
+def _plan(config: TrainConfig, cuts: CutSet, epoch: int, skips: Skips) -> list[CutSet]:
     join = EASY_JOIN if _easy(config, epoch) else config.join
-    return epoch_plan(speech.train, join, config.batch, epoch)
+    return epoch_plan(cuts, join, config.batch, epoch, skips)
 
 
-def _dataset(config: TrainConfig, setup: Setup, speech: Speech, epoch: int) -> SpeechDataset:
+def _dataset(config: TrainConfig, setup: Setup, noises: Sequence[Noise], epoch: int) -> SpeechDataset:
     augment = EASY_AUGMENT if _easy(config, epoch) else config.augment
-    return SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn, augment, speech.noises, seed=epoch)
+    return SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn, augment, noises, seed=epoch)

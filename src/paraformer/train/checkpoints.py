@@ -116,15 +116,18 @@ def resume(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Pro
 def save_weights(out: Path, model: nn.Module, progress: Progress, cer: float, keep: int) -> None:
     """Write the weights, adapters merged into them, and the CER that they reached; drop all but the best `keep`.
 
-    All processes must call it.
+    All processes must call it. Raises CheckpointError if they cannot be written; what was there before stays.
     """
     whole = lora.merged(_tensors_of(get_model_state_dict(parallel.plain(model), options=_WHOLE)))
     if parallel.rank() > 0:
         return
     path = out / WEIGHTS / f"step-{progress.step:07d}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary, {"cer": repr(cer)})
+    try:
+        with replacing(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary, {"cer": repr(cer)})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} could not be saved: {error}; make room, and the same command goes on") from error
     for worse in best_weights(out)[keep:]:
         worse.unlink()
 

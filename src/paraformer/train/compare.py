@@ -13,8 +13,8 @@ from paraformer.evaluate.results import Pass
 from paraformer.evaluate.run import collect, recognize_whole
 from paraformer.evaluate.significance import Comparison
 from paraformer.evaluate.summary import compare_passes
-from paraformer.evaluate.utterances import Utterance
 from paraformer.loader import load
+from paraformer.manifests import Utterance
 from paraformer.train import parallel
 
 _SAID = {"better": "better", "worse": "worse", "not distinguishable": "not told apart"}

@@ -10,6 +10,7 @@ from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.errors import ConfigError
+from paraformer.train.systems import System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,11 @@ class TrainConfig:
     """vocab_size 0 and ctc_units 0 are filled in from the training texts."""
     train_sets: tuple[str, ...]
     """Names of prepared archives."""
+    train_h: float | None = None
+    """Hours of them that are trained on, drawn utterance by utterance; less is always part of more. None: all."""
+    system: System = "paraformer"
+    """autoregressive: the encoder with a Transformer decoder that writes token after token, to compare with; it sees
+    whole utterances only, starts from nothing, and becomes no bundle."""
     steps: int
     dev_set: str
     init: str | None = None
@@ -116,6 +122,10 @@ class TrainConfig:
         for name in ("steps", "keep", "accumulate", "log_steps", "measure_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.system == "autoregressive" and (self.live is not None or self.init is not None):
+            raise ConfigError(
+                "an autoregressive system sees whole utterances and starts from nothing: no live, no init"
+            )
         if not self.train_sets:
             raise ConfigError("train_sets is empty: name at least one prepared archive")
         if (self.extend_vocabulary or self.lora_rank is not None) and self.init is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 EVENTS, CURVES, TENSORBOARD = "events.jsonl", "curves.png", "tensorboard"
+SPEED = "speed"
+"""The event at the end of each part of a run."""
 T = TypeVar("T")
 
 
@@ -33,16 +37,21 @@ T = TypeVar("T")
 class Throughput:
     """Speech that was trained on, seconds, and the wall-clock time of this process that it took: waiting and working.
 
-    Time for measuring and saving is not in it.
+    Time for measuring and saving is not in it, nor the wait for the first batch, before which processes must start.
+    longest_s: the longest of the waits.
     """
 
     speech_s: float = 0.0
     waited_s: float = 0.0
     worked_s: float = 0.0
+    longest_s: float = 0.0
 
     def __add__(self, other: Throughput) -> Throughput:
         return Throughput(
-            self.speech_s + other.speech_s, self.waited_s + other.waited_s, self.worked_s + other.worked_s
+            self.speech_s + other.speech_s,
+            self.waited_s + other.waited_s,
+            self.worked_s + other.worked_s,
+            max(self.longest_s, other.longest_s),
         )
 
     @property
@@ -55,9 +64,14 @@ class Throughput:
         """Share of the time in which the loop waited for data."""
         return self.waited_s / max(self.waited_s + self.worked_s, 1e-9)
 
+    def wait(self, seconds: float) -> None:
+        """Count one wait."""
+        self.waited_s += seconds
+        self.longest_s = max(self.longest_s, seconds)
+
     def __str__(self) -> str:
-        speed = f"{self.hours_per_hour:.0f} hours of speech per hour"
-        return f"{speed}, {100 * self.waited:.0f} % of the time waiting for data"
+        waited = f"{100 * self.waited:.1f} % of the time waiting for data, at most {self.longest_s:.1f} s at once"
+        return f"{self.hours_per_hour:.0f} hours of speech per hour, {waited}"
 
 
 class Reporter:
@@ -89,12 +103,13 @@ class Reporter:
             self.board.close()
 
     def watched(self, items: Iterator[T]) -> Iterator[T]:
-        """The same items, with the time that each takes to come."""
-        while True:
+        """The same items, with the time that each but the first takes to come."""
+        for number in count():
             asked = time.monotonic()
             item = next(items)
             self.came = time.monotonic()
-            self.recent.waited_s += self.came - asked
+            if number > 0:
+                self.recent.wait(self.came - asked)
             yield item
 
     def taken(self, taken: Taken, pieces: Sequence[Piece]) -> None:
@@ -108,13 +123,29 @@ class Reporter:
 
     def losses(self, progress: Progress, taken: Taken) -> None:
         """Write the means since the last call, and the speed. All processes must call it."""
-        *sums, self.recent.speech_s = parallel.total([*self.sums.values(), self.recent.speech_s])
+        sums = parallel.total(list(self.sums.values()))
         means = {name: round(total / max(1, self.steps), 4) for name, total in zip(self.sums, sums, strict=True)}
-        speed = {"hours_per_hour": round(self.recent.hours_per_hour, 1), "waited": round(self.recent.waited, 3)}
+        recent = self._recent()
+        speed = {
+            "hours_per_hour": round(recent.hours_per_hour, 1),
+            "waited": round(recent.waited, 3),
+            "longest_wait_s": round(recent.longest_s, 3),
+        }
         self._write(progress, {"lr": taken.rate, **means, "norm": round(taken.norm, 4), **speed})
         self.bar.set_postfix(loss=means["total"], cer=progress.best_cer)
-        self.throughput += self.recent
-        self.recent, self.sums, self.steps = Throughput(), dict.fromkeys(NAMES, 0.0), 0
+        self.sums, self.steps = dict.fromkeys(NAMES, 0.0), 0
+
+    def speed(self, progress: Progress) -> None:
+        """Write how fast this part of the run was, at its end. All processes must call it."""
+        self._recent()
+        self._write(progress, {SPEED: dataclasses.asdict(self.throughput)})
+
+    def _recent(self) -> Throughput:
+        """What was counted since the last call, the speech of all processes; it is now in the whole."""
+        recent = self.recent
+        [recent.speech_s] = parallel.total([recent.speech_s])
+        self.throughput, self.recent = self.throughput + recent, Throughput()
+        return recent
 
     def bad_step(self, progress: Progress, taken: Taken) -> None:
         """Write what was wrong with a step that was skipped."""
@@ -146,6 +177,12 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def throughput(events: Sequence[Mapping[str, Any]]) -> Throughput | None:
+    """Of all parts of a run together; None where none of them came to an end."""
+    parts = [Throughput(**event[SPEED]) for event in events if SPEED in event]
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 def _drop_events_after(path: Path, step: int) -> None:

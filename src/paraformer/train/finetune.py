@@ -22,6 +22,7 @@ from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.data.skips import Skips
 from paraformer.data.sources import open_data
+from paraformer.data.utterances import utterances
 from paraformer.errors import ConfigError
 from paraformer.train import parallel
 from paraformer.train.checkpoints import newest
@@ -30,7 +31,7 @@ from paraformer.train.config import LiveConfig, OptimiserConfig, TrainConfig
 from paraformer.train.finish import finish
 from paraformer.train.gate import pass_gate
 from paraformer.train.loop import train
-from paraformer.train.parts import DEV, TRAIN, Parts, hours, keep, parts_of, utterances
+from paraformer.train.parts import DEV, TRAIN, Parts, hours, keep, parts_of
 from paraformer.train.speech import SETUP, read_setup
 
 RESULTS, DATA = "finetune.json", "data"
@@ -117,7 +118,7 @@ def configure(plan: Finetuning, original: Bundle, train_h: float) -> TrainConfig
     """The settings of the run for so many hours of speech. Raises ConfigError where a model cannot learn live steps."""
     steps = plan.steps or default_steps(train_h, BatchConfig().seconds)
     return TrainConfig(
-        model=dataclasses.replace(original.config, objective=objective_of(original.config)),
+        model=dataclasses.replace(original.config, objective=objective_of(original)),
         train_sets=(TRAIN,),
         dev_set=DEV,
         steps=steps,
@@ -151,11 +152,16 @@ def default_lr(config: ModelConfig, *, lora: bool) -> float:
     return PEAK_LR * REFERENCE_DIM / config.encoder.dim * (LORA_FACTOR if lora else 1)
 
 
-def objective_of(config: ModelConfig) -> ObjectiveConfig:
-    """The model's own objective. A CTC layer over units of its own is left out: new texts may have others."""
-    objective = config.objective
+def objective_of(original: Bundle) -> ObjectiveConfig:
+    """The model's own objective. A CTC layer over units that the bundle does not name cannot be trained: it goes.
+
+    What new texts have beyond the named units, CTC is not told of.
+    """
+    config, objective = original.config, original.config.objective
     if config.ctc_vocab_size == config.vocab_size or not config.ctc_vocab_size:
         return dataclasses.replace(objective, ctc_units=0)
+    if original.units:
+        return objective
     return dataclasses.replace(objective, ctc_weight=0.0, ctc_units=0, middle_ctc_weight=0.0)
 
 

@@ -3,50 +3,80 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from paraformer.bundle import Bundle
+from safetensors.torch import save_file
+from torch import nn
+
+from paraformer.bundle import Bundle, replacing
 from paraformer.checkpoint import native
 from paraformer.config import ChunkConfig
 from paraformer.data.dataset import SpeechDataset, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import total_errors
-from paraformer.model.paraformer import Paraformer
+from paraformer.model.autoregressive import Autoregressive
 from paraformer.train import parallel
 from paraformer.train.average import average
 from paraformer.train.checkpoints import best_weights, read_weights
 from paraformer.train.config import TrainConfig
 from paraformer.train.decode import decode_batches
+from paraformer.train.events import EVENTS, read_events, throughput
 from paraformer.train.speech import Setup, Speech, set_up
+from paraformer.train.systems import Model, System, build
+
+AVERAGED = "averaged.safetensors"
+BEAMS = 10
+"""Of an autoregressive system's search, once it is trained; during training it is measured by greedy search."""
 
 
 def finish(config: TrainConfig, data: Path, out: Path, best: int) -> Path:
     """Average the best `best` weights of `out` and write the bundle `out`/bundle; returns its path.
 
     Every pair of reference and hypothesis goes to `out`/decoded-SET-MODE.jsonl, the error rates to the model card.
+    Of an autoregressive system, which no recogniser opens, `out`/averaged.safetensors and `out`/card.json are all.
     Raises CheckpointError where the run left no weights.
     """
     speech = Speech.load(config, data)
     setup = set_up(config, speech, out)
-    model = Paraformer(setup.model)
     files = best_weights(out)[:best]
-    model.load_state_dict(average([read_weights(file) for file in files]))
-    model.to(parallel.device())
+    model = averaged(config.system, setup, files)
     errors = measure_all(config, setup, model, data, out)
+    speed = throughput(read_events(out / EVENTS))
     card = {
-        "trained_on": {name: hours(data, name) for name in config.train_sets},
+        "trained_on": trained_on(config, data),
         "augmented_with": config.noise_set,
         "averaged": [file.name for file in files],
         "errors": errors,
+        **({"speed": str(speed)} if speed else {}),
         **config.card,
     }
+    if isinstance(model, Autoregressive):
+        return _weights_and_card(model, card, out)
     directory = out / "bundle"
     units = tuple(sorted(setup.syllables, key=setup.syllables.__getitem__))
     native.save(Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card, units), model, directory)
     return directory
 
 
-def measure_all(config: TrainConfig, setup: Setup, model: Paraformer, data: Path, out: Path) -> dict[str, str]:
+def averaged(system: System, setup: Setup, files: Sequence[Path]) -> Model:
+    """A model of averaged weights, where this process computes. Raises CheckpointError where there are none."""
+    model = build(system, setup.model)
+    model.load_state_dict(average([read_weights(file) for file in files]))
+    return model.to(parallel.device())
+
+
+def _weights_and_card(model: nn.Module, card: Mapping[str, Any], out: Path) -> Path:
+    path = out / AVERAGED
+    with replacing(path) as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    with replacing(out / "card.json") as temporary:
+        temporary.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def measure_all(config: TrainConfig, setup: Setup, model: Model, data: Path, out: Path) -> dict[str, str]:
     """Errors on all of dev_set and test_sets, whole and (where the run trained for it) live, in words."""
     modes: dict[str, ChunkConfig | None] = {} if config.live is not None and config.live.always else {"whole": None}
     if config.live is not None:
@@ -56,15 +86,16 @@ def measure_all(config: TrainConfig, setup: Setup, model: Paraformer, data: Path
     for name in (config.dev_set, *config.test_sets):
         batches = list(measuring_batches(load_cuts(data, name), dataset))
         for mode, chunk in modes.items():
-            pairs = decode_batches(model, batches, setup.symbols.vocabulary, chunk)
+            pairs = decode_batches(model, batches, setup.symbols.vocabulary, chunk, BEAMS)
             _write_lines(out / f"decoded-{name}-{mode}.jsonl", pairs)
             errors[f"{name}, {mode}"] = str(total_errors(pairs))
     return errors
 
 
-def hours(data: Path, name: str) -> float:
-    """Length of a prepared archive."""
-    return round(float(sum(cut.duration for cut in load_cuts(data, name))) / 3600, 2)
+def trained_on(config: TrainConfig, data: Path) -> dict[str, float]:
+    """Hours of each set that was trained on; where only a part of them was, that as well."""
+    sets = {name: round(sum(cut.duration for cut in load_cuts(data, name)) / 3600, 2) for name in config.train_sets}
+    return sets if config.train_h is None else {**sets, "drawn of these": config.train_h}
 
 
 def _write_lines(path: Path, pairs: list[tuple[str, str]]) -> None:

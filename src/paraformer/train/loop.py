@@ -33,6 +33,7 @@ from paraformer.train.schedule import build_optimiser
 from paraformer.train.signals import StopRequest
 from paraformer.train.speech import Setup, Speech, initial_weights, set_up
 from paraformer.train.step import Stepper, judge
+from paraformer.train.systems import Model, build
 
 Texts = list[tuple[Batch, list[str]]]
 """Batches to decode, with their transcripts."""
@@ -42,7 +43,7 @@ Texts = list[tuple[Batch, list[str]]]
 class Outcome:
     """How a run, or this part of it, ended: the model as last trained, where, how fast, and by which signal if any."""
 
-    model: Paraformer
+    model: Model
     progress: Progress
     throughput: Throughput
     signal: signal.Signals | None
@@ -70,16 +71,17 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
         report.note(progress, {"processes": parallel.size(), "changed": changes})
         run = Run(config, out, stepper, progress, report, setup.symbols.vocabulary, dev)
         number = run.follow(stream)
+        report.speed(progress)
     return Outcome(parallel.whole(stepper.model), progress, report.throughput, number)
 
 
 def start(config: TrainConfig, setup: Setup, *, fresh: bool) -> Stepper:
     """The model before its first step, distributed, with its optimiser. fresh: the weights of config.init matter."""
     torch.manual_seed(config.seed)
-    model = Paraformer(setup.model)
+    model = build(config.system, setup.model)
     if config.init and fresh:
         model.load_state_dict(initial_weights(config.init, setup))
-    if config.lora_rank is not None:
+    if config.lora_rank is not None and isinstance(model, Paraformer):
         lora.adapt(model, config.lora_rank, whole_rows=bool(setup.added))
     on_cpu = parallel.device().type == "cpu"
     generator = use_byte_dropout(model) if on_cpu else np.random.Generator(np.random.SFC64(0))
@@ -168,7 +170,7 @@ def dev_batches(config: TrainConfig, setup: Setup, data: Path, speech: Speech) -
     }
 
 
-def measure(model: Paraformer, batches: Texts, vocabulary: Vocabulary, chunk: ChunkConfig | None = None) -> ErrorCounts:
+def measure(model: Model, batches: Texts, vocabulary: Vocabulary, chunk: ChunkConfig | None = None) -> ErrorCounts:
     """Errors on whole utterances, those of all processes together; chunk: as live steps would decide."""
     counts = total_errors(decode_batches(model, batches, vocabulary, chunk))
     return ErrorCounts(*map(int, parallel.total(dataclasses.astuple(counts))))

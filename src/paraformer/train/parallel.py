@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from paraformer.model.paraformer import Paraformer
+from paraformer.train.systems import Model
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def gathered(names: Sequence[str]) -> list[str]:
     return [name for part in lists for name in part]
 
 
-def distribute(model: Paraformer, *, sharded: bool) -> nn.Module:
+def distribute(model: Model, *, sharded: bool) -> nn.Module:
     """The model as this process trains it. With one process and nothing to shard, the model itself.
 
     Shards are gathered for the whole of a step: what is divided are gradients, optimiser and the weights in between.
@@ -101,8 +102,8 @@ def distribute(model: Paraformer, *, sharded: bool) -> nn.Module:
     if sharded:
         fully_shard(model)
         return model
-    # The sampler is all that reads the token embeddings, and it is off at ratio 0.
-    unused = model.config.objective.sampling_ratio == 0
+    # The sampler is all that reads a Paraformer's token embeddings, and it is off at ratio 0.
+    unused = isinstance(model, Paraformer) and model.config.objective.sampling_ratio == 0
     return DistributedDataParallel(model, find_unused_parameters=unused)
 
 
@@ -118,19 +119,19 @@ def gradients(model: nn.Module, *, shared: bool) -> Iterator[None]:
         yield
 
 
-def plain(model: nn.Module) -> Paraformer:
+def plain(model: nn.Module) -> Model:
     """The model itself, without what distributes it; its parameters may be shards."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
-    assert isinstance(inner, Paraformer)
+    assert isinstance(inner, Model)
     return inner
 
 
-def whole(model: nn.Module) -> Paraformer:
+def whole(model: nn.Module) -> Model:
     """A model to decode with: a copy put together from the shards, or the model itself. All processes must call it."""
     inner = plain(model)
     if not isinstance(inner, FSDPModule):
         return inner
-    copy = Paraformer(inner.config).to(device())
+    copy = type(inner)(inner.config).to(device())
     copy.load_state_dict(get_model_state_dict(inner, options=StateDictOptions(full_state_dict=True)))
     return copy
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,11 @@ from lhotse.cut import Cut
 
 from paraformer.data.dataset import text_of
 from paraformer.data.prepare import save_cuts
-from paraformer.data.reading import load
 from paraformer.data.shar import is_shar, write_shar
 from paraformer.data.skips import EMPTY, Skipped, Skips
 from paraformer.data.sources import open_data
+from paraformer.data.utterances import speaker_of
 from paraformer.errors import DataError
-from paraformer.evaluate.utterances import Utterance
 
 TRAIN, DEV = "train", "dev"
 SHARE, MOST, LEAST = 10, 500, 20
@@ -68,12 +66,6 @@ def hold_out(cuts: Sequence[Cut], seed: int = 0) -> Parts:
     return Parts(train, [cuts[index] for index in sorted(held_out)], how)
 
 
-def speaker_of(cut: Cut) -> str:
-    """Who speaks in a cut, nothing where nobody is named."""
-    names = {said.speaker or "" for said in cut.supervisions}
-    return "+".join(sorted(names - {"", "unknown"}))
-
-
 def keep(cuts: Sequence[Cut], directory: Path, name: str, skips: Skips) -> None:
     """Write a prepared set; audio that is not in files is packed into shards, once."""
     inside = any(source.type == "memory" for cut in cuts for source in cut.recording.sources)
@@ -86,15 +78,6 @@ def keep(cuts: Sequence[Cut], directory: Path, name: str, skips: Skips) -> None:
 def hours(cuts: Sequence[Cut]) -> float:
     """Length of some cuts."""
     return float(sum(cut.duration for cut in cuts)) / 3600
-
-
-def utterances(cuts: Iterable[Cut]) -> list[Utterance]:
-    """Cuts as evaluation takes them: with their texts as written, figures and all."""
-    return [Utterance(cut.id, _written(cut), speaker_of(cut), partial(load, cut)) for cut in cuts]
-
-
-def _written(cut: Cut) -> str:
-    return " ".join(said.text or "" for said in sorted(cut.supervisions, key=lambda one: one.start))
 
 
 def _with_text(cuts: CutSet, skips: Skips) -> list[Cut]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from lhotse import CutSet
+from lhotse.cut import Cut
 from torch import Tensor
 
 from paraformer.bundle import replacing
@@ -69,8 +70,23 @@ class Speech:
         train = [first[i] for i in order[config.held_out :]] + [cut for cuts in sets[1:] for cut in cuts]
         silent = list(load_cuts(data, config.noise_set)) if config.noise_set else []
         noises = [load(cut) for cut in silent]
+        train = train if config.train_h is None else drawn_hours(train, config.train_h, config.seed)
         train += [nothing_said(cut) for cut in silent] if config.learn_noise else []
         return cls(CutSet.from_cuts(train), CutSet.from_cuts(held_out), noises)
+
+
+def drawn_hours(cuts: Sequence[Cut], hours: float, seed: int) -> list[Cut]:
+    """So many hours of the cuts, in a random order of which less is the beginning. Raises ConfigError for too few."""
+    order, left_s = np.random.default_rng(seed).permutation(len(cuts)), hours * 3600
+    chosen: list[Cut] = []
+    for index in order:
+        if left_s <= 0:
+            return chosen
+        chosen.append(cuts[index])
+        left_s -= cuts[index].duration
+    if left_s > 0:
+        raise ConfigError(f"train_h is {hours:g}, but the training sets hold {hours - left_s / 3600:.2f} hours")
+    return chosen
 
 
 def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:

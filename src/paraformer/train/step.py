@@ -110,8 +110,6 @@ class Stepper:
         model, chunk = parallel.plain(self.model), chunking(self.config, number)
         found = {}
         for piece in pieces:
-            if len(piece.names) != _utterances(piece):  # some could not be read, so rows have no names
-                return list(piece.names)
             for row, name in enumerate(piece.names):
                 found[name] = float(self._forward(model, on_device(one(piece.batch, row)), chunk).total)
         return [name for name, loss in found.items() if not math.isfinite(loss)] or [max(found, key=found.__getitem__)]

@@ -1,0 +1,148 @@
+"""Lists of recordings and what is said in them: JSON lines, and tables with named columns. Nothing is decoded here.
+
+Values may be called by any of the usual names, in any case: FunASR's `source`, `target` and `key` among them.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from jaxtyping import Float32
+
+from paraformer.errors import DataError
+
+AUDIO_NAMES = ("path", "audio", "audio_path", "audio_filepath", "file", "filename", "wav", "source")
+TEXT_NAMES = ("text", "sentence", "transcript", "transcription", "target")
+ID_NAMES = ("id", "key", "utt_id")
+SPEAKER_NAMES = ("speaker", "spk", "speaker_id", "client_id")
+_NOBODY = ("", "unknown")
+
+Row = Mapping[str, Any]
+Samples = Float32[np.ndarray, " samples"]
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One thing said, as evaluation takes it. speaker: nothing where nobody is named."""
+
+    id: str
+    text: str
+    speaker: str
+    load: Callable[[], Samples]
+    """Its samples, 16 kHz mono. Raises AudioError if they cannot be had."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a line says of an utterance; None where it says nothing."""
+
+    audio: Path
+    """Beside the list or, if it is not there, from the current directory."""
+    written: str
+    """The name of the audio as the line has it."""
+    text: str | None
+    id: str | None
+    speaker: str | None
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """The object in each line that holds something, after the line's number. Raises DataError for anything else."""
+    for number, line in lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: not a JSON object")
+        yield number, row
+
+
+def table_rows(path: Path, unnamed: Sequence[str] = ()) -> Iterator[tuple[int, Row]]:
+    """The rows of a table, .csv or .tsv, by the names of its columns, and the numbers of their lines.
+
+    The first line names the columns; unnamed: what they are called where it names no audio and text, but has some. In a
+    .tsv, quotation marks mean nothing.
+    """
+    names: Sequence[str] = ()
+    with opened(path) as file:
+        tabs = ".tsv" in path.suffixes
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(file)
+        for values in filter(None, rows):
+            if not names:
+                names = values if _names_all(values) or not unnamed else unnamed
+                if names is values:
+                    continue
+            yield rows.line_num, dict(zip(names, values, strict=False))
+
+
+def _names_all(values: Sequence[str]) -> bool:
+    columns = {_plain(value) for value in values}
+    return not columns.isdisjoint(AUDIO_NAMES) and not columns.isdisjoint(TEXT_NAMES)
+
+
+def listed(row: Row, path: Path, number: int) -> Listed:
+    """What a row of a list says. Raises DataError, naming the line, where it names no audio or has no text but else."""
+    values = {_plain(name): value for name, value in row.items()}
+    audio, text = _first(values, AUDIO_NAMES), _first(values, TEXT_NAMES)
+    if not (isinstance(audio, str) and audio.strip() and isinstance(text, str | None)):
+        raise DataError(
+            f"{path}, line {number}: needs a path (one of {', '.join(AUDIO_NAMES)}) and a text (one of "
+            f"{', '.join(TEXT_NAMES)}), but has {', '.join(values) or 'nothing'}"
+        )
+    id_, speaker = (_first(values, names) for names in (ID_NAMES, SPEAKER_NAMES))
+    return Listed(
+        audio=beside(audio.strip(), path.parent),
+        written=audio.strip(),
+        text=None if text is None else text.strip(),
+        id=None if id_ in (None, "") else str(id_).strip(),
+        speaker=None if speaker is None else str(speaker).strip(),
+    )
+
+
+def beside(audio: str, directory: Path) -> Path:
+    """A file by its name in a list: in the list's directory or, if it is not there, from the current one."""
+    there = directory / audio
+    return there if there.is_file() or not Path(audio).is_file() else Path(audio)
+
+
+def speakers(names: Iterable[str | None]) -> str:
+    """Who speaks, as one name; nothing where nobody is named."""
+    return "+".join(sorted({name for name in names if name and name not in _NOBODY}))
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that hold something, numbered from 1. Raises DataError as `opened` does."""
+    with opened(path) as file:
+        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """A text file, perhaps compressed. Raises DataError if it is missing or not text."""
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig", newline="") as file
+        ):
+            yield file
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}; check the name") from error
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as text: {error}") from error
+
+
+def _plain(name: str) -> str:
+    return name.lower().strip()
+
+
+def _first(values: Row, names: Iterable[str]) -> Any:
+    return next((values[name] for name in names if name in values), None)

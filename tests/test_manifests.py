@@ -1,0 +1,69 @@
+"""Lists: the same names, quotes and lines whoever reads them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from paraformer.errors import DataError
+from paraformer.manifests import json_rows, listed, speakers, table_rows
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_quotes_mean_something_between_commas_only(tmp_path: Path) -> None:
+    comma = write(tmp_path / "a.csv", 'path,text\na.wav,"一,\n二"\nb.wav,三\n')
+    assert [(number, row["text"]) for number, row in table_rows(comma)] == [(3, "一,\n二"), (4, "三")]
+    tab = write(tmp_path / "a.tsv", 'path\ttext\na.wav\t"一\nb.wav\t二\n')
+    assert [(number, row["text"]) for number, row in table_rows(tab)] == [(2, '"一'), (3, "二")]
+
+
+def test_columns_without_names_have_them_only_where_that_is_agreed(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "a.wav,一\n\nb.wav,二\n")
+    assert [row for _, row in table_rows(table, ("audio", "text"))] == [
+        {"audio": "a.wav", "text": "一"},
+        {"audio": "b.wav", "text": "二"},
+    ]
+    assert [row for _, row in table_rows(table)] == [{"a.wav": "b.wav", "一": "二"}]
+    named = write(tmp_path / "b.csv", "Sentence,PATH\n一,a.wav\n")
+    assert [row for _, row in table_rows(named, ("audio", "text"))] == [{"Sentence": "一", "PATH": "a.wav"}]
+
+
+def test_values_have_their_usual_names_in_any_case(tmp_path: Path) -> None:
+    one = listed({"Key": 7, "source": " a.wav ", "target": " 一 ", "Client_ID": "anna"}, tmp_path / "x.jsonl", 1)
+    assert (one.audio, one.written, one.text, one.id, one.speaker) == (tmp_path / "a.wav", "a.wav", "一", "7", "anna")
+    corpus = listed({"path": "a.wav", "text": "", "source": "some corpus"}, tmp_path / "x.csv", 1)
+    assert (corpus.written, corpus.text, corpus.id, corpus.speaker) == ("a.wav", "", None, None)
+
+
+@pytest.mark.parametrize("row", [{}, {"text": "一"}, {"path": "", "text": "一"}, {"path": 3, "text": "一"}])
+def test_a_row_without_audio_is_named(tmp_path: Path, row: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=r"x\.csv, line 5: needs a path"):
+        listed(row, tmp_path / "x.csv", 5)
+
+
+def test_files_stand_beside_their_list_or_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.wav").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    elsewhere = tmp_path / "lists" / "x.csv"
+    assert listed({"path": "a.wav", "text": ""}, elsewhere, 1).audio == Path("a.wav")
+    assert listed({"path": "b.wav", "text": ""}, elsewhere, 1).audio == tmp_path / "lists" / "b.wav"
+
+
+def test_lists_may_be_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress('\ufeff{"a": 1}\n\n{"a": 2}'.encode()))
+    assert list(json_rows(path)) == [(1, {"a": 1}), (3, {"a": 2})]
+
+
+def test_nobody_is_no_speaker() -> None:
+    assert speakers(["b", None, "a", "unknown", "", "b"]) == "a+b"
+    assert speakers([None, "unknown"]) == ""
