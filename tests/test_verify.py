@@ -29,6 +29,7 @@ from paraformer.certificate.verify import verify
 from paraformer.cli import main
 from paraformer.errors import ModelError, ModelNotFound
 from paraformer.export.certify import export_certified
+from paraformer.language import LanguageModel
 
 OWN, WHOLE, LIVE = Form(), Form(runtime="sherpa-onnx"), Form(runtime="sherpa-onnx", live=True)
 INT8 = Form(runtime="funasr-onnx", precision="int8")
@@ -64,6 +65,15 @@ def test_an_export_does_here_what_its_certificate_says(form: Form) -> None:
     laws = ["parity", "batch", "padding"] + ["threads"] * (form.runtime != "funasr")
     expected = {f"{law}, {mode}" for law in laws for mode in modes}
     assert {check.name for check in report.checks} == expected | ({"packets, live"} if form in OWN_FORMS else set())
+
+
+def test_the_language_model_goes_along(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bundle.directory(), model)
+    LanguageModel.count([[3, 4, 5]], len(tiny.TOKENS)).save(model / "lm.safetensors")
+    export_certified(Bundle.open(model), tiny.model(), tmp_path / "out", OWN)
+    assert "lm.safetensors" in Certificate.read(tmp_path / "out").sha256
+    assert (tmp_path / "out" / "lm.safetensors").read_bytes() == (model / "lm.safetensors").read_bytes()
 
 
 def test_half_the_size_is_the_same_model_everywhere() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from paraformer import contract
 from paraformer.bundle import Bundle
+from paraformer.certificate.record import FILE as CERTIFICATE
+from paraformer.cli.complain import complain
 from paraformer.errors import DataError
 from paraformer.language import LanguageModel, sentences_of
 from paraformer.text import Vocabulary
@@ -26,6 +28,8 @@ def lm(options: argparse.Namespace) -> int:
     path = options.model / contract.LM
     counted.save(path)
     bundle.save(options.model)  # for the checksum
+    if (options.model / CERTIFICATE).is_file():
+        complain("the certificate is of the model without this; make it anew with `paraformer export`", str(options.model))
     print(f"{path}: {counted.bigrams} bigrams, {counted.trigrams} trigrams, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 

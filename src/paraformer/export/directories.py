@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -53,16 +54,26 @@ def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path, *, hal
     """Weights, graphs and settings; where the weights are there already, they stay untouched."""
     if bundle.directory is None or directory.resolve() != bundle.directory.resolve():
         native.save(bundle, model, directory, half=half)
-    graphs = export(model, directory)
+    graphs, lm = export(model, directory), _copy_lm(bundle, directory)
     bundle.save(directory)  # last, for the checksums of the graphs
-    return [CONFIG_FILE, contract.WEIGHTS, *(path.name for path in graphs)]
+    return [CONFIG_FILE, contract.WEIGHTS, *lm, *(path.name for path in graphs)]
 
 
 def _write_packed(bundle: Bundle, model: Paraformer, directory: Path) -> list[str]:
     """What the package's own engine maps into memory, and settings."""
     panels.save(native_engine.packed(model.state_dict(), bundle.config), directory / contract.PACKED)
+    lm = _copy_lm(bundle, directory)
     bundle.save(directory)
-    return [CONFIG_FILE, contract.PACKED]
+    return [CONFIG_FILE, contract.PACKED, *lm]
+
+
+def _copy_lm(bundle: Bundle, directory: Path) -> list[str]:
+    """The language model goes along, where the model has one. Returns its name."""
+    if bundle.directory is None or not (bundle.directory / contract.LM).is_file():
+        return []
+    if directory.resolve() != bundle.directory.resolve():
+        shutil.copyfile(bundle.directory / contract.LM, directory / contract.LM)
+    return [contract.LM]
 
 
 def _write_funasr(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
