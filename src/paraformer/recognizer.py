@@ -30,7 +30,7 @@ Segmenter = Callable[[Iterable[Samples]], Iterator[tuple[float, Samples]]]
 
 WHOLE_S = 30.0
 """Audio up to this long is recognised in one piece; longer audio is cut at pauses."""
-LM_WEIGHT = 0.6
+LM_WEIGHT = 0.5
 """Chosen on real speech with the embedded model; a better acoustic model wants less."""
 SILENCE_PEAK = 1e-4
 """-80 dB of full scale: what never rises above it is silence, and no model is asked about it."""
