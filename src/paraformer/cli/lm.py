@@ -29,7 +29,9 @@ def lm(options: argparse.Namespace) -> int:
     counted.save(path)
     bundle.save(options.model)  # for the checksum
     if (options.model / CERTIFICATE).is_file():
-        complain("the certificate is of the model without this; make it anew with `paraformer export`", str(options.model))
+        complain(
+            "the certificate is of the model without this; make it anew with `paraformer export`", str(options.model)
+        )
     print(f"{path}: {counted.bigrams} bigrams, {counted.trigrams} trigrams, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
