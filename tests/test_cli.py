@@ -100,13 +100,14 @@ def wav(tmp_path: Path) -> Path:
 def test_prints_the_text(wav: Path, capsys: pytest.CaptureFixture[str], loaded: list[dict[str, object]]) -> None:
     assert main(["transcribe", str(wav)]) == 0
     assert capsys.readouterr() == (TEXT + "\n", "")
-    assert loaded == [{"model": None, "chunk": None, "threads": 1}]
+    assert loaded == [{"model": None, "chunk": None, "precision": "auto", "threads": 1, "lm": True}]
 
 
 def test_settings_reach_the_recognizer(wav: Path, loaded: list[dict[str, object]]) -> None:
-    main(["transcribe", str(wav), "--model", "zh", "--threads", "3", "--chunk", "0,10,5,4,1"])
+    how = ["--threads", "3", "--chunk", "0,10,5,4,1", "--precision", "int8", "--no-lm"]
+    main(["transcribe", str(wav), "--model", "zh", *how])
     chunk = ChunkConfig(left=0, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
-    assert loaded == [{"model": "zh", "chunk": chunk, "threads": 3}]
+    assert loaded == [{"model": "zh", "chunk": chunk, "precision": "int8", "threads": 3, "lm": False}]
 
 
 def test_one_bad_file_is_reported_and_the_rest_go_on(
