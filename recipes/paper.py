@@ -9,8 +9,8 @@ d. `mwer`: as c, but the last 600 steps with MWER loss: negative samples, gamma 
 Data: 4.7 hours, train_hsk_sentences (CosyVoice2) and train_words_audio_cmn (one woman, single words). Measured on 300
 sentences that were held out, of which nothing is used in training, and on dev_aishell_sample, real speech that chooses
 between the weights of a run.
-Cost: 10 to 17 minutes for each of a to d on two cores: a step of 54 s of speech took 0.34 s in 300 steps with one thread
-and one worker (whole runs are not measured yet); `--times 4` for a GPU.
+Cost: 10 to 17 minutes for each of a to d on two cores: a step of 54 s of speech took 0.34 s in 300 steps with one
+thread and one worker (whole runs are not measured yet); `--times 4` for a GPU.
 Result: docs/paper.md.
 Command, `speech` being the prepared sets (see recipes/zh_small.py):
 
