@@ -84,7 +84,9 @@ class Candidates:
     def of(cls, scores: Float32[np.ndarray, "tokens vocab"]) -> Candidates:
         """By scores, before or after softmax; where the vocabulary is smaller, its first item fills up."""
         count = min(CANDIDATES, scores.shape[1])
-        ids = np.argsort(-scores, axis=1, kind="stable")[:, :count] if len(scores) else np.zeros((0, count), np.int64)
+        few = np.argpartition(-scores, count - 1, axis=1)[:, :count] if len(scores) else np.zeros((0, count), np.int64)
+        order = np.argsort(-np.take_along_axis(scores, few, 1), axis=1, kind="stable")
+        ids = np.take_along_axis(few, order, 1)
         top = scores.max(-1, keepdims=True, initial=-np.inf)
         log_probs = scores - top - np.log(np.exp(scores - top).sum(-1, keepdims=True))
         best = np.take_along_axis(log_probs, ids, 1)
