@@ -9,7 +9,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,8 +21,7 @@ from paraformer.audio import SAMPLE_RATE, read
 from paraformer.bundle import Bundle
 from paraformer.certificate.record import Form
 from paraformer.checkpoint import native
-from paraformer.config import SanmDecoderConfig
-from paraformer.export.directories import write
+from paraformer.export.directories import sherpa_onnx_settings, write
 
 BENCHMARKS = Path(__file__).parent.parent
 SAMPLES = Path(paraformer.__file__).parent / "samples"
@@ -71,33 +69,12 @@ def _write_sherpa(ours: Path, theirs: Path, sherpa: Path, live: bool) -> None:
     """FunASR's graphs, the first with metadata, and the vocabulary (spec 8.4)."""
     bundle = Bundle.open(ours)
     sherpa.mkdir(parents=True, exist_ok=True)
-    lines = (f"{token} {index}\n" for index, token in enumerate(bundle.tokens))
-    (sherpa / "tokens.txt").write_text("".join(lines), encoding="utf-8")
-    metadata = {key: str(value) for key, value in _metadata(bundle, live).items()}
+    metadata = sherpa_onnx_settings(bundle, sherpa, live=live)
     for name in ("encoder", "decoder") if live else ("model",):
         for suffix, theirs_suffix in (("", ""), (".int8", "_quant")):
             graph = onnx.load(theirs / GRAPHS[name].replace(".onnx", f"{theirs_suffix}.onnx"))
             onnx.helper.set_model_props(graph, {} if name == "decoder" else metadata)
             onnx.save(graph, sherpa / f"{name}{suffix}.onnx")
-
-
-def _metadata(bundle: Bundle, live: bool) -> dict[str, Any]:
-    c, cmvn = bundle.config, bundle.cmvn
-    assert cmvn is not None
-    assert isinstance(c.decoder, SanmDecoderConfig)
-    metadata = {
-        "model_type": "paraformer",
-        "version": "1",
-        "vocab_size": c.vocab_size,
-        "lfr_window_size": c.frontend.lfr_m,
-        "lfr_window_shift": c.frontend.lfr_n,
-        "neg_mean": ",".join(map(str, cmvn.shift)),
-        "inv_stddev": ",".join(map(str, cmvn.scale)),
-    }
-    if live:
-        metadata["encoder_output_size"] = c.encoder.dim
-        metadata |= {"decoder_num_blocks": c.decoder.layers, "decoder_kernel_size": c.decoder.kernel}
-    return metadata
 
 
 def write_audio(folder: Path, longest_s: float, batch_s: float) -> None:

@@ -97,6 +97,11 @@ def _write_funasr_onnx(bundle: Bundle, model: Paraformer, directory: Path, form:
 def _write_sherpa_onnx(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
     """What sherpa-onnx knows of a model stands in the first graph's metadata and in tokens.txt (spec 8.4)."""
     _check_sherpa_onnx(bundle, form)
+    _write_graphs(model, directory, form, sherpa_onnx_settings(bundle, directory, live=form.live))
+
+
+def sherpa_onnx_settings(bundle: Bundle, directory: Path, *, live: bool) -> dict[str, str]:
+    """Write tokens.txt; returns the metadata of the first graph."""
     lines = (f"{token} {index}\n" for index, token in enumerate(bundle.tokens))
     (directory / "tokens.txt").write_text("".join(lines), encoding="utf-8")
     c, cmvn = bundle.config, _cmvn(bundle)
@@ -109,11 +114,11 @@ def _write_sherpa_onnx(bundle: Bundle, model: Paraformer, directory: Path, form:
         "neg_mean": ",".join(map(str, cmvn.shift)),
         "inv_stddev": ",".join(map(str, cmvn.scale)),
     }
-    if form.live:
+    if live:
         assert isinstance(c.decoder, SanmDecoderConfig)
         metadata["encoder_output_size"] = c.encoder.dim
         metadata |= {"decoder_num_blocks": c.decoder.layers, "decoder_kernel_size": c.decoder.kernel}
-    _write_graphs(model, directory, form, {key: str(value) for key, value in metadata.items()})
+    return {key: str(value) for key, value in metadata.items()}
 
 
 def _write_graphs(model: Paraformer, directory: Path, form: Form, metadata: dict[str, str]) -> None:
