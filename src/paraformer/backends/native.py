@@ -53,6 +53,10 @@ class _Memory(Structure):
     _fields_ = (("taps", c_void_p), ("kernel", c_int32), ("left", c_int32))
 
 
+class _Attended(Structure):
+    _fields_ = (("keys", c_int32), ("values", c_int32))
+
+
 class _EncoderBlock(Structure):
     _fields_ = (
         ("norm1", _Norm),
@@ -73,7 +77,8 @@ class _Encoder(Structure):
         ("conv", _Linear),
         ("fire", c_void_p),
         ("fire_bias", c_float),
-        *((name, c_int32) for name in ("layers", "dim", "input", "heads", "hidden", "attention")),
+        ("attention", _Attended),
+        *((name, c_int32) for name in ("layers", "dim", "input", "heads", "hidden")),
         ("conv_left", c_int32),
         ("conv_right", c_int32),
     )
@@ -94,7 +99,8 @@ class _Decoder(Structure):
         ("last", _DecoderBlock),
         ("norm", _Norm),
         ("output", _Linear),
-        *((name, c_int32) for name in ("layers", "dim", "heads", "hidden", "attention")),
+        ("attention", _Attended),
+        *((name, c_int32) for name in ("layers", "dim", "heads", "hidden")),
     )
 
 
@@ -317,7 +323,7 @@ def _encoder(config: ModelConfig, weights: _Weights) -> _Encoder:
         input=config.frontend.input_dim,
         heads=c.heads,
         hidden=c.ffn_dim,
-        attention=_FORMATS[_beside(weights.precision)],
+        attention=_attended(weights.precision),
         conv_left=p.left,
         conv_right=p.right,
     )
@@ -326,6 +332,11 @@ def _encoder(config: ModelConfig, weights: _Weights) -> _Encoder:
 def _beside(precision: Precision) -> Precision:
     """What is computed beside 8-bit products: attention, integrate-and-fire and the output layer."""
     return precision if precision != "int8" else "bfloat16" if available("bfloat16") else "float32"
+
+
+def _attended(precision: Precision) -> _Attended:
+    """Keys can be 8-bit integers with a scale each; few bits for weights would lose a long tail of small ones."""
+    return _Attended(_FORMATS[precision], _FORMATS[_beside(precision)])
 
 
 def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> _EncoderBlock:
@@ -359,7 +370,7 @@ def _decoder(config: ModelConfig, weights: _Weights) -> _Decoder:
         dim=dim,
         heads=c.heads,
         hidden=c.ffn_dim,
-        attention=_FORMATS[beside],
+        attention=_attended(weights.precision),
     )
 
 

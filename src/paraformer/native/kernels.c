@@ -7,6 +7,7 @@
 
 #define LANES 16
 #define BLOCK_ROWS 6 /* 6 rows x 4 registers of sums, 4 of weights and 1 of activations: 29 of 32 */
+#define ATTENDING 48 /* rows of queries at once, so that their scores stay in the cache: whole blocks */
 #define LAYER_NORM_EPS 1e-12f
 #define ALWAYS static inline __attribute__((always_inline))
 
@@ -216,19 +217,24 @@ void multiply(const Acts *acts, const Linear *linear, Target target) {
 
 static int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
 
-/* Panels in which column n is row n of x, (n, width) at `stride`; columns from `at` on. Absent ones stay as they are. */
+/* Panels in which column n is row n of x, (n, width) at `stride`; columns from `at` on. Absent ones stay as they are.
+ * scale: of each column, for INT8. */
 static void pack_columns(int format, const float *x, size_t stride, int count, int width, uint32_t *words, int at,
-                         uint32_t *row) {
+                         uint32_t *row, float *scale) {
     const int per_row = words_for(format, width);
     const __m512i steps = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
                                              _mm512_set1_epi32(PANEL));
-    Acts one = {.words = row, .format = format, .rows = 1, .words_per_row = per_row};
+    const __m512i offset = _mm512_set1_epi32(format == INT8 ? (int)0x80808080 : 0);
+    int32_t shift;
     for (int n = 0; n < count; n++) {
+        Acts one = {.words = row, .scale = scale + at + n, .shift = &shift, format, 1, per_row};
         convert(&one, 0, x + n * stride, width);
         uint32_t *column = words + (size_t)((at + n) / PANEL) * per_row * PANEL + (at + n) % PANEL;
-        for (int w = 0; w < per_row; w += LANES)
-            _mm512_mask_i32scatter_epi32(column + (size_t)w * PANEL, first(per_row - w), steps,
-                                         _mm512_maskz_loadu_epi32(first(per_row - w), row + w), 4);
+        for (int w = 0; w < per_row; w += LANES) {
+            const __mmask16 mask = first(per_row - w);
+            const __m512i part = _mm512_xor_si512(_mm512_maskz_loadu_epi32(mask, row + w), offset);
+            _mm512_mask_i32scatter_epi32(column + (size_t)w * PANEL, mask, steps, part, 4);
+        }
     }
 }
 
@@ -266,62 +272,95 @@ ALWAYS __m512 exponential(__m512 x) {
     return _mm512_scalef_ps(y, n);
 }
 
-static void softmax(float *x, int count) {
+/* One row of scores to weights that add up to the returned number; the largest is 1. */
+static float softmax(Acts *weights, int row, float *x, int count) {
     __m512 top = _mm512_set1_ps(-INFINITY);
     for (int i = 0; i < count; i += LANES) {
         const __mmask16 mask = first(count - i);
         top = _mm512_mask_max_ps(top, mask, top, _mm512_maskz_loadu_ps(mask, x + i));
     }
     top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+    uint32_t *words = weights->words + (size_t)row * weights->words_per_row;
+    words[weights->words_per_row - 1] = 0;
     __m512 sum = _mm512_setzero_ps();
     for (int i = 0; i < count; i += LANES) {
         const __mmask16 mask = first(count - i);
         const __m512 y = _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), top)));
         sum = _mm512_add_ps(sum, y);
-        _mm512_mask_storeu_ps(x + i, mask, y);
+        if (weights->format == F32)
+            _mm512_mask_storeu_ps(words + i, mask, y);
+        else
+            _mm256_mask_storeu_epi16((uint16_t *)words + i, mask, bf16(y));
     }
-    const __m512 rate = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
-    for (int i = 0; i < count; i += LANES) {
-        const __mmask16 mask = first(count - i);
-        _mm512_mask_storeu_ps(x + i, mask, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), rate));
-    }
+    return _mm512_reduce_add_ps(sum);
 }
 
-int attend(int format, int width, const float *query, size_t query_stride, int rows, const float *past_key,
+typedef struct {
+    Acts queries, weights;
+    uint32_t *key_words, *value_words, *row;
+    float *key_scale, *scores;
+} Attention;
+
+static int attention_alloc(Attention *a, Attended formats, int width, int rows, int keys) {
+    const size_t padded = (size_t)panels_for(keys) * PANEL, along_width = words_for(formats.keys, width);
+    const int failed = acts_alloc(&a->queries, formats.keys, rows, width) | acts_alloc(&a->weights, formats.values, rows, keys);
+    a->key_words = aligned(padded * along_width * 4);
+    a->key_scale = aligned(padded * 4);
+    a->value_words = aligned((size_t)panels_for(width) * a->weights.words_per_row * PANEL * 4);
+    a->row = aligned(along_width * 4);
+    a->scores = aligned((size_t)rows * padded * 4);
+    return failed || !a->key_words || !a->key_scale || !a->value_words || !a->row || !a->scores;
+}
+
+static void attention_free(Attention *a) {
+    acts_free(&a->queries);
+    acts_free(&a->weights);
+    free(a->key_words);
+    free(a->key_scale);
+    free(a->value_words);
+    free(a->row);
+    free(a->scores);
+}
+
+/* Some rows of one head; keys and values are packed. */
+static void attend_rows(Attention *a, const float *query, size_t query_stride, int rows, const Linear *to_keys,
+                        const Linear *to_values, float *out, size_t out_stride) {
+    const int keys = to_values->k, width = to_keys->k;
+    a->queries.rows = a->weights.rows = rows;
+    acts_fill(&a->queries, query, query_stride, width, 1.0f / sqrtf((float)width));
+    multiply(&a->queries, to_keys, (Target){.out = a->scores, .out_stride = to_keys->n});
+    float sums[ATTENDING];
+    for (int i = 0; i < rows; i++) sums[i] = softmax(&a->weights, i, a->scores + (size_t)i * to_keys->n, keys);
+    multiply(&a->weights, to_values, (Target){.out = out, .out_stride = out_stride});
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < width; j++) out[i * out_stride + j] *= 1.0f / sums[i];
+}
+
+int attend(Attended formats, int width, const float *query, size_t query_stride, int rows, const float *past_key,
            const float *past_value, size_t past_stride, int past, const float *key, const float *value, size_t stride,
            int own, float *out, size_t out_stride) {
-    const int keys = past + own, padded = panels_for(keys) * PANEL;
-    const int along_width = words_for(format, width), along_keys = words_for(format, keys);
+    const int keys = past + own;
     if (!keys) {
         for (int row = 0; row < rows; row++) memset(out + row * out_stride, 0, (size_t)width * 4);
         return 0;
     }
-    Acts queries = {0}, weights = {0};
-    int failed = acts_alloc(&queries, format, rows, width) | acts_alloc(&weights, format, rows, keys);
-    uint32_t *key_words = aligned((size_t)padded * along_width * 4), *row = aligned((size_t)along_width * 4);
-    uint32_t *value_words = aligned((size_t)panels_for(width) * along_keys * PANEL * 4);
-    float *scores = aligned((size_t)rows * padded * 4);
-    failed |= !key_words || !row || !value_words || !scores;
+    Attention a = {0};
+    const int failed = attention_alloc(&a, formats, width, rows < ATTENDING ? rows : ATTENDING, keys);
     if (!failed) {
-        acts_fill(&queries, query, query_stride, width, 1.0f / sqrtf((float)width));
-        memset(key_words + (size_t)(padded - PANEL) * along_width, 0, (size_t)PANEL * along_width * 4);
-        pack_columns(format, past_key, past_stride, past, width, key_words, 0, row);
-        pack_columns(format, key, stride, own, width, key_words, past, row);
-        pack_rows(format, past_value, past_stride, past, width, value_words, 0, along_keys);
-        pack_rows(format, value, stride, own, width, value_words, past, along_keys);
-        const Linear to_keys = {.words = key_words, .k = width, .n = padded, .format = format};
-        multiply(&queries, &to_keys, (Target){.out = scores, .out_stride = padded});
-        for (int i = 0; i < rows; i++) softmax(scores + (size_t)i * padded, keys);
-        acts_fill(&weights, scores, padded, keys, 1.0f);
-        const Linear to_values = {.words = value_words, .k = keys, .n = width, .format = format};
-        multiply(&weights, &to_values, (Target){.out = out, .out_stride = out_stride});
+        const int padded = panels_for(keys) * PANEL, along_width = a.queries.words_per_row;
+        memset(a.key_words + (size_t)(padded - PANEL) * along_width, 0, (size_t)PANEL * along_width * 4);
+        memset(a.key_scale, 0, (size_t)padded * 4);
+        pack_columns(formats.keys, past_key, past_stride, past, width, a.key_words, 0, a.row, a.key_scale);
+        pack_columns(formats.keys, key, stride, own, width, a.key_words, past, a.row, a.key_scale);
+        pack_rows(formats.values, past_value, past_stride, past, width, a.value_words, 0, a.weights.words_per_row);
+        pack_rows(formats.values, value, stride, own, width, a.value_words, past, a.weights.words_per_row);
+        const Linear to_keys = {.words = a.key_words, .scale = a.key_scale, .k = width, .n = padded, .format = formats.keys};
+        const Linear to_values = {.words = a.value_words, .k = keys, .n = width, .format = formats.values};
+        for (int row = 0; row < rows; row += ATTENDING)
+            attend_rows(&a, query + row * query_stride, query_stride, rows - row < ATTENDING ? rows - row : ATTENDING,
+                        &to_keys, &to_values, out + row * out_stride, out_stride);
     }
-    acts_free(&queries);
-    acts_free(&weights);
-    free(key_words);
-    free(row);
-    free(value_words);
-    free(scores);
+    attention_free(&a);
     return failed;
 }
 

@@ -60,9 +60,14 @@ void layer_norm(const float *x, size_t stride, int rows, int k, const float *gai
 
 void multiply(const Acts *acts, const Linear *linear, Target target);
 
-/* One head. Queries (rows, width) attend to `past` keys and then `own` ones; out (rows, width). format: F32 or BF16.
+/* What the products of queries and keys (any format) and of weights and values (F32 or BF16) are computed in. */
+typedef struct {
+    int32_t keys, values;
+} Attended;
+
+/* One head. Queries (rows, width) attend to `past` keys and then `own` ones; out (rows, width).
  * Returns 0, or 1 where memory is short. */
-int attend(int format, int width, const float *query, size_t query_stride, int rows, const float *past_key,
+int attend(Attended formats, int width, const float *query, size_t query_stride, int rows, const float *past_key,
            const float *past_value, size_t past_stride, int past, const float *key, const float *value, size_t stride,
            int own, float *out, size_t out_stride);
 

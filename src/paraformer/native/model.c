@@ -30,7 +30,8 @@ typedef struct {
     Linear conv; /* of the predictor, over three rows side by side */
     const float *fire;
     float fire_bias;
-    int32_t layers, dim, input, heads, hidden, attention, conv_left, conv_right;
+    Attended attention;
+    int32_t layers, dim, input, heads, hidden, conv_left, conv_right;
 } Encoder;
 
 typedef struct {
@@ -45,7 +46,8 @@ typedef struct {
     DecoderBlock last; /* norm1, up, ffn_norm and down alone */
     Norm norm;
     Linear output;
-    int32_t layers, dim, heads, hidden, attention;
+    Attended attention;
+    int32_t layers, dim, heads, hidden;
 } Decoder;
 
 enum { OK = 0, NO_MEMORY = 1 };
