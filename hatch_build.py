@@ -25,7 +25,7 @@ COMPILER_PACKAGE = "ziglang>=0.13"
 COMMON = ("-std=c11", "-O3", "-fPIC", "-Wall", "-Wextra")
 PLAIN = ("detect.c",)
 """Runs on every processor, to tell what the others need."""
-FAST = ("kernels.c", "model.c")
+FAST = ("kernels.c", "model.c", "fbank.c")
 INSTRUCTIONS = (*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "bf16")), "-mfma")
 
 

@@ -25,7 +25,8 @@ from paraformer.checkpoint import native
 from paraformer.config import ChunkConfig
 from paraformer.evaluate.cer import ErrorCounts, count_edits
 from paraformer.export.directories import write
-from paraformer.frontend import fbank, lfr
+from paraformer.fbank import fbank
+from paraformer.frontend import lfr
 from paraformer.recognizer import Recognizer
 from paraformer.session import Session
 from paraformer.text import Vocabulary

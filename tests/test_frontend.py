@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import kaldi_native_fbank
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from paraformer import frontend as frontend_module
 from paraformer.config import FrontendConfig
 from paraformer.errors import ModelError
-from paraformer.frontend import Cmvn, Frontend, FrontendState, fbank, lfr, short_fbank
+from paraformer.frontend import Cmvn, Frontend, FrontendState, lfr
 
 GOLDEN = Path(__file__).parent / "golden"
 OFFLINE = np.load(GOLDEN / "frontend_offline.npz")
@@ -60,14 +59,6 @@ def test_equal_packets_and_an_empty_last_one(frontend: Frontend, packet: int, co
     np.testing.assert_array_equal(stepped(frontend, samples, cuts), frontend.whole(samples))
 
 
-@FRONTENDS
-def test_block_size_is_invisible(frontend: Frontend, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = frontend.whole(WAVE)
-    for frames in (1, 3, 1000):
-        monkeypatch.setattr(frontend_module, "FRAMES_AT_ONCE", frames)
-        np.testing.assert_array_equal(frontend.whole(WAVE), whole)
-
-
 @pytest.mark.parametrize("count", EDGES)
 def test_number_of_rows(count: int) -> None:
     frames = 1 + (count - 400) // 160 if count >= 400 else min(count, 1)
@@ -92,54 +83,17 @@ def test_state_is_small_and_samples_are_left_alone() -> None:
     assert state.rows.base is None
 
 
-# -- parity -----------------------------------------------------------------------------------------------------------
-
-
-def kaldi(samples: np.ndarray, config: FrontendConfig) -> np.ndarray:
-    """Frames by kaldi-native-fbank."""
-    options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.samp_freq = config.sample_rate
-    options.frame_opts.dither = 0.0
-    options.frame_opts.window_type = config.window
-    options.mel_opts.num_bins = config.mel_bins
-    options.energy_floor = 0.0
-    computer = kaldi_native_fbank.OnlineFbank(options)
-    computer.accept_waveform(config.sample_rate, (samples * 32768).tolist())
-    computer.input_finished()
-    return np.stack([computer.get_frame(index) for index in range(computer.num_frames_ready)])
-
-
-@pytest.mark.parametrize("window", ["hamming", "hanning", "povey", "rectangular", "blackman"])
-@pytest.mark.parametrize(("rate", "bins"), [(16000, 80), (8000, 40), (16000, 23)])
-def test_fbank_against_kaldi(window: str, rate: int, bins: int) -> None:
-    config = FrontendConfig(window=window, sample_rate=rate, mel_bins=bins)  # type: ignore[arg-type]
-    noise = np.random.default_rng(0).standard_normal(20000).astype(np.float32) * np.float32(0.05)
-    for samples in (noise, np.zeros(4000, np.float32)):
-        np.testing.assert_allclose(fbank(samples, config), kaldi(samples, config), atol=3e-4)
-
-
-def test_fbank_of_the_golden_wave_against_kaldi() -> None:
-    np.testing.assert_allclose(fbank(WAVE, FrontendConfig()), kaldi(WAVE, FrontendConfig()), atol=3e-4)
-
-
 # -- goldens ----------------------------------------------------------------------------------------------------------
 
 
 def test_offline_golden() -> None:
     config = FrontendConfig()
-    np.testing.assert_allclose(fbank(WAVE, config), OFFLINE["fbank"], atol=3e-4)
     np.testing.assert_allclose(Frontend(config).whole(WAVE), OFFLINE["lfr"], atol=3e-4)
     np.testing.assert_allclose(STACKED.whole(WAVE), OFFLINE["feats"], atol=1e-5)
     for row, samples in enumerate((WAVE, WAVE[20000:50001])):
         rows = STACKED.whole(samples)
         assert len(rows) == OFFLINE["batch_lens"][row]
         np.testing.assert_allclose(rows, OFFLINE["batch_feats"][row, : len(rows)], atol=1e-5)
-
-
-def test_short_golden() -> None:
-    short = short_fbank(WAVE[30000:30300], FrontendConfig())
-    np.testing.assert_allclose(short, OFFLINE["short300_fbank"], atol=3e-4)
-    np.testing.assert_array_equal(PLAIN.whole(WAVE[30000:30300]), short)
 
 
 def test_lfr_and_cmvn_golden() -> None:

@@ -8,30 +8,30 @@ need, `available` says so and ONNX Runtime does the work.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_void_p
 from functools import cache
-from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 from numpy.typing import ArrayLike
 
-from paraformer import contract
+from paraformer import contract, native
 from paraformer.backends import panels
 from paraformer.backends.panels import Precision
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
 
 _FORMATS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
-_AVX512, _VNNI, _BF16 = 1, 2, 4
-_NEEDS: dict[Precision, int] = {"float32": _AVX512, "bfloat16": _AVX512 | _BF16, "int8": _AVX512 | _VNNI}
+_NEEDS: dict[Precision, int] = {
+    "float32": native.AVX512,
+    "bfloat16": native.AVX512 | native.BF16,
+    "int8": native.AVX512 | native.VNNI,
+}
 
 
 class _Linear(Structure):
@@ -104,22 +104,9 @@ class _Decoder(Structure):
     )
 
 
-@cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled engine, where it was built for this platform."""
-    for path in sorted(Path(str(files("paraformer") / "native")).glob("engine.*")):
-        if path.suffix in (".so", ".dylib", ".dll"):
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:
-                return None
-    return None
-
-
 def available(precision: Precision) -> bool:
     """Whether the engine was built and this processor has the instructions that a precision needs."""
-    library = _library()
-    return library is not None and library.pf_processor() & _NEEDS[precision] == _NEEDS[precision]
+    return native.runs(_NEEDS[precision])
 
 
 def supports(config: ModelConfig) -> bool:
@@ -147,7 +134,7 @@ class NativeEngine:
 
         Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a missing weight.
         """
-        library = _library()
+        library = native.library()
         if library is None or not available(precision):
             raise UnsupportedModel(f"this processor or build cannot compute in {precision}; use precision='float32'")
         if not supports(config):

@@ -25,7 +25,8 @@ from paraformer.data.reading import VOICED, at_rate, load, name_of, readable, sk
 from paraformer.data.skips import EMPTY, TOO_LONG, Policy, Skipped, Skips
 from paraformer.data.skips import UNKNOWN as UNKNOWN_TEXT
 from paraformer.errors import AudioError, ConfigError, DataError
-from paraformer.frontend import Cmvn, Frontend, fbank, lfr
+from paraformer.fbank import fbank
+from paraformer.frontend import Cmvn, Frontend, lfr
 from paraformer.model.paraformer import Batch
 from paraformer.text import Vocabulary
 
