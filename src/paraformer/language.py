@@ -151,8 +151,8 @@ class LanguageModel:
         """
         past = np.array([[SOS_ID, SOS_ID, *history][-2:]], np.int64)
         totals, backs, chosen = np.zeros(1), [], []
-        for words, log_probs in zip(candidates.ids, candidates.log_probs, strict=True):
-            silent = np.isin(words, SILENT_IDS)
+        tokens = zip(candidates.ids, candidates.log_probs, np.isin(candidates.ids, SILENT_IDS), strict=True)
+        for words, log_probs, silent in tokens:
             gain = log_probs + weight * np.where(silent, 0, self.log_probs(past[:, 0], past[:, 1], words))
             order = np.argsort(-(totals[:, None] + gain), axis=None, kind="stable")
             back, place = np.divmod(order, len(words))
