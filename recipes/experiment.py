@@ -66,6 +66,7 @@ class Run:
 class Experiment:
     """Some runs that are measured on the same speech.
 
+    first: runs that others start from, trained before them and not measured.
     beside: the run that the others are compared with. judged: the run of which something is claimed. x_label: of a
     curve; without one, runs are drawn as bars.
     """
@@ -74,6 +75,7 @@ class Experiment:
     title: str
     runs: tuple[Run, ...]
     beside: str
+    first: tuple[Run, ...] = ()
     judged: str | None = None
     x_label: str | None = None
 
@@ -94,7 +96,7 @@ class Measured:
 
 def train_all(experiment: Experiment, data: Path, times: int) -> None:
     """Train and finish every run that is not done. Raises TrainingError where a signal ends one."""
-    for run in experiment.runs:
+    for run in (*experiment.first, *experiment.runs):
         config, out = planned(run, times), experiment.directory(run)
         if is_done(config, out):
             continue

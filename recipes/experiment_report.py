@@ -90,9 +90,13 @@ def draw(report: Report, path: Path) -> None:
     else:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
         _bars(report, left)
-        right.barh(range(len(report["runs"])), [run["rtf"] for run in report["runs"]], color="tab:gray")
-        right.set(xscale="log", xlabel="RTF")
+        encoding = [1000 * run["encoder_rtf"] for run in report["runs"]]
+        rest = [1000 * run["rtf"] - part for run, part in zip(report["runs"], encoding, strict=True)]
+        right.barh(range(len(encoding)), encoding, 0.5, color="tab:gray", label="encoder")
+        right.barh(range(len(encoding)), rest, 0.5, left=encoding, color="silver", label="all that follows")
+        right.set(xlabel="milliseconds for a second of speech", xlim=(0, None))
         right.grid(alpha=0.3, axis="x")
+        _legend_above(right)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
@@ -128,4 +132,8 @@ def _bars(report: Report, axes: Any) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="character error rate, %", xlim=(0, None))
     axes.grid(alpha=0.3, axis="x")
-    axes.legend()
+    _legend_above(axes)
+
+
+def _legend_above(axes: Any) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)

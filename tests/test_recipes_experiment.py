@@ -33,6 +33,10 @@ def tiny(system: str = "paraformer", train_h: float | None = None, **objective: 
     )
 
 
+def from_encoder(system: str = "paraformer", **objective: float) -> TrainConfig:
+    return dataclasses.replace(tiny(system, **objective), init_encoder="runs/toy/encoder/bundle")
+
+
 def mwer() -> TrainConfig:
     return dataclasses.replace(tiny(mwer_weight=1.0, cross_entropy_weight=0.01), init="runs/toy/sampler/bundle")
 
@@ -40,10 +44,11 @@ def mwer() -> TrainConfig:
 TOY = Experiment(
     name="toy",
     title="A toy",
+    first=(Run("encoder", "the encoder", partial(tiny, cross_entropy_weight=0.0, quantity_weight=0.0)),),
     runs=(
-        Run("autoregressive", "(a) one by one", partial(tiny, "autoregressive")),
-        Run("vanilla", "(b) no sampler", partial(tiny, sampling_ratio=0.0)),
-        Run("sampler", "(c) sampler", tiny),
+        Run("autoregressive", "(a) one by one", partial(from_encoder, "autoregressive")),
+        Run("vanilla", "(b) no sampler", partial(from_encoder, sampling_ratio=0.0)),
+        Run("sampler", "(c) sampler", from_encoder),
         Run("mwer", "(d) MWER", mwer),
     ),
     beside="autoregressive",
@@ -106,12 +111,15 @@ def test_a_curve_and_more_steps(data: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_runs_of_the_paper_share_data_encoder_and_budget() -> None:
-    configs = {run.name: run.recipe() for run in paper.EXPERIMENT.runs}
-    assert {config.steps for name, config in configs.items() if name in ("autoregressive", "vanilla")} == {paper.STEPS}
+    first, start = paper.EXPERIMENT.first
+    configs = {run.name: run.recipe() for run in (*paper.EXPERIMENT.first, *paper.EXPERIMENT.runs)}
+    assert {configs[name].steps for name in ("encoder", "autoregressive", "vanilla")} == {paper.STEPS}
+    for name in ("autoregressive", "vanilla", "start"):
+        assert configs[name].init_encoder == str(paper.EXPERIMENT.directory(first) / "bundle")
     for name in ("sampler", "mwer"):
         assert configs["start"].steps + configs[name].steps == paper.STEPS
-        assert configs[name].init == str(paper.EXPERIMENT.directory(paper.EXPERIMENT.runs[2]) / "bundle")
-    allowed = {"system", "init", "steps", "measure_steps", "optimiser", "model"}
+        assert configs[name].init == str(paper.EXPERIMENT.directory(start) / "bundle")
+    allowed = {"system", "init", "init_encoder", "steps", "optimiser", "model"}
     for config in configs.values():
         changed = dict(differences(vars(configs["vanilla"]), vars(config)))
         assert {name.partition(".")[0] for name in changed} <= allowed
@@ -137,7 +145,8 @@ def test_each_augmentation_is_left_out_once() -> None:
 
 @pytest.mark.parametrize("module", ["paper", "hours", "augmentation"])
 def test_every_run_is_a_model_of_a_few_million_parameters(module: str) -> None:
-    for run in importlib.import_module(f"recipes.{module}").EXPERIMENT.runs:
+    planned = importlib.import_module(f"recipes.{module}").EXPERIMENT
+    for run in (*planned.first, *planned.runs):
         config = run.recipe()
         model: ModelConfig = dataclasses.replace(config.model, vocab_size=3300)
         size = sum(parameter.numel() for parameter in build(config.system, model).parameters())

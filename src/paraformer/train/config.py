@@ -70,12 +70,14 @@ class TrainConfig:
     """Hours of them that are trained on, drawn utterance by utterance; less is always part of more. None: all."""
     system: System = "paraformer"
     """autoregressive: the encoder with a Transformer decoder that writes token after token, to compare with; it sees
-    whole utterances only, starts from nothing, and becomes no bundle."""
+    whole utterances only, its decoder starts from nothing, and it becomes no bundle."""
     steps: int
     dev_set: str
     init: str | None = None
     """What the run starts from: a model directory, or a file of weights that another run left beside or below its
     setup.json. Vocabulary and CMVN come along; the sizes in `model` must be the same."""
+    init_encoder: str | None = None
+    """The same, but of a model whose encoder and CTC layer alone are taken; everything else starts from nothing."""
     extend_vocabulary: bool = False
     """Characters of the training texts that the vocabulary of `init` lacks become tokens."""
     lora_rank: int | None = None
@@ -124,8 +126,11 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if self.system == "autoregressive" and (self.live is not None or self.init is not None):
             raise ConfigError(
-                "an autoregressive system sees whole utterances and starts from nothing: no live, no init"
+                "an autoregressive system sees whole utterances and has a new decoder: no live, and no init but of its "
+                "encoder (init_encoder)"
             )
+        if self.init and self.init_encoder:
+            raise ConfigError("init and init_encoder are both given: name one model to start from")
         if not self.train_sets:
             raise ConfigError("train_sets is empty: name at least one prepared archive")
         if (self.extend_vocabulary or self.lora_rank is not None) and self.init is None:

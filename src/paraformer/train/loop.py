@@ -31,7 +31,7 @@ from paraformer.train.events import Reporter, Throughput
 from paraformer.train.run_config import keep_config
 from paraformer.train.schedule import build_optimiser
 from paraformer.train.signals import StopRequest
-from paraformer.train.speech import Setup, Speech, initial_weights, set_up
+from paraformer.train.speech import Setup, Speech, encoder_weights, initial_weights, set_up
 from paraformer.train.step import Stepper, judge
 from paraformer.train.systems import Model, build
 
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tensorboard: bool = False) -> Outcome:
-    """Train from the last checkpoint in `out`, else config.init or nothing, until steps, patience or a signal end it.
+    """Train from the last checkpoint in `out`, else another model or nothing, until steps, patience or a signal end it.
 
     Leaves checkpoints, weights, settings and events in `out`. bar: show progress, where standard error is a terminal.
     All processes call it. Raises ConfigError where `out` holds another run, TrainingError where bad steps end it, and
@@ -76,11 +76,13 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
 
 
 def start(config: TrainConfig, setup: Setup, *, fresh: bool) -> Stepper:
-    """The model before its first step, distributed, with its optimiser. fresh: the weights of config.init matter."""
+    """The model before its first step, distributed, with its optimiser. fresh: no checkpoint has its weights."""
     torch.manual_seed(config.seed)
     model = build(config.system, setup.model)
     if config.init and fresh:
         model.load_state_dict(initial_weights(config.init, setup))
+    elif config.init_encoder and fresh:
+        model.load_state_dict(encoder_weights(config.init_encoder, setup), strict=False)
     if config.lora_rank is not None and isinstance(model, Paraformer):
         lora.adapt(model, config.lora_rank, whole_rows=bool(setup.added))
     on_cpu = parallel.device().type == "cpu"

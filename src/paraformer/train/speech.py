@@ -90,7 +90,7 @@ def drawn_hours(cuts: Sequence[Cut], hours: float, seed: int) -> list[Cut]:
 
 
 def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:
-    """Read `out`/setup.json, or work it out from config.init or the training cuts and write it."""
+    """Read `out`/setup.json, or work it out from what the run starts from or the training cuts and write it."""
     path = out / SETUP
     if path.is_file():
         return read_setup(path)
@@ -109,8 +109,9 @@ def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:
 
 
 def new_setup(config: TrainConfig, speech: Speech) -> Setup:
-    """The setup of config.init or, without one, of the training cuts."""
-    return _from_init(config, speech) if config.init else _from_speech(config, speech)
+    """The setup of what the run starts from or, if from nothing, of the training cuts."""
+    source = config.init or config.init_encoder
+    return _from_model(source, config, speech) if source else _from_speech(config, speech)
 
 
 def read_setup(path: Path) -> Setup:
@@ -127,11 +128,7 @@ def initial_weights(init: str, setup: Setup) -> dict[str, Tensor]:
 
     A CTC layer that `setup` has no use for is left out. Raises CheckpointError where they do not fit.
     """
-    if Path(init).is_dir():
-        bundle, model = open_any(init)
-        weights, tokens = model.state_dict(), bundle.tokens
-    else:
-        weights, tokens = read_weights(Path(init)), _of_run(Path(init)).tokens
+    weights, tokens = _weights_of(init)
     shapes = {name: tensor.shape for name, tensor in strict.skeleton(setup.model).state_dict().items()}
     if not setup.model.ctc_vocab_size:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("ctc.")}
@@ -140,31 +137,49 @@ def initial_weights(init: str, setup: Setup) -> dict[str, Tensor]:
     return weights
 
 
-def _from_init(config: TrainConfig, speech: Speech) -> Setup:
-    """The setup of config.init, with the objective of the recipe. Raises ConfigError where the sizes are others."""
-    assert config.init is not None
-    found = _of_directory(config, speech) if Path(config.init).is_dir() else _of_run(Path(config.init))
+def encoder_weights(source: str, setup: Setup) -> dict[str, Tensor]:
+    """Those of the encoder and of the CTC layer, if `setup` has one. Raises CheckpointError where they do not fit."""
+    taken = ("encoder.", "ctc.") if setup.model.ctc_vocab_size else ("encoder.",)
+    shapes = {name: tensor.shape for name, tensor in strict.skeleton(setup.model).state_dict().items()}
+    weights, _ = _weights_of(source)
+    weights = {name: tensor for name, tensor in weights.items() if name.startswith(taken)}
+    strict.check({name: shape for name, shape in shapes.items() if name.startswith(taken)}, weights, source)
+    return weights
+
+
+def _weights_of(source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Weights and vocabulary of a model directory, or of a file that another run left."""
+    if not Path(source).is_dir():
+        return read_weights(Path(source)), _of_run(Path(source)).tokens
+    bundle, model = open_any(source)
+    return model.state_dict(), bundle.tokens
+
+
+def _from_model(source: str, config: TrainConfig, speech: Speech) -> Setup:
+    """The setup of another model, with the objective of the recipe. Raises ConfigError where the sizes are others."""
+    found = _of_directory(source, config, speech) if Path(source).is_dir() else _of_run(Path(source))
     if config.extend_vocabulary:
         found = _extended(found, speech)
     units = found.model.objective.ctc_units if config.model.objective.ctc_weight > 0 else 0
     objective = dataclasses.replace(config.model.objective, ctc_units=units)
     model = dataclasses.replace(config.model, vocab_size=len(found.tokens), objective=objective)
-    if dataclasses.replace(found.model, vocab_size=model.vocab_size, objective=objective, live=model.live) != model:
-        raise ConfigError(f"{config.init} has other sizes than the recipe's model; give the recipe those it has")
+    rest = model if config.init_encoder else found.model
+    its = dataclasses.replace(rest, encoder=found.model.encoder, frontend=found.model.frontend)
+    if dataclasses.replace(its, vocab_size=model.vocab_size, objective=objective, live=model.live) != model:
+        raise ConfigError(f"{source} has other sizes than the recipe's model; give the recipe those it has")
     return dataclasses.replace(found, model=model)
 
 
-def _of_directory(config: TrainConfig, speech: Speech) -> Setup:
+def _of_directory(source: str, config: TrainConfig, speech: Speech) -> Setup:
     """A model's own. Where it does not record its syllables, they must be those of the training texts again."""
-    assert config.init is not None
-    bundle = open_any(config.init)[0]
+    bundle = open_any(source)[0]
     syllables, units = {}, bundle.config.objective.ctc_units if config.model.objective.ctc_weight > 0 else 0
     if units and bundle.units:
         syllables = {name: number for number, name in enumerate(bundle.units, start=1)}
     elif units:
         syllables = syllable_table([text_of(cut) for cut in speech.train])
     if units != (len(syllables) + 1 if syllables else 0):
-        raise ConfigError(f"{config.init} was trained on texts with other syllables; start from the same training sets")
+        raise ConfigError(f"{source} was trained on texts with other syllables; start from the same training sets")
     dim = bundle.config.frontend.input_dim
     cmvn = bundle.cmvn or Cmvn(np.zeros(dim, np.float32), np.ones(dim, np.float32))
     return Setup(bundle.config, bundle.tokens, syllables, cmvn, bundle.words)
