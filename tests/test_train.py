@@ -99,6 +99,21 @@ def test_a_run_can_start_from_a_bundle_or_a_file_of_weights(run: Path, data: Pat
         train(dataclasses.replace(still, init=str(tmp_path / "x" / "y" / "lonely.pt")), data, tmp_path / "lonely")
 
 
+def test_a_run_can_start_from_the_encoder_alone(run: Path, data: Path, tmp_path: Path) -> None:
+    still = dataclasses.replace(CONFIG, optimiser=OptimiserConfig(peak_lr=0.0), steps=1, seed=7)
+    other = dataclasses.replace(MODEL, decoder=dataclasses.replace(MODEL.decoder, ffn_dim=48))
+    config = dataclasses.replace(still, init_encoder=str(run / "bundle"), model=other)
+    found, given = train(config, data, tmp_path / "run").model.state_dict(), native.load(run / "bundle")[1].state_dict()
+    same = {name for name in found if name in given and torch.equal(found[name], given[name])}
+    assert {name for name in found if name.startswith(("encoder.", "ctc."))} <= same
+    assert "decoder.embedding.weight" not in same
+    wider = dataclasses.replace(MODEL, encoder=dataclasses.replace(MODEL.encoder, ffn_dim=48))
+    with pytest.raises(ConfigError, match="other sizes"):
+        train(dataclasses.replace(config, model=wider), data, tmp_path / "wider")
+    with pytest.raises(ConfigError, match="name one model"):
+        dataclasses.replace(config, init=str(run / "bundle"))
+
+
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     for name, content in (("a.pt", b"nothing"), ("b.safetensors", b"nothing")):
         (tmp_path / name).write_bytes(content)
