@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
 import numpy as np
 import pytest
 import tiny
@@ -12,8 +15,9 @@ from hypothesis.extra import numpy as hnp
 import paraformer
 from paraformer import contract
 from paraformer.backends import native, panels
+from paraformer.backends.base import Decoded
 from paraformer.backends.graphs import GraphBackend
-from paraformer.config import ModelConfig, PredictorConfig, TransformerDecoderConfig
+from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, TransformerDecoderConfig
 from paraformer.errors import ConfigError, ModelError, UnsupportedModel
 
 REDUCED = [name for name in ("bfloat16", "int8") if native.available(name)]
@@ -91,12 +95,50 @@ def test_not_one_bit_depends_on_the_batch(lengths: list[int], precision: panels.
         np.testing.assert_array_equal(decoded.confidences, alone.confidences)
 
 
-def test_threads_change_nothing() -> None:
-    utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in (9, 3, 20)]
-    alone, together = (GraphBackend(engine("float32", threads), tiny.config()).whole(utterances) for threads in (1, 2))
-    for one, two in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one.ids, two.ids)
-        np.testing.assert_array_equal(one.weights, two.weights)
+@cache
+def divided(precision: panels.Precision, threads: int) -> GraphBackend:
+    return GraphBackend(engine(precision, threads), tiny.config())
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    st.integers(2, 5),
+    st.sampled_from(["float32", *REDUCED]),
+    st.sampled_from(tiny.CHUNKS),
+)
+def test_not_one_bit_depends_on_the_threads(
+    lengths: list[int], threads: int, precision: panels.Precision, chunk: ChunkConfig
+) -> None:
+    utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in lengths]
+    alone, together = divided(precision, 1), divided(precision, threads)
+    for one, two in zip(alone.whole(utterances), together.whole(utterances), strict=True):
+        assert_same(one, two)
+    states = [backend.init_state(chunk) for backend in (alone, together)]
+    for start in (0, chunk.chunk, 2 * chunk.chunk):
+        outcomes = []
+        for number, backend in enumerate((alone, together)):
+            rows = np.random.default_rng(start).standard_normal((chunk.chunk, 560)).astype(np.float32)
+            decoded, (states[number], *_) = backend.step([rows] * 3, [False] * 3, [states[number]] * 3, chunk)
+            outcomes.append(decoded[2])
+        assert_same(*outcomes)
+        for name, array in states[0].items():
+            np.testing.assert_array_equal(array, states[1][name])
+
+
+def assert_same(one: Decoded, two: Decoded) -> None:
+    np.testing.assert_array_equal(one.ids, two.ids)
+    np.testing.assert_array_equal(one.weights, two.weights)
+    np.testing.assert_array_equal(one.scores, two.scores)
+
+
+def test_callers_that_come_together_do_not_wait_for_each_other_for_ever() -> None:
+    rows = [np.random.default_rng(n).standard_normal((30 + n, 560)).astype(np.float32) for n in range(24)]
+    expected = [divided("float32", 1).whole([one])[0] for one in rows]
+    with ThreadPoolExecutor(6) as callers:
+        for one, two in zip(
+            callers.map(lambda one: divided("float32", 3).whole([one])[0], rows), expected, strict=True
+        ):
+            assert_same(one, two)
 
 
 def test_packed_weights_on_disk_are_those_in_memory(tmp_path) -> None:

@@ -9,11 +9,11 @@ need, `available` says so and ONNX Runtime does the work.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_void_p
-from functools import cache
-from itertools import pairwise
+from functools import cache, partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
 
 _FORMATS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
+LEAST_ROWS = 6
+"""Of one thread: with fewer, the products would use less of the processor."""
 _NEEDS: dict[Precision, int] = {
     "float32": native.AVX512,
     "bfloat16": native.AVX512 | native.BF16,
@@ -130,7 +132,7 @@ class NativeEngine:
     ) -> None:
         """weights: by their names in a bundle, or what `packed` made of them.
 
-        threads: utterances of a batch that are computed at once, 0 for one per core.
+        threads: that share the rows of a batch, 0 for one per core; while they do, other callers compute alone.
 
         Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a missing weight.
         """
@@ -144,19 +146,16 @@ class NativeEngine:
         packed = _Weights(weights, precision)
         self._kept = packed.kept  # what the structures below point to
         self._encoder, self._decoder = _encoder(config, packed), _decoder(config, packed)
-        self._threads = threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        self._threads = threads or _cores()
+        self._helpers = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self._helping = Lock()
+        for name in ("pf_encoding", "pf_decoding"):
+            getattr(library, name).restype = c_void_p
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Compute what `graph` computes: its outputs in its order."""
         compute = self._decode if graph.file == contract.decoder(self._config).file else self._encode
-        inputs = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        batch = len(inputs[graph.inputs[0].name])
-        if self._pool is None or batch == 1:
-            return compute(inputs)
-        cuts = np.linspace(0, batch, min(self._threads, batch) + 1).astype(int)
-        parts = [{name: array[a:b] for name, array in inputs.items()} for a, b in pairwise(cuts.tolist())]
-        return [np.concatenate(arrays) for arrays in zip(*self._pool.map(compute, parts), strict=True)]
+        return compute({name: np.ascontiguousarray(array) for name, array in inputs.items()})
 
     def _encode(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         encoder, lengths = self._config.encoder, inputs["lengths"]
@@ -170,17 +169,8 @@ class NativeEngine:
             past = [inputs["past_keys"], inputs["past_values"], inputs["past_lengths"]]
             outputs += [np.zeros((batch, encoder.layers, size, encoder.dim), np.float32) for _ in range(2)]
         kept = [*outputs[2:], None, None][:2]
-        arrays = [feats, lengths, *past]
-        self._check(
-            self._c.pf_encode(
-                byref(self._encoder),
-                batch,
-                size,
-                *map(_pointer, arrays),
-                past_size,
-                *map(_pointer, [*outputs[:2], *kept]),
-            )
-        )
+        arrays = [feats, lengths, *past, past_size, *outputs[:2], *kept]
+        self._compute("encod", byref(self._encoder), int(lengths.sum()), batch, size, *arrays)
         c = self._config.predictor
         np.maximum(weights * np.float32(c.smooth_factor) - np.float32(c.noise_threshold), 0, out=weights)
         weights[np.arange(size)[None] >= lengths[:, None]] = 0
@@ -194,14 +184,36 @@ class NativeEngine:
         outputs = [logits] if past is None else [logits, np.zeros_like(past)]
         following = None if past is None else outputs[1]
         mask = inputs["memory_mask"].view(np.uint8)
-        rows = [memory, mask, longest, embeds, inputs["counts"], past, logits, following]
-        self._check(self._c.pf_decode(byref(self._decoder), batch, memory.shape[1], *map(_argument, rows)))
+        arrays = [memory, mask, longest, embeds, inputs["counts"], past, logits, following]
+        self._compute("decod", byref(self._decoder), int(mask.sum()), batch, memory.shape[1], *arrays)
         return outputs
 
-    @staticmethod
-    def _check(failed: int) -> None:
+    def _compute(self, verb: str, model: Any, rows: int, *arguments: Any) -> None:
+        """Call the functions of one verb: to prepare, to compute in each thread, and to end."""
+        c, helping = self._c, self._threads > 1 and rows >= 2 * LEAST_ROWS and self._helping.acquire(blocking=False)
+        parts = min(self._threads, rows // LEAST_ROWS) if helping else 1
+        work = None
+        try:
+            work = getattr(c, f"pf_{verb}ing")(model, parts, *map(_argument, arguments))
+            part = partial(getattr(c, f"pf_{verb}e"), c_void_p(work))
+            failed = work is None or self._in_parts(part, parts)
+        finally:
+            getattr(c, f"pf_{verb}ing_free")(c_void_p(work))
+            if helping:
+                self._helping.release()
         if failed:
             raise MemoryError("not enough memory for this batch")
+
+    def _in_parts(self, compute: Callable[[int], int], parts: int) -> bool:
+        """Whether one part of the work fails; all of them run at the same time."""
+        others = [self._helpers.submit(compute, part) for part in range(1, parts)] if self._helpers else []
+        failed = compute(0)
+        return any([failed, *(other.result() for other in others)])
+
+
+def _cores() -> int:
+    """Of this process; macOS does not say which."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _argument(value: Any) -> Any:

@@ -33,6 +33,11 @@ void acts_free(Acts *acts) {
     free(acts->shift);
 }
 
+Acts acts_part(const Acts *acts, int from, int to) {
+    return (Acts){acts->words + (size_t)from * acts->words_per_row, acts->scale + from, acts->shift + from, acts->format,
+                  to - from, acts->words_per_row};
+}
+
 /* Two rows of 16 floats as 32 bfloat16, rounded to nearest even; a single one as 16. */
 ALWAYS __m256i bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 
@@ -366,16 +371,16 @@ int attend(Attended formats, int width, const float *query, size_t query_stride,
 
 /* -- memory --------------------------------------------------------------------------------------------------------- */
 
-void memory(const float *x, size_t stride, int rows, int dim, const float *taps, int kernel, int left,
+void memory(const float *x, size_t stride, int from, int to, int rows, int dim, const float *taps, int kernel, int left,
             const float *before, size_t before_stride, float *y, size_t y_stride) {
-    for (int t = 0; t < rows; t++)
+    for (int t = from; t < to; t++)
         for (int i = 0; i < dim; i += LANES) {
             const __mmask16 mask = first(dim - i);
             __m512 sum = _mm512_maskz_loadu_ps(mask, x + t * stride + i);
             for (int j = 0; j < kernel; j++) {
-                const int from = t + j - left;
-                if (from >= rows || (from < 0 && !before)) continue;
-                const float *row = from < 0 ? before + (left + from) * before_stride : x + from * stride;
+                const int at = t + j - left;
+                if (at >= rows || (at < 0 && !before)) continue;
+                const float *row = at < 0 ? before + (left + at) * before_stride : x + at * stride;
                 sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, taps + (size_t)j * dim + i),
                                       _mm512_maskz_loadu_ps(mask, row + i), sum);
             }

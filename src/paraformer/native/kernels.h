@@ -50,6 +50,8 @@ static inline int words_for(int format, int k) {
 
 int acts_alloc(Acts *acts, int format, int rows, int k);
 void acts_free(Acts *acts);
+/* Rows from..to-1, in the same place. */
+Acts acts_part(const Acts *acts, int from, int to);
 /* Convert rows of k floats; the row is first multiplied by factor. */
 void acts_fill(Acts *acts, const float *x, size_t stride, int k, float factor);
 /* The same of layer-normalised rows. */
@@ -71,9 +73,9 @@ int attend(Attended formats, int width, const float *query, size_t query_stride,
            const float *past_value, size_t past_stride, int past, const float *key, const float *value, size_t stride,
            int own, float *out, size_t out_stride);
 
-/* y[t] = x[t] + sum_j taps[j] * x[t + j - left] over rows that exist, rows before 0 taken from `before` (left rows, its
- * last one first before x; NULL: zero). taps (kernel, dim). */
-void memory(const float *x, size_t stride, int rows, int dim, const float *taps, int kernel, int left,
+/* y[t] = x[t] + sum_j taps[j] * x[t + j - left] for t in from..to-1, over those of `rows` rows that exist, rows before 0
+ * taken from `before` (left rows, its last one first before x; NULL: zero). taps (kernel, dim). */
+void memory(const float *x, size_t stride, int from, int to, int rows, int dim, const float *taps, int kernel, int left,
             const float *before, size_t before_stride, float *y, size_t y_stride);
 
 #endif

@@ -1,7 +1,14 @@
 /* SAN-M encoder and decoder (docs/spec.md 2 and 4) over the rows of many utterances at once.
  *
  * Callers pass rectangular batches with lengths; here the rows that exist stand one after another, so that padding costs
- * nothing and one utterance never meets another's rows outside its own attention and memory. */
+ * nothing and one utterance never meets another's rows outside its own attention and memory.
+ *
+ * Several threads may share the work: each takes an equal share of the rows through all layers, and waits for the others
+ * where attention or memory is about to read theirs. What the others may still be reading is kept in pairs, one for even
+ * layers and one for odd ones, so that one meeting in each layer is enough. */
+#include <immintrin.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +64,45 @@ int64_t pf_sizes(int which) {
     return (int64_t)sizes[which];
 }
 
+/* -- threads -------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int parts;
+    atomic_int arrived, meetings;
+} Team;
+
+enum { PATIENCE = 20000 }; /* looks at a counter, some 40 ns each, before a waiting thread lets others have the core */
+
+/* Wait until all threads have come here. */
+static void meet(Team *team) {
+    if (team->parts == 1) return;
+    const int meeting = atomic_load(&team->meetings);
+    if (atomic_fetch_add(&team->arrived, 1) + 1 == team->parts) {
+        atomic_store(&team->arrived, 0);
+        atomic_store(&team->meetings, meeting + 1);
+        return;
+    }
+    for (int looked = 0; atomic_load(&team->meetings) == meeting; looked++)
+        if (looked < PATIENCE)
+            _mm_pause();
+        else
+            sched_yield();
+}
+
+/* Rows from..to-1 of many. */
+typedef struct {
+    int from, to;
+} Rows;
+
+static Rows share(int rows, int part, int parts) {
+    return (Rows){(int)((int64_t)rows * part / parts), (int)((int64_t)rows * (part + 1) / parts)};
+}
+
+/* Those of utterance b. */
+static Rows within(Rows rows, const int *starts, int b) {
+    return (Rows){rows.from > starts[b] ? rows.from : starts[b], rows.to < starts[b + 1] ? rows.to : starts[b + 1]};
+}
+
 static int *starts_of(const int64_t *lengths, int batch) {
     int *starts = aligned(((size_t)batch + 1) * sizeof(int));
     if (!starts) return NULL;
@@ -68,6 +114,7 @@ static int *starts_of(const int64_t *lengths, int batch) {
 /* -- one linear layer ----------------------------------------------------------------------------------------------- */
 
 static int linear(const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm, Target target) {
+    if (rows <= 0) return OK;
     Acts acts = {0};
     const int failed = acts_alloc(&acts, layer->format, rows, layer->k);
     if (!failed) {
@@ -83,192 +130,232 @@ static int linear(const Linear *layer, const float *x, size_t stride, int rows, 
 
 /* -- encoder -------------------------------------------------------------------------------------------------------- */
 
+/* What is encoded, and where it goes; what is right-aligned or NULL where nothing is looked back at is told below. */
 typedef struct {
-    const float *keys, *values; /* (batch, layers, size, dim), right-aligned; NULL: none */
-    const int64_t *lengths;
-    int size;
-} Past;
-
-typedef struct {
-    float *x, *qkv, *context, *memory, *hidden;
+    const Encoder *encoder;
+    Team team;
+    int batch, size, past_size, rows;
+    const float *past_keys, *past_values; /* (batch, layers, past_size, dim), right-aligned */
+    const int64_t *past_lengths;
+    float *hidden, *weights, *keys, *values;
+    float *input, *x, *qkv[2], *context, *memory, *inner, *side, *predicted;
     int *starts;
-    int rows;
-} Work;
+} Encoding;
 
-static int encoder_attention(const Encoder *e, int layer, int batch, const Past *past, const Work *w) {
+/* Copy a layer's keys and values to (batch, layers, size, dim). */
+static void keep(const Encoding *w, int layer, Rows rows) {
+    const Encoder *e = w->encoder;
+    const size_t dim = e->dim;
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(rows, w->starts, b);
+        for (int row = its.from; row < its.to; row++) {
+            const size_t to = (((size_t)b * e->layers + layer) * w->size + row - w->starts[b]) * dim;
+            const float *from = w->qkv[layer % 2] + (size_t)row * 3 * dim;
+            memcpy(w->keys + to, from + dim, dim * 4);
+            memcpy(w->values + to, from + 2 * dim, dim * 4);
+        }
+    }
+}
+
+/* What a layer's attention and memory read of each row. */
+static int encoder_enter(const Encoding *w, int layer, Rows rows) {
+    const EncoderBlock *block = w->encoder->blocks + layer;
+    const int dim = w->encoder->dim, k = block->norm1.k;
+    const float *input = layer ? w->x : w->input;
+    const Target to_qkv = {.out = w->qkv[layer % 2] + (size_t)rows.from * 3 * dim, .out_stride = 3 * dim};
+    if (linear(&block->qkv, input + (size_t)rows.from * k, k, rows.to - rows.from, &block->norm1, to_qkv)) return NO_MEMORY;
+    if (w->keys) keep(w, layer, rows);
+    return OK;
+}
+
+static int encoder_attention(const Encoding *w, int layer, Rows rows) {
+    const Encoder *e = w->encoder;
     const int dim = e->dim, width = dim / e->heads;
-    for (int b = 0; b < batch; b++) {
-        const size_t from = w->starts[b];
-        const int rows = w->starts[b + 1] - w->starts[b];
-        const int before = past->keys ? (int)past->lengths[b] : 0;
-        const size_t skipped = past->keys ? (((size_t)b * e->layers + layer) * past->size + past->size - before) * dim : 0;
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(rows, w->starts, b);
+        if (its.from >= its.to) continue;
+        const int before = w->past_keys ? (int)w->past_lengths[b] : 0;
+        const size_t skipped = (((size_t)b * e->layers + layer) * w->past_size + w->past_size - before) * dim;
         for (int head = 0; head < e->heads; head++) {
-            const float *q = w->qkv + from * 3 * dim + head * width;
-            const float *pk = before ? past->keys + skipped + head * width : NULL;
-            const float *pv = before ? past->values + skipped + head * width : NULL;
-            if (attend(e->attention, width, q, 3 * dim, rows, pk, pv, dim, before, q + dim, q + 2 * dim, 3 * dim, rows,
-                       w->context + from * dim + head * width, dim))
+            const float *own = w->qkv[layer % 2] + (size_t)w->starts[b] * 3 * dim + head * width;
+            const float *query = w->qkv[layer % 2] + (size_t)its.from * 3 * dim + head * width;
+            const float *past_key = before ? w->past_keys + skipped + head * width : NULL;
+            const float *past_value = before ? w->past_values + skipped + head * width : NULL;
+            if (attend(e->attention, width, query, 3 * dim, its.to - its.from, past_key, past_value, dim, before, own + dim,
+                       own + 2 * dim, 3 * dim, w->starts[b + 1] - w->starts[b],
+                       w->context + (size_t)its.from * dim + head * width, dim))
                 return NO_MEMORY;
         }
     }
     return OK;
 }
 
-static int encoder_block(const Encoder *e, int layer, int batch, const Past *past, const Work *w, const float *input) {
+/* The rest of a layer. */
+static int encoder_leave(const Encoding *w, int layer, Rows rows) {
+    const Encoder *e = w->encoder;
     const EncoderBlock *block = e->blocks + layer;
-    const int dim = e->dim, rows = w->rows;
-    const Target to_qkv = {.out = w->qkv, .out_stride = 3 * dim};
-    if (linear(&block->qkv, input, block->norm1.k, rows, &block->norm1, to_qkv)) return NO_MEMORY;
-    for (int b = 0; b < batch; b++)
-        memory(w->qkv + (size_t)w->starts[b] * 3 * dim + 2 * dim, 3 * dim, w->starts[b + 1] - w->starts[b], dim,
-               block->memory.taps, block->memory.kernel, block->memory.left, NULL, 0,
-               w->memory + (size_t)w->starts[b] * dim, dim);
-    if (encoder_attention(e, layer, batch, past, w)) return NO_MEMORY;
-    Target to_x = {.out = w->x, .out_stride = dim, .add = w->memory, .add_stride = dim};
-    if (block->residual) to_x.add2 = input, to_x.add2_stride = dim;
-    if (linear(&block->out, w->context, dim, rows, NULL, to_x)) return NO_MEMORY;
-    const Target to_hidden = {.out = w->hidden, .out_stride = e->hidden, .relu = 1};
-    if (linear(&block->up, w->x, dim, rows, &block->norm2, to_hidden)) return NO_MEMORY;
-    const Target back = {.out = w->x, .out_stride = dim, .add = w->x, .add_stride = dim};
-    return linear(&block->down, w->hidden, e->hidden, rows, NULL, back);
-}
-
-/* Copy this layer's keys and values of all rows to (batch, layers, size, dim). */
-static void keep(const Encoder *e, int layer, int batch, int size, const Work *w, float *keys, float *values) {
-    const size_t dim = e->dim;
-    for (int b = 0; b < batch; b++)
-        for (int t = 0; t < w->starts[b + 1] - w->starts[b]; t++) {
-            const size_t to = (((size_t)b * e->layers + layer) * size + t) * dim;
-            const float *from = w->qkv + ((size_t)w->starts[b] + t) * 3 * dim;
-            memcpy(keys + to, from + dim, dim * 4);
-            memcpy(values + to, from + 2 * dim, dim * 4);
-        }
+    const int dim = e->dim, count = rows.to - rows.from;
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(rows, w->starts, b);
+        const size_t start = w->starts[b];
+        memory(w->qkv[layer % 2] + start * 3 * dim + 2 * dim, 3 * dim, its.from - (int)start, its.to - (int)start,
+               w->starts[b + 1] - (int)start, dim, block->memory.taps, block->memory.kernel, block->memory.left, NULL, 0,
+               w->memory + start * dim, dim);
+    }
+    if (encoder_attention(w, layer, rows)) return NO_MEMORY;
+    float *x = w->x + (size_t)rows.from * dim, *inner = w->inner + (size_t)rows.from * e->hidden;
+    Target to_x = {.out = x, .out_stride = dim, .add = w->memory + (size_t)rows.from * dim, .add_stride = dim};
+    if (block->residual) to_x.add2 = x, to_x.add2_stride = dim;
+    if (linear(&block->out, w->context + (size_t)rows.from * dim, dim, count, NULL, to_x)) return NO_MEMORY;
+    const Target to_inner = {.out = inner, .out_stride = e->hidden, .relu = 1};
+    if (linear(&block->up, x, dim, count, &block->norm2, to_inner)) return NO_MEMORY;
+    const Target back = {.out = x, .out_stride = dim, .add = x, .add_stride = dim};
+    return linear(&block->down, inner, e->hidden, count, NULL, back);
 }
 
 float pf_sigmoid(float x); /* detect.c: in plain instructions, from the C library */
 
-static int predict(const Encoder *e, int batch, int size, const Work *w, const float *hidden, float *weights) {
-    const int dim = e->dim, reach = e->conv_left + 1 + e->conv_right;
-    const int widest = reach * dim;
-    float *side = aligned((size_t)w->rows * widest * 4), *y = aligned((size_t)w->rows * dim * 4);
-    int failed = !side || !y;
-    if (!failed) {
-        for (int b = 0; b < batch; b++) {
-            const int rows = w->starts[b + 1] - w->starts[b];
-            for (int t = 0; t < rows; t++)
-                for (int j = 0; j < reach; j++) {
-                    float *to = side + ((size_t)w->starts[b] + t) * widest + (size_t)j * dim;
-                    const int from = t + j - e->conv_left;
-                    if (from < 0 || from >= rows)
-                        memset(to, 0, (size_t)dim * 4);
-                    else
-                        memcpy(to, hidden + ((size_t)b * size + from) * dim, (size_t)dim * 4);
-                }
-        }
-        failed = linear(&e->conv, side, widest, w->rows, NULL, (Target){.out = y, .out_stride = dim, .relu = 1});
+static int predict(const Encoding *w, Rows rows) {
+    const Encoder *e = w->encoder;
+    const int dim = e->dim, reach = e->conv_left + 1 + e->conv_right, widest = reach * dim;
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(rows, w->starts, b);
+        for (int row = its.from; row < its.to; row++)
+            for (int j = 0; j < reach; j++) {
+                float *to = w->side + (size_t)row * widest + (size_t)j * dim;
+                const int from = row + j - e->conv_left;
+                if (from < w->starts[b] || from >= w->starts[b + 1])
+                    memset(to, 0, (size_t)dim * 4);
+                else
+                    memcpy(to, w->hidden + ((size_t)b * w->size + from - w->starts[b]) * dim, (size_t)dim * 4);
+            }
     }
-    for (int b = 0; !failed && b < batch; b++)
-        for (int t = 0; t < w->starts[b + 1] - w->starts[b]; t++) {
-            const float *row = y + ((size_t)w->starts[b] + t) * dim;
+    const Target target = {.out = w->predicted + (size_t)rows.from * dim, .out_stride = dim, .relu = 1};
+    if (linear(&e->conv, w->side + (size_t)rows.from * widest, widest, rows.to - rows.from, NULL, target)) return NO_MEMORY;
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(rows, w->starts, b);
+        for (int row = its.from; row < its.to; row++) {
+            const float *y = w->predicted + (size_t)row * dim;
             float lanes[16] = {0}, sum = e->fire_bias;
-            for (int i = 0; i < dim; i++) lanes[i % 16] += row[i] * e->fire[i];
+            for (int i = 0; i < dim; i++) lanes[i % 16] += y[i] * e->fire[i];
             for (int i = 0; i < 16; i++) sum += lanes[i];
-            weights[(size_t)b * size + t] = pf_sigmoid(sum);
+            w->weights[(size_t)b * w->size + row - w->starts[b]] = pf_sigmoid(sum);
         }
-    free(side);
-    free(y);
-    return failed;
-}
-
-static int work_alloc(Work *w, const Encoder *e, const int64_t *lengths, int batch) {
-    w->starts = starts_of(lengths, batch);
-    if (!w->starts) return NO_MEMORY;
-    w->rows = w->starts[batch];
-    const size_t rows = w->rows;
-    w->x = aligned(rows * e->dim * 4);
-    w->qkv = aligned(rows * 3 * e->dim * 4);
-    w->context = aligned(rows * e->dim * 4);
-    w->memory = aligned(rows * e->dim * 4);
-    w->hidden = aligned(rows * e->hidden * 4);
-    return !w->x || !w->qkv || !w->context || !w->memory || !w->hidden;
-}
-
-static void work_free(Work *w) {
-    free(w->starts);
-    free(w->x);
-    free(w->qkv);
-    free(w->context);
-    free(w->memory);
-    free(w->hidden);
-}
-
-/* feats (batch, size, input) with scale and positions, lengths (batch) -> hidden (batch, size, dim) and weights
- * (batch, size) before smoothing, both zeroed by the caller; with a past also keys and values (batch, layers, size, dim). */
-int pf_encode(const Encoder *e, int batch, int size, const float *feats, const int64_t *lengths, const float *past_keys,
-              const float *past_values, const int64_t *past_lengths, int past_size, float *hidden, float *weights,
-              float *keys, float *values) {
-    Work w = {0};
-    const Past past = {past_keys, past_values, past_lengths, past_size};
-    int failed = work_alloc(&w, e, lengths, batch);
-    float *input = failed ? NULL : aligned((size_t)w.rows * e->input * 4);
-    failed |= !input;
-    for (int b = 0; !failed && b < batch; b++)
-        memcpy(input + (size_t)w.starts[b] * e->input, feats + (size_t)b * size * e->input,
-               (size_t)lengths[b] * e->input * 4);
-    for (int layer = 0; !failed && layer < e->layers; layer++) {
-        failed = encoder_block(e, layer, batch, &past, &w, layer ? w.x : input);
-        if (!failed && keys) keep(e, layer, batch, size, &w, keys, values);
     }
-    for (int b = 0; !failed && b < batch; b++)
-        layer_norm(w.x + (size_t)w.starts[b] * e->dim, e->dim, (int)lengths[b], e->dim, e->norm.gain, e->norm.shift,
-                   hidden + (size_t)b * size * e->dim, e->dim);
-    if (!failed) failed = predict(e, batch, size, &w, hidden, weights);
-    free(input);
-    work_free(&w);
-    return failed;
+    return OK;
+}
+
+void pf_encoding_free(Encoding *w) {
+    if (!w) return;
+    float *arrays[] = {w->input, w->x, w->qkv[0], w->qkv[1], w->context, w->memory, w->inner, w->side, w->predicted};
+    for (size_t i = 0; i < sizeof(arrays) / sizeof(*arrays); i++) free(arrays[i]);
+    free(w->starts);
+    free(w);
+}
+
+/* Work for so many threads that each call pf_encode: feats (batch, size, input) with scale and positions, lengths (batch)
+ * -> hidden (batch, size, dim) and weights (batch, size) before smoothing, both zeroed by the caller; with a past also
+ * keys and values (batch, layers, size, dim). NULL where memory is short. */
+Encoding *pf_encoding(const Encoder *e, int parts, int batch, int size, const float *feats, const int64_t *lengths,
+                      const float *past_keys, const float *past_values, const int64_t *past_lengths, int past_size,
+                      float *hidden, float *weights, float *keys, float *values) {
+    Encoding *w = aligned(sizeof(Encoding));
+    if (!w) return NULL;
+    *w = (Encoding){.encoder = e, .team = {.parts = parts}, .batch = batch, .size = size, .past_size = past_size,
+                    .past_keys = past_keys, .past_values = past_values, .past_lengths = past_lengths, .hidden = hidden,
+                    .weights = weights, .keys = keys, .values = values, .starts = starts_of(lengths, batch)};
+    const size_t rows = w->rows = w->starts ? w->starts[batch] : 0, row = rows * e->dim * 4;
+    w->input = aligned(rows * e->input * 4);
+    w->x = aligned(row), w->context = aligned(row), w->memory = aligned(row), w->predicted = aligned(row);
+    w->qkv[0] = aligned(3 * row), w->qkv[1] = aligned(3 * row);
+    w->inner = aligned(rows * e->hidden * 4), w->side = aligned((e->conv_left + 1 + e->conv_right) * row);
+    if (!w->starts || !w->input || !w->x || !w->context || !w->memory || !w->predicted || !w->qkv[0] || !w->qkv[1] ||
+        !w->inner || !w->side) {
+        pf_encoding_free(w);
+        return NULL;
+    }
+    for (int b = 0; b < batch; b++)
+        memcpy(w->input + (size_t)w->starts[b] * e->input, feats + (size_t)b * size * e->input,
+               (size_t)lengths[b] * e->input * 4);
+    return w;
+}
+
+/* One thread's part. Where memory is short it goes on with what it has, since the others wait for it. */
+int pf_encode(Encoding *w, int part) {
+    const Encoder *e = w->encoder;
+    const Rows rows = share(w->rows, part, w->team.parts);
+    int failed = OK;
+    for (int layer = 0; layer < e->layers; layer++) {
+        failed |= encoder_enter(w, layer, rows);
+        meet(&w->team);
+        failed |= encoder_leave(w, layer, rows);
+    }
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(rows, w->starts, b);
+        layer_norm(w->x + (size_t)its.from * e->dim, e->dim, its.to - its.from, e->dim, e->norm.gain, e->norm.shift,
+                   w->hidden + ((size_t)b * w->size + its.from - w->starts[b]) * e->dim, e->dim);
+    }
+    meet(&w->team);
+    return failed | predict(w, rows);
 }
 
 /* -- decoder -------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    float *x, *entered, *query, *context, *hidden;
-    int *starts; /* of each stream's tokens */
-    int rows;
-} Tokens;
-
-typedef struct {
-    float *kv;
-    int *starts; /* of each stream's encoder rows */
-    int rows;
+    const Decoder *decoder;
+    Team team;
+    int batch, longest, tokens, seen;
+    const float *past; /* (batch, layers, left, dim), or NULL for whole utterances; so is next */
+    float *logits, *next;
+    float *x, *entered[2], *query, *context, *inner, *scores; /* of tokens */
+    float *memory, *kv[2];                                    /* of encoder rows */
     Acts acts;
-} Seen;
+    int *starts, *seen_starts; /* of each stream's tokens and encoder rows */
+} Decoding;
 
 /* out = norm2(ffn(norm1(x))), or the bare feed-forward where there is no norm2. */
-static int feed_forward(const DecoderBlock *block, const float *x, int dim, int rows, float *hidden, float *out) {
-    const int inner = block->up.n;
-    if (linear(&block->up, x, dim, rows, &block->norm1, (Target){.out = hidden, .out_stride = inner, .relu = 1}))
-        return NO_MEMORY;
-    if (linear(&block->down, hidden, inner, rows, &block->ffn_norm, (Target){.out = out, .out_stride = dim}))
-        return NO_MEMORY;
-    if (block->norm2.gain) layer_norm(out, dim, rows, dim, block->norm2.gain, block->norm2.shift, out, dim);
+static int feed_forward(const Decoding *w, const DecoderBlock *block, Rows rows, float *out) {
+    const int dim = w->decoder->dim, width = block->up.n, count = rows.to - rows.from;
+    const size_t from = (size_t)rows.from * dim;
+    float *inner = w->inner + (size_t)rows.from * w->decoder->hidden;
+    const Target to_inner = {.out = inner, .out_stride = width, .relu = 1};
+    if (linear(&block->up, w->x + from, dim, count, &block->norm1, to_inner)) return NO_MEMORY;
+    const Target to_out = {.out = out + from, .out_stride = dim};
+    if (linear(&block->down, inner, width, count, &block->ffn_norm, to_out)) return NO_MEMORY;
+    if (block->norm2.gain) layer_norm(out + from, dim, count, dim, block->norm2.gain, block->norm2.shift, out + from, dim);
     return OK;
 }
 
-static int cross_attention(const Decoder *d, const DecoderBlock *block, int batch, const Tokens *t, Seen *seen) {
-    const int dim = d->dim, width = dim / d->heads;
-    if (linear(&block->q, t->x, dim, t->rows, &block->norm3, (Target){.out = t->query, .out_stride = dim}))
-        return NO_MEMORY;
-    multiply(&seen->acts, &block->kv, (Target){.out = seen->kv, .out_stride = 2 * dim});
-    for (int b = 0; b < batch; b++)
+/* What a layer's memory and attention read of tokens and encoder rows. */
+static int decoder_enter(const Decoding *w, int layer, Rows tokens, Rows seen) {
+    const DecoderBlock *block = w->decoder->blocks + layer;
+    if (block->cross && seen.from < seen.to) {
+        const Acts some = acts_part(&w->acts, seen.from, seen.to);
+        const size_t stride = 2 * (size_t)w->decoder->dim;
+        multiply(&some, &block->kv, (Target){.out = w->kv[layer % 2] + seen.from * stride, .out_stride = stride});
+    }
+    return feed_forward(w, block, tokens, w->entered[layer % 2]);
+}
+
+static int cross_attention(const Decoding *w, int layer, Rows tokens) {
+    const Decoder *d = w->decoder;
+    const DecoderBlock *block = d->blocks + layer;
+    const int dim = d->dim, width = dim / d->heads, count = tokens.to - tokens.from;
+    float *x = w->x + (size_t)tokens.from * dim, *query = w->query + (size_t)tokens.from * dim;
+    if (linear(&block->q, x, dim, count, &block->norm3, (Target){.out = query, .out_stride = dim})) return NO_MEMORY;
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(tokens, w->starts, b);
+        if (its.from >= its.to) continue;
         for (int head = 0; head < d->heads; head++) {
-            const size_t from = (size_t)t->starts[b] * dim + head * width;
-            const float *key = seen->kv + (size_t)seen->starts[b] * 2 * dim + head * width;
-            if (attend(d->attention, width, t->query + from, dim, t->starts[b + 1] - t->starts[b], NULL, NULL, 0, 0, key,
-                       key + dim, 2 * dim, seen->starts[b + 1] - seen->starts[b], t->context + from, dim))
+            const size_t from = (size_t)its.from * dim + head * width;
+            const float *key = w->kv[layer % 2] + (size_t)w->seen_starts[b] * 2 * dim + head * width;
+            if (attend(d->attention, width, w->query + from, dim, its.to - its.from, NULL, NULL, 0, 0, key, key + dim,
+                       2 * dim, w->seen_starts[b + 1] - w->seen_starts[b], w->context + from, dim))
                 return NO_MEMORY;
         }
-    const Target back = {.out = t->x, .out_stride = dim, .add = t->x, .add_stride = dim};
-    return linear(&block->out, t->context, dim, t->rows, NULL, back);
+    }
+    const Target back = {.out = x, .out_stride = dim, .add = x, .add_stride = dim};
+    return linear(&block->out, w->context + (size_t)tokens.from * dim, dim, count, NULL, back);
 }
 
 /* The last `left` rows of before (left, dim) followed by entered (rows, dim). */
@@ -280,94 +367,97 @@ static void remember(const float *before, const float *entered, int rows, int le
     }
 }
 
-/* past, next (batch, layers, left, dim), or NULL for whole utterances. */
-static int decoder_block(const Decoder *d, int layer, int batch, const Tokens *t, Seen *seen, const float *past,
-                         float *next) {
+/* The rest of a layer; what a stream keeps is left to the part with its number, of all that there are. */
+static int decoder_leave(const Decoding *w, int layer, Rows tokens, int part) {
+    const Decoder *d = w->decoder;
     const DecoderBlock *block = d->blocks + layer;
     const int dim = d->dim, kept = block->memory.kernel - 1;
-    if (feed_forward(block, t->x, dim, t->rows, t->hidden, t->entered)) return NO_MEMORY;
-    for (int b = 0; b < batch; b++) {
-        const size_t from = (size_t)t->starts[b] * dim, state = ((size_t)b * d->layers + layer) * kept * dim;
-        const int rows = t->starts[b + 1] - t->starts[b];
-        memory(t->entered + from, dim, rows, dim, block->memory.taps, block->memory.kernel, block->memory.left,
-               past ? past + state : NULL, dim, t->query + from, dim);
-        if (past) remember(past + state, t->entered + from, rows, kept, dim, next + state);
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(tokens, w->starts, b);
+        const size_t start = w->starts[b], state = ((size_t)b * d->layers + layer) * kept * dim;
+        const int rows = w->starts[b + 1] - (int)start;
+        const float *entered = w->entered[layer % 2] + start * dim;
+        memory(entered, dim, its.from - (int)start, its.to - (int)start, rows, dim, block->memory.taps,
+               block->memory.kernel, block->memory.left, w->past ? w->past + state : NULL, dim, w->query + start * dim, dim);
+        if (w->past && b % w->team.parts == part) remember(w->past + state, entered, rows, kept, dim, w->next + state);
     }
-    for (size_t i = 0; i < (size_t)t->rows * dim; i++) t->x[i] += t->query[i];
-    return block->cross ? cross_attention(d, block, batch, t, seen) : OK;
+    for (size_t i = (size_t)tokens.from * dim; i < (size_t)tokens.to * dim; i++) w->x[i] += w->query[i];
+    return block->cross ? cross_attention(w, layer, tokens) : OK;
 }
 
-static int tokens_alloc(Tokens *t, const Decoder *d, const int64_t *counts, int batch) {
-    t->starts = starts_of(counts, batch);
-    if (!t->starts) return NO_MEMORY;
-    t->rows = t->starts[batch];
-    const size_t bytes = (size_t)t->rows * d->dim * 4;
-    t->x = aligned(bytes), t->entered = aligned(bytes), t->query = aligned(bytes), t->context = aligned(bytes);
-    t->hidden = aligned((size_t)t->rows * d->hidden * 4);
-    return !t->x || !t->entered || !t->query || !t->context || !t->hidden;
+void pf_decoding_free(Decoding *w) {
+    if (!w) return;
+    float *arrays[] = {w->x, w->entered[0], w->entered[1], w->query, w->context, w->inner, w->scores, w->memory, w->kv[0],
+                       w->kv[1]};
+    for (size_t i = 0; i < sizeof(arrays) / sizeof(*arrays); i++) free(arrays[i]);
+    acts_free(&w->acts);
+    free(w->starts);
+    free(w->seen_starts);
+    free(w);
 }
 
-static void tokens_free(Tokens *t) {
-    free(t->x);
-    free(t->entered);
-    free(t->query);
-    free(t->context);
-    free(t->hidden);
-    free(t->starts);
-}
-
-/* The encoder rows that the mask shows, ready for every layer's keys and values. */
-static int seen_alloc(Seen *seen, const Decoder *d, int batch, int size, const float *memory_rows, const uint8_t *mask) {
-    const int dim = d->dim;
-    seen->starts = aligned(((size_t)batch + 1) * sizeof(int));
-    float *rows = aligned((size_t)batch * size * dim * 4);
-    if (!seen->starts || !rows) {
-        free(rows);
-        return NO_MEMORY;
-    }
-    int count = 0;
-    for (int b = 0; b < batch; b++) {
-        seen->starts[b] = count;
+/* The encoder rows that the mask shows, one after another. */
+static int gather(Decoding *w, int size, const float *rows, const uint8_t *mask) {
+    const size_t dim = w->decoder->dim;
+    w->seen_starts = aligned(((size_t)w->batch + 1) * sizeof(int));
+    w->memory = aligned((size_t)w->batch * size * dim * 4);
+    if (!w->seen_starts || !w->memory) return NO_MEMORY;
+    for (int b = 0; b < w->batch; b++) {
+        w->seen_starts[b] = w->seen;
         for (int t = 0; t < size; t++)
             if (mask[(size_t)b * size + t])
-                memcpy(rows + (size_t)count++ * dim, memory_rows + ((size_t)b * size + t) * dim, (size_t)dim * 4);
+                memcpy(w->memory + w->seen++ * dim, rows + ((size_t)b * size + t) * dim, dim * 4);
     }
-    seen->starts[batch] = seen->rows = count;
-    seen->kv = aligned((size_t)count * 2 * dim * 4);
-    int failed = acts_alloc(&seen->acts, d->blocks[0].kv.format, count, dim) || !seen->kv;
-    if (!failed) acts_fill(&seen->acts, rows, dim, dim, 1.0f);
-    free(rows);
-    return failed;
+    w->seen_starts[w->batch] = w->seen;
+    w->kv[0] = aligned(w->seen * 2 * dim * 4), w->kv[1] = aligned(w->seen * 2 * dim * 4);
+    return acts_alloc(&w->acts, w->decoder->blocks[0].kv.format, w->seen, (int)dim) || !w->kv[0] || !w->kv[1];
 }
 
-static void seen_free(Seen *seen) {
-    acts_free(&seen->acts);
-    free(seen->kv);
-    free(seen->starts);
+/* Work for so many threads that each call pf_decode: memory (batch, size, dim), mask (batch, size), embeds (batch, longest,
+ * dim) of which counts (batch) are tokens -> logits (batch, longest, vocabulary), zeroed by the caller; past and next
+ * (batch, layers, left, dim), or NULL. NULL where memory is short. */
+Decoding *pf_decoding(const Decoder *d, int parts, int batch, int size, const float *memory_rows, const uint8_t *mask,
+                      int longest, const float *embeds, const int64_t *counts, const float *past, float *logits,
+                      float *next) {
+    Decoding *w = aligned(sizeof(Decoding));
+    if (!w) return NULL;
+    *w = (Decoding){.decoder = d, .team = {.parts = parts}, .batch = batch, .longest = longest, .past = past,
+                    .logits = logits, .next = next, .starts = starts_of(counts, batch)};
+    const size_t tokens = w->tokens = w->starts ? w->starts[batch] : 0, row = tokens * d->dim * 4;
+    w->x = aligned(row), w->query = aligned(row), w->context = aligned(row);
+    w->entered[0] = aligned(row), w->entered[1] = aligned(row);
+    w->inner = aligned(tokens * d->hidden * 4), w->scores = aligned(tokens * d->output.n * 4);
+    if (!w->starts || !w->x || !w->query || !w->context || !w->entered[0] || !w->entered[1] || !w->inner || !w->scores ||
+        gather(w, size, memory_rows, mask)) {
+        pf_decoding_free(w);
+        return NULL;
+    }
+    for (int b = 0; b < batch; b++)
+        memcpy(w->x + (size_t)w->starts[b] * d->dim, embeds + (size_t)b * longest * d->dim, (size_t)counts[b] * d->dim * 4);
+    return w;
 }
 
-/* memory (batch, size, dim), mask (batch, size), embeds (batch, longest, dim) of which counts (batch) are tokens
- * -> logits (batch, longest, vocabulary), zeroed by the caller; past and next as decoder_block takes them. */
-int pf_decode(const Decoder *d, int batch, int size, const float *memory_rows, const uint8_t *mask, int longest,
-              const float *embeds, const int64_t *counts, const float *past, float *logits, float *next) {
-    Tokens t = {0};
-    Seen seen = {0};
+/* One thread's part; see pf_encode. */
+int pf_decode(Decoding *w, int part) {
+    const Decoder *d = w->decoder;
     const int dim = d->dim, vocabulary = d->output.n;
-    int failed = tokens_alloc(&t, d, counts, batch) || seen_alloc(&seen, d, batch, size, memory_rows, mask);
-    for (int b = 0; !failed && b < batch; b++)
-        memcpy(t.x + (size_t)t.starts[b] * dim, embeds + (size_t)b * longest * dim, (size_t)counts[b] * dim * 4);
-    for (int layer = 0; !failed && layer < d->layers; layer++)
-        failed = decoder_block(d, layer, batch, &t, &seen, past, next);
-    if (!failed) failed = feed_forward(&d->last, t.x, dim, t.rows, t.hidden, t.entered);
-    float *scores = failed ? NULL : aligned((size_t)t.rows * vocabulary * 4);
-    failed |= !scores;
-    if (!failed)
-        failed = linear(&d->output, t.entered, dim, t.rows, &d->norm, (Target){.out = scores, .out_stride = vocabulary});
-    for (int b = 0; !failed && b < batch; b++)
-        memcpy(logits + (size_t)b * longest * vocabulary, scores + (size_t)t.starts[b] * vocabulary,
-               (size_t)counts[b] * vocabulary * 4);
-    free(scores);
-    tokens_free(&t);
-    seen_free(&seen);
+    const Rows tokens = share(w->tokens, part, w->team.parts), seen = share(w->seen, part, w->team.parts);
+    Acts some = acts_part(&w->acts, seen.from, seen.to);
+    acts_fill(&some, w->memory + (size_t)seen.from * dim, dim, dim, 1.0f);
+    int failed = OK;
+    for (int layer = 0; layer < d->layers; layer++) {
+        failed |= decoder_enter(w, layer, tokens, seen);
+        meet(&w->team);
+        failed |= decoder_leave(w, layer, tokens, part);
+    }
+    failed |= feed_forward(w, &d->last, tokens, w->query);
+    const Target to_scores = {.out = w->scores + (size_t)tokens.from * vocabulary, .out_stride = vocabulary};
+    failed |= linear(&d->output, w->query + (size_t)tokens.from * dim, dim, tokens.to - tokens.from, &d->norm, to_scores);
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(tokens, w->starts, b);
+        if (its.from < its.to)
+            memcpy(w->logits + ((size_t)b * w->longest + its.from - w->starts[b]) * vocabulary,
+                   w->scores + (size_t)its.from * vocabulary, (size_t)(its.to - its.from) * vocabulary * 4);
+    }
     return failed;
 }
