@@ -23,18 +23,19 @@ int acts_alloc(Acts *acts, int format, int rows, int k) {
     acts->words_per_row = words_for(format, k);
     acts->words = aligned((size_t)rows * acts->words_per_row * 4);
     acts->scale = aligned((size_t)rows * 4);
-    acts->shift = aligned((size_t)rows * 4);
-    return !acts->words || !acts->scale || !acts->shift;
+    acts->begin = aligned((size_t)rows * 4);
+    if (acts->begin) memset(acts->begin, 0, (size_t)rows * 4);
+    return !acts->words || !acts->scale || !acts->begin;
 }
 
 void acts_free(Acts *acts) {
     free(acts->words);
     free(acts->scale);
-    free(acts->shift);
+    free(acts->begin);
 }
 
 Acts acts_part(const Acts *acts, int from, int to) {
-    return (Acts){acts->words + (size_t)from * acts->words_per_row, acts->scale + from, acts->shift + from, acts->format,
+    return (Acts){acts->words + (size_t)from * acts->words_per_row, acts->scale + from, acts->begin + from, acts->format,
                   to - from, acts->words_per_row};
 }
 
@@ -56,32 +57,30 @@ static void convert(Acts *acts, int row, const float *x, int k) {
         return;
     }
     __m512 top = _mm512_setzero_ps();
-    for (int i = 0; i < k; i += LANES) top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_maskz_loadu_ps(first(k - i), x + i)));
+    const int whole = k / LANES * LANES;
+    const __mmask16 rest = first(k - whole);
+    for (int i = 0; i < whole; i += LANES) top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
+    top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_maskz_loadu_ps(rest, x + whole)));
     const float largest = _mm512_reduce_max_ps(top);
     const __m512 factor = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
     __m512i sum = _mm512_setzero_si512();
     words[acts->words_per_row - 1] = 0;
-    for (int i = 0; i < k; i += LANES) {
-        const __mmask16 mask = first(k - i);
-        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), factor));
+    for (int i = 0; i < whole; i += LANES) {
+        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
         sum = _mm512_add_epi32(sum, q);
-        _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + i, mask, q);
+        _mm_storeu_si128((__m128i *)((int8_t *)words + i), _mm512_cvtsepi32_epi8(q));
+    }
+    if (rest) {
+        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(rest, x + whole), factor));
+        sum = _mm512_add_epi32(sum, q);
+        _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + whole, rest, q);
     }
     acts->scale[row] = largest / 127.0f;
-    acts->shift[row] = 128 * _mm512_reduce_add_epi32(sum);
+    acts->begin[row] = -128 * _mm512_reduce_add_epi32(sum);
 }
 
-void acts_fill(Acts *acts, const float *x, size_t stride, int k, float factor) {
-    float *scaled = factor == 1.0f ? NULL : aligned((size_t)k * 4);
-    for (int row = 0; row < acts->rows; row++) {
-        const float *source = x + row * stride;
-        if (scaled) {
-            for (int i = 0; i < k; i++) scaled[i] = source[i] * factor;
-            source = scaled;
-        }
-        convert(acts, row, source, k);
-    }
-    free(scaled);
+void acts_fill(Acts *acts, const float *x, size_t stride, int k) {
+    for (int row = 0; row < acts->rows; row++) convert(acts, row, x + row * stride, k);
 }
 
 static void norm_row(const float *x, int k, const float *gain, const float *shift, float *y) {
@@ -129,7 +128,8 @@ void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, const fl
 #define EACH_5(DO) EACH_4(DO) DO(4)
 #define EACH_6(DO) EACH_5(DO) DO(5)
 
-#define NAME_SUMS(i) __m512i s##i##0 = zero, s##i##1 = zero, s##i##2 = zero, s##i##3 = zero;
+#define NAME_SUMS(i)                                                                       \
+    __m512i s##i##0 = _mm512_set1_epi32(begin[i]), s##i##1 = s##i##0, s##i##2 = s##i##0, s##i##3 = s##i##0;
 #define STORE_SUMS(i)                                                                      \
     sums[4 * i] = s##i##0, sums[4 * i + 1] = s##i##1, sums[4 * i + 2] = s##i##2, sums[4 * i + 3] = s##i##3;
 #define ADD_ROW(DOT, i)                                                                    \
@@ -146,8 +146,7 @@ void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, const fl
 
 #define DEFINE_SUMS(FORMAT, ROWS)                                                                                   \
     static void sums_##FORMAT##_##ROWS(const uint32_t *a, size_t stride, const uint32_t *b, int words,              \
-                                       const char *ahead, int lines, __m512i *sums) {                               \
-        const __m512i zero = _mm512_setzero_si512();                                                                \
+                                       const char *ahead, int lines, const int32_t *begin, __m512i *sums) {         \
         EACH_##ROWS(NAME_SUMS) for (int w = 0; w < words; w++, b += PANEL) {                                        \
             const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 16);                              \
             const __m512i b2 = _mm512_loadu_si512(b + 32), b3 = _mm512_loadu_si512(b + 48);                         \
@@ -171,7 +170,7 @@ DEFINE_ALL(F32)
 DEFINE_ALL(BF16)
 DEFINE_ALL(INT8)
 
-typedef void (*Sums)(const uint32_t *, size_t, const uint32_t *, int, const char *, int, __m512i *);
+typedef void (*Sums)(const uint32_t *, size_t, const uint32_t *, int, const char *, int, const int32_t *, __m512i *);
 static const Sums SUMS[3][BLOCK_ROWS] = {LIST(F32), LIST(BF16), LIST(INT8)};
 
 static void store(const __m512i *sums, int rows, int row, int panel, const Acts *acts, const Linear *linear,
@@ -185,10 +184,11 @@ static void store(const __m512i *sums, int rows, int row, int panel, const Acts 
             const size_t at = row + i;
             __m512 y = (__m512)sums[4 * i + j];
             if (acts->format == INT8) {
-                y = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[4 * i + j], _mm512_set1_epi32(acts->shift[at])));
-                y = _mm512_mul_ps(y, _mm512_mul_ps(scale, _mm512_set1_ps(acts->scale[at])));
+                y = _mm512_cvtepi32_ps(sums[4 * i + j]);
+                y = _mm512_fmadd_ps(y, _mm512_mul_ps(scale, _mm512_set1_ps(acts->scale[at])), bias);
+            } else {
+                y = _mm512_add_ps(y, bias);
             }
-            y = _mm512_add_ps(y, bias);
             if (target->relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
             if (target->add) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, target->add + at * target->add_stride + column));
             if (target->add2)
@@ -211,7 +211,7 @@ void multiply(const Acts *acts, const Linear *linear, Target target) {
             const int rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
             const char *ahead = (const char *)b + bytes + i * asked;
             SUMS[acts->format][rows - 1](acts->words + (size_t)row * words, words, b, words, ahead,
-                                         i * asked < bytes ? lines : 0, sums);
+                                         i * asked < bytes ? lines : 0, acts->begin + row, sums);
             store(sums, rows, row, panel, acts, linear, &target);
             row += rows;
         }
@@ -230,9 +230,9 @@ static void pack_columns(int format, const float *x, size_t stride, int count, i
     const __m512i steps = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
                                              _mm512_set1_epi32(PANEL));
     const __m512i offset = _mm512_set1_epi32(format == INT8 ? (int)0x80808080 : 0);
-    int32_t shift;
+    int32_t begin;
     for (int n = 0; n < count; n++) {
-        Acts one = {.words = row, .scale = scale + at + n, .shift = &shift, format, 1, per_row};
+        Acts one = {row, scale + at + n, &begin, format, 1, per_row};
         convert(&one, 0, x + n * stride, width);
         uint32_t *column = words + (size_t)((at + n) / PANEL) * per_row * PANEL + (at + n) % PANEL;
         for (int w = 0; w < per_row; w += LANES) {
@@ -277,8 +277,8 @@ ALWAYS __m512 exponential(__m512 x) {
     return _mm512_scalef_ps(y, n);
 }
 
-/* One row of scores to weights that add up to the returned number; the largest is 1. */
-static float softmax(Acts *weights, int row, float *x, int count) {
+/* One row of scores, times scale, to weights that add up to the returned number; the largest is 1. */
+static float softmax(Acts *weights, int row, const float *x, int count, float scale) {
     __m512 top = _mm512_set1_ps(-INFINITY);
     for (int i = 0; i < count; i += LANES) {
         const __mmask16 mask = first(count - i);
@@ -290,7 +290,8 @@ static float softmax(Acts *weights, int row, float *x, int count) {
     __m512 sum = _mm512_setzero_ps();
     for (int i = 0; i < count; i += LANES) {
         const __mmask16 mask = first(count - i);
-        const __m512 y = _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), top)));
+        const __m512 below = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), top), _mm512_set1_ps(scale));
+        const __m512 y = _mm512_maskz_mov_ps(mask, exponential(below));
         sum = _mm512_add_ps(sum, y);
         if (weights->format == F32)
             _mm512_mask_storeu_ps(words + i, mask, y);
@@ -332,10 +333,11 @@ static void attend_rows(Attention *a, const float *query, size_t query_stride, i
                         const Linear *to_values, float *out, size_t out_stride) {
     const int keys = to_values->k, width = to_keys->k;
     a->queries.rows = a->weights.rows = rows;
-    acts_fill(&a->queries, query, query_stride, width, 1.0f / sqrtf((float)width));
+    acts_fill(&a->queries, query, query_stride, width);
     multiply(&a->queries, to_keys, (Target){.out = a->scores, .out_stride = to_keys->n});
+    const float scale = 1.0f / sqrtf((float)width);
     float sums[ATTENDING];
-    for (int i = 0; i < rows; i++) sums[i] = softmax(&a->weights, i, a->scores + (size_t)i * to_keys->n, keys);
+    for (int i = 0; i < rows; i++) sums[i] = softmax(&a->weights, i, a->scores + (size_t)i * to_keys->n, keys, scale);
     multiply(&a->weights, to_values, (Target){.out = out, .out_stride = out_stride});
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < width; j++) out[i * out_stride + j] *= 1.0f / sums[i];

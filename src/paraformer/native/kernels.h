@@ -23,11 +23,12 @@ typedef struct {
     int32_t k, n, format;
 } Linear;
 
-/* Rows made ready to be multiplied. INT8: x = q * scale[row], and shift[row] = 128 * sum(q) undoes the weights' offset. */
+/* Rows made ready to be multiplied. Sums begin at begin[row]: 0, or for INT8, where x = q * scale[row], -128 * sum(q), which
+ * undoes the weights' offset. */
 typedef struct {
     uint32_t *words;
     float *scale;
-    int32_t *shift;
+    int32_t *begin;
     int format, rows, words_per_row;
 } Acts;
 
@@ -52,8 +53,8 @@ int acts_alloc(Acts *acts, int format, int rows, int k);
 void acts_free(Acts *acts);
 /* Rows from..to-1, in the same place. */
 Acts acts_part(const Acts *acts, int from, int to);
-/* Convert rows of k floats; the row is first multiplied by factor. */
-void acts_fill(Acts *acts, const float *x, size_t stride, int k, float factor);
+/* Convert rows of k floats. */
+void acts_fill(Acts *acts, const float *x, size_t stride, int k);
 /* The same of layer-normalised rows. */
 void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, const float *gain, const float *shift);
 
