@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save_file
 
 import paraformer
 from paraformer import contract
@@ -145,7 +148,8 @@ def test_packed_weights_on_disk_are_those_in_memory(tmp_path) -> None:
     if not native.available("int8"):
         pytest.skip("this processor has no int8")
     panels.save(native.packed(tiny.model().state_dict(), tiny.config()), tmp_path / "packed")
-    mapped = panels.load(tmp_path / "packed")
+    mapped = panels.Stored(tmp_path / "packed", mapped=True)
+    assert len(mapped) == len(set(mapped))
     assert all(array.ctypes.data % 64 == 0 for name, array in mapped.items() if name.endswith(".words"))
     rows = [np.random.default_rng(0).standard_normal((30, 560)).astype(np.float32)]
     from_file = GraphBackend(native.NativeEngine(mapped, tiny.config(), "int8"), tiny.config()).whole(rows)
@@ -164,7 +168,24 @@ def test_a_missing_weight_is_named() -> None:
 def test_a_damaged_file_is_named(tmp_path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"model\.safetensors cannot be read"):
-        panels.load(tmp_path / "model.safetensors")
+        panels.Stored(tmp_path / "model.safetensors", mapped=False)
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), MATRICES, max_size=3), st.booleans())
+def test_stored_arrays_are_read_as_they_were_written(arrays: dict[str, np.ndarray], mapped: bool) -> None:
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "some.safetensors"
+        panels.save(arrays, path)
+        stored = panels.Stored(path, mapped=mapped)
+        assert stored.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(stored[name], array)
+
+
+def test_numbers_of_another_kind_are_named(tmp_path) -> None:
+    save_file({"odd": np.zeros(3, np.int16)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="odd is in I16, which is not read here"):
+        panels.Stored(tmp_path / "model.safetensors", mapped=True)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def _open_native(directory: Path, precision: Precision, threads: int) -> tuple[B
         name = contract.PACKED if precision == "int8" and (directory / contract.PACKED).is_file() else contract.WEIGHTS
         if not (directory / name).is_file():
             raise ModelError(f"{directory} holds int8 weights only and cannot compute in {precision}")
-        weights: Mapping[str, Any] = panels.load(directory / name)
+        weights: Mapping[str, Any] = panels.Stored(directory / name, mapped=name == contract.PACKED)
     else:
         from paraformer.checkpoint import open_any
 

@@ -250,7 +250,7 @@ def _sinusoids(size: int, width: int) -> Float32[np.ndarray, "positions width"]:
 class _Weights:
     """Tensors of a model in the engine's layout.
 
-    kept: every array that a structure points to. used: what a file must hold to make the same structures.
+    kept: every array that a structure points to. used: what a file of int8 must hold to make the same structures.
     """
 
     def __init__(self, tensors: Mapping[str, ArrayLike], precision: Precision) -> None:
@@ -294,8 +294,9 @@ class _Weights:
             if weight.ndim == 3:
                 weight = np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(len(weight), -1))
             matrix = panels.pack(weight, precision)
-        if precision == "int8":
+        if self.precision != "int8" or precision == "int8":
             self.used.pop(f"{name}.weight", None)
+        if precision == "int8":
             self.used |= matrix.to_arrays(f"{name}.weight")
         shift = self.keep(_whole_panels(self.tensor(f"{name}.bias"))) if bias else None
         scale = None if matrix.scale is None else self.keep(matrix.scale)

@@ -8,6 +8,7 @@ mapped into memory as it is: nothing is computed when it is opened, and processe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,26 +99,43 @@ def save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
             file.write(np.ascontiguousarray(arrays[name]).data)
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, mapped into memory. Raises ModelError for a damaged file."""
-    try:
-        with safe_open(path, "np"):  # checks that names, sizes and places are sound
-            pass
-        mapped = np.memmap(path, np.uint8, "r")
-        return dict(_views(mapped))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read: {error}; get the model again") from error
+class Stored(Mapping[str, np.ndarray]):
+    """The arrays of a safetensors file.
 
+    mapped: they stay in the file, mapped into memory. Else each is read when it is asked for, and never kept here, so
+    that a model can be brought into another layout without being in memory twice.
+    """
 
-def _views(mapped: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    first = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
-    header = json.loads(mapped[8:first].tobytes())
-    dtypes: dict[str, Any] = {name: dtype for dtype, name in _NAMES.items()}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in dtypes:
-            raise ValueError(f"{name} is in {entry['dtype']}, which is not read here")
-        begin, end = entry["data_offsets"]
-        part: np.ndarray = mapped[first + begin : first + end]
-        yield name, part.view(dtypes[entry["dtype"]]).reshape(entry["shape"])
+    def __init__(self, path: Path, *, mapped: bool) -> None:
+        """Raises ModelError for a damaged file, or for numbers of a kind that is not read here."""
+        self._path = path
+        dtypes: dict[str, np.dtype[Any]] = {name: dtype for dtype, name in _NAMES.items()}
+        try:
+            with safe_open(path, "np"):  # checks that names, sizes and places are sound
+                pass
+            self._bytes = np.memmap(path, np.uint8, "r") if mapped else None
+            with path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(size))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ModelError(f"{path} cannot be read: {error}; get the model again") from error
+        self._places: dict[str, tuple[np.dtype[Any], list[int], int]] = {}
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            if entry["dtype"] not in dtypes:
+                raise ModelError(f"{path} cannot be read: {name} is in {entry['dtype']}, which is not read here")
+            self._places[name] = dtypes[entry["dtype"]], entry["shape"], 8 + size + entry["data_offsets"][0]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        dtype, shape, at = self._places[name]
+        count = math.prod(shape)
+        if self._bytes is not None:
+            return self._bytes[at : at + count * dtype.itemsize].view(dtype).reshape(shape)
+        return np.fromfile(self._path, dtype, count, offset=at).reshape(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
