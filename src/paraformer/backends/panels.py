@@ -26,7 +26,12 @@ PANEL = 64
 LINE = 64
 """Bytes of a cache line."""
 _PER_WORD: dict[Precision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
-_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64", np.dtype(np.float16): "F16"}
+_NAMES: dict[np.dtype[Any], str] = {
+    np.dtype(np.float32): "F32",
+    np.dtype(np.uint8): "U8",
+    np.dtype(np.int64): "I64",
+    np.dtype(np.float16): "F16",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +114,7 @@ class Stored(Mapping[str, np.ndarray]):
     def __init__(self, path: Path, *, mapped: bool) -> None:
         """Raises ModelError for a damaged file, or for numbers of a kind that is not read here."""
         self._path = path
-        dtypes: dict[str, np.dtype[Any]] = {name: dtype for dtype, name in _NAMES.items()}
+        dtypes = {name: dtype for dtype, name in _NAMES.items()}
         try:
             with safe_open(path, "np"):  # checks that names, sizes and places are sound
                 pass
