@@ -94,12 +94,14 @@ def gathered(names: Sequence[str]) -> list[str]:
 def distribute(model: Model, *, sharded: bool) -> nn.Module:
     """The model as this process trains it. With one process and nothing to shard, the model itself.
 
-    Shards are gathered for the whole of a step: what is divided are gradients, optimiser and the weights in between.
+    Shards of a block are gathered when it computes, those of all else for the whole of a step.
     """
     model.to(device())
     if size() == 1:
         return model
     if sharded:
+        for block in (*model.encoder.blocks, *model.decoder.blocks):
+            fully_shard(block)
         fully_shard(model)
         return model
     # The sampler is all that reads a Paraformer's token embeddings, and it is off at ratio 0.
