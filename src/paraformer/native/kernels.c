@@ -222,10 +222,10 @@ void multiply(const Acts *acts, const Linear *linear, Target target) {
 
 static int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
 
-/* Panels in which column n is row n of x, (n, width) at `stride`; columns from `at` on. Absent ones stay as they are.
- * scale: of each column, for INT8. */
-static void pack_columns(int format, const float *x, size_t stride, int count, int width, uint32_t *words, int at,
-                         uint32_t *row, float *scale) {
+/* Panels in which column n is row n of x, (n, width) at `stride`, less `mean`; columns from `at` on. Absent ones stay as
+ * they are. row, centred: space for one. scale: of each column, for INT8. */
+static void pack_columns(int format, const float *x, size_t stride, int count, int width, const float *mean,
+                         uint32_t *words, int at, uint32_t *row, float *centred, float *scale) {
     const int per_row = words_for(format, width);
     const __m512i steps = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
                                              _mm512_set1_epi32(PANEL));
@@ -233,7 +233,8 @@ static void pack_columns(int format, const float *x, size_t stride, int count, i
     int32_t begin;
     for (int n = 0; n < count; n++) {
         Acts one = {row, scale + at + n, &begin, format, 1, per_row};
-        convert(&one, 0, x + n * stride, width);
+        for (int i = 0; i < width; i++) centred[i] = x[n * stride + i] - mean[i];
+        convert(&one, 0, centred, width);
         uint32_t *column = words + (size_t)((at + n) / PANEL) * per_row * PANEL + (at + n) % PANEL;
         for (int w = 0; w < per_row; w += LANES) {
             const __mmask16 mask = first(per_row - w);
@@ -304,7 +305,7 @@ static float softmax(Acts *weights, int row, const float *x, int count, float sc
 typedef struct {
     Acts queries, weights;
     uint32_t *key_words, *value_words, *row;
-    float *key_scale, *scores;
+    float *key_scale, *mean, *centred, *scores;
 } Attention;
 
 static int attention_alloc(Attention *a, Attended formats, int width, int rows, int keys) {
@@ -314,8 +315,10 @@ static int attention_alloc(Attention *a, Attended formats, int width, int rows, 
     a->key_scale = aligned(padded * 4);
     a->value_words = aligned((size_t)panels_for(width) * a->weights.words_per_row * PANEL * 4);
     a->row = aligned(along_width * 4);
+    a->mean = aligned((size_t)width * 4), a->centred = aligned((size_t)width * 4);
     a->scores = aligned((size_t)rows * padded * 4);
-    return failed || !a->key_words || !a->key_scale || !a->value_words || !a->row || !a->scores;
+    return failed || !a->key_words || !a->key_scale || !a->value_words || !a->row || !a->mean || !a->centred ||
+           !a->scores;
 }
 
 static void attention_free(Attention *a) {
@@ -325,7 +328,14 @@ static void attention_free(Attention *a) {
     free(a->key_scale);
     free(a->value_words);
     free(a->row);
+    free(a->mean);
+    free(a->centred);
     free(a->scores);
+}
+
+static void add_rows(const float *x, size_t stride, int count, int width, float *sum) {
+    for (int n = 0; n < count; n++)
+        for (int i = 0; i < width; i++) sum[i] += x[n * stride + i];
 }
 
 /* Some rows of one head; keys and values are packed. */
@@ -357,8 +367,16 @@ int attend(Attended formats, int width, const float *query, size_t query_stride,
         const int padded = panels_for(keys) * PANEL, along_width = a.queries.words_per_row;
         memset(a.key_words + (size_t)(padded - PANEL) * along_width, 0, (size_t)PANEL * along_width * 4);
         memset(a.key_scale, 0, (size_t)padded * 4);
-        pack_columns(formats.keys, past_key, past_stride, past, width, a.key_words, 0, a.row, a.key_scale);
-        pack_columns(formats.keys, key, stride, own, width, a.key_words, past, a.row, a.key_scale);
+        /* What all keys have in common adds the same to every score of a query, which softmax does not see; without it 8
+         * bits resolve how they differ (SageAttention, arXiv 2410.02367). */
+        memset(a.mean, 0, (size_t)width * 4);
+        if (formats.keys == INT8) {
+            add_rows(past_key, past_stride, past, width, a.mean);
+            add_rows(key, stride, own, width, a.mean);
+            for (int i = 0; i < width; i++) a.mean[i] /= keys;
+        }
+        pack_columns(formats.keys, past_key, past_stride, past, width, a.mean, a.key_words, 0, a.row, a.centred, a.key_scale);
+        pack_columns(formats.keys, key, stride, own, width, a.mean, a.key_words, past, a.row, a.centred, a.key_scale);
         pack_rows(formats.values, past_value, past_stride, past, width, a.value_words, 0, a.weights.words_per_row);
         pack_rows(formats.values, value, stride, own, width, a.value_words, past, a.weights.words_per_row);
         const Linear to_keys = {.words = a.key_words, .scale = a.key_scale, .k = width, .n = padded, .format = formats.keys};
