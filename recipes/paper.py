@@ -12,8 +12,8 @@ Data: 4.9 hours, train_hsk_sentences (CosyVoice2) and train_words_audio_cmn (one
 sentences that were held out, of which nothing is used in training, and on dev_aishell_sample, real speech; the weights
 are those of the last step, so neither chooses anything.
 Cost: 10 minutes for the encoder and for each of a to d where two cores are idle; `--times 4` for a GPU.
-Result: errors on held-out sentences a 87.0, b 39.6, c 43.0, d 47.5 %; d decodes 4.4 times as fast as a, 10.8 times after
-the encoder. docs/paper.md has the rest.
+Result: errors on held-out sentences a 87.0, b 39.6, c 43.0, d 47.5 %; d decodes 4.4 times as fast as a, 10.8 times what
+follows the encoder. docs/paper.md has the rest.
 Command, `speech` being the prepared sets (see recipes/zh_small.py):
 
     python -m recipes.experiment recipes.paper --data speech --docs docs
