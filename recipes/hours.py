@@ -4,7 +4,7 @@ Data: 2, 4, 8 and all of 13.1 hours of the training sets that the embedded model
 utterance so that less is always part of more, and for each the same 4000 steps. The vocabulary is that of the texts, so
 less speech also means characters that cannot be written.
 Measured on 300 held-out sentences of train_kokoro_0, in voices that are trained on, and on dev_aishell_sample.
-Cost: planned for 20 minutes for each of four runs on two cores (not measured yet); `--times 4` for a GPU.
+Cost: 27 minutes for each of four runs on two cores, by 1400 steps of the first (0.4 s each); `--times 4` for a GPU.
 Result: docs/hours.md.
 Command, `speech` being the prepared sets (see recipes/zh_small.py):
 
