@@ -151,6 +151,15 @@ def _names(known: Sequence[str] | dict[str, Any]) -> Any:
     return parse
 
 
+def _without_folders(arguments: Sequence[str]) -> list[str]:
+    """What was asked for, without where it lies on this machine, which changes no figure."""
+    folders, kept = ("--runs", "--out"), []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before not in folders and argument.partition("=")[0] not in folders:
+            kept.append(argument)
+    return kept
+
+
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(number) for number in text.split(","))
 
@@ -166,7 +175,7 @@ def main() -> None:
     comparison.measure()
     config = Bundle.open(comparison.ours).config
     settings = {name: getattr(options, name) for name in SETTINGS}
-    settings["command"] = f"python benchmarks/compare.py {shlex.join(sys.argv[1:])}"
+    settings["command"] = f"python benchmarks/compare.py {shlex.join(_without_folders(sys.argv[1:]))}"
     data = {
         "machine": machine.describe(),
         "versions": versions(python),

@@ -130,7 +130,7 @@ static int linear(const Linear *layer, const float *x, size_t stride, int rows, 
 
 /* -- encoder -------------------------------------------------------------------------------------------------------- */
 
-/* What is encoded, and where it goes; what is right-aligned or NULL where nothing is looked back at is told below. */
+/* What is encoded, and where it goes; the past is NULL where nothing is looked back at. */
 typedef struct {
     const Encoder *encoder;
     Team team;

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 from torch import Tensor
@@ -129,7 +130,7 @@ def initial_weights(init: str, setup: Setup) -> dict[str, Tensor]:
     A CTC layer that `setup` has no use for is left out. Raises CheckpointError where they do not fit.
     """
     weights, tokens = _weights_of(init)
-    shapes = {name: tensor.shape for name, tensor in strict.skeleton(setup.model).state_dict().items()}
+    shapes = _shapes(setup)
     if not setup.model.ctc_vocab_size:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("ctc.")}
     weights = extend_rows(weights, shapes, tokens, setup.tokens)
@@ -140,11 +141,16 @@ def initial_weights(init: str, setup: Setup) -> dict[str, Tensor]:
 def encoder_weights(source: str, setup: Setup) -> dict[str, Tensor]:
     """Those of the encoder and of the CTC layer, if `setup` has one. Raises CheckpointError where they do not fit."""
     taken = ("encoder.", "ctc.") if setup.model.ctc_vocab_size else ("encoder.",)
-    shapes = {name: tensor.shape for name, tensor in strict.skeleton(setup.model).state_dict().items()}
+    shapes = _shapes(setup)
     weights, _ = _weights_of(source)
     weights = {name: tensor for name, tensor in weights.items() if name.startswith(taken)}
     strict.check({name: shape for name, shape in shapes.items() if name.startswith(taken)}, weights, source)
     return weights
+
+
+def _shapes(setup: Setup) -> dict[str, torch.Size]:
+    """Of every weight of the model."""
+    return {name: tensor.shape for name, tensor in strict.skeleton(setup.model).state_dict().items()}
 
 
 def _weights_of(source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
