@@ -51,10 +51,11 @@ def test_packed_weights_are_the_weights(weight: np.ndarray) -> None:
     bits = unpacked(half, np.uint16, *weight.shape).astype(np.uint32) << 16
     np.testing.assert_allclose(bits.view(np.float32), weight, rtol=2**-8, atol=1e-37)
     packed = panels.pack(weight, "int8")
-    assert packed.scale is not None
+    assert packed.scale is not None and packed.sum is not None
     scale = packed.scale
     whole = unpacked(packed.words, np.uint8, *weight.shape).astype(np.int32) - 128
     assert np.abs(whole).max() <= 127
+    np.testing.assert_allclose(packed.sum[: len(weight)], scale[: len(weight)] * whole.sum(1), rtol=1e-5, atol=1e-30)
     error = np.abs(whole * scale[: len(weight), None] - weight)
     assert (error <= 0.5001 * scale[: len(weight), None] + 1e-37).all()
 

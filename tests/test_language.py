@@ -113,6 +113,20 @@ def test_a_saved_model_is_the_same(tmp_path: Path) -> None:
         LanguageModel.open(tmp_path / "lm", SIZE)
 
 
+@given(SENTENCES)
+def test_items_that_join_change_nothing_between_the_others(sentences: list[list[int]]) -> None:
+    model = LanguageModel.count(sentences, SIZE, least_bigram=1, least_trigram=1)
+    places = np.where(WORDS == SIZE - 1, SIZE + 1, WORDS)
+    wider = model.moved(places, SIZE + 2)
+    older, newer = (axis.ravel() for axis in np.meshgrid(WORDS, WORDS))
+    after = wider.log_probs(places[older], places[newer], np.arange(SIZE + 2))
+    before = model.log_probs(older, newer, WORDS)
+    np.testing.assert_array_equal(after[:, places], before)
+    new = after[:, SIZE - 1 : SIZE + 1]
+    assert (np.isfinite(new) & (new <= before.max(1)[:, None])).all()
+    assert np.isfinite(wider.log_probs(np.array([SIZE]), np.array([SIZE - 1]), places)).all()
+
+
 def test_texts_without_a_known_character_are_refused() -> None:
     with pytest.raises(DataError, match="no character"):
         LanguageModel.count([[]], SIZE)

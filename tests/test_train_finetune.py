@@ -15,6 +15,7 @@ import soundfile
 import tiny
 import tiny_bundle
 import torch
+from safetensors.numpy import load_file
 from speech_archives import RATE, sound_of, write_archive
 from training import CONFIG, TEXTS, events, prepared, stopping_after
 
@@ -23,6 +24,7 @@ from paraformer.bundle import Bundle
 from paraformer.checkpoint import convert, funasr, native, open_any
 from paraformer.config import ChunkConfig, TrainingChunk
 from paraformer.errors import ConfigError, DataError
+from paraformer.language import LanguageModel
 from paraformer.loader import locate
 from paraformer.train.checkpoints import newest
 from paraformer.train.finetune import (
@@ -77,6 +79,22 @@ def test_the_result_is_an_ordinary_bundle_hardly_larger_than_the_original(tones:
     assert {path.name for path in result.bundle.iterdir()} == {"config.json", "model.safetensors"}
     assert isinstance(paraformer.load(result.bundle).transcribe(sound_of("一二")).text, str)
     assert isinstance(open_any(convert(result.bundle, tmp_path / "theirs"))[0], Bundle)
+
+
+def test_precision_and_language_model_of_the_original_stay(tones: Path, tmp_path: Path) -> None:
+    bundle, model = open_any(tiny_bundle.directory())
+    native.save(bundle, model, tmp_path / "half", half=True)
+    size = len(bundle.tokens)
+    LanguageModel.count([[3, 4, 5, size - 1]] * 4, size).save(tmp_path / "half" / "lm.safetensors")
+    result = finetune(plan(tones, tmp_path / "out", model=tmp_path / "half"))
+    tuned = Bundle.open(result.bundle)
+    tuned.verify()
+    kept = load_file(result.bundle / "model.safetensors")
+    assert {array.dtype for array in kept.values()} == {np.dtype(np.float16)}
+    wider = LanguageModel.open(result.bundle / "lm.safetensors", len(tuned.tokens))
+    after = wider.log_probs(np.array([4]), np.array([5]), np.arange(len(tuned.tokens)))
+    assert after.argmax() == len(tuned.tokens) - 1, "<unk> stands after the new tokens"
+    assert paraformer.load(result.bundle).transcribe(sound_of("一二"))
 
 
 def test_it_is_said_whether_it_is_better(tones: Path, tmp_path: Path) -> None:
@@ -241,5 +259,5 @@ def test_the_embedded_model_learns_the_shipped_samples(tmp_path: Path) -> None:
     (verdict,) = result.verdicts
     assert verdict.comparison.after < verdict.comparison.before
     in_float16 = (locate(None) / "model.safetensors").stat().st_size
-    assert size(result.bundle) < 1.01 * 2 * in_float16
+    assert (result.bundle / "model.safetensors").stat().st_size < 1.01 * in_float16
     assert np.isfinite(verdict.comparison.probability_better)

@@ -184,6 +184,20 @@ class LanguageModel:
             raise ModelError(f"{path} is not a language model of this vocabulary; make it again with `paraformer lm`")
         return cls(arrays)
 
+    def moved(self, places: Int64[np.ndarray, " items"], size: int) -> LanguageModel:
+        """The same over a vocabulary of `size` items, where item i stands at places[i], in the same order.
+
+        Items that are new there are as likely as the rarest, after anything.
+        """
+        arrays = dict(self._arrays)
+        for name in ("unigram", "unigram_backoff", "bigrams"):
+            known = arrays[name]
+            arrays[name] = np.full(size, known.min() if name == "unigram" else 0, known.dtype)
+            arrays[name][places] = known
+        for name in ("bigram_word", "trigram_word"):
+            arrays[name] = places[arrays[name]].astype(np.uint16)
+        return LanguageModel(arrays)
+
     @classmethod
     def count(
         cls, sentences: Iterable[Sequence[int]], size: int, *, least_bigram: int = 2, least_trigram: int = 3

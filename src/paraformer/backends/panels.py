@@ -36,18 +36,27 @@ _NAMES: dict[np.dtype[Any], str] = {
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """A matrix (n, k). words: bytes, a whole number of cache lines; scale: of each column, for int8."""
+    """A matrix (n, k). words: bytes, a whole number of cache lines.
+
+    scale, sum: of each column, for int8; sum is that of its weights as they are kept.
+    """
 
     words: np.ndarray
     scale: np.ndarray | None
+    sum: np.ndarray | None
     n: int
     k: int
 
     def to_arrays(self, name: str) -> dict[str, np.ndarray]:
         """For a file; `from_arrays` reads them back."""
-        assert self.scale is not None, "only int8 is kept in files"
+        assert self.scale is not None and self.sum is not None, "only int8 is kept in files"
         size = np.array([self.n, self.k], np.int64)
-        return {f"{name}.words": self.words, f"{name}.scale": self.scale, f"{name}.size": size}
+        return {
+            f"{name}.words": self.words,
+            f"{name}.scale": self.scale,
+            f"{name}.sum": self.sum,
+            f"{name}.size": size,
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], name: str) -> Panels | None:
@@ -55,7 +64,7 @@ class Panels:
         if f"{name}.words" not in arrays:
             return None
         n, k = (int(number) for number in arrays[f"{name}.size"])
-        return cls(arrays[f"{name}.words"], arrays[f"{name}.scale"], n, k)
+        return cls(arrays[f"{name}.words"], arrays[f"{name}.scale"], arrays[f"{name}.sum"], n, k)
 
 
 def pack(weight: Float32[np.ndarray, "n k"], precision: Precision) -> Panels:
@@ -64,7 +73,7 @@ def pack(weight: Float32[np.ndarray, "n k"], precision: Precision) -> Panels:
     int8: symmetric, one scale per column, stored with 128 added; padding is 0 in value.
     """
     n, k = weight.shape
-    per_word, scale = _PER_WORD[precision], None
+    per_word, scale, total = _PER_WORD[precision], None, None
     weight = np.pad(weight, ((0, -n % PANEL), (0, -k % per_word)))
     match precision:
         case "float32":
@@ -74,11 +83,13 @@ def pack(weight: Float32[np.ndarray, "n k"], precision: Precision) -> Panels:
             numbers = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
         case "int8":
             scale = np.maximum(np.abs(weight).max(1) / np.float32(127), np.finfo(np.float32).tiny)
-            numbers = (np.rint(weight / scale[:, None]) + 128).astype(np.uint8)
+            whole = np.rint(weight / scale[:, None])
+            total = scale * whole.sum(1)
+            numbers = (whole + 128).astype(np.uint8)
     panels = numbers.reshape(len(weight) // PANEL, PANEL, weight.shape[1] // per_word, per_word)
     words = aligned(panels.nbytes)
     words.view(numbers.dtype).reshape(panels.transpose(0, 2, 1, 3).shape)[...] = panels.transpose(0, 2, 1, 3)
-    return Panels(words, scale, n, k)
+    return Panels(words, scale, total, n, k)
 
 
 def aligned(size: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from paraformer.bundle import Bundle, replacing
@@ -44,3 +44,9 @@ def save(bundle: Bundle, model: Paraformer, directory: str | Path, *, half: bool
     with replacing(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     bundle.save(directory)
+
+
+def is_half(directory: str | Path) -> bool:
+    """Whether the weights of a bundle are kept in float16."""
+    with safe_open(Path(directory) / WEIGHTS, "pt") as file:
+        return all(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118 (no mapping)

@@ -23,26 +23,28 @@ int acts_alloc(Acts *acts, int format, int rows, int k) {
     acts->words_per_row = words_for(format, k);
     acts->words = aligned((size_t)rows * acts->words_per_row * 4);
     acts->scale = aligned((size_t)rows * 4);
+    acts->zero = aligned((size_t)rows * 4);
     acts->begin = aligned((size_t)rows * 4);
     if (acts->begin) memset(acts->begin, 0, (size_t)rows * 4);
-    return !acts->words || !acts->scale || !acts->begin;
+    return !acts->words || !acts->scale || !acts->zero || !acts->begin;
 }
 
 void acts_free(Acts *acts) {
     free(acts->words);
     free(acts->scale);
+    free(acts->zero);
     free(acts->begin);
 }
 
 Acts acts_part(const Acts *acts, int from, int to) {
-    return (Acts){acts->words + (size_t)from * acts->words_per_row, acts->scale + from, acts->begin + from, acts->format,
-                  to - from, acts->words_per_row};
+    return (Acts){acts->words + (size_t)from * acts->words_per_row, acts->scale + from, acts->zero + from,
+                  acts->begin + from, acts->format, to - from, acts->words_per_row};
 }
 
 /* Two rows of 16 floats as 32 bfloat16, rounded to nearest even; a single one as 16. */
 ALWAYS __m256i bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 
-static void convert(Acts *acts, int row, const float *x, int k) {
+static void convert(Acts *acts, int row, const float *x, int k, int lopsided) {
     uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
     if (acts->format == F32) {
         memcpy(words, x, (size_t)k * 4);
@@ -56,31 +58,37 @@ static void convert(Acts *acts, int row, const float *x, int k) {
         }
         return;
     }
-    __m512 top = _mm512_setzero_ps();
     const int whole = k / LANES * LANES;
     const __mmask16 rest = first(k - whole);
-    for (int i = 0; i < whole; i += LANES) top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
-    top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_maskz_loadu_ps(rest, x + whole)));
-    const float largest = _mm512_reduce_max_ps(top);
-    const __m512 factor = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+    __m512 top = _mm512_set1_ps(-INFINITY), low = _mm512_set1_ps(INFINITY);
+    for (int i = 0; i < whole; i += LANES) {
+        const __m512 y = _mm512_loadu_ps(x + i);
+        top = _mm512_max_ps(top, y), low = _mm512_min_ps(low, y);
+    }
+    const __m512 last = _mm512_maskz_loadu_ps(rest, x + whole);
+    const float largest = _mm512_reduce_max_ps(_mm512_mask_max_ps(top, rest, top, last));
+    const float least = _mm512_reduce_min_ps(_mm512_mask_min_ps(low, rest, low, last));
+    const float zero = lopsided ? 0.5f * largest + 0.5f * least : 0.0f, reach = fmaxf(largest - zero, zero - least);
+    const __m512 factor = _mm512_set1_ps(reach > 0 ? 127.0f / reach : 0.0f), middle = _mm512_set1_ps(zero);
     __m512i sum = _mm512_setzero_si512();
     words[acts->words_per_row - 1] = 0;
     for (int i = 0; i < whole; i += LANES) {
-        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
+        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), middle), factor));
         sum = _mm512_add_epi32(sum, q);
         _mm_storeu_si128((__m128i *)((int8_t *)words + i), _mm512_cvtsepi32_epi8(q));
     }
     if (rest) {
-        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(rest, x + whole), factor));
+        const __m512i q = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(rest, _mm512_sub_ps(last, middle), factor));
         sum = _mm512_add_epi32(sum, q);
         _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + whole, rest, q);
     }
-    acts->scale[row] = largest / 127.0f;
+    acts->scale[row] = reach / 127.0f;
+    acts->zero[row] = zero;
     acts->begin[row] = -128 * _mm512_reduce_add_epi32(sum);
 }
 
-void acts_fill(Acts *acts, const float *x, size_t stride, int k) {
-    for (int row = 0; row < acts->rows; row++) convert(acts, row, x + row * stride, k);
+void acts_fill(Acts *acts, const float *x, size_t stride, int k, int lopsided) {
+    for (int row = 0; row < acts->rows; row++) convert(acts, row, x + row * stride, k, lopsided);
 }
 
 static void norm_row(const float *x, int k, const float *gain, const float *shift, float *y) {
@@ -107,11 +115,12 @@ void layer_norm(const float *x, size_t stride, int rows, int k, const float *gai
     for (int row = 0; row < rows; row++) norm_row(x + row * stride, k, gain, shift, y + row * y_stride);
 }
 
-void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, const float *gain, const float *shift) {
+void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lopsided, const float *gain,
+                      const float *shift) {
     float *normed = aligned((size_t)k * 4);
     for (int row = 0; row < acts->rows; row++) {
         norm_row(x + row * stride, k, gain, shift, normed);
-        convert(acts, row, normed, k);
+        convert(acts, row, normed, k, lopsided);
     }
     free(normed);
 }
@@ -180,12 +189,14 @@ static void store(const __m512i *sums, int rows, int row, int panel, const Acts 
         const __mmask16 mask = first(linear->n - column);
         const __m512 bias = linear->bias ? _mm512_loadu_ps(linear->bias + column) : _mm512_setzero_ps();
         const __m512 scale = acts->format == INT8 ? _mm512_loadu_ps(linear->scale + column) : _mm512_setzero_ps();
+        const __m512 sum = linear->sum ? _mm512_loadu_ps(linear->sum + column) : _mm512_setzero_ps();
         for (int i = 0; i < rows; i++) {
             const size_t at = row + i;
             __m512 y = (__m512)sums[4 * i + j];
             if (acts->format == INT8) {
                 y = _mm512_cvtepi32_ps(sums[4 * i + j]);
-                y = _mm512_fmadd_ps(y, _mm512_mul_ps(scale, _mm512_set1_ps(acts->scale[at])), bias);
+                const __m512 begun = linear->sum ? _mm512_fmadd_ps(sum, _mm512_set1_ps(acts->zero[at]), bias) : bias;
+                y = _mm512_fmadd_ps(y, _mm512_mul_ps(scale, _mm512_set1_ps(acts->scale[at])), begun);
             } else {
                 y = _mm512_add_ps(y, bias);
             }
@@ -231,10 +242,11 @@ static void pack_columns(int format, const float *x, size_t stride, int count, i
                                              _mm512_set1_epi32(PANEL));
     const __m512i offset = _mm512_set1_epi32(format == INT8 ? (int)0x80808080 : 0);
     int32_t begin;
+    float zero;
     for (int n = 0; n < count; n++) {
-        Acts one = {row, scale + at + n, &begin, format, 1, per_row};
+        Acts one = {row, scale + at + n, &zero, &begin, format, 1, per_row};
         for (int i = 0; i < width; i++) centred[i] = x[n * stride + i] - mean[i];
-        convert(&one, 0, centred, width);
+        convert(&one, 0, centred, width, 0);
         uint32_t *column = words + (size_t)((at + n) / PANEL) * per_row * PANEL + (at + n) % PANEL;
         for (int w = 0; w < per_row; w += LANES) {
             const __mmask16 mask = first(per_row - w);
@@ -343,7 +355,7 @@ static void attend_rows(Attention *a, const float *query, size_t query_stride, i
                         const Linear *to_values, float *out, size_t out_stride) {
     const int keys = to_values->k, width = to_keys->k;
     a->queries.rows = a->weights.rows = rows;
-    acts_fill(&a->queries, query, query_stride, width);
+    acts_fill(&a->queries, query, query_stride, width, 0);
     multiply(&a->queries, to_keys, (Target){.out = a->scores, .out_stride = to_keys->n});
     const float scale = 1.0f / sqrtf((float)width);
     float sums[ATTENDING];

@@ -15,19 +15,20 @@ enum { F32 = 0, BF16 = 1, INT8 = 2 };
 enum { PANEL = 64 };
 
 /* y = x W^T + bias. Columns are padded to whole panels, k to whole words, both with zeros.
- * INT8: a weight w is stored as the unsigned byte w + 128; scale has one factor per column. Else scale is unused. */
+ * INT8: a weight w is stored as the unsigned byte w + 128; scale has one factor per column. Where rows have a zero of their
+ * own, sum has the sum of each column's weights, scaled; else it is NULL. Other formats use neither. */
 typedef struct {
     const uint32_t *words;
-    const float *scale;
+    const float *scale, *sum;
     const float *bias;
     int32_t k, n, format;
 } Linear;
 
-/* Rows made ready to be multiplied. Sums begin at begin[row]: 0, or for INT8, where x = q * scale[row], -128 * sum(q), which
- * undoes the weights' offset. */
+/* Rows made ready to be multiplied. Sums begin at begin[row]: 0, or for INT8, where x = q * scale[row] + zero[row],
+ * -128 * sum(q), which undoes the weights' offset. */
 typedef struct {
     uint32_t *words;
-    float *scale;
+    float *scale, *zero;
     int32_t *begin;
     int format, rows, words_per_row;
 } Acts;
@@ -53,10 +54,12 @@ int acts_alloc(Acts *acts, int format, int rows, int k);
 void acts_free(Acts *acts);
 /* Rows from..to-1, in the same place. */
 Acts acts_part(const Acts *acts, int from, int to);
-/* Convert rows of k floats. */
-void acts_fill(Acts *acts, const float *x, size_t stride, int k);
+/* Convert rows of k floats. lopsided: each row has a zero of its own, halfway between its least and its largest number;
+ * else it is 0. */
+void acts_fill(Acts *acts, const float *x, size_t stride, int k, int lopsided);
 /* The same of layer-normalised rows. */
-void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, const float *gain, const float *shift);
+void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lopsided, const float *gain,
+                      const float *shift);
 
 void layer_norm(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
                 size_t y_stride);

@@ -119,9 +119,9 @@ static int linear(const Linear *layer, const float *x, size_t stride, int rows, 
     const int failed = acts_alloc(&acts, layer->format, rows, layer->k);
     if (!failed) {
         if (norm)
-            acts_fill_normed(&acts, x, stride, layer->k, norm->gain, norm->shift);
+            acts_fill_normed(&acts, x, stride, layer->k, layer->sum != NULL, norm->gain, norm->shift);
         else
-            acts_fill(&acts, x, stride, layer->k);
+            acts_fill(&acts, x, stride, layer->k, layer->sum != NULL);
         multiply(&acts, layer, target);
     }
     acts_free(&acts);
@@ -443,7 +443,7 @@ int pf_decode(Decoding *w, int part) {
     const int dim = d->dim, vocabulary = d->output.n;
     const Rows tokens = share(w->tokens, part, w->team.parts), seen = share(w->seen, part, w->team.parts);
     Acts some = acts_part(&w->acts, seen.from, seen.to);
-    acts_fill(&some, w->memory + (size_t)seen.from * dim, dim, dim);
+    acts_fill(&some, w->memory + (size_t)seen.from * dim, dim, dim, d->blocks[0].kv.sum != NULL);
     int failed = OK;
     for (int layer = 0; layer < d->layers; layer++) {
         failed |= decoder_enter(w, layer, tokens, seen);

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
+from paraformer import contract
 from paraformer.bundle import Bundle, replacing
-from paraformer.checkpoint import open_any
+from paraformer.checkpoint import is_funasr, native, open_any
 from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig
 from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import BatchConfig, JoinConfig
@@ -24,6 +26,7 @@ from paraformer.data.skips import Skips
 from paraformer.data.sources import open_data
 from paraformer.data.utterances import utterances
 from paraformer.errors import ConfigError
+from paraformer.language import LanguageModel
 from paraformer.train import parallel
 from paraformer.train.checkpoints import newest
 from paraformer.train.compare import Verdict, verdict
@@ -109,6 +112,8 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
     if outcome.signal is not None or parallel.rank() > 0:
         return Result(None, (), outcome.signal)
     bundle = finish(config, data, plan.out, config.keep)
+    if not is_funasr(plan.model):
+        _keep_form(original, plan.model, bundle)
     verdicts = tuple(verdict(name, said, plan.model, bundle) for name, said in sets.items())
     _write_results(plan, parts, original, bundle, verdicts)
     return Result(bundle, verdicts, None)
@@ -179,6 +184,17 @@ def live_steps(config: ModelConfig, wanted: Literal["auto", "on", "off"]) -> Liv
         return None
     chunks = (config.live or ChunkConfig(),)
     return LiveConfig(chunks=chunks, probability=1.0 if config.training_chunks else LIVE_SHARE, start=0.0)
+
+
+def _keep_form(original: Bundle, model: Path, directory: Path) -> None:
+    """Weights in the precision that the original's are kept in, and its language model, which new tokens join."""
+    bundle, tuned = native.load(directory)
+    if (model / contract.LM).is_file():
+        place = {token: index for index, token in enumerate(bundle.tokens)}
+        places = np.array([place[token] for token in original.tokens], np.int64)
+        spoken = LanguageModel.open(model / contract.LM, len(original.tokens))
+        spoken.moved(places, len(bundle.tokens)).save(directory / contract.LM)
+    native.save(bundle, tuned, directory, half=native.is_half(model))
 
 
 def _write_results(
