@@ -130,9 +130,12 @@ def test_the_runs_of_the_paper_share_data_encoder_and_budget() -> None:
 
 
 def test_the_runs_of_a_curve_differ_in_their_hours_alone() -> None:
-    configs = [run.recipe() for run in hours.EXPERIMENT.runs]
-    assert [config.train_h for config in configs] == [2.0, 4.0, 8.0, None]
-    assert len({dataclasses.replace(config, train_h=None, card=()) for config in configs}) == 1
+    for runs in (hours.EXPERIMENT.first, hours.EXPERIMENT.runs):
+        configs = [run.recipe() for run in runs]
+        assert [config.train_h for config in configs] == [2.0, 4.0, 8.0, None]
+        assert len({dataclasses.replace(config, train_h=None, init_encoder=None, card=()) for config in configs}) == 1
+    for first, run in zip(hours.EXPERIMENT.first, hours.EXPERIMENT.runs, strict=True):
+        assert run.recipe().init_encoder == str(hours.EXPERIMENT.directory(first) / "bundle")
 
 
 def test_each_augmentation_is_left_out_once() -> None:
@@ -141,6 +144,10 @@ def test_each_augmentation_is_left_out_once() -> None:
     changed = [set(dict(differences(vars(full.augment), vars(one.augment)))) for one in others]
     assert len(set.union(*changed)) == sum(map(len, changed)), "none is left out twice"
     assert all(dataclasses.replace(one, augment=full.augment) == full for one in others)
+    (first,) = augmentation.EXPERIMENT.first
+    assert full.init_encoder == str(augmentation.EXPERIMENT.directory(first) / "bundle")
+    unchanged = dict(differences(vars(full.augment), vars(first.recipe().augment)))
+    assert unchanged.keys() == set.union(*changed), "what is left out is all that there is"
 
 
 @pytest.mark.parametrize("module", ["paper", "hours", "augmentation"])
