@@ -30,7 +30,7 @@ PASSES, ENOUGH_S = 5, 1.5
 """A pass is repeated so often, or until it has taken so many seconds in all."""
 START_S = 4.0
 TEXTS, TEXT_S = 61, 8.0
-"""Pieces whose texts are compared, and their seconds: some 2,000 tokens of the large shape."""
+"""Pieces whose texts are compared, and their seconds: some 900 tokens of the large shape."""
 IN_TURN = ("funasr",)
 """Systems that take files through one object in one thread; the others are called from a thread per core."""
 BATCHES = (8, 32, 128)

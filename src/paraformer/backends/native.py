@@ -150,8 +150,6 @@ class NativeEngine:
         self._threads = threads or _cores()
         self._helpers = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self._helping = Lock()
-        for name in ("pf_encoding", "pf_decoding"):
-            getattr(library, name).restype = c_void_p
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Compute what `graph` computes: its outputs in its order."""

@@ -16,9 +16,11 @@ def library() -> ctypes.CDLL | None:
     for path in sorted(Path(__file__).parent.glob("engine.*")):
         if path.suffix in (".so", ".dylib", ".dll"):
             try:
-                return ctypes.CDLL(str(path))
+                code = ctypes.CDLL(str(path))
             except OSError:
                 return None
+            code.pf_encoding.restype = code.pf_decoding.restype = ctypes.c_void_p
+            return code
     return None
 
 
