@@ -284,13 +284,8 @@ class _Weights:
         taps = np.ascontiguousarray(self.tensor(f"{name}.weight")[:, 0].T)
         return _Memory(self.keep(taps), len(taps), left)
 
-    def linear(
-        self, name: str, *, bias: bool = True, precision: Precision | None = None, lopsided: bool = False
-    ) -> _Linear:
-        """A linear layer, or a convolution (n, channels, width) as one over its width side by side.
-
-        lopsided: what it multiplies lies on one side of zero, so that 8 bits are better spent around another number.
-        """
+    def linear(self, name: str, *, bias: bool = True, precision: Precision | None = None) -> _Linear:
+        """A linear layer, or a convolution (n, channels, width) as one over its width side by side."""
         precision = precision or self.precision
         matrix = panels.Panels.from_arrays(self._tensors, f"{name}.weight") if precision == "int8" else None
         if matrix is None:
@@ -304,7 +299,7 @@ class _Weights:
             self.used |= matrix.to_arrays(f"{name}.weight")
         shift = self.keep(_whole_panels(self.tensor(f"{name}.bias"))) if bias else None
         scale = None if matrix.scale is None else self.keep(matrix.scale)
-        total = None if matrix.sum is None or not lopsided else self.keep(matrix.sum)
+        total = None if matrix.sum is None else self.keep(matrix.sum)
         return _Linear(self.keep(matrix.words), scale, total, shift, matrix.k, matrix.n, _FORMATS[precision])
 
 
@@ -354,7 +349,7 @@ def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> _Encod
         qkv=weights.linear(f"{at}.attention.qkv"),
         out=weights.linear(f"{at}.attention.out"),
         up=weights.linear(f"{at}.feed_forward.up"),
-        down=weights.linear(f"{at}.feed_forward.down", lopsided=True),
+        down=weights.linear(f"{at}.feed_forward.down"),
         memory=weights.memory(f"{at}.attention.memory", (c.kernel - 1) // 2 + c.shift),
         residual=norm1.k == c.dim,
     )
@@ -396,5 +391,5 @@ def _feed_forward(weights: _Weights, at: str) -> _DecoderBlock:
         norm1=weights.norm(f"{at}.norm1"),
         ffn_norm=weights.norm(f"{at}.feed_forward.norm"),
         up=weights.linear(f"{at}.feed_forward.up"),
-        down=weights.linear(f"{at}.feed_forward.down", bias=False, lopsided=True),
+        down=weights.linear(f"{at}.feed_forward.down", bias=False),
     )
