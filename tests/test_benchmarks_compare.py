@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from comparison import machine, plots, report, results, roofline, streams, systems, worker
+from comparison import machine, models, plots, report, results, roofline, streams, systems, worker
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -140,6 +140,18 @@ def test_int8_is_compared_with_int8() -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.012345, "0.0123"), (1234.5, "1234"), (99.96, "100"), (7, "7")])
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert results.written(value) == text
+
+
+def test_a_directory_is_made_once_of_each_model(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def write() -> None:
+        (tmp_path / "of").mkdir(exist_ok=True)
+        made.append("")
+
+    for of in ("one", "one", "other", "other"):
+        models.once(tmp_path / "of", of, write)
+    assert len(made) == 2
 
 
 def test_agreement_counts_characters() -> None:

@@ -6,6 +6,7 @@ In one folder, a directory each: `paraformer`; `funasr` and `funasr-live`, which
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from large import large, make
 import paraformer
 from paraformer import loader
 from paraformer.audio import SAMPLE_RATE, read
-from paraformer.bundle import Bundle
+from paraformer.bundle import CONFIG_FILE, Bundle
 from paraformer.certificate.record import Form
 from paraformer.checkpoint import native
 from paraformer.export.directories import sherpa_onnx_settings, write
@@ -40,23 +41,26 @@ def prepare(shape: str, folder: Path, python: Path | None) -> None:
     """Make what is missing. python: of the peers; None: only ours is made."""
     ours = directory(shape, folder)
     if shape == "large":
-        _once(ours, lambda: make(large(), ours))
+        once(ours, "", lambda: make(large(), ours))
     if python is None:
         return
+    settings = (ours / CONFIG_FILE).read_bytes()  # with the checksum of the weights
+    model = hashlib.sha256(settings).hexdigest()
     for live in (False, True):
         theirs, sherpa = (folder / f"{name}{'-live' * live}" for name in ("funasr", "sherpa-onnx"))
-        _once(theirs, lambda theirs=theirs, live=live: _write_funasr(ours, theirs, live, python))
-        _once(sherpa, lambda theirs=theirs, sherpa=sherpa, live=live: _write_sherpa(ours, theirs, sherpa, live))
+        once(theirs, model, lambda theirs=theirs, live=live: _write_funasr(ours, theirs, live, python))
+        once(sherpa, model, lambda theirs=theirs, sherpa=sherpa, live=live: _write_sherpa(ours, theirs, sherpa, live))
 
 
-def _once(target: Path, write_it: Callable[[], None]) -> None:
-    """Write a directory unless it was written to its end before."""
+def once(target: Path, of: str, write_it: Callable[[], None]) -> None:
+    """Write a directory unless it was written to its end before, of the same."""
     made = target / "made"
-    if made.is_file():
+    if made.is_file() and made.read_text(encoding="utf-8") == of:
         return
     print(f"making {target}", flush=True)
+    made.unlink(missing_ok=True)
     write_it()
-    made.touch()
+    made.write_text(of, encoding="utf-8")
 
 
 def _write_funasr(ours: Path, theirs: Path, live: bool, python: Path) -> None:
