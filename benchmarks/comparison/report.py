@@ -9,6 +9,7 @@ from typing import Any
 
 from comparison import plots, results, roofline
 from comparison.results import Rows
+from comparison.systems import ONCE
 from paraformer.config import ChunkConfig, ModelConfig
 
 NOTES = """\
@@ -57,10 +58,12 @@ def _page(data: Mapping[str, Any], config: ModelConfig, pictures: Sequence[str])
 
 def _load(rows: Rows) -> list[str]:
     """How many measurements other work disturbed."""
-    busy = [row["others"] for row in rows if row["others"] > results.IDLE_CORES]
+    timed = [row for row in rows if row["case"] not in ONCE]
+    busy = [row["others"] for row in timed if results.disturbed(row)]
     if not busy:
-        return [f"Other processes used at most {max(row['others'] for row in rows):.2f} cores during any measurement."]
-    told = f"more than {results.IDLE_CORES} cores, up to {max(busy):.2f}, in {len(busy)} of {len(rows)} measurements"
+        most = max((row["others"] for row in timed), default=0.0)
+        return [f"Other processes used at most {most:.2f} cores during any measurement of time."]
+    told = f"more than {results.IDLE_CORES} cores, up to {max(busy):.2f}, in {len(busy)} of {len(timed)} measurements"
     return [f"**Not an idle machine:** other processes used {told}. Figures with * come from these."]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from comparison.machine import IDLE_CORES
+from comparison.systems import ONCE
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -61,6 +62,11 @@ class Spread:
         return cls(median(ordered), ordered[0], ordered[-1], doubtful) if ordered else None
 
 
+def disturbed(row: Mapping[str, Any]) -> bool:
+    """Whether other processes may have changed what was measured: times, and not what is the same every time."""
+    return bool(row["others"] > IDLE_CORES and row["case"] not in ONCE)
+
+
 def by_round(rows: Rows, system: str, key: str) -> dict[int, float]:
     """One system's values of one figure."""
     return {row["round"]: row["figures"][key] for row in rows if row["system"] == system and key in row["figures"]}
@@ -69,8 +75,7 @@ def by_round(rows: Rows, system: str, key: str) -> dict[int, float]:
 def spread(rows: Rows, system: str, key: str) -> Spread | None:
     """Over the rounds; None where nothing was measured."""
     met = [row for row in rows if row["system"] == system and key in row["figures"]]
-    doubtful = any(row["others"] > IDLE_CORES for row in met)
-    return Spread.of(by_round(rows, system, key).values(), doubtful=doubtful)
+    return Spread.of(by_round(rows, system, key).values(), doubtful=any(map(disturbed, met)))
 
 
 def ratio(rows: Rows, system: str, reference: str, key: str) -> Spread | None:
