@@ -16,10 +16,11 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
+from paraformer.data.augment import UNCHANGED
 from paraformer.train.config import TrainConfig
 from recipes.experiment import Experiment, Run
 from recipes.hours import EXPERIMENT as HOURS
-from recipes.hours import UNCHANGED, config
+from recipes.hours import config
 
 WITHOUT: dict[str, tuple[str, tuple[str, ...]]] = {
     "speed": ("playback speed (voices)", ("speed",)),

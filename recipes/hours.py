@@ -20,28 +20,14 @@ import dataclasses
 from functools import partial
 
 from paraformer.config import ModelConfig, ObjectiveConfig, SanmDecoderConfig, SanmEncoderConfig
-from paraformer.data.augment import AugmentConfig
-from paraformer.data.dataset import BatchConfig, JoinConfig
+from paraformer.data.augment import UNCHANGED
+from paraformer.data.dataset import BatchConfig
 from paraformer.train.config import OptimiserConfig, TrainConfig
 from recipes.experiment import Experiment, Run
-from recipes.paper import WORKERS
+from recipes.paper import CTC_ALONE, SHORT, WORKERS
 
 SETS = ("train_kokoro_0", "train_kokoro_1", "train_hsk_sentences", "train_words_audio_cmn")
 ENCODER_STEPS, STEPS = 2000, 2000
-UNCHANGED = AugmentConfig(
-    speed=(1.0, 1.0),
-    pace=(1.0, 1.0),
-    rhythm=0.0,
-    tract=(1.0, 1.0),
-    gain_db=(0.0, 0.0),
-    reverb_probability=0.0,
-    noise_probability=0.0,
-    floor_probability=0.0,
-    channel_db=0.0,
-    frequency_masks=0,
-    time_masks=0,
-)
-"""Augmentation that leaves clips as they are."""
 
 
 def name_of(train_h: float | None) -> str:
@@ -78,14 +64,13 @@ def config(train_h: float | None = None) -> TrainConfig:
 def encoder(train_h: float | None = None) -> TrainConfig:
     """The encoder that a run starts from; clips are short, in which alignment is soon found."""
     full = config(train_h)
-    objective = ObjectiveConfig(ctc_weight=1.0, cross_entropy_weight=0.0, quantity_weight=0.0, sampling_ratio=0.0)
     return dataclasses.replace(
         full,
-        model=dataclasses.replace(full.model, objective=objective),
+        model=dataclasses.replace(full.model, objective=CTC_ALONE),
         init_encoder=None,
         steps=ENCODER_STEPS,
         measure_steps=ENCODER_STEPS,
-        join=JoinConfig(clips=2, total_s=4.0, alone_s=1.0),
+        join=SHORT,
         augment=UNCHANGED,
         optimiser=OptimiserConfig(peak_lr=2e-3, warmup_steps=200),
     )

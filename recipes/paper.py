@@ -38,6 +38,10 @@ GAMMA = 0.01
 """Weight of cross-entropy beside the MWER loss."""
 CTC = 0.03
 """Weight of CTC on the encoder's rows; it is a sum over the utterance, where cross-entropy is a mean over tokens."""
+CTC_ALONE = ObjectiveConfig(ctc_weight=1.0, cross_entropy_weight=0.0, quantity_weight=0.0, sampling_ratio=0.0)
+"""What an encoder learns that others start from."""
+SHORT = JoinConfig(clips=2, total_s=4.0, alone_s=1.0)
+"""Short utterances, in which alignment is soon found."""
 WORKERS = max(1, len(os.sched_getaffinity(0)) - 1)
 """Processes that load batches; their number changes no result."""
 
@@ -57,7 +61,7 @@ def base(objective: ObjectiveConfig) -> TrainConfig:
         steps=STEPS,
         held_out=300,
         batch=BatchConfig(seconds=60.0),
-        join=JoinConfig(clips=2, total_s=4.0, alone_s=1.0),
+        join=SHORT,
         augment=dataclasses.replace(EASY_AUGMENT, frequency_masks=1, time_masks=1),
         init_encoder="runs/paper/encoder/bundle",
         optimiser=OptimiserConfig(peak_lr=1e-3, warmup_steps=300),
@@ -70,9 +74,8 @@ def base(objective: ObjectiveConfig) -> TrainConfig:
 
 def encoder() -> TrainConfig:
     """The encoder that all systems start from."""
-    objective = ObjectiveConfig(ctc_weight=1.0, cross_entropy_weight=0.0, quantity_weight=0.0, sampling_ratio=0.0)
     rates = OptimiserConfig(peak_lr=2e-3, warmup_steps=300)
-    return dataclasses.replace(base(objective), init_encoder=None, optimiser=rates)
+    return dataclasses.replace(base(CTC_ALONE), init_encoder=None, optimiser=rates)
 
 
 def autoregressive() -> TrainConfig:

@@ -17,7 +17,7 @@ from training import CONFIG
 import paraformer
 from paraformer.checkpoint import native
 from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig, SanmDecoderConfig, SanmEncoderConfig
-from paraformer.data.augment import AugmentConfig
+from paraformer.data.augment import UNCHANGED, AugmentConfig
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.data.prepare import prepare
 from paraformer.evaluate.cer import total_errors
@@ -36,18 +36,7 @@ MODEL = ModelConfig(
     objective=ObjectiveConfig(ctc_weight=0.1, sampling_ratio=0.5, label_smoothing=0.0),
     live=LIVE,
 )
-PLAIN = AugmentConfig(
-    speed=(1.0, 1.0),
-    pace=(1.0, 1.0),
-    rhythm=0.0,
-    tract=(1.0, 1.0),
-    gain_db=(-6.0, 6.0),
-    reverb_probability=0.0,
-    noise_probability=0.0,
-    channel_db=0.0,
-    frequency_masks=0,
-    time_masks=0,
-)
+PLAIN = dataclasses.replace(UNCHANGED, gain_db=(-6.0, 6.0), floor_probability=AugmentConfig.floor_probability)
 
 
 def recipe() -> TrainConfig:

@@ -6,7 +6,6 @@ In one folder, a directory each: `paraformer`; `funasr` and `funasr-live`, which
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from large import large, make
 import paraformer
 from paraformer import loader
 from paraformer.audio import SAMPLE_RATE, read
-from paraformer.bundle import CONFIG_FILE, Bundle
+from paraformer.bundle import CONFIG_FILE, Bundle, checksum
 from paraformer.certificate.record import Form
 from paraformer.checkpoint import native
 from paraformer.export.directories import sherpa_onnx_settings, write
@@ -44,8 +43,7 @@ def prepare(shape: str, folder: Path, python: Path | None) -> None:
         once(ours, "", lambda: make(large(), ours))
     if python is None:
         return
-    settings = (ours / CONFIG_FILE).read_bytes()  # with the checksum of the weights
-    model = hashlib.sha256(settings).hexdigest()
+    model = checksum(ours / CONFIG_FILE)  # in which the checksum of the weights stands
     for live in (False, True):
         theirs, sherpa = (folder / f"{name}{'-live' * live}" for name in ("funasr", "sherpa-onnx"))
         once(theirs, model, lambda theirs=theirs, live=live: _write_funasr(ours, theirs, live, python))

@@ -9,7 +9,6 @@ from typing import Any
 
 from comparison import plots, results, roofline
 from comparison.results import Rows
-from comparison.systems import ONCE
 from paraformer.config import ChunkConfig, ModelConfig
 
 NOTES = """\
@@ -58,7 +57,7 @@ def _page(data: Mapping[str, Any], config: ModelConfig, pictures: Sequence[str])
 
 def _load(rows: Rows) -> list[str]:
     """How many measurements other work disturbed."""
-    timed = [row for row in rows if row["case"] not in ONCE]
+    timed = [row for row in rows if results.timed(row)]
     busy = [row["others"] for row in timed if results.disturbed(row)]
     if not busy:
         most = max((row["others"] for row in timed), default=0.0)

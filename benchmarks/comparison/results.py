@@ -62,9 +62,14 @@ class Spread:
         return cls(median(ordered), ordered[0], ordered[-1], doubtful) if ordered else None
 
 
+def timed(row: Mapping[str, Any]) -> bool:
+    """Whether other processes can change what was measured: times, and not what is the same every time."""
+    return row["case"] not in ONCE
+
+
 def disturbed(row: Mapping[str, Any]) -> bool:
-    """Whether other processes may have changed what was measured: times, and not what is the same every time."""
-    return bool(row["others"] > IDLE_CORES and row["case"] not in ONCE)
+    """Whether they may have done so."""
+    return timed(row) and bool(row["others"] > IDLE_CORES)
 
 
 def by_round(rows: Rows, system: str, key: str) -> dict[int, float]:

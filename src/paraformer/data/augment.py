@@ -70,6 +70,22 @@ class AugmentConfig:
             require_rooms()
 
 
+UNCHANGED = AugmentConfig(
+    speed=(1.0, 1.0),
+    pace=(1.0, 1.0),
+    rhythm=0.0,
+    tract=(1.0, 1.0),
+    gain_db=(0.0, 0.0),
+    reverb_probability=0.0,
+    noise_probability=0.0,
+    floor_probability=0.0,
+    channel_db=0.0,
+    frequency_masks=0,
+    time_masks=0,
+)
+"""Leaves the speech as it is."""
+
+
 def augment_samples(
     samples: Samples, speed: float, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
 ) -> Changed:

@@ -195,7 +195,7 @@ static void store(const __m512i *sums, int rows, int row, int panel, const Acts 
             __m512 y = (__m512)sums[4 * i + j];
             if (acts->format == INT8) {
                 y = _mm512_cvtepi32_ps(sums[4 * i + j]);
-                const __m512 begun = linear->sum ? _mm512_fmadd_ps(sum, _mm512_set1_ps(acts->zero[at]), bias) : bias;
+                const __m512 begun = _mm512_fmadd_ps(sum, _mm512_set1_ps(acts->zero[at]), bias);
                 y = _mm512_fmadd_ps(y, _mm512_mul_ps(scale, _mm512_set1_ps(acts->scale[at])), begun);
             } else {
                 y = _mm512_add_ps(y, bias);

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from lhotse import CutSet
 
-from paraformer.data.augment import AugmentConfig, Noise
+from paraformer.data.augment import UNCHANGED, AugmentConfig, Noise
 from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan
 from paraformer.data.loading import Part, TaskDataset, Tasks, load_tasks, usable
 from paraformer.data.skips import Skips
@@ -25,16 +25,12 @@ from paraformer.train.speech import Setup, Speech
 T = TypeVar("T")
 
 EASY_JOIN = JoinConfig(clips=1, edge_s=(0.0, 0.1))
-EASY_AUGMENT = AugmentConfig(
+EASY_AUGMENT = dataclasses.replace(
+    UNCHANGED,
     speed=(0.9, 1.1),
     pace=(0.9, 1.1),
-    rhythm=0.0,
-    tract=(1.0, 1.0),
-    reverb_probability=0.0,
-    noise_probability=0.0,
-    channel_db=0.0,
-    frequency_masks=0,
-    time_masks=0,
+    gain_db=AugmentConfig.gain_db,
+    floor_probability=AugmentConfig.floor_probability,
 )
 """What an easy epoch changes: hardly anything."""
 

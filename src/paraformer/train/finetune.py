@@ -20,7 +20,7 @@ from paraformer import contract
 from paraformer.bundle import Bundle, replacing
 from paraformer.checkpoint import is_funasr, native, open_any
 from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig
-from paraformer.data.augment import AugmentConfig
+from paraformer.data.augment import UNCHANGED
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.data.skips import Skips
 from paraformer.data.sources import open_data
@@ -45,16 +45,15 @@ times as much; with ten times, the embedded model became worse."""
 LIVE_SHARE = 0.3
 _OUTDATED = ("name", "errors", "averaged")
 """What the card of the original says of itself alone."""
-GENTLE = AugmentConfig(
+GENTLE = dataclasses.replace(
+    UNCHANGED,
     speed=(0.9, 1.1),
     pace=(0.9, 1.1),
-    rhythm=0.0,
     tract=(0.95, 1.05),
     gain_db=(-10.0, 6.0),
-    reverb_probability=0.0,
-    noise_probability=0.0,
-    floor_probability=0.0,
     channel_db=1.0,
+    frequency_masks=1,
+    time_masks=1,
 )
 """The data are of the kind that the model is to become good at: they are varied, and not made into others."""
 
@@ -111,9 +110,10 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
     outcome = train(config, data, plan.out, bar=bar)
     if outcome.signal is not None or parallel.rank() > 0:
         return Result(None, (), outcome.signal)
-    bundle = finish(config, data, plan.out, config.keep)
-    if not is_funasr(plan.model):
-        _keep_form(original, plan.model, bundle)
+    half = not is_funasr(plan.model) and native.is_half(plan.model)
+    bundle = finish(config, data, plan.out, config.keep, half=half)
+    if (plan.model / contract.LM).is_file():
+        _take_along_lm(plan.model, original, bundle)
     verdicts = tuple(verdict(name, said, plan.model, bundle) for name, said in sets.items())
     _write_results(plan, parts, original, bundle, verdicts)
     return Result(bundle, verdicts, None)
@@ -186,15 +186,13 @@ def live_steps(config: ModelConfig, wanted: Literal["auto", "on", "off"]) -> Liv
     return LiveConfig(chunks=chunks, probability=1.0 if config.training_chunks else LIVE_SHARE, start=0.0)
 
 
-def _keep_form(original: Bundle, model: Path, directory: Path) -> None:
-    """Weights in the precision that the original's are kept in, and its language model, which new tokens join."""
-    bundle, tuned = native.load(directory)
-    if (model / contract.LM).is_file():
-        place = {token: index for index, token in enumerate(bundle.tokens)}
-        places = np.array([place[token] for token in original.tokens], np.int64)
-        spoken = LanguageModel.open(model / contract.LM, len(original.tokens))
-        spoken.moved(places, len(bundle.tokens)).save(directory / contract.LM)
-    native.save(bundle, tuned, directory, half=native.is_half(model))
+def _take_along_lm(model: Path, original: Bundle, directory: Path) -> None:
+    """The original's language model, which new tokens join; its checksum is recorded with the results."""
+    tokens = Bundle.open(directory).tokens
+    place = {token: index for index, token in enumerate(tokens)}
+    places = np.array([place[token] for token in original.tokens], np.int64)
+    known = LanguageModel.open(model / contract.LM, len(original.tokens))
+    known.moved(places, len(tokens)).save(directory / contract.LM)
 
 
 def _write_results(

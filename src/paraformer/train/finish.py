@@ -31,9 +31,10 @@ BEAMS = 10
 """Of an autoregressive system's search, once it is trained; during training it is measured by greedy search."""
 
 
-def finish(config: TrainConfig, data: Path, out: Path, best: int) -> Path:
+def finish(config: TrainConfig, data: Path, out: Path, best: int, *, half: bool = False) -> Path:
     """Average the best `best` weights of `out` and write the bundle `out`/bundle; returns its path.
 
+    half: its weights in float16.
     Every pair of reference and hypothesis goes to `out`/decoded-SET-MODE.jsonl, the error rates to the model card.
     Of an autoregressive system, which no recogniser opens, `out`/averaged.safetensors and `out`/card.json are all.
     Raises CheckpointError where the run left no weights.
@@ -56,7 +57,9 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int) -> Path:
         return _weights_and_card(model, card, out)
     directory = out / "bundle"
     units = tuple(sorted(setup.syllables, key=setup.syllables.__getitem__))
-    native.save(Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card, units), model, directory)
+    native.save(
+        Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card, units), model, directory, half=half
+    )
     return directory
 
 
