@@ -56,10 +56,6 @@ class _Memory(Structure):
     _fields_ = (("taps", c_void_p), ("kernel", c_int32), ("left", c_int32))
 
 
-class _Attended(Structure):
-    _fields_ = (("keys", c_int32), ("values", c_int32))
-
-
 class _EncoderBlock(Structure):
     _fields_ = (
         ("norm1", _Norm),
@@ -80,8 +76,7 @@ class _Encoder(Structure):
         ("conv", _Linear),
         ("fire", c_void_p),
         ("fire_bias", c_float),
-        ("attention", _Attended),
-        *((name, c_int32) for name in ("layers", "dim", "input", "heads", "hidden")),
+        *((name, c_int32) for name in ("attention", "layers", "dim", "input", "heads", "hidden")),
         ("conv_left", c_int32),
         ("conv_right", c_int32),
     )
@@ -102,8 +97,7 @@ class _Decoder(Structure):
         ("last", _DecoderBlock),
         ("norm", _Norm),
         ("output", _Linear),
-        ("attention", _Attended),
-        *((name, c_int32) for name in ("layers", "dim", "heads", "hidden")),
+        *((name, c_int32) for name in ("attention", "layers", "dim", "heads", "hidden")),
     )
 
 
@@ -195,19 +189,21 @@ class NativeEngine:
         try:
             work = getattr(c, f"pf_{verb}ing")(model, parts, *map(_argument, arguments))
             part = partial(getattr(c, f"pf_{verb}e"), c_void_p(work))
-            failed = work is None or self._in_parts(part, parts)
+            if work is not None:
+                self._in_parts(part, parts)
         finally:
             getattr(c, f"pf_{verb}ing_free")(c_void_p(work))
             if helping:
                 self._helping.release()
-        if failed:
+        if work is None:
             raise MemoryError("not enough memory for this batch")
 
-    def _in_parts(self, compute: Callable[[int], int], parts: int) -> bool:
-        """Whether one part of the work fails; all of them run at the same time."""
+    def _in_parts(self, compute: Callable[[int], None], parts: int) -> None:
+        """All parts of the work, at the same time."""
         others = [self._helpers.submit(compute, part) for part in range(1, parts)] if self._helpers else []
-        failed = compute(0)
-        return any([failed, *(other.result() for other in others)])
+        compute(0)
+        for other in others:
+            other.result()
 
 
 def _cores() -> int:
@@ -323,20 +319,15 @@ def _encoder(config: ModelConfig, weights: _Weights) -> _Encoder:
         input=config.frontend.input_dim,
         heads=c.heads,
         hidden=c.ffn_dim,
-        attention=_attended(weights.precision),
+        attention=_FORMATS[weights.precision],
         conv_left=p.left,
         conv_right=p.right,
     )
 
 
 def _beside(precision: Precision) -> Precision:
-    """What is computed beside 8-bit products: attention, integrate-and-fire and the output layer."""
+    """What is computed beside 8-bit products: integrate-and-fire and the output layer."""
     return precision if precision != "int8" else "bfloat16" if available("bfloat16") else "float32"
-
-
-def _attended(precision: Precision) -> _Attended:
-    """Keys can be 8-bit integers with a scale each; few bits for weights would lose a long tail of small ones."""
-    return _Attended(_FORMATS[precision], _FORMATS[_beside(precision)])
 
 
 def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> _EncoderBlock:
@@ -370,7 +361,7 @@ def _decoder(config: ModelConfig, weights: _Weights) -> _Decoder:
         dim=dim,
         heads=c.heads,
         hidden=c.ffn_dim,
-        attention=_attended(weights.precision),
+        attention=_FORMATS[weights.precision],
     )
 
 

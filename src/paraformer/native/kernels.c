@@ -10,6 +10,8 @@
 #define ATTENDING 48 /* rows of queries at once, so that their scores stay in the cache: whole blocks */
 #define LAYER_NORM_EPS 1e-12f
 #define ALWAYS static inline __attribute__((always_inline))
+/* for j in 0..count-1, written out, so that what it indexes stays in registers. */
+#define EACH(count, j) _Pragma("GCC unroll 8") for (int j = 0; j < count; j++)
 
 void *aligned(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
 
@@ -41,8 +43,16 @@ Acts acts_part(const Acts *acts, int from, int to) {
                   acts->begin + from, acts->format, to - from, acts->words_per_row};
 }
 
+Acts acts_as(const Acts *acts, int format, int rows, int k) {
+    return (Acts){acts->words, acts->scale, acts->zero, acts->begin, format, rows, words_for(format, k)};
+}
+
 /* Two rows of 16 floats as 32 bfloat16, rounded to nearest even; a single one as 16. */
 ALWAYS __m256i bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+
+ALWAYS __m512i steps(__m512 x, __m512 middle, __m512 factor) {
+    return _mm512_cvtps_epi32(_mm512_fmadd_ps(x, factor, middle));
+}
 
 static void convert(Acts *acts, int row, const float *x, int k, int lopsided) {
     uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
@@ -58,29 +68,35 @@ static void convert(Acts *acts, int row, const float *x, int k, int lopsided) {
         }
         return;
     }
-    const int whole = k / LANES * LANES;
-    const __mmask16 rest = first(k - whole);
+    const int whole = k / PANEL * PANEL; /* 4 registers make one of bytes */
     __m512 top = _mm512_set1_ps(-INFINITY), low = _mm512_set1_ps(INFINITY);
     for (int i = 0; i < whole; i += LANES) {
-        const __m512 y = _mm512_loadu_ps(x + i);
+        __m512 y = _mm512_loadu_ps(x + i);
+        __asm__("" : "+v"(y)); /* loaded once, not by each of the two */
         top = _mm512_max_ps(top, y), low = _mm512_min_ps(low, y);
     }
-    const __m512 last = _mm512_maskz_loadu_ps(rest, x + whole);
-    const float largest = _mm512_reduce_max_ps(_mm512_mask_max_ps(top, rest, top, last));
-    const float least = _mm512_reduce_min_ps(_mm512_mask_min_ps(low, rest, low, last));
-    const float zero = lopsided ? 0.5f * largest + 0.5f * least : 0.0f, reach = fmaxf(largest - zero, zero - least);
-    const __m512 factor = _mm512_set1_ps(reach > 0 ? 127.0f / reach : 0.0f), middle = _mm512_set1_ps(zero);
+    for (int i = whole; i < k; i += LANES) {
+        const __m512 y = _mm512_maskz_loadu_ps(first(k - i), x + i);
+        top = _mm512_mask_max_ps(top, first(k - i), top, y), low = _mm512_mask_min_ps(low, first(k - i), low, y);
+    }
+    const float largest = _mm512_reduce_max_ps(top), least = _mm512_reduce_min_ps(low);
+    const float zero = lopsided ? 0.5f * largest + 0.5f * least : 0.0f, above = largest - zero, below = zero - least;
+    const float reach = above > below ? above : below;
+    const __m512 factor = _mm512_set1_ps(reach > 0 ? 127.0f / reach : 0.0f), middle = _mm512_set1_ps(reach > 0 ? -zero * (127.0f / reach) : 0.0f);
+    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), ones = _mm512_set1_epi8(1);
     __m512i sum = _mm512_setzero_si512();
     words[acts->words_per_row - 1] = 0;
-    for (int i = 0; i < whole; i += LANES) {
-        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), middle), factor));
-        sum = _mm512_add_epi32(sum, q);
-        _mm_storeu_si128((__m128i *)((int8_t *)words + i), _mm512_cvtsepi32_epi8(q));
+    for (int i = 0; i < whole; i += PANEL) {
+        const __m512i q0 = steps(_mm512_loadu_ps(x + i), middle, factor), q1 = steps(_mm512_loadu_ps(x + i + 16), middle, factor);
+        const __m512i q2 = steps(_mm512_loadu_ps(x + i + 32), middle, factor), q3 = steps(_mm512_loadu_ps(x + i + 48), middle, factor);
+        const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q0, q1), _mm512_packs_epi32(q2, q3));
+        sum = _mm512_dpbusd_epi32(sum, ones, bytes);
+        _mm512_storeu_si512((int8_t *)words + i, _mm512_permutexvar_epi32(in_order, bytes));
     }
-    if (rest) {
-        const __m512i q = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(rest, _mm512_sub_ps(last, middle), factor));
+    for (int i = whole; i < k; i += LANES) {
+        const __m512i q = _mm512_maskz_mov_epi32(first(k - i), steps(_mm512_maskz_loadu_ps(first(k - i), x + i), middle, factor));
         sum = _mm512_add_epi32(sum, q);
-        _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + whole, rest, q);
+        _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + i, first(k - i), q);
     }
     acts->scale[row] = reach / 127.0f;
     acts->zero[row] = zero;
@@ -91,22 +107,34 @@ void acts_fill(Acts *acts, const float *x, size_t stride, int k, int lopsided) {
     for (int row = 0; row < acts->rows; row++) convert(acts, row, x + row * stride, k, lopsided);
 }
 
+ALWAYS float total(const __m512 *parts) {
+    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(parts[0], parts[1]), _mm512_add_ps(parts[2], parts[3])));
+}
+
 static void norm_row(const float *x, int k, const float *gain, const float *shift, float *y) {
-    __m512 sum = _mm512_setzero_ps();
-    for (int i = 0; i < k; i += LANES) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(first(k - i), x + i));
-    const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / k);
-    __m512 squares = _mm512_setzero_ps();
-    for (int i = 0; i < k; i += LANES) {
+    const int whole = k / PANEL * PANEL; /* four sums side by side, since one alone would wait for itself */
+    __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int i = 0; i < whole; i += PANEL)
+        EACH(4, j) sums[j] = _mm512_add_ps(sums[j], _mm512_loadu_ps(x + i + j * LANES));
+    for (int i = whole; i < k; i += LANES) sums[0] = _mm512_add_ps(sums[0], _mm512_maskz_loadu_ps(first(k - i), x + i));
+    const __m512 mean = _mm512_set1_ps(total(sums) / k);
+    EACH(4, j) sums[j] = _mm512_setzero_ps();
+    for (int i = 0; i < whole; i += PANEL)
+        EACH(4, j) {
+            const __m512 centred = _mm512_sub_ps(_mm512_loadu_ps(x + i + j * LANES), mean);
+            sums[j] = _mm512_fmadd_ps(centred, centred, sums[j]);
+        }
+    for (int i = whole; i < k; i += LANES) {
         const __mmask16 mask = first(k - i);
         const __m512 centred = _mm512_maskz_sub_ps(mask, _mm512_maskz_loadu_ps(mask, x + i), mean);
-        squares = _mm512_fmadd_ps(centred, centred, squares);
+        sums[0] = _mm512_fmadd_ps(centred, centred, sums[0]);
     }
-    const __m512 rate = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / k + LAYER_NORM_EPS));
+    const __m512 rate = _mm512_set1_ps(1.0f / sqrtf(total(sums) / k + LAYER_NORM_EPS));
     for (int i = 0; i < k; i += LANES) {
         const __mmask16 mask = first(k - i);
-        const __m512 centred = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), mean);
-        const __m512 scaled = _mm512_mul_ps(_mm512_mul_ps(centred, rate), _mm512_maskz_loadu_ps(mask, gain + i));
-        _mm512_mask_storeu_ps(y + i, mask, _mm512_add_ps(scaled, _mm512_maskz_loadu_ps(mask, shift + i)));
+        const __m512 scaled = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), mean), rate);
+        const __m512 moved = _mm512_maskz_loadu_ps(mask, shift + i);
+        _mm512_mask_storeu_ps(y + i, mask, _mm512_fmadd_ps(scaled, _mm512_maskz_loadu_ps(mask, gain + i), moved));
     }
 }
 
@@ -116,20 +144,59 @@ void layer_norm(const float *x, size_t stride, int rows, int k, const float *gai
 }
 
 void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lopsided, const float *gain,
-                      const float *shift) {
-    float *normed = aligned((size_t)k * 4);
+                      const float *shift, float *normed) {
     for (int row = 0; row < acts->rows; row++) {
         norm_row(x + row * stride, k, gain, shift, normed);
         convert(acts, row, normed, k, lopsided);
     }
-    free(normed);
 }
 
 /* -- products ------------------------------------------------------------------------------------------------------- */
 
-/* Sums of a few rows and one panel, [rows][4 registers]. While they are computed, `lines` cache lines for each word of k
- * are fetched from `ahead`, the next panel: few rows alone would wait for memory. Every sum has a name, since compilers
- * keep arrays in memory. */
+/* Where the sums of a few rows and one panel go. */
+typedef struct {
+    const Acts *acts;
+    const Linear *linear;
+    const Target *target;
+    int row, column;
+    __mmask16 masks[4]; /* of columns that exist */
+} Place;
+
+/* Finish and store the sums of row i. */
+ALWAYS void store(const Place *place, int i, __m512i s0, __m512i s1, __m512i s2, __m512i s3) {
+    const Acts *acts = place->acts;
+    const Linear *linear = place->linear;
+    const Target *target = place->target;
+    const int at = place->row + i, column = place->column;
+    __m512 y[4] = {(__m512)s0, (__m512)s1, (__m512)s2, (__m512)s3};
+    if (linear->scale) {
+        const __m512 scale = _mm512_set1_ps(acts->scale[at]);
+        EACH(4, j) {
+            const __m512 factor = _mm512_mul_ps(_mm512_loadu_ps(linear->scale + column + j * LANES), scale);
+            y[j] = _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)y[j]), factor);
+        }
+        if (linear->sum) {
+            const __m512 zero = _mm512_set1_ps(acts->zero[at]);
+            EACH(4, j) y[j] = _mm512_fmadd_ps(_mm512_loadu_ps(linear->sum + column + j * LANES), zero, y[j]);
+        }
+    }
+    if (linear->bias) EACH(4, j) y[j] = _mm512_add_ps(y[j], _mm512_loadu_ps(linear->bias + column + j * LANES));
+    if (target->relu) EACH(4, j) y[j] = _mm512_max_ps(y[j], _mm512_setzero_ps());
+    if (target->add) {
+        const float *add = target->add + at * target->add_stride + column;
+        EACH(4, j) y[j] = _mm512_add_ps(y[j], _mm512_maskz_loadu_ps(place->masks[j], add + j * LANES));
+    }
+    if (target->add2) {
+        const float *add = target->add2 + at * target->add2_stride + column;
+        EACH(4, j) y[j] = _mm512_add_ps(y[j], _mm512_maskz_loadu_ps(place->masks[j], add + j * LANES));
+    }
+    float *out = target->out + at * target->out_stride + column;
+    EACH(4, j) _mm512_mask_storeu_ps(out + j * LANES, place->masks[j], y[j]);
+}
+
+/* Sums of a few rows and one panel. While they are computed, `lines` cache lines for each word of k are fetched from
+ * `ahead`, the next panel: few rows alone would wait for memory. Every sum has a name, since compilers keep arrays in
+ * memory, and is held in a register until all are complete: otherwise what is stored last may leave it in the loop. */
 #define EACH_1(DO) DO(0)
 #define EACH_2(DO) EACH_1(DO) DO(1)
 #define EACH_3(DO) EACH_2(DO) DO(2)
@@ -139,8 +206,8 @@ void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lops
 
 #define NAME_SUMS(i)                                                                       \
     __m512i s##i##0 = _mm512_set1_epi32(begin[i]), s##i##1 = s##i##0, s##i##2 = s##i##0, s##i##3 = s##i##0;
-#define STORE_SUMS(i)                                                                      \
-    sums[4 * i] = s##i##0, sums[4 * i + 1] = s##i##1, sums[4 * i + 2] = s##i##2, sums[4 * i + 3] = s##i##3;
+#define HOLD_SUMS(i) __asm__ volatile("" : "+v"(s##i##0), "+v"(s##i##1), "+v"(s##i##2), "+v"(s##i##3));
+#define STORE_SUMS(i) store(place, i, s##i##0, s##i##1, s##i##2, s##i##3);
 #define ADD_ROW(DOT, i)                                                                    \
     x = _mm512_set1_epi32((int)a[i * stride + w]);                                         \
     s##i##0 = DOT(s##i##0, b0, x), s##i##1 = DOT(s##i##1, b1, x);                          \
@@ -155,7 +222,7 @@ void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lops
 
 #define DEFINE_SUMS(FORMAT, ROWS)                                                                                   \
     static void sums_##FORMAT##_##ROWS(const uint32_t *a, size_t stride, const uint32_t *b, int words,              \
-                                       const char *ahead, int lines, const int32_t *begin, __m512i *sums) {         \
+                                       const char *ahead, int lines, const int32_t *begin, const Place *place) {    \
         EACH_##ROWS(NAME_SUMS) for (int w = 0; w < words; w++, b += PANEL) {                                        \
             const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 16);                              \
             const __m512i b2 = _mm512_loadu_si512(b + 32), b3 = _mm512_loadu_si512(b + 48);                         \
@@ -163,7 +230,7 @@ void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lops
             for (int line = 0; line < lines; line++, ahead += 64) _mm_prefetch(ahead, _MM_HINT_T1);                 \
             EACH_##ROWS(ADD_##FORMAT)                                                                               \
         }                                                                                                           \
-        EACH_##ROWS(STORE_SUMS)                                                                                     \
+        EACH_##ROWS(HOLD_SUMS) EACH_##ROWS(STORE_SUMS)                                                                                     \
     }
 #define DEFINE_ALL(FORMAT)                                                                                          \
     DEFINE_SUMS(FORMAT, 1)                                                                                          \
@@ -179,35 +246,8 @@ DEFINE_ALL(F32)
 DEFINE_ALL(BF16)
 DEFINE_ALL(INT8)
 
-typedef void (*Sums)(const uint32_t *, size_t, const uint32_t *, int, const char *, int, const int32_t *, __m512i *);
+typedef void (*Sums)(const uint32_t *, size_t, const uint32_t *, int, const char *, int, const int32_t *, const Place *);
 static const Sums SUMS[3][BLOCK_ROWS] = {LIST(F32), LIST(BF16), LIST(INT8)};
-
-static void store(const __m512i *sums, int rows, int row, int panel, const Acts *acts, const Linear *linear,
-                  const Target *target) {
-    for (int j = 0; j < 4; j++) {
-        const int column = panel * PANEL + j * LANES;
-        const __mmask16 mask = first(linear->n - column);
-        const __m512 bias = linear->bias ? _mm512_loadu_ps(linear->bias + column) : _mm512_setzero_ps();
-        const __m512 scale = acts->format == INT8 ? _mm512_loadu_ps(linear->scale + column) : _mm512_setzero_ps();
-        const __m512 sum = linear->sum ? _mm512_loadu_ps(linear->sum + column) : _mm512_setzero_ps();
-        for (int i = 0; i < rows; i++) {
-            const size_t at = row + i;
-            __m512 y = (__m512)sums[4 * i + j];
-            if (acts->format == INT8) {
-                y = _mm512_cvtepi32_ps(sums[4 * i + j]);
-                const __m512 begun = _mm512_fmadd_ps(sum, _mm512_set1_ps(acts->zero[at]), bias);
-                y = _mm512_fmadd_ps(y, _mm512_mul_ps(scale, _mm512_set1_ps(acts->scale[at])), begun);
-            } else {
-                y = _mm512_add_ps(y, bias);
-            }
-            if (target->relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
-            if (target->add) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, target->add + at * target->add_stride + column));
-            if (target->add2)
-                y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, target->add2 + at * target->add2_stride + column));
-            _mm512_mask_storeu_ps(target->out + at * target->out_stride + column, mask, y);
-        }
-    }
-}
 
 void multiply(const Acts *acts, const Linear *linear, Target target) {
     const int panels = (linear->n + PANEL - 1) / PANEL, words = acts->words_per_row;
@@ -215,15 +255,16 @@ void multiply(const Acts *acts, const Linear *linear, Target target) {
     /* The next panel has 4 lines for each word of k: all of them are asked for in the first few blocks. */
     const int lines = blocks >= 4 ? 1 : blocks == 3 ? 2 : blocks ? 4 / blocks : 0;
     const size_t bytes = (size_t)words * PANEL * 4, asked = (size_t)words * lines * 64;
-    __m512i sums[BLOCK_ROWS * 4];
     for (int panel = 0; panel < panels; panel++) {
         const uint32_t *b = linear->words + (size_t)panel * words * PANEL;
+        __mmask16 masks[4];
+        EACH(4, j) masks[j] = first(linear->n - panel * PANEL - j * LANES);
         for (int i = 0, row = 0; i < blocks; i++) {
             const int rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
             const char *ahead = (const char *)b + bytes + i * asked;
+            const Place place = {acts, linear, &target, row, panel * PANEL, {masks[0], masks[1], masks[2], masks[3]}};
             SUMS[acts->format][rows - 1](acts->words + (size_t)row * words, words, b, words, ahead,
-                                         i * asked < bytes ? lines : 0, acts->begin + row, sums);
-            store(sums, rows, row, panel, acts, linear, &target);
+                                         i * asked < bytes ? lines : 0, acts->begin + row, &place);
             row += rows;
         }
     }
@@ -233,21 +274,49 @@ void multiply(const Acts *acts, const Linear *linear, Target target) {
 
 static int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
 
-/* Panels in which column n is row n of x, (n, width) at `stride`, less `mean`; columns from `at` on. Absent ones stay as
- * they are. row, centred: space for one. scale: of each column, for INT8. */
-static void pack_columns(int format, const float *x, size_t stride, int count, int width, const float *mean,
-                         uint32_t *words, int at, uint32_t *row, float *centred, float *scale) {
+ALWAYS const float *row_of(const Attended *rows, int n) {
+    return n < rows->past ? rows->before + n * rows->before_stride : rows->x + (n - rows->past) * rows->stride;
+}
+
+/* Halfway between the least and the largest number of each column, and how far those are from it. */
+static void span(const Attended *rows, int width, float *middle, float *reach) {
+    for (int i = 0; i < width; i += PANEL) {
+        const __mmask16 mask[4] = {first(width - i), first(width - i - 16), first(width - i - 32), first(width - i - 48)};
+        __m512 low[4], top[4];
+        EACH(4, j) low[j] = _mm512_set1_ps(INFINITY), top[j] = _mm512_set1_ps(-INFINITY);
+        for (int n = 0; n < rows->past + rows->count; n++) {
+            const float *row = row_of(rows, n) + i;
+            EACH(4, j) {
+                const __m512 x = _mm512_maskz_loadu_ps(mask[j], row + j * LANES);
+                low[j] = _mm512_min_ps(low[j], x), top[j] = _mm512_max_ps(top[j], x);
+            }
+        }
+        EACH(4, j) {
+            const __m512 half = _mm512_set1_ps(0.5f), centre = _mm512_fmadd_ps(half, top[j], _mm512_mul_ps(half, low[j]));
+            _mm512_storeu_ps(middle + i + j * LANES, centre);
+            _mm512_storeu_ps(reach + i + j * LANES, _mm512_max_ps(_mm512_sub_ps(top[j], centre), _mm512_sub_ps(centre, low[j])));
+        }
+    }
+}
+
+/* Panels in which column n is row n; for INT8 less `middle` and with a scale of its own. row, centred: space for one. */
+static void pack_columns(int format, const Attended *rows, int width, const float *middle, uint32_t *words, float *scale,
+                         uint32_t *row, float *centred) {
     const int per_row = words_for(format, width);
     const __m512i steps = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
                                              _mm512_set1_epi32(PANEL));
     const __m512i offset = _mm512_set1_epi32(format == INT8 ? (int)0x80808080 : 0);
     int32_t begin;
     float zero;
-    for (int n = 0; n < count; n++) {
-        Acts one = {row, scale + at + n, &zero, &begin, format, 1, per_row};
-        for (int i = 0; i < width; i++) centred[i] = x[n * stride + i] - mean[i];
-        convert(&one, 0, centred, width, 0);
-        uint32_t *column = words + (size_t)((at + n) / PANEL) * per_row * PANEL + (at + n) % PANEL;
+    for (int n = 0; n < rows->past + rows->count; n++) {
+        Acts one = {row, scale + n, &zero, &begin, format, 1, per_row};
+        const float *x = row_of(rows, n);
+        if (format == INT8) {
+            for (int i = 0; i < width; i++) centred[i] = x[i] - middle[i];
+            x = centred;
+        }
+        convert(&one, 0, x, width, 0);
+        uint32_t *column = words + (size_t)(n / PANEL) * per_row * PANEL + n % PANEL;
         for (int w = 0; w < per_row; w += LANES) {
             const __mmask16 mask = first(per_row - w);
             const __m512i part = _mm512_xor_si512(_mm512_maskz_loadu_epi32(mask, row + w), offset);
@@ -256,166 +325,182 @@ static void pack_columns(int format, const float *x, size_t stride, int count, i
     }
 }
 
-/* Panels in which row k is row k of x, (k, width) at `stride`; rows from `at` on. */
-static void pack_rows(int format, const float *x, size_t stride, int count, int width, uint32_t *words, int at,
-                      int words_along_k) {
-    for (int k = 0; k < count; k++)
+/* Panels in which row k is row k; for INT8 less `middle`, times `rate`. */
+static void pack_rows(int format, const Attended *rows, int width, const float *middle, const float *rate, uint32_t *words) {
+    const int keys = rows->past + rows->count, along_k = words_for(format, keys), each = per_word(format);
+    for (int k = 0; k < along_k; k++)
         for (int i = 0; i < width; i += LANES) {
             const __mmask16 mask = first(width - i);
-            const __m512 y = _mm512_maskz_loadu_ps(mask, x + k * stride + i);
-            uint32_t *panel = words + (size_t)(i / PANEL) * words_along_k * PANEL + i % PANEL;
-            if (format == F32) {
-                _mm512_storeu_ps(panel + (size_t)(at + k) * PANEL, y);
-                continue;
+            __m512i word = _mm512_set1_epi32(format == INT8 ? (int)0x80808080 : 0); /* 128 on each byte */
+            for (int n = k * each, j = 0; j < each && n < keys; j++, n++) {
+                const __m512 x = _mm512_maskz_loadu_ps(mask, row_of(rows, n) + i);
+                const __m512 less = _mm512_sub_ps(x, _mm512_loadu_ps(middle + i));
+                const __m512i part = format == INT8   ? _mm512_cvtps_epi32(_mm512_mul_ps(less, _mm512_loadu_ps(rate + i)))
+                                     : format == BF16 ? _mm512_cvtepu16_epi32(bf16(x))
+                                                      : (__m512i)x;
+                word = _mm512_add_epi32(word, _mm512_sll_epi32(part, _mm_cvtsi32_si128(32 / each * j)));
             }
-            uint32_t *word = panel + (size_t)((at + k) / 2) * PANEL;
-            const __m512i half = _mm512_cvtepu16_epi32(bf16(y));
-            _mm512_storeu_si512(word, (at + k) % 2 ? _mm512_or_si512(_mm512_slli_epi32(half, 16), _mm512_loadu_si512(word))
-                                                   : half);
+            _mm512_storeu_si512(words + ((size_t)(i / PANEL) * along_k + k) * PANEL + i % PANEL, word);
         }
 }
 
-/* exp to 1e-7 relative: 2^n times a polynomial of what is left, |r| <= ln 2 / 2. */
+/* 2^x to 3e-7 relative: 2^n times a polynomial (minimax) of what is left, |r| <= 0.5. */
 ALWAYS __m512 exponential(__m512 x) {
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 y = _mm512_set1_ps(1.9875691500e-4f);
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.3981999507e-3f));
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(8.3334519073e-3f));
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(4.1665795894e-2f));
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.6666665459e-1f));
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(5.0000001201e-1f));
-    y = _mm512_fmadd_ps(_mm512_mul_ps(r, r), y, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT), r = _mm512_sub_ps(x, n);
+    __m512 y = _mm512_set1_ps(1.3149166726e-3f);
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(9.6811914201e-3f));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(5.5513120579e-2f));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(2.4021986354e-1f));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(6.9314629670e-1f));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(y, n);
 }
 
-/* One row of scores, times scale, to weights that add up to the returned number; the largest is 1. */
-static float softmax(Acts *weights, int row, const float *x, int count, float scale) {
+/* One row of scores, times `factor`, to weights that add up to 1 once multiplied with scale[row]: the largest is 1 before, or
+ * for INT8 127, and its zero -127. */
+static void softmax(Acts *weights, int row, const float *x, int count, float factor) {
     __m512 top = _mm512_set1_ps(-INFINITY);
     for (int i = 0; i < count; i += LANES) {
         const __mmask16 mask = first(count - i);
         top = _mm512_mask_max_ps(top, mask, top, _mm512_maskz_loadu_ps(mask, x + i));
     }
-    top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+    const __m512 in_bits = _mm512_set1_ps(factor * 1.44269504f); /* e^x = 2^(x / ln 2) */
+    top = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(top)), in_bits);
     uint32_t *words = weights->words + (size_t)row * weights->words_per_row;
     words[weights->words_per_row - 1] = 0;
     __m512 sum = _mm512_setzero_ps();
+    __m512i whole = _mm512_setzero_si512();
     for (int i = 0; i < count; i += LANES) {
         const __mmask16 mask = first(count - i);
-        const __m512 below = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), top), _mm512_set1_ps(scale));
-        const __m512 y = _mm512_maskz_mov_ps(mask, exponential(below));
-        sum = _mm512_add_ps(sum, y);
+        const __m512 y = exponential(_mm512_fmsub_ps(_mm512_maskz_loadu_ps(mask, x + i), in_bits, top));
+        if (weights->format == INT8) {
+            const __m512 byte = _mm512_fmsub_ps(y, _mm512_set1_ps(254), _mm512_set1_ps(127));
+            const __m512i q = _mm512_maskz_cvtps_epi32(mask, byte);
+            whole = _mm512_add_epi32(whole, q);
+            _mm512_mask_cvtepi32_storeu_epi8((int8_t *)words + i, mask, q);
+            continue;
+        }
+        sum = _mm512_mask_add_ps(sum, mask, sum, y);
         if (weights->format == F32)
             _mm512_mask_storeu_ps(words + i, mask, y);
         else
             _mm256_mask_storeu_epi16((uint16_t *)words + i, mask, bf16(y));
     }
-    return _mm512_reduce_add_ps(sum);
+    const int total = _mm512_reduce_add_epi32(whole);
+    weights->scale[row] = 1.0f / (weights->format == INT8 ? (float)(total + 127 * count) : _mm512_reduce_add_ps(sum));
+    weights->zero[row] = 127.0f * weights->scale[row];
+    if (weights->format == INT8) weights->begin[row] = -128 * total;
 }
 
-typedef struct {
-    Acts queries, weights;
-    uint32_t *key_words, *value_words, *row;
-    float *key_scale, *mean, *centred, *scores;
-} Attention;
-
-static int attention_alloc(Attention *a, Attended formats, int width, int rows, int keys) {
-    const size_t padded = (size_t)panels_for(keys) * PANEL, along_width = words_for(formats.keys, width);
-    const int failed = acts_alloc(&a->queries, formats.keys, rows, width) | acts_alloc(&a->weights, formats.values, rows, keys);
-    a->key_words = aligned(padded * along_width * 4);
-    a->key_scale = aligned(padded * 4);
-    a->value_words = aligned((size_t)panels_for(width) * a->weights.words_per_row * PANEL * 4);
-    a->row = aligned(along_width * 4);
-    a->mean = aligned((size_t)width * 4), a->centred = aligned((size_t)width * 4);
-    a->scores = aligned((size_t)rows * padded * 4);
-    return failed || !a->key_words || !a->key_scale || !a->value_words || !a->row || !a->mean || !a->centred ||
-           !a->scores;
+int attention_alloc(Attention *a, int format, int width, int rows, int keys) {
+    const size_t key_panels = panels_for(keys), columns = (size_t)panels_for(width) * PANEL;
+    *a = (Attention){.format = format, .width = width, .at_once = rows < ATTENDING ? rows : ATTENDING};
+    const int failed = acts_alloc(&a->queries, format, a->at_once, width) | acts_alloc(&a->weights, format, a->at_once, keys);
+    a->key_words = aligned(key_panels * PANEL * words_for(format, width) * 4);
+    a->value_words = aligned(columns * words_for(format, keys) * 4);
+    a->row = aligned((size_t)words_for(format, width) * 4);
+    float **of_columns[] = {&a->middle, &a->reach, &a->centred, &a->rate, &a->scale, &a->sum};
+    int short_of = failed || !a->key_words || !a->value_words || !a->row;
+    for (int i = 0; i < 6; i++) short_of |= !(*of_columns[i] = aligned(columns * 4));
+    a->key_scale = aligned(key_panels * PANEL * 4);
+    a->scores = aligned((size_t)a->at_once * key_panels * PANEL * 4);
+    return short_of || !a->key_scale || !a->scores;
 }
 
-static void attention_free(Attention *a) {
+void attention_free(Attention *a) {
     acts_free(&a->queries);
     acts_free(&a->weights);
-    free(a->key_words);
-    free(a->key_scale);
-    free(a->value_words);
-    free(a->row);
-    free(a->mean);
-    free(a->centred);
-    free(a->scores);
+    void *all[] = {a->key_words, a->value_words, a->row, a->middle, a->reach, a->centred,
+                   a->rate,      a->scale,       a->sum, a->key_scale, a->scores};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
 }
 
-static void add_rows(const float *x, size_t stride, int count, int width, float *sum) {
-    for (int n = 0; n < count; n++)
-        for (int i = 0; i < width; i++) sum[i] += x[n * stride + i];
+/* What all keys have in common adds the same to every score of a query, which softmax does not see; without it 8 bits
+ * resolve how they differ (SageAttention, arXiv 2410.02367). */
+static Linear keys_of(Attention *a, const Attended *keys) {
+    const int count = keys->past + keys->count, padded = panels_for(count) * PANEL, per_row = words_for(a->format, a->width);
+    memset(a->key_words + (size_t)(padded - PANEL) * per_row, 0, (size_t)PANEL * per_row * 4);
+    memset(a->key_scale + padded - PANEL, 0, PANEL * 4);
+    if (a->format == INT8) span(keys, a->width, a->middle, a->reach);
+    pack_columns(a->format, keys, a->width, a->middle, a->key_words, a->key_scale, a->row, a->centred);
+    return (Linear){.words = a->key_words, .scale = a->format == INT8 ? a->key_scale : NULL, .k = a->width, .n = padded,
+                    .format = a->format};
 }
 
-/* Some rows of one head; keys and values are packed. */
-static void attend_rows(Attention *a, const float *query, size_t query_stride, int rows, const Linear *to_keys,
-                        const Linear *to_values, float *out, size_t out_stride) {
-    const int keys = to_values->k, width = to_keys->k;
-    a->queries.rows = a->weights.rows = rows;
-    acts_fill(&a->queries, query, query_stride, width, 0);
-    multiply(&a->queries, to_keys, (Target){.out = a->scores, .out_stride = to_keys->n});
-    const float scale = 1.0f / sqrtf((float)width);
-    float sums[ATTENDING];
-    for (int i = 0; i < rows; i++) sums[i] = softmax(&a->weights, i, a->scores + (size_t)i * to_keys->n, keys, scale);
-    multiply(&a->weights, to_values, (Target){.out = out, .out_stride = out_stride});
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < width; j++) out[i * out_stride + j] *= 1.0f / sums[i];
-}
-
-int attend(Attended formats, int width, const float *query, size_t query_stride, int rows, const float *past_key,
-           const float *past_value, size_t past_stride, int past, const float *key, const float *value, size_t stride,
-           int own, float *out, size_t out_stride) {
-    const int keys = past + own;
-    if (!keys) {
-        for (int row = 0; row < rows; row++) memset(out + row * out_stride, 0, (size_t)width * 4);
-        return 0;
+/* Weights add up to 1, so what is taken from all values comes back as a bias. */
+static Linear values_of(Attention *a, const Attended *values) {
+    const int keys = values->past + values->count, along_k = words_for(a->format, keys);
+    Linear linear = {.words = a->value_words, .k = keys, .n = a->width, .format = a->format};
+    if (a->format == INT8) {
+        span(values, a->width, a->middle, a->reach);
+        for (int i = 0; i < a->width; i++) a->scale[i] = a->reach[i] / 127.0f, a->rate[i] = a->reach[i] > 0 ? 127.0f / a->reach[i] : 0.0f;
+        linear.scale = a->scale, linear.sum = a->sum, linear.bias = a->middle;
     }
-    Attention a = {0};
-    const int failed = attention_alloc(&a, formats, width, rows < ATTENDING ? rows : ATTENDING, keys);
-    if (!failed) {
-        const int padded = panels_for(keys) * PANEL, along_width = a.queries.words_per_row;
-        memset(a.key_words + (size_t)(padded - PANEL) * along_width, 0, (size_t)PANEL * along_width * 4);
-        memset(a.key_scale, 0, (size_t)padded * 4);
-        /* What all keys have in common adds the same to every score of a query, which softmax does not see; without it 8
-         * bits resolve how they differ (SageAttention, arXiv 2410.02367). */
-        memset(a.mean, 0, (size_t)width * 4);
-        if (formats.keys == INT8) {
-            add_rows(past_key, past_stride, past, width, a.mean);
-            add_rows(key, stride, own, width, a.mean);
-            for (int i = 0; i < width; i++) a.mean[i] /= keys;
-        }
-        pack_columns(formats.keys, past_key, past_stride, past, width, a.mean, a.key_words, 0, a.row, a.centred, a.key_scale);
-        pack_columns(formats.keys, key, stride, own, width, a.mean, a.key_words, past, a.row, a.centred, a.key_scale);
-        pack_rows(formats.values, past_value, past_stride, past, width, a.value_words, 0, a.weights.words_per_row);
-        pack_rows(formats.values, value, stride, own, width, a.value_words, past, a.weights.words_per_row);
-        const Linear to_keys = {.words = a.key_words, .scale = a.key_scale, .k = width, .n = padded, .format = formats.keys};
-        const Linear to_values = {.words = a.value_words, .k = keys, .n = width, .format = formats.values};
-        for (int row = 0; row < rows; row += ATTENDING)
-            attend_rows(&a, query + row * query_stride, query_stride, rows - row < ATTENDING ? rows - row : ATTENDING,
-                        &to_keys, &to_values, out + row * out_stride, out_stride);
+    pack_rows(a->format, values, a->width, a->middle, a->rate, a->value_words);
+    for (int i = 0; a->format == INT8 && i < a->width; i += LANES) {
+        const uint32_t *word = a->value_words + (size_t)(i / PANEL) * along_k * PANEL + i % PANEL;
+        __m512i total = _mm512_set1_epi32(-128 * 4 * along_k);
+        for (int k = 0; k < along_k; k++, word += PANEL) total = _mm512_dpbusd_epi32(total, _mm512_loadu_si512(word), _mm512_set1_epi8(1));
+        _mm512_storeu_ps(a->sum + i, _mm512_mul_ps(_mm512_cvtepi32_ps(total), _mm512_loadu_ps(a->scale + i)));
     }
-    attention_free(&a);
-    return failed;
+    return linear;
+}
+
+void attend(Attention *a, const float *query, size_t query_stride, int rows, const Attended *keys, const Attended *values,
+            float *out, size_t out_stride) {
+    const int count = keys->past + keys->count;
+    if (!count) {
+        for (int row = 0; row < rows; row++) memset(out + row * out_stride, 0, (size_t)a->width * 4);
+        return;
+    }
+    const Linear to_keys = keys_of(a, keys), to_values = values_of(a, values);
+    const float factor = 1.0f / sqrtf((float)a->width);
+    for (int row = 0; row < rows; row += a->at_once) {
+        const int some = rows - row < a->at_once ? rows - row : a->at_once;
+        Acts queries = acts_as(&a->queries, a->format, some, a->width), weights = acts_as(&a->weights, a->format, some, count);
+        acts_fill(&queries, query + row * query_stride, query_stride, a->width, 0);
+        multiply(&queries, &to_keys, (Target){.out = a->scores, .out_stride = to_keys.n});
+        for (int i = 0; i < some; i++) softmax(&weights, i, a->scores + (size_t)i * to_keys.n, count, factor);
+        float *to = out + row * out_stride;
+        multiply(&weights, &to_values, (Target){.out = to, .out_stride = out_stride});
+        for (int i = 0; a->format != INT8 && i < some; i++)
+            for (int j = 0; j < a->width; j++) to[i * out_stride + j] *= weights.scale[i];
+    }
 }
 
 /* -- memory --------------------------------------------------------------------------------------------------------- */
 
+enum { TOGETHER = 4 }; /* rows whose sums stay in registers while the taps pass by */
+
+/* y[o] += sum_j taps[j] * x[j + o] for j in from..to-1 and `rows` rows, a constant. */
+ALWAYS void weigh(int rows, const float *x, size_t stride, int dim, const float *taps, int from, int to, float *y,
+                  size_t y_stride) {
+    for (int i = 0; i < dim; i += LANES) {
+        const __mmask16 mask = first(dim - i);
+        __m512 sums[TOGETHER];
+        EACH(rows, o) sums[o] = _mm512_maskz_loadu_ps(mask, y + o * y_stride + i);
+        for (int j = from; j < to; j++) {
+            const __m512 tap = _mm512_maskz_loadu_ps(mask, taps + (size_t)j * dim + i);
+            EACH(rows, o)
+                sums[o] = _mm512_fmadd_ps(tap, _mm512_maskz_loadu_ps(mask, x + (j + o) * stride + i), sums[o]);
+        }
+        EACH(rows, o) _mm512_mask_storeu_ps(y + o * y_stride + i, mask, sums[o]);
+    }
+}
+
 void memory(const float *x, size_t stride, int from, int to, int rows, int dim, const float *taps, int kernel, int left,
             const float *before, size_t before_stride, float *y, size_t y_stride) {
-    for (int t = from; t < to; t++)
-        for (int i = 0; i < dim; i += LANES) {
-            const __mmask16 mask = first(dim - i);
-            __m512 sum = _mm512_maskz_loadu_ps(mask, x + t * stride + i);
-            for (int j = 0; j < kernel; j++) {
-                const int at = t + j - left;
-                if (at >= rows || (at < 0 && !before)) continue;
-                const float *row = at < 0 ? before + (left + at) * before_stride : x + at * stride;
-                sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, taps + (size_t)j * dim + i),
-                                      _mm512_maskz_loadu_ps(mask, row + i), sum);
-            }
-            _mm512_mask_storeu_ps(y + t * y_stride + i, mask, sum);
+    for (int t = from; t < to; t++) memcpy(y + t * y_stride, x + t * stride, (size_t)dim * 4);
+    for (int t = from, done; t < to; t += done) {
+        const float *at = x + ((ptrdiff_t)t - left) * (ptrdiff_t)stride;
+        const int missing = t < left ? left - t : 0, until = rows - t + left < kernel ? rows - t + left : kernel;
+        float *sums = y + t * y_stride;
+        done = !missing && t + TOGETHER <= to && t + TOGETHER - 1 + kernel - left <= rows ? TOGETHER : 1;
+        if (done == TOGETHER) {
+            weigh(TOGETHER, at, stride, dim, taps, 0, kernel, sums, y_stride);
+        } else {
+            if (before) weigh(1, before + t * before_stride, before_stride, dim, taps, 0, missing, sums, y_stride);
+            weigh(1, at, stride, dim, taps, missing, until, sums, y_stride);
         }
+    }
 }

@@ -45,37 +45,49 @@ typedef struct {
 /* Bytes that one aligned allocation rounds up to. */
 void *aligned(size_t bytes);
 
-static inline int words_for(int format, int k) {
-    const int per_word = format == INT8 ? 4 : format == BF16 ? 2 : 1;
-    return (k + per_word - 1) / per_word;
-}
+static inline int per_word(int format) { return format == INT8 ? 4 : format == BF16 ? 2 : 1; }
+static inline int words_for(int format, int k) { return (k + per_word(format) - 1) / per_word(format); }
 
 int acts_alloc(Acts *acts, int format, int rows, int k);
 void acts_free(Acts *acts);
+/* Other rows in the same place, of no more words in all. */
+Acts acts_as(const Acts *acts, int format, int rows, int k);
 /* Rows from..to-1, in the same place. */
 Acts acts_part(const Acts *acts, int from, int to);
 /* Convert rows of k floats. lopsided: each row has a zero of its own, halfway between its least and its largest number;
  * else it is 0. */
 void acts_fill(Acts *acts, const float *x, size_t stride, int k, int lopsided);
-/* The same of layer-normalised rows. */
+/* The same of layer-normalised rows; normed: space for one. */
 void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lopsided, const float *gain,
-                      const float *shift);
+                      const float *shift, float *normed);
 
 void layer_norm(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
                 size_t y_stride);
 
 void multiply(const Acts *acts, const Linear *linear, Target target);
 
-/* What the products of queries and keys (any format) and of weights and values (F32 or BF16) are computed in. */
+/* The keys or values of one head: `past` rows and then `count` more. */
 typedef struct {
-    int32_t keys, values;
+    const float *before, *x;
+    size_t before_stride, stride;
+    int past, count;
 } Attended;
 
-/* One head. Queries (rows, width) attend to `past` keys and then `own` ones; out (rows, width).
- * Returns 0, or 1 where memory is short. */
-int attend(Attended formats, int width, const float *query, size_t query_stride, int rows, const float *past_key,
-           const float *past_value, size_t past_stride, int past, const float *key, const float *value, size_t stride,
-           int own, float *out, size_t out_stride);
+/* Space to attend in, one head at a time. */
+typedef struct {
+    int format, width, at_once;
+    Acts queries, weights;
+    uint32_t *key_words, *value_words, *row;
+    float *middle, *reach, *centred, *rate, *scale, *sum; /* of columns */
+    float *key_scale, *scores;
+} Attention;
+
+/* For up to so many rows and keys. Returns 0, or 1 where memory is short. */
+int attention_alloc(Attention *attention, int format, int width, int rows, int keys);
+void attention_free(Attention *attention);
+/* Queries (rows, width) attend to keys with values; out (rows, width). */
+void attend(Attention *attention, const float *query, size_t query_stride, int rows, const Attended *keys, const Attended *values,
+            float *out, size_t out_stride);
 
 /* y[t] = x[t] + sum_j taps[j] * x[t + j - left] for t in from..to-1, over those of `rows` rows that exist, rows before 0
  * taken from `before` (left rows, its last one first before x; NULL: zero). taps (kernel, dim). */

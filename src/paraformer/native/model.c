@@ -37,8 +37,7 @@ typedef struct {
     Linear conv; /* of the predictor, over three rows side by side */
     const float *fire;
     float fire_bias;
-    Attended attention;
-    int32_t layers, dim, input, heads, hidden, conv_left, conv_right;
+    int32_t attention, layers, dim, input, heads, hidden, conv_left, conv_right; /* attention: its format */
 } Encoder;
 
 typedef struct {
@@ -53,11 +52,8 @@ typedef struct {
     DecoderBlock last; /* norm1, up, ffn_norm and down alone */
     Norm norm;
     Linear output;
-    Attended attention;
-    int32_t layers, dim, heads, hidden;
+    int32_t attention, layers, dim, heads, hidden;
 } Decoder;
-
-enum { OK = 0, NO_MEMORY = 1 };
 
 int64_t pf_sizes(int which) {
     const size_t sizes[] = {sizeof(Linear), sizeof(EncoderBlock), sizeof(Encoder), sizeof(DecoderBlock), sizeof(Decoder)};
@@ -113,19 +109,50 @@ static int *starts_of(const int64_t *lengths, int batch) {
 
 /* -- one linear layer ----------------------------------------------------------------------------------------------- */
 
-static int linear(const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm, Target target) {
-    if (rows <= 0) return OK;
-    Acts acts = {0};
-    const int failed = acts_alloc(&acts, layer->format, rows, layer->k);
-    if (!failed) {
-        if (norm)
-            acts_fill_normed(&acts, x, stride, layer->k, layer->sum != NULL, norm->gain, norm->shift);
-        else
-            acts_fill(&acts, x, stride, layer->k, layer->sum != NULL);
-        multiply(&acts, layer, target);
+/* What a thread computes in. */
+typedef struct {
+    Acts acts;
+    float *normed;
+    Attention attention;
+} Bench;
+
+static void benches_free(Bench *benches, int parts) {
+    for (int part = 0; benches && part < parts; part++) {
+        acts_free(&benches[part].acts);
+        attention_free(&benches[part].attention);
+        free(benches[part].normed);
     }
-    acts_free(&acts);
-    return failed;
+    free(benches);
+}
+
+/* One for each of `parts` threads that share `rows` rows, which are up to `words` words and, to be normalised, `widest`
+ * numbers wide, and attend to up to `keys`. NULL where memory is short. */
+static Bench *benches_for(int parts, int rows, int words, int widest, int format, int width, int keys) {
+    Bench *benches = aligned((size_t)parts * sizeof(Bench));
+    if (!benches) return NULL;
+    memset(benches, 0, (size_t)parts * sizeof(Bench));
+    const int most = (rows + parts - 1) / parts;
+    int failed = 0;
+    for (int part = 0; part < parts; part++) {
+        failed |= acts_alloc(&benches[part].acts, F32, most, words);
+        failed |= attention_alloc(&benches[part].attention, format, width, most, keys);
+        failed |= !(benches[part].normed = aligned((size_t)widest * 4));
+    }
+    if (!failed) return benches;
+    benches_free(benches, parts);
+    return NULL;
+}
+
+static int wider(int a, int b) { return a > b ? a : b; }
+
+static void linear(const Bench *bench, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,
+                   Target target) {
+    Acts acts = acts_as(&bench->acts, layer->format, rows, layer->k);
+    if (norm)
+        acts_fill_normed(&acts, x, stride, layer->k, layer->sum != NULL, norm->gain, norm->shift, bench->normed);
+    else
+        acts_fill(&acts, x, stride, layer->k, layer->sum != NULL);
+    multiply(&acts, layer, target);
 }
 
 /* -- encoder -------------------------------------------------------------------------------------------------------- */
@@ -140,6 +167,7 @@ typedef struct {
     float *hidden, *weights, *keys, *values;
     float *input, *x, *qkv[2], *context, *memory, *inner, *side, *predicted;
     int *starts;
+    Bench *benches;
 } Encoding;
 
 /* Copy a layer's keys and values to (batch, layers, size, dim). */
@@ -158,40 +186,40 @@ static void keep(const Encoding *w, int layer, Rows rows) {
 }
 
 /* What a layer's attention and memory read of each row. */
-static int encoder_enter(const Encoding *w, int layer, Rows rows) {
+static void encoder_enter(const Encoding *w, const Bench *bench, int layer, Rows rows) {
     const EncoderBlock *block = w->encoder->blocks + layer;
     const int dim = w->encoder->dim, k = block->norm1.k;
     const float *input = layer ? w->x : w->input;
     const Target to_qkv = {.out = w->qkv[layer % 2] + (size_t)rows.from * 3 * dim, .out_stride = 3 * dim};
-    if (linear(&block->qkv, input + (size_t)rows.from * k, k, rows.to - rows.from, &block->norm1, to_qkv)) return NO_MEMORY;
+    linear(bench, &block->qkv, input + (size_t)rows.from * k, k, rows.to - rows.from, &block->norm1, to_qkv);
     if (w->keys) keep(w, layer, rows);
-    return OK;
 }
 
-static int encoder_attention(const Encoding *w, int layer, Rows rows) {
+static void encoder_attention(const Encoding *w, Bench *bench, int layer, Rows rows) {
     const Encoder *e = w->encoder;
     const int dim = e->dim, width = dim / e->heads;
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(rows, w->starts, b);
         if (its.from >= its.to) continue;
-        const int before = w->past_keys ? (int)w->past_lengths[b] : 0;
-        const size_t skipped = (((size_t)b * e->layers + layer) * w->past_size + w->past_size - before) * dim;
+        const int past = w->past_keys ? (int)w->past_lengths[b] : 0, own = w->starts[b + 1] - w->starts[b];
+        const size_t skipped = (((size_t)b * e->layers + layer) * w->past_size + w->past_size - past) * dim;
         for (int head = 0; head < e->heads; head++) {
-            const float *own = w->qkv[layer % 2] + (size_t)w->starts[b] * 3 * dim + head * width;
             const float *query = w->qkv[layer % 2] + (size_t)its.from * 3 * dim + head * width;
-            const float *past_key = before ? w->past_keys + skipped + head * width : NULL;
-            const float *past_value = before ? w->past_values + skipped + head * width : NULL;
-            if (attend(e->attention, width, query, 3 * dim, its.to - its.from, past_key, past_value, dim, before, own + dim,
-                       own + 2 * dim, 3 * dim, w->starts[b + 1] - w->starts[b],
-                       w->context + (size_t)its.from * dim + head * width, dim))
-                return NO_MEMORY;
+            const float *key = w->qkv[layer % 2] + (size_t)w->starts[b] * 3 * dim + dim + head * width;
+            Attended keys = {.x = key, .stride = 3 * dim, .count = own}, values = keys;
+            values.x += dim;
+            if (past) {
+                keys.before = w->past_keys + skipped + head * width, values.before = w->past_values + skipped + head * width;
+                keys.before_stride = values.before_stride = dim, keys.past = values.past = past;
+            }
+            attend(&bench->attention, query, 3 * dim, its.to - its.from, &keys, &values,
+                   w->context + (size_t)its.from * dim + head * width, dim);
         }
     }
-    return OK;
 }
 
 /* The rest of a layer. */
-static int encoder_leave(const Encoding *w, int layer, Rows rows) {
+static void encoder_leave(const Encoding *w, Bench *bench, int layer, Rows rows) {
     const Encoder *e = w->encoder;
     const EncoderBlock *block = e->blocks + layer;
     const int dim = e->dim, count = rows.to - rows.from;
@@ -202,20 +230,20 @@ static int encoder_leave(const Encoding *w, int layer, Rows rows) {
                w->starts[b + 1] - (int)start, dim, block->memory.taps, block->memory.kernel, block->memory.left, NULL, 0,
                w->memory + start * dim, dim);
     }
-    if (encoder_attention(w, layer, rows)) return NO_MEMORY;
+    encoder_attention(w, bench, layer, rows);
     float *x = w->x + (size_t)rows.from * dim, *inner = w->inner + (size_t)rows.from * e->hidden;
     Target to_x = {.out = x, .out_stride = dim, .add = w->memory + (size_t)rows.from * dim, .add_stride = dim};
     if (block->residual) to_x.add2 = x, to_x.add2_stride = dim;
-    if (linear(&block->out, w->context + (size_t)rows.from * dim, dim, count, NULL, to_x)) return NO_MEMORY;
+    linear(bench, &block->out, w->context + (size_t)rows.from * dim, dim, count, NULL, to_x);
     const Target to_inner = {.out = inner, .out_stride = e->hidden, .relu = 1};
-    if (linear(&block->up, x, dim, count, &block->norm2, to_inner)) return NO_MEMORY;
+    linear(bench, &block->up, x, dim, count, &block->norm2, to_inner);
     const Target back = {.out = x, .out_stride = dim, .add = x, .add_stride = dim};
-    return linear(&block->down, inner, e->hidden, count, NULL, back);
+    linear(bench, &block->down, inner, e->hidden, count, NULL, back);
 }
 
 float pf_sigmoid(float x); /* detect.c: in plain instructions, from the C library */
 
-static int predict(const Encoding *w, Rows rows) {
+static void predict(const Encoding *w, const Bench *bench, Rows rows) {
     const Encoder *e = w->encoder;
     const int dim = e->dim, reach = e->conv_left + 1 + e->conv_right, widest = reach * dim;
     for (int b = 0; b < w->batch; b++) {
@@ -231,7 +259,7 @@ static int predict(const Encoding *w, Rows rows) {
             }
     }
     const Target target = {.out = w->predicted + (size_t)rows.from * dim, .out_stride = dim, .relu = 1};
-    if (linear(&e->conv, w->side + (size_t)rows.from * widest, widest, rows.to - rows.from, NULL, target)) return NO_MEMORY;
+    linear(bench, &e->conv, w->side + (size_t)rows.from * widest, widest, rows.to - rows.from, NULL, target);
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(rows, w->starts, b);
         for (int row = its.from; row < its.to; row++) {
@@ -242,7 +270,6 @@ static int predict(const Encoding *w, Rows rows) {
             w->weights[(size_t)b * w->size + row - w->starts[b]] = pf_sigmoid(sum);
         }
     }
-    return OK;
 }
 
 void pf_encoding_free(Encoding *w) {
@@ -250,6 +277,7 @@ void pf_encoding_free(Encoding *w) {
     float *arrays[] = {w->input, w->x, w->qkv[0], w->qkv[1], w->context, w->memory, w->inner, w->side, w->predicted};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(*arrays); i++) free(arrays[i]);
     free(w->starts);
+    benches_free(w->benches, w->team.parts);
     free(w);
 }
 
@@ -269,8 +297,13 @@ Encoding *pf_encoding(const Encoder *e, int parts, int batch, int size, const fl
     w->x = aligned(row), w->context = aligned(row), w->memory = aligned(row), w->predicted = aligned(row);
     w->qkv[0] = aligned(3 * row), w->qkv[1] = aligned(3 * row);
     w->inner = aligned(rows * e->hidden * 4), w->side = aligned((e->conv_left + 1 + e->conv_right) * row);
+    const int widest = wider(wider(e->input, e->dim), e->hidden);
+    const int words = wider(words_for(e->blocks[0].qkv.format, widest), words_for(e->conv.format, e->conv.k));
+    int most = 0;
+    for (int b = 0; b < batch; b++) most = wider(most, (int)lengths[b] + (past_keys ? (int)past_lengths[b] : 0));
+    w->benches = benches_for(parts, (int)rows, words, widest, e->attention, e->dim / e->heads, most);
     if (!w->starts || !w->input || !w->x || !w->context || !w->memory || !w->predicted || !w->qkv[0] || !w->qkv[1] ||
-        !w->inner || !w->side) {
+        !w->inner || !w->side || !w->benches) {
         pf_encoding_free(w);
         return NULL;
     }
@@ -280,15 +313,14 @@ Encoding *pf_encoding(const Encoder *e, int parts, int batch, int size, const fl
     return w;
 }
 
-/* One thread's part. Where memory is short it goes on with what it has, since the others wait for it. */
-int pf_encode(Encoding *w, int part) {
+/* One thread's part. */
+void pf_encode(Encoding *w, int part) {
     const Encoder *e = w->encoder;
     const Rows rows = share(w->rows, part, w->team.parts);
-    int failed = OK;
     for (int layer = 0; layer < e->layers; layer++) {
-        failed |= encoder_enter(w, layer, rows);
+        encoder_enter(w, w->benches + part, layer, rows);
         meet(&w->team);
-        failed |= encoder_leave(w, layer, rows);
+        encoder_leave(w, w->benches + part, layer, rows);
     }
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(rows, w->starts, b);
@@ -296,7 +328,7 @@ int pf_encode(Encoding *w, int part) {
                    w->hidden + ((size_t)b * w->size + its.from - w->starts[b]) * e->dim, e->dim);
     }
     meet(&w->team);
-    return failed | predict(w, rows);
+    predict(w, w->benches + part, rows);
 }
 
 /* -- decoder -------------------------------------------------------------------------------------------------------- */
@@ -311,51 +343,51 @@ typedef struct {
     float *memory, *kv[2];                                    /* of encoder rows */
     Acts acts;
     int *starts, *seen_starts; /* of each stream's tokens and encoder rows */
+    Bench *benches;
 } Decoding;
 
 /* out = norm2(ffn(norm1(x))), or the bare feed-forward where there is no norm2. */
-static int feed_forward(const Decoding *w, const DecoderBlock *block, Rows rows, float *out) {
+static void feed_forward(const Decoding *w, const Bench *bench, const DecoderBlock *block, Rows rows, float *out) {
     const int dim = w->decoder->dim, width = block->up.n, count = rows.to - rows.from;
     const size_t from = (size_t)rows.from * dim;
     float *inner = w->inner + (size_t)rows.from * w->decoder->hidden;
     const Target to_inner = {.out = inner, .out_stride = width, .relu = 1};
-    if (linear(&block->up, w->x + from, dim, count, &block->norm1, to_inner)) return NO_MEMORY;
+    linear(bench, &block->up, w->x + from, dim, count, &block->norm1, to_inner);
     const Target to_out = {.out = out + from, .out_stride = dim};
-    if (linear(&block->down, inner, width, count, &block->ffn_norm, to_out)) return NO_MEMORY;
+    linear(bench, &block->down, inner, width, count, &block->ffn_norm, to_out);
     if (block->norm2.gain) layer_norm(out + from, dim, count, dim, block->norm2.gain, block->norm2.shift, out + from, dim);
-    return OK;
 }
 
 /* What a layer's memory and attention read of tokens and encoder rows. */
-static int decoder_enter(const Decoding *w, int layer, Rows tokens, Rows seen) {
+static void decoder_enter(const Decoding *w, const Bench *bench, int layer, Rows tokens, Rows seen) {
     const DecoderBlock *block = w->decoder->blocks + layer;
     if (block->cross && seen.from < seen.to) {
         const Acts some = acts_part(&w->acts, seen.from, seen.to);
         const size_t stride = 2 * (size_t)w->decoder->dim;
         multiply(&some, &block->kv, (Target){.out = w->kv[layer % 2] + seen.from * stride, .out_stride = stride});
     }
-    return feed_forward(w, block, tokens, w->entered[layer % 2]);
+    feed_forward(w, bench, block, tokens, w->entered[layer % 2]);
 }
 
-static int cross_attention(const Decoding *w, int layer, Rows tokens) {
+static void cross_attention(const Decoding *w, Bench *bench, int layer, Rows tokens) {
     const Decoder *d = w->decoder;
     const DecoderBlock *block = d->blocks + layer;
     const int dim = d->dim, width = dim / d->heads, count = tokens.to - tokens.from;
     float *x = w->x + (size_t)tokens.from * dim, *query = w->query + (size_t)tokens.from * dim;
-    if (linear(&block->q, x, dim, count, &block->norm3, (Target){.out = query, .out_stride = dim})) return NO_MEMORY;
+    linear(bench, &block->q, x, dim, count, &block->norm3, (Target){.out = query, .out_stride = dim});
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(tokens, w->starts, b);
         if (its.from >= its.to) continue;
         for (int head = 0; head < d->heads; head++) {
             const size_t from = (size_t)its.from * dim + head * width;
             const float *key = w->kv[layer % 2] + (size_t)w->seen_starts[b] * 2 * dim + head * width;
-            if (attend(d->attention, width, w->query + from, dim, its.to - its.from, NULL, NULL, 0, 0, key, key + dim,
-                       2 * dim, w->seen_starts[b + 1] - w->seen_starts[b], w->context + from, dim))
-                return NO_MEMORY;
+            Attended keys = {.x = key, .stride = 2 * dim, .count = w->seen_starts[b + 1] - w->seen_starts[b]}, values = keys;
+            values.x += dim;
+            attend(&bench->attention, w->query + from, dim, its.to - its.from, &keys, &values, w->context + from, dim);
         }
     }
     const Target back = {.out = x, .out_stride = dim, .add = x, .add_stride = dim};
-    return linear(&block->out, w->context + (size_t)tokens.from * dim, dim, count, NULL, back);
+    linear(bench, &block->out, w->context + (size_t)tokens.from * dim, dim, count, NULL, back);
 }
 
 /* The last `left` rows of before (left, dim) followed by entered (rows, dim). */
@@ -368,7 +400,7 @@ static void remember(const float *before, const float *entered, int rows, int le
 }
 
 /* The rest of a layer; what a stream keeps is left to the part with its number, of all that there are. */
-static int decoder_leave(const Decoding *w, int layer, Rows tokens, int part) {
+static void decoder_leave(const Decoding *w, int layer, Rows tokens, int part) {
     const Decoder *d = w->decoder;
     const DecoderBlock *block = d->blocks + layer;
     const int dim = d->dim, kept = block->memory.kernel - 1;
@@ -382,7 +414,7 @@ static int decoder_leave(const Decoding *w, int layer, Rows tokens, int part) {
         if (w->past && b % w->team.parts == part) remember(w->past + state, entered, rows, kept, dim, w->next + state);
     }
     for (size_t i = (size_t)tokens.from * dim; i < (size_t)tokens.to * dim; i++) w->x[i] += w->query[i];
-    return block->cross ? cross_attention(w, layer, tokens) : OK;
+    if (block->cross) cross_attention(w, w->benches + part, layer, tokens);
 }
 
 void pf_decoding_free(Decoding *w) {
@@ -393,15 +425,16 @@ void pf_decoding_free(Decoding *w) {
     acts_free(&w->acts);
     free(w->starts);
     free(w->seen_starts);
+    benches_free(w->benches, w->team.parts);
     free(w);
 }
 
-/* The encoder rows that the mask shows, one after another. */
+/* The encoder rows that the mask shows, one after another. Returns 0, or 1 where memory is short. */
 static int gather(Decoding *w, int size, const float *rows, const uint8_t *mask) {
     const size_t dim = w->decoder->dim;
     w->seen_starts = aligned(((size_t)w->batch + 1) * sizeof(int));
     w->memory = aligned((size_t)w->batch * size * dim * 4);
-    if (!w->seen_starts || !w->memory) return NO_MEMORY;
+    if (!w->seen_starts || !w->memory) return 1;
     for (int b = 0; b < w->batch; b++) {
         w->seen_starts[b] = w->seen;
         for (int t = 0; t < size; t++)
@@ -411,6 +444,15 @@ static int gather(Decoding *w, int size, const float *rows, const uint8_t *mask)
     w->seen_starts[w->batch] = w->seen;
     w->kv[0] = aligned(w->seen * 2 * dim * 4), w->kv[1] = aligned(w->seen * 2 * dim * 4);
     return acts_alloc(&w->acts, w->decoder->blocks[0].kv.format, w->seen, (int)dim) || !w->kv[0] || !w->kv[1];
+}
+
+static Bench *decoder_benches(const Decoding *w) {
+    const Decoder *d = w->decoder;
+    const int widest = wider(d->dim, d->hidden);
+    const int words = wider(words_for(d->blocks[0].up.format, widest), words_for(d->output.format, d->dim));
+    int keys = 0;
+    for (int b = 0; b < w->batch; b++) keys = wider(keys, w->seen_starts[b + 1] - w->seen_starts[b]);
+    return benches_for(w->team.parts, w->tokens, words, widest, d->attention, d->dim / d->heads, keys);
 }
 
 /* Work for so many threads that each call pf_decode: memory (batch, size, dim), mask (batch, size), embeds (batch, longest,
@@ -428,7 +470,7 @@ Decoding *pf_decoding(const Decoder *d, int parts, int batch, int size, const fl
     w->entered[0] = aligned(row), w->entered[1] = aligned(row);
     w->inner = aligned(tokens * d->hidden * 4), w->scores = aligned(tokens * d->output.n * 4);
     if (!w->starts || !w->x || !w->query || !w->context || !w->entered[0] || !w->entered[1] || !w->inner || !w->scores ||
-        gather(w, size, memory_rows, mask)) {
+        gather(w, size, memory_rows, mask) || !(w->benches = decoder_benches(w))) {
         pf_decoding_free(w);
         return NULL;
     }
@@ -437,27 +479,26 @@ Decoding *pf_decoding(const Decoder *d, int parts, int batch, int size, const fl
     return w;
 }
 
-/* One thread's part; see pf_encode. */
-int pf_decode(Decoding *w, int part) {
+/* One thread's part. */
+void pf_decode(Decoding *w, int part) {
     const Decoder *d = w->decoder;
     const int dim = d->dim, vocabulary = d->output.n;
     const Rows tokens = share(w->tokens, part, w->team.parts), seen = share(w->seen, part, w->team.parts);
     Acts some = acts_part(&w->acts, seen.from, seen.to);
     acts_fill(&some, w->memory + (size_t)seen.from * dim, dim, dim, d->blocks[0].kv.sum != NULL);
-    int failed = OK;
     for (int layer = 0; layer < d->layers; layer++) {
-        failed |= decoder_enter(w, layer, tokens, seen);
+        decoder_enter(w, w->benches + part, layer, tokens, seen);
         meet(&w->team);
-        failed |= decoder_leave(w, layer, tokens, part);
+        decoder_leave(w, layer, tokens, part);
     }
-    failed |= feed_forward(w, &d->last, tokens, w->query);
+    feed_forward(w, w->benches + part, &d->last, tokens, w->query);
     const Target to_scores = {.out = w->scores + (size_t)tokens.from * vocabulary, .out_stride = vocabulary};
-    failed |= linear(&d->output, w->query + (size_t)tokens.from * dim, dim, tokens.to - tokens.from, &d->norm, to_scores);
+    linear(w->benches + part, &d->output, w->query + (size_t)tokens.from * dim, dim, tokens.to - tokens.from, &d->norm,
+           to_scores);
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(tokens, w->starts, b);
         if (its.from < its.to)
             memcpy(w->logits + ((size_t)b * w->longest + its.from - w->starts[b]) * vocabulary,
                    w->scores + (size_t)its.from * vocabulary, (size_t)(its.to - its.from) * vocabulary * 4);
     }
-    return failed;
 }
