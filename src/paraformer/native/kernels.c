@@ -9,6 +9,7 @@
 #define BLOCK_ROWS 6 /* 6 rows x 4 registers of sums, 4 of weights and 1 of activations: 29 of 32 */
 #define ATTENDING 48 /* rows of queries at once, so that their scores stay in the cache: whole blocks */
 #define LAYER_NORM_EPS 1e-12f
+#define UNSIGNED_BYTES ((int)0x80808080) /* added to a word of four signed bytes */
 #define ALWAYS static inline __attribute__((always_inline))
 /* for j in 0..count-1, written out, so that what it indexes stays in registers. */
 #define EACH(count, j) _Pragma("GCC unroll 8") for (int j = 0; j < count; j++)
@@ -27,7 +28,6 @@ int acts_alloc(Acts *acts, int format, int rows, int k) {
     acts->scale = aligned((size_t)rows * 4);
     acts->zero = aligned((size_t)rows * 4);
     acts->begin = aligned((size_t)rows * 4);
-    if (acts->begin) memset(acts->begin, 0, (size_t)rows * 4);
     return !acts->words || !acts->scale || !acts->zero || !acts->begin;
 }
 
@@ -50,12 +50,14 @@ Acts acts_as(const Acts *acts, int format, int rows, int k) {
 /* Two rows of 16 floats as 32 bfloat16, rounded to nearest even; a single one as 16. */
 ALWAYS __m256i bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 
-ALWAYS __m512i steps(__m512 x, __m512 middle, __m512 factor) {
-    return _mm512_cvtps_epi32(_mm512_fmadd_ps(x, factor, middle));
+/* 16 floats as bytes in 32-bit words: x * factor + middle, rounded. */
+ALWAYS __m512i bytes(const float *x, __m512 factor, __m512 middle) {
+    return _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_loadu_ps(x), factor, middle));
 }
 
 static void convert(Acts *acts, int row, const float *x, int k, int lopsided) {
     uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
+    acts->begin[row] = 0;
     if (acts->format == F32) {
         memcpy(words, x, (size_t)k * 4);
         return;
@@ -76,27 +78,31 @@ static void convert(Acts *acts, int row, const float *x, int k, int lopsided) {
         top = _mm512_max_ps(top, y), low = _mm512_min_ps(low, y);
     }
     for (int i = whole; i < k; i += LANES) {
-        const __m512 y = _mm512_maskz_loadu_ps(first(k - i), x + i);
-        top = _mm512_mask_max_ps(top, first(k - i), top, y), low = _mm512_mask_min_ps(low, first(k - i), low, y);
+        const __mmask16 mask = first(k - i);
+        const __m512 y = _mm512_maskz_loadu_ps(mask, x + i);
+        top = _mm512_mask_max_ps(top, mask, top, y), low = _mm512_mask_min_ps(low, mask, low, y);
     }
     const float largest = _mm512_reduce_max_ps(top), least = _mm512_reduce_min_ps(low);
     const float zero = lopsided ? 0.5f * largest + 0.5f * least : 0.0f, above = largest - zero, below = zero - least;
     const float reach = above > below ? above : below;
-    const __m512 factor = _mm512_set1_ps(reach > 0 ? 127.0f / reach : 0.0f), middle = _mm512_set1_ps(reach > 0 ? -zero * (127.0f / reach) : 0.0f);
-    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), ones = _mm512_set1_epi8(1);
+    const float rate = reach > 0 ? 127.0f / reach : 0.0f;
+    const __m512 factor = _mm512_set1_ps(rate), middle = _mm512_set1_ps(-zero * rate);
+    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i sum = _mm512_setzero_si512();
     words[acts->words_per_row - 1] = 0;
     for (int i = 0; i < whole; i += PANEL) {
-        const __m512i q0 = steps(_mm512_loadu_ps(x + i), middle, factor), q1 = steps(_mm512_loadu_ps(x + i + 16), middle, factor);
-        const __m512i q2 = steps(_mm512_loadu_ps(x + i + 32), middle, factor), q3 = steps(_mm512_loadu_ps(x + i + 48), middle, factor);
-        const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q0, q1), _mm512_packs_epi32(q2, q3));
-        sum = _mm512_dpbusd_epi32(sum, ones, bytes);
-        _mm512_storeu_si512((int8_t *)words + i, _mm512_permutexvar_epi32(in_order, bytes));
+        const __m512i ab = _mm512_packs_epi32(bytes(x + i, factor, middle), bytes(x + i + 16, factor, middle));
+        const __m512i cd = _mm512_packs_epi32(bytes(x + i + 32, factor, middle), bytes(x + i + 48, factor, middle));
+        const __m512i all = _mm512_packs_epi16(ab, cd); /* of each quarter of each */
+        sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), all);
+        _mm512_storeu_si512((int8_t *)words + i, _mm512_permutexvar_epi32(in_order, all));
     }
     for (int i = whole; i < k; i += LANES) {
-        const __m512i q = _mm512_maskz_mov_epi32(first(k - i), steps(_mm512_maskz_loadu_ps(first(k - i), x + i), middle, factor));
+        const __mmask16 mask = first(k - i);
+        const __m512 y = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, x + i), factor, middle);
+        const __m512i q = _mm512_maskz_cvtps_epi32(mask, y);
         sum = _mm512_add_epi32(sum, q);
-        _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + i, first(k - i), q);
+        _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + i, mask, q);
     }
     acts->scale[row] = reach / 127.0f;
     acts->zero[row] = zero;
@@ -230,7 +236,8 @@ ALWAYS void store(const Place *place, int i, __m512i s0, __m512i s1, __m512i s2,
             for (int line = 0; line < lines; line++, ahead += 64) _mm_prefetch(ahead, _MM_HINT_T1);                 \
             EACH_##ROWS(ADD_##FORMAT)                                                                               \
         }                                                                                                           \
-        EACH_##ROWS(HOLD_SUMS) EACH_##ROWS(STORE_SUMS)                                                                                     \
+        EACH_##ROWS(HOLD_SUMS)                                                                                      \
+        EACH_##ROWS(STORE_SUMS)                                                                                     \
     }
 #define DEFINE_ALL(FORMAT)                                                                                          \
     DEFINE_SUMS(FORMAT, 1)                                                                                          \
@@ -278,12 +285,30 @@ ALWAYS const float *row_of(const Attended *rows, int n) {
     return n < rows->past ? rows->before + n * rows->before_stride : rows->x + (n - rows->past) * rows->stride;
 }
 
+/* The mean of each column. */
+static void means(const Attended *rows, int width, float *mean) {
+    const int count = rows->past + rows->count;
+    for (int i = 0; i < width; i += PANEL) {
+        __mmask16 mask[4];
+        __m512 sum[4];
+        EACH(4, j) mask[j] = first(width - i - j * LANES), sum[j] = _mm512_setzero_ps();
+        for (int n = 0; n < count; n++) {
+            const float *row = row_of(rows, n) + i;
+            EACH(4, j) sum[j] = _mm512_add_ps(sum[j], _mm512_maskz_loadu_ps(mask[j], row + j * LANES));
+        }
+        EACH(4, j) _mm512_storeu_ps(mean + i + j * LANES, _mm512_div_ps(sum[j], _mm512_set1_ps((float)count)));
+    }
+}
+
 /* Halfway between the least and the largest number of each column, and how far those are from it. */
 static void span(const Attended *rows, int width, float *middle, float *reach) {
     for (int i = 0; i < width; i += PANEL) {
-        const __mmask16 mask[4] = {first(width - i), first(width - i - 16), first(width - i - 32), first(width - i - 48)};
+        __mmask16 mask[4];
         __m512 low[4], top[4];
-        EACH(4, j) low[j] = _mm512_set1_ps(INFINITY), top[j] = _mm512_set1_ps(-INFINITY);
+        EACH(4, j) {
+            mask[j] = first(width - i - j * LANES);
+            low[j] = _mm512_set1_ps(INFINITY), top[j] = _mm512_set1_ps(-INFINITY);
+        }
         for (int n = 0; n < rows->past + rows->count; n++) {
             const float *row = row_of(rows, n) + i;
             EACH(4, j) {
@@ -292,52 +317,54 @@ static void span(const Attended *rows, int width, float *middle, float *reach) {
             }
         }
         EACH(4, j) {
-            const __m512 half = _mm512_set1_ps(0.5f), centre = _mm512_fmadd_ps(half, top[j], _mm512_mul_ps(half, low[j]));
+            const __m512 half = _mm512_set1_ps(0.5f);
+            const __m512 centre = _mm512_fmadd_ps(half, top[j], _mm512_mul_ps(half, low[j]));
+            const __m512 above = _mm512_sub_ps(top[j], centre), below = _mm512_sub_ps(centre, low[j]);
             _mm512_storeu_ps(middle + i + j * LANES, centre);
-            _mm512_storeu_ps(reach + i + j * LANES, _mm512_max_ps(_mm512_sub_ps(top[j], centre), _mm512_sub_ps(centre, low[j])));
+            _mm512_storeu_ps(reach + i + j * LANES, _mm512_max_ps(above, below));
         }
     }
 }
 
 /* Panels in which column n is row n; for INT8 less `middle` and with a scale of its own. row, centred: space for one. */
-static void pack_columns(int format, const Attended *rows, int width, const float *middle, uint32_t *words, float *scale,
-                         uint32_t *row, float *centred) {
+static void pack_columns(int format, const Attended *rows, int width, const float *middle, uint32_t *words,
+                         float *scale, uint32_t *row, float *centred) {
     const int per_row = words_for(format, width);
     const __m512i steps = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
                                              _mm512_set1_epi32(PANEL));
-    const __m512i offset = _mm512_set1_epi32(format == INT8 ? (int)0x80808080 : 0);
+    const __m512i offset = _mm512_set1_epi32(format == INT8 ? UNSIGNED_BYTES : 0);
     int32_t begin;
     float zero;
     for (int n = 0; n < rows->past + rows->count; n++) {
         Acts one = {row, scale + n, &zero, &begin, format, 1, per_row};
         const float *x = row_of(rows, n);
-        if (format == INT8) {
-            for (int i = 0; i < width; i++) centred[i] = x[i] - middle[i];
-            x = centred;
-        }
-        convert(&one, 0, x, width, 0);
+        for (int i = 0; format == INT8 && i < width; i++) centred[i] = x[i] - middle[i];
+        convert(&one, 0, format == INT8 ? centred : x, width, 0);
         uint32_t *column = words + (size_t)(n / PANEL) * per_row * PANEL + n % PANEL;
         for (int w = 0; w < per_row; w += LANES) {
             const __mmask16 mask = first(per_row - w);
-            const __m512i part = _mm512_xor_si512(_mm512_maskz_loadu_epi32(mask, row + w), offset);
+            const __m512i part = _mm512_add_epi8(_mm512_maskz_loadu_epi32(mask, row + w), offset);
             _mm512_mask_i32scatter_epi32(column + (size_t)w * PANEL, mask, steps, part, 4);
         }
     }
 }
 
 /* Panels in which row k is row k; for INT8 less `middle`, times `rate`. */
-static void pack_rows(int format, const Attended *rows, int width, const float *middle, const float *rate, uint32_t *words) {
+static void pack_rows(int format, const Attended *rows, int width, const float *middle, const float *rate,
+                      uint32_t *words) {
     const int keys = rows->past + rows->count, along_k = words_for(format, keys), each = per_word(format);
     for (int k = 0; k < along_k; k++)
         for (int i = 0; i < width; i += LANES) {
             const __mmask16 mask = first(width - i);
-            __m512i word = _mm512_set1_epi32(format == INT8 ? (int)0x80808080 : 0); /* 128 on each byte */
+            __m512i word = _mm512_set1_epi32(format == INT8 ? UNSIGNED_BYTES : 0);
             for (int n = k * each, j = 0; j < each && n < keys; j++, n++) {
                 const __m512 x = _mm512_maskz_loadu_ps(mask, row_of(rows, n) + i);
-                const __m512 less = _mm512_sub_ps(x, _mm512_loadu_ps(middle + i));
-                const __m512i part = format == INT8   ? _mm512_cvtps_epi32(_mm512_mul_ps(less, _mm512_loadu_ps(rate + i)))
-                                     : format == BF16 ? _mm512_cvtepu16_epi32(bf16(x))
-                                                      : (__m512i)x;
+                __m512i part = (__m512i)x;
+                if (format == BF16) part = _mm512_cvtepu16_epi32(bf16(x));
+                if (format == INT8) {
+                    const __m512 less = _mm512_sub_ps(x, _mm512_loadu_ps(middle + i));
+                    part = _mm512_cvtps_epi32(_mm512_mul_ps(less, _mm512_loadu_ps(rate + i)));
+                }
                 word = _mm512_add_epi32(word, _mm512_sll_epi32(part, _mm_cvtsi32_si128(32 / each * j)));
             }
             _mm512_storeu_si512(words + ((size_t)(i / PANEL) * along_k + k) * PANEL + i % PANEL, word);
@@ -356,8 +383,8 @@ ALWAYS __m512 exponential(__m512 x) {
     return _mm512_scalef_ps(y, n);
 }
 
-/* One row of scores, times `factor`, to weights that add up to 1 once multiplied with scale[row]: the largest is 1 before, or
- * for INT8 127, and its zero -127. */
+/* One row of scores, times `factor`, to weights that add up to 1 once multiplied with scale[row]; before, the largest is
+ * 1. INT8: from -127 for none to 127 for the largest. */
 static void softmax(Acts *weights, int row, const float *x, int count, float factor) {
     __m512 top = _mm512_set1_ps(-INFINITY);
     for (int i = 0; i < count; i += LANES) {
@@ -389,18 +416,19 @@ static void softmax(Acts *weights, int row, const float *x, int count, float fac
     const int total = _mm512_reduce_add_epi32(whole);
     weights->scale[row] = 1.0f / (weights->format == INT8 ? (float)(total + 127 * count) : _mm512_reduce_add_ps(sum));
     weights->zero[row] = 127.0f * weights->scale[row];
-    if (weights->format == INT8) weights->begin[row] = -128 * total;
+    weights->begin[row] = weights->format == INT8 ? -128 * total : 0;
 }
 
 int attention_alloc(Attention *a, int format, int width, int rows, int keys) {
     const size_t key_panels = panels_for(keys), columns = (size_t)panels_for(width) * PANEL;
     *a = (Attention){.format = format, .width = width, .at_once = rows < ATTENDING ? rows : ATTENDING};
-    const int failed = acts_alloc(&a->queries, format, a->at_once, width) | acts_alloc(&a->weights, format, a->at_once, keys);
+    int short_of = acts_alloc(&a->queries, format, a->at_once, width);
+    short_of |= acts_alloc(&a->weights, format, a->at_once, keys);
     a->key_words = aligned(key_panels * PANEL * words_for(format, width) * 4);
     a->value_words = aligned(columns * words_for(format, keys) * 4);
     a->row = aligned((size_t)words_for(format, width) * 4);
     float **of_columns[] = {&a->middle, &a->reach, &a->centred, &a->rate, &a->scale, &a->sum};
-    int short_of = failed || !a->key_words || !a->value_words || !a->row;
+    short_of |= !a->key_words || !a->value_words || !a->row;
     for (int i = 0; i < 6; i++) short_of |= !(*of_columns[i] = aligned(columns * 4));
     a->key_scale = aligned(key_panels * PANEL * 4);
     a->scores = aligned((size_t)a->at_once * key_panels * PANEL * 4);
@@ -418,10 +446,10 @@ void attention_free(Attention *a) {
 /* What all keys have in common adds the same to every score of a query, which softmax does not see; without it 8 bits
  * resolve how they differ (SageAttention, arXiv 2410.02367). */
 static Linear keys_of(Attention *a, const Attended *keys) {
-    const int count = keys->past + keys->count, padded = panels_for(count) * PANEL, per_row = words_for(a->format, a->width);
+    const int padded = panels_for(keys->past + keys->count) * PANEL, per_row = words_for(a->format, a->width);
     memset(a->key_words + (size_t)(padded - PANEL) * per_row, 0, (size_t)PANEL * per_row * 4);
     memset(a->key_scale + padded - PANEL, 0, PANEL * 4);
-    if (a->format == INT8) span(keys, a->width, a->middle, a->reach);
+    if (a->format == INT8) means(keys, a->width, a->middle);
     pack_columns(a->format, keys, a->width, a->middle, a->key_words, a->key_scale, a->row, a->centred);
     return (Linear){.words = a->key_words, .scale = a->format == INT8 ? a->key_scale : NULL, .k = a->width, .n = padded,
                     .format = a->format};
@@ -433,21 +461,25 @@ static Linear values_of(Attention *a, const Attended *values) {
     Linear linear = {.words = a->value_words, .k = keys, .n = a->width, .format = a->format};
     if (a->format == INT8) {
         span(values, a->width, a->middle, a->reach);
-        for (int i = 0; i < a->width; i++) a->scale[i] = a->reach[i] / 127.0f, a->rate[i] = a->reach[i] > 0 ? 127.0f / a->reach[i] : 0.0f;
+        for (int i = 0; i < a->width; i++) {
+            a->scale[i] = a->reach[i] / 127.0f;
+            a->rate[i] = a->reach[i] > 0 ? 127.0f / a->reach[i] : 0.0f;
+        }
         linear.scale = a->scale, linear.sum = a->sum, linear.bias = a->middle;
     }
     pack_rows(a->format, values, a->width, a->middle, a->rate, a->value_words);
     for (int i = 0; a->format == INT8 && i < a->width; i += LANES) {
         const uint32_t *word = a->value_words + (size_t)(i / PANEL) * along_k * PANEL + i % PANEL;
         __m512i total = _mm512_set1_epi32(-128 * 4 * along_k);
-        for (int k = 0; k < along_k; k++, word += PANEL) total = _mm512_dpbusd_epi32(total, _mm512_loadu_si512(word), _mm512_set1_epi8(1));
+        for (int k = 0; k < along_k; k++, word += PANEL)
+            total = _mm512_dpbusd_epi32(total, _mm512_loadu_si512(word), _mm512_set1_epi8(1));
         _mm512_storeu_ps(a->sum + i, _mm512_mul_ps(_mm512_cvtepi32_ps(total), _mm512_loadu_ps(a->scale + i)));
     }
     return linear;
 }
 
-void attend(Attention *a, const float *query, size_t query_stride, int rows, const Attended *keys, const Attended *values,
-            float *out, size_t out_stride) {
+void attend(Attention *a, const float *query, size_t query_stride, int rows, const Attended *keys,
+            const Attended *values, float *out, size_t out_stride) {
     const int count = keys->past + keys->count;
     if (!count) {
         for (int row = 0; row < rows; row++) memset(out + row * out_stride, 0, (size_t)a->width * 4);
@@ -457,7 +489,8 @@ void attend(Attention *a, const float *query, size_t query_stride, int rows, con
     const float factor = 1.0f / sqrtf((float)a->width);
     for (int row = 0; row < rows; row += a->at_once) {
         const int some = rows - row < a->at_once ? rows - row : a->at_once;
-        Acts queries = acts_as(&a->queries, a->format, some, a->width), weights = acts_as(&a->weights, a->format, some, count);
+        Acts queries = acts_as(&a->queries, a->format, some, a->width);
+        Acts weights = acts_as(&a->weights, a->format, some, count);
         acts_fill(&queries, query + row * query_stride, query_stride, a->width, 0);
         multiply(&queries, &to_keys, (Target){.out = a->scores, .out_stride = to_keys.n});
         for (int i = 0; i < some; i++) softmax(&weights, i, a->scores + (size_t)i * to_keys.n, count, factor);

@@ -86,8 +86,8 @@ typedef struct {
 int attention_alloc(Attention *attention, int format, int width, int rows, int keys);
 void attention_free(Attention *attention);
 /* Queries (rows, width) attend to keys with values; out (rows, width). */
-void attend(Attention *attention, const float *query, size_t query_stride, int rows, const Attended *keys, const Attended *values,
-            float *out, size_t out_stride);
+void attend(Attention *attention, const float *query, size_t query_stride, int rows, const Attended *keys,
+            const Attended *values, float *out, size_t out_stride);
 
 /* y[t] = x[t] + sum_j taps[j] * x[t + j - left] for t in from..to-1, over those of `rows` rows that exist, rows before 0
  * taken from `before` (left rows, its last one first before x; NULL: zero). taps (kernel, dim). */

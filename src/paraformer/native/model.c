@@ -125,25 +125,33 @@ static void benches_free(Bench *benches, int parts) {
     free(benches);
 }
 
-/* One for each of `parts` threads that share `rows` rows, which are up to `words` words and, to be normalised, `widest`
- * numbers wide, and attend to up to `keys`. NULL where memory is short. */
-static Bench *benches_for(int parts, int rows, int words, int widest, int format, int width, int keys) {
+/* The most that layers read of a row: words, and numbers. */
+typedef struct {
+    int words, numbers;
+} Widest;
+
+static int larger(int a, int b) { return a > b ? a : b; }
+
+static Widest wider(Widest w, const Linear *layer) {
+    return (Widest){larger(w.words, words_for(layer->format, layer->k)), larger(w.numbers, layer->k)};
+}
+
+/* One for each of `parts` threads that share `rows` rows and attend to up to `keys`. NULL where memory is short. */
+static Bench *benches_for(int parts, int rows, Widest widest, int format, int width, int keys) {
     Bench *benches = aligned((size_t)parts * sizeof(Bench));
     if (!benches) return NULL;
     memset(benches, 0, (size_t)parts * sizeof(Bench));
     const int most = (rows + parts - 1) / parts;
     int failed = 0;
     for (int part = 0; part < parts; part++) {
-        failed |= acts_alloc(&benches[part].acts, F32, most, words);
+        failed |= acts_alloc(&benches[part].acts, F32, most, widest.words);
         failed |= attention_alloc(&benches[part].attention, format, width, most, keys);
-        failed |= !(benches[part].normed = aligned((size_t)widest * 4));
+        failed |= !(benches[part].normed = aligned((size_t)widest.numbers * 4));
     }
     if (!failed) return benches;
     benches_free(benches, parts);
     return NULL;
 }
-
-static int wider(int a, int b) { return a > b ? a : b; }
 
 static void linear(const Bench *bench, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,
                    Target target) {
@@ -209,7 +217,8 @@ static void encoder_attention(const Encoding *w, Bench *bench, int layer, Rows r
             Attended keys = {.x = key, .stride = 3 * dim, .count = own}, values = keys;
             values.x += dim;
             if (past) {
-                keys.before = w->past_keys + skipped + head * width, values.before = w->past_values + skipped + head * width;
+                keys.before = w->past_keys + skipped + head * width;
+                values.before = w->past_values + skipped + head * width;
                 keys.before_stride = values.before_stride = dim, keys.past = values.past = past;
             }
             attend(&bench->attention, query, 3 * dim, its.to - its.from, &keys, &values,
@@ -297,11 +306,12 @@ Encoding *pf_encoding(const Encoder *e, int parts, int batch, int size, const fl
     w->x = aligned(row), w->context = aligned(row), w->memory = aligned(row), w->predicted = aligned(row);
     w->qkv[0] = aligned(3 * row), w->qkv[1] = aligned(3 * row);
     w->inner = aligned(rows * e->hidden * 4), w->side = aligned((e->conv_left + 1 + e->conv_right) * row);
-    const int widest = wider(wider(e->input, e->dim), e->hidden);
-    const int words = wider(words_for(e->blocks[0].qkv.format, widest), words_for(e->conv.format, e->conv.k));
+    Widest widest = wider((Widest){0}, &e->conv);
+    for (const EncoderBlock *block = e->blocks; block < e->blocks + e->layers; block++)
+        widest = wider(wider(wider(wider(widest, &block->qkv), &block->out), &block->up), &block->down);
     int most = 0;
-    for (int b = 0; b < batch; b++) most = wider(most, (int)lengths[b] + (past_keys ? (int)past_lengths[b] : 0));
-    w->benches = benches_for(parts, (int)rows, words, widest, e->attention, e->dim / e->heads, most);
+    for (int b = 0; b < batch; b++) most = larger(most, (int)lengths[b] + (past_keys ? (int)past_lengths[b] : 0));
+    w->benches = benches_for(parts, (int)rows, widest, e->attention, e->dim / e->heads, most);
     if (!w->starts || !w->input || !w->x || !w->context || !w->memory || !w->predicted || !w->qkv[0] || !w->qkv[1] ||
         !w->inner || !w->side || !w->benches) {
         pf_encoding_free(w);
@@ -381,7 +391,8 @@ static void cross_attention(const Decoding *w, Bench *bench, int layer, Rows tok
         for (int head = 0; head < d->heads; head++) {
             const size_t from = (size_t)its.from * dim + head * width;
             const float *key = w->kv[layer % 2] + (size_t)w->seen_starts[b] * 2 * dim + head * width;
-            Attended keys = {.x = key, .stride = 2 * dim, .count = w->seen_starts[b + 1] - w->seen_starts[b]}, values = keys;
+            Attended keys = {.x = key, .stride = 2 * dim, .count = w->seen_starts[b + 1] - w->seen_starts[b]};
+            Attended values = keys;
             values.x += dim;
             attend(&bench->attention, w->query + from, dim, its.to - its.from, &keys, &values, w->context + from, dim);
         }
@@ -448,11 +459,14 @@ static int gather(Decoding *w, int size, const float *rows, const uint8_t *mask)
 
 static Bench *decoder_benches(const Decoding *w) {
     const Decoder *d = w->decoder;
-    const int widest = wider(d->dim, d->hidden);
-    const int words = wider(words_for(d->blocks[0].up.format, widest), words_for(d->output.format, d->dim));
+    Widest widest = wider(wider(wider((Widest){0}, &d->output), &d->last.up), &d->last.down);
+    for (const DecoderBlock *block = d->blocks; block < d->blocks + d->layers; block++) {
+        widest = wider(wider(widest, &block->up), &block->down);
+        if (block->cross) widest = wider(wider(widest, &block->q), &block->out);
+    }
     int keys = 0;
-    for (int b = 0; b < w->batch; b++) keys = wider(keys, w->seen_starts[b + 1] - w->seen_starts[b]);
-    return benches_for(w->team.parts, w->tokens, words, widest, d->attention, d->dim / d->heads, keys);
+    for (int b = 0; b < w->batch; b++) keys = larger(keys, w->seen_starts[b + 1] - w->seen_starts[b]);
+    return benches_for(w->team.parts, w->tokens, widest, d->attention, d->dim / d->heads, keys);
 }
 
 /* Work for so many threads that each call pf_decode: memory (batch, size, dim), mask (batch, size), embeds (batch, longest,
