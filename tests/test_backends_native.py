@@ -45,12 +45,12 @@ def unpacked(words: np.ndarray, kind: type, n: int, k: int) -> np.ndarray:
 
 @given(MATRICES)
 def test_packed_weights_are_the_weights(weight: np.ndarray) -> None:
-    exact = panels.pack(weight, "float32").words
+    exact = panels.pack(weight, "float32", panels.Room()).words
     np.testing.assert_array_equal(unpacked(exact, np.float32, *weight.shape), weight)
-    half = panels.pack(weight, "bfloat16").words
+    half = panels.pack(weight, "bfloat16", panels.Room()).words
     bits = unpacked(half, np.uint16, *weight.shape).astype(np.uint32) << 16
     np.testing.assert_allclose(bits.view(np.float32), weight, rtol=2**-8, atol=1e-37)
-    packed = panels.pack(weight, "int8")
+    packed = panels.pack(weight, "int8", panels.Room())
     assert packed.scale is not None and packed.sum is not None
     scale = packed.scale
     whole = unpacked(packed.words, np.uint8, *weight.shape).astype(np.int32) - 128
@@ -60,8 +60,13 @@ def test_packed_weights_are_the_weights(weight: np.ndarray) -> None:
     assert (error <= 0.5001 * scale[: len(weight), None] + 1e-37).all()
 
 
-def test_panels_begin_at_cache_lines() -> None:
-    assert all(panels.aligned(size).ctypes.data % 64 == 0 for size in (1, 63, 64, 1000))
+def test_arrays_in_a_room_begin_at_cache_lines_and_apart() -> None:
+    room = panels.Room()
+    taken = [room.bytes(size) for size in (1, 63, 64, 1000, 20 << 20, 1)]
+    assert all(array.ctypes.data % 64 == 0 for array in taken)
+    for index, array in enumerate(taken):
+        array[:] = index
+    assert all((array == index).all() for index, array in enumerate(taken))
 
 
 @pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.05)])

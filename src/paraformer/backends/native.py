@@ -253,6 +253,7 @@ class _Weights:
         self.kept: list[Any] = []
         self.used: dict[str, np.ndarray] = {}
         self._tensors = tensors
+        self._room = panels.Room()
 
     def tensor(self, name: str) -> np.ndarray:
         """A tensor as float32."""
@@ -288,7 +289,7 @@ class _Weights:
             weight = self.tensor(f"{name}.weight")
             if weight.ndim == 3:
                 weight = np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(len(weight), -1))
-            matrix = panels.pack(weight, precision)
+            matrix = panels.pack(weight, precision, self._room)
         if self.precision != "int8" or precision == "int8":
             self.used.pop(f"{name}.weight", None)
         if precision == "int8":

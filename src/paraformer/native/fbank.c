@@ -97,9 +97,10 @@ static void powers(const __m512 *y, int points, const float *turns, __m512 *powe
 /* frames (count, bands) of samples, `shift` of them from one frame to the next. Returns 1 where memory is short. */
 int pf_fbank(const Fbank *f, const float *samples, int count, int shift, float *frames) {
     const int points = f->size / 2;
-    __m512 *y = aligned((size_t)f->size * sizeof(__m512)), *power = aligned((size_t)points * sizeof(__m512));
+    Room room = {0};
+    __m512 *y = take(&room, (size_t)f->size * sizeof(__m512)), *power = take(&room, (size_t)points * sizeof(__m512));
     const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    for (int at = 0; y && power && at < count; at += LANES) {
+    for (int at = 0; !room.failed && at < count; at += LANES) {
         const int left = count - at < LANES ? count - at : LANES;
         const __m512i lane = _mm512_min_epi32(lanes, _mm512_set1_epi32(left - 1));
         prepare(f, samples + (size_t)at * shift, _mm512_mullo_epi32(lane, _mm512_set1_epi32(shift)), y);
@@ -115,8 +116,6 @@ int pf_fbank(const Fbank *f, const float *samples, int count, int shift, float *
                                       _mm512_mullo_epi32(lanes, _mm512_set1_epi32(f->bands)), logarithm(sum), 4);
         }
     }
-    const int failed = !y || !power;
-    free(y);
-    free(power);
-    return failed;
+    leave(&room);
+    return room.failed;
 }

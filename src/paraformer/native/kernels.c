@@ -14,28 +14,42 @@
 /* for j in 0..count-1, written out, so that what it indexes stays in registers. */
 #define EACH(count, j) _Pragma("GCC unroll 8") for (int j = 0; j < count; j++)
 
-void *aligned(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
-
 ALWAYS __mmask16 first(int count) { return count >= LANES ? 0xffff : count <= 0 ? 0 : (__mmask16)((1u << count) - 1); }
+
+/* -- memory --------------------------------------------------------------------------------------------------------- */
+
+enum { LINE = 64, LEAST = 1 << 20 };
+
+void *take(Room *room, size_t bytes) {
+    const size_t lines = (bytes + LINE - 1) / LINE * LINE;
+    if (room->used + lines > room->size) {
+        const size_t size = LINE + (lines > LEAST ? lines : LEAST);
+        void **chunk = aligned_alloc(LINE, size);
+        if (!chunk) {
+            room->failed = 1;
+            return NULL;
+        }
+        *chunk = room->chunk;
+        room->chunk = chunk, room->used = LINE, room->size = size;
+    }
+    void *taken = (char *)room->chunk + room->used;
+    room->used += lines;
+    return taken;
+}
+
+void leave(Room *room) {
+    for (void *chunk = room->chunk, *before; chunk; chunk = before) {
+        before = *(void **)chunk;
+        free(chunk);
+    }
+}
 
 /* -- rows ----------------------------------------------------------------------------------------------------------- */
 
-int acts_alloc(Acts *acts, int format, int rows, int k) {
-    acts->format = format;
-    acts->rows = rows;
-    acts->words_per_row = words_for(format, k);
-    acts->words = aligned((size_t)rows * acts->words_per_row * 4);
-    acts->scale = aligned((size_t)rows * 4);
-    acts->zero = aligned((size_t)rows * 4);
-    acts->begin = aligned((size_t)rows * 4);
-    return !acts->words || !acts->scale || !acts->zero || !acts->begin;
-}
-
-void acts_free(Acts *acts) {
-    free(acts->words);
-    free(acts->scale);
-    free(acts->zero);
-    free(acts->begin);
+Acts acts_in(Room *room, int format, int rows, int k) {
+    const int words = words_for(format, k);
+    return (Acts){take(room, (size_t)rows * words * 4), take(room, (size_t)rows * 4), take(room, (size_t)rows * 4),
+                  take(room, (size_t)rows * 4), format, rows, words};
 }
 
 Acts acts_part(const Acts *acts, int from, int to) {
@@ -419,28 +433,27 @@ static void softmax(Acts *weights, int row, const float *x, int count, float fac
     weights->begin[row] = weights->format == INT8 ? -128 * total : 0;
 }
 
-int attention_alloc(Attention *a, int format, int width, int rows, int keys) {
-    const size_t key_panels = panels_for(keys), columns = (size_t)panels_for(width) * PANEL;
-    *a = (Attention){.format = format, .width = width, .at_once = rows < ATTENDING ? rows : ATTENDING};
-    int short_of = acts_alloc(&a->queries, format, a->at_once, width);
-    short_of |= acts_alloc(&a->weights, format, a->at_once, keys);
-    a->key_words = aligned(key_panels * PANEL * words_for(format, width) * 4);
-    a->value_words = aligned(columns * words_for(format, keys) * 4);
-    a->row = aligned((size_t)words_for(format, width) * 4);
-    float **of_columns[] = {&a->middle, &a->reach, &a->centred, &a->rate, &a->scale, &a->sum};
-    short_of |= !a->key_words || !a->value_words || !a->row;
-    for (int i = 0; i < 6; i++) short_of |= !(*of_columns[i] = aligned(columns * 4));
-    a->key_scale = aligned(key_panels * PANEL * 4);
-    a->scores = aligned((size_t)a->at_once * key_panels * PANEL * 4);
-    return short_of || !a->key_scale || !a->scores;
-}
-
-void attention_free(Attention *a) {
-    acts_free(&a->queries);
-    acts_free(&a->weights);
-    void *all[] = {a->key_words, a->value_words, a->row, a->middle, a->reach, a->centred,
-                   a->rate,      a->scale,       a->sum, a->key_scale, a->scores};
-    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
+Attention attention_in(Room *room, int format, int width, int rows, int keys) {
+    const size_t padded = (size_t)panels_for(keys) * PANEL, columns = (size_t)panels_for(width) * PANEL;
+    const int at_once = rows < ATTENDING ? rows : ATTENDING;
+    return (Attention){
+        .format = format,
+        .width = width,
+        .at_once = at_once,
+        .queries = acts_in(room, format, at_once, width),
+        .weights = acts_in(room, format, at_once, keys),
+        .key_words = take(room, padded * words_for(format, width) * 4),
+        .value_words = take(room, columns * words_for(format, keys) * 4),
+        .row = take(room, (size_t)words_for(format, width) * 4),
+        .middle = take(room, columns * 4),
+        .reach = take(room, columns * 4),
+        .centred = take(room, columns * 4),
+        .rate = take(room, columns * 4),
+        .scale = take(room, columns * 4),
+        .sum = take(room, columns * 4),
+        .key_scale = take(room, padded * 4),
+        .scores = take(room, at_once * padded * 4),
+    };
 }
 
 /* What all keys have in common adds the same to every score of a query, which softmax does not see; without it 8 bits
@@ -501,7 +514,7 @@ void attend(Attention *a, const float *query, size_t query_stride, int rows, con
     }
 }
 
-/* -- memory --------------------------------------------------------------------------------------------------------- */
+/* -- the memory of layers ------------------------------------------------------------------------------------------- */
 
 enum { TOGETHER = 4 }; /* rows whose sums stay in registers while the taps pass by */
 

@@ -42,14 +42,21 @@ typedef struct {
     int relu;
 } Target;
 
-/* Bytes that one aligned allocation rounds up to. */
-void *aligned(size_t bytes);
+/* Memory that is given back all at once. Begin with {0}. */
+typedef struct {
+    void *chunk; /* the newest, which begins with the address of the one before */
+    size_t used, size;
+    int failed; /* whether memory was short at any time */
+} Room;
+
+/* Bytes that begin at a cache line, or NULL. */
+void *take(Room *room, size_t bytes);
+void leave(Room *room);
 
 static inline int per_word(int format) { return format == INT8 ? 4 : format == BF16 ? 2 : 1; }
 static inline int words_for(int format, int k) { return (k + per_word(format) - 1) / per_word(format); }
 
-int acts_alloc(Acts *acts, int format, int rows, int k);
-void acts_free(Acts *acts);
+Acts acts_in(Room *room, int format, int rows, int k);
 /* Other rows in the same place, of no more words in all. */
 Acts acts_as(const Acts *acts, int format, int rows, int k);
 /* Rows from..to-1, in the same place. */
@@ -82,9 +89,8 @@ typedef struct {
     float *key_scale, *scores;
 } Attention;
 
-/* For up to so many rows and keys. Returns 0, or 1 where memory is short. */
-int attention_alloc(Attention *attention, int format, int width, int rows, int keys);
-void attention_free(Attention *attention);
+/* For up to so many rows and keys. */
+Attention attention_in(Room *room, int format, int width, int rows, int keys);
 /* Queries (rows, width) attend to keys with values; out (rows, width). */
 void attend(Attention *attention, const float *query, size_t query_stride, int rows, const Attended *keys,
             const Attended *values, float *out, size_t out_stride);

@@ -99,8 +99,8 @@ static Rows within(Rows rows, const int *starts, int b) {
     return (Rows){rows.from > starts[b] ? rows.from : starts[b], rows.to < starts[b + 1] ? rows.to : starts[b + 1]};
 }
 
-static int *starts_of(const int64_t *lengths, int batch) {
-    int *starts = aligned(((size_t)batch + 1) * sizeof(int));
+static int *starts_of(Room *room, const int64_t *lengths, int batch) {
+    int *starts = take(room, ((size_t)batch + 1) * sizeof(int));
     if (!starts) return NULL;
     starts[0] = 0;
     for (int b = 0; b < batch; b++) starts[b + 1] = starts[b] + (int)lengths[b];
@@ -116,15 +116,6 @@ typedef struct {
     Attention attention;
 } Bench;
 
-static void benches_free(Bench *benches, int parts) {
-    for (int part = 0; benches && part < parts; part++) {
-        acts_free(&benches[part].acts);
-        attention_free(&benches[part].attention);
-        free(benches[part].normed);
-    }
-    free(benches);
-}
-
 /* The most that layers read of a row: words, and numbers. */
 typedef struct {
     int words, numbers;
@@ -136,21 +127,15 @@ static Widest wider(Widest w, const Linear *layer) {
     return (Widest){larger(w.words, words_for(layer->format, layer->k)), larger(w.numbers, layer->k)};
 }
 
-/* One for each of `parts` threads that share `rows` rows and attend to up to `keys`. NULL where memory is short. */
-static Bench *benches_for(int parts, int rows, Widest widest, int format, int width, int keys) {
-    Bench *benches = aligned((size_t)parts * sizeof(Bench));
-    if (!benches) return NULL;
-    memset(benches, 0, (size_t)parts * sizeof(Bench));
+/* One for each of `parts` threads that share `rows` rows and attend to up to `keys`, or NULL. */
+static Bench *benches_for(Room *room, int parts, int rows, Widest widest, int format, int width, int keys) {
+    Bench *benches = take(room, (size_t)parts * sizeof(Bench));
     const int most = (rows + parts - 1) / parts;
-    int failed = 0;
-    for (int part = 0; part < parts; part++) {
-        failed |= acts_alloc(&benches[part].acts, F32, most, widest.words);
-        failed |= attention_alloc(&benches[part].attention, format, width, most, keys);
-        failed |= !(benches[part].normed = aligned((size_t)widest.numbers * 4));
-    }
-    if (!failed) return benches;
-    benches_free(benches, parts);
-    return NULL;
+    for (int part = 0; benches && part < parts; part++)
+        benches[part] = (Bench){.acts = acts_in(room, F32, most, widest.words),
+                                .normed = take(room, (size_t)widest.numbers * 4),
+                                .attention = attention_in(room, format, width, most, keys)};
+    return benches;
 }
 
 static void linear(const Bench *bench, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,
@@ -167,6 +152,7 @@ static void linear(const Bench *bench, const Linear *layer, const float *x, size
 
 /* What is encoded, and where it goes; the past is NULL where nothing is looked back at. */
 typedef struct {
+    Room room;
     const Encoder *encoder;
     Team team;
     int batch, size, past_size, rows;
@@ -283,11 +269,8 @@ static void predict(const Encoding *w, const Bench *bench, Rows rows) {
 
 void pf_encoding_free(Encoding *w) {
     if (!w) return;
-    float *arrays[] = {w->input, w->x, w->qkv[0], w->qkv[1], w->context, w->memory, w->inner, w->side, w->predicted};
-    for (size_t i = 0; i < sizeof(arrays) / sizeof(*arrays); i++) free(arrays[i]);
-    free(w->starts);
-    benches_free(w->benches, w->team.parts);
-    free(w);
+    Room room = w->room; /* which w itself is in */
+    leave(&room);
 }
 
 /* Work for so many threads that each call pf_encode: feats (batch, size, input) with scale and positions, lengths (batch)
@@ -296,25 +279,35 @@ void pf_encoding_free(Encoding *w) {
 Encoding *pf_encoding(const Encoder *e, int parts, int batch, int size, const float *feats, const int64_t *lengths,
                       const float *past_keys, const float *past_values, const int64_t *past_lengths, int past_size,
                       float *hidden, float *weights, float *keys, float *values) {
-    Encoding *w = aligned(sizeof(Encoding));
-    if (!w) return NULL;
-    *w = (Encoding){.encoder = e, .team = {.parts = parts}, .batch = batch, .size = size, .past_size = past_size,
-                    .past_keys = past_keys, .past_values = past_values, .past_lengths = past_lengths, .hidden = hidden,
-                    .weights = weights, .keys = keys, .values = values, .starts = starts_of(lengths, batch)};
-    const size_t rows = w->rows = w->starts ? w->starts[batch] : 0, row = rows * e->dim * 4;
-    w->input = aligned(rows * e->input * 4);
-    w->x = aligned(row), w->context = aligned(row), w->memory = aligned(row), w->predicted = aligned(row);
-    w->qkv[0] = aligned(3 * row), w->qkv[1] = aligned(3 * row);
-    w->inner = aligned(rows * e->hidden * 4), w->side = aligned((e->conv_left + 1 + e->conv_right) * row);
+    Room room = {0};
+    Encoding *w = take(&room, sizeof(Encoding));
+    int *starts = starts_of(&room, lengths, batch);
+    if (room.failed) {
+        leave(&room);
+        return NULL;
+    }
+    const size_t rows = starts[batch], row = rows * e->dim * 4;
     Widest widest = wider((Widest){0}, &e->conv);
     for (const EncoderBlock *block = e->blocks; block < e->blocks + e->layers; block++)
         widest = wider(wider(wider(wider(widest, &block->qkv), &block->out), &block->up), &block->down);
     int most = 0;
     for (int b = 0; b < batch; b++) most = larger(most, (int)lengths[b] + (past_keys ? (int)past_lengths[b] : 0));
-    w->benches = benches_for(parts, (int)rows, widest, e->attention, e->dim / e->heads, most);
-    if (!w->starts || !w->input || !w->x || !w->context || !w->memory || !w->predicted || !w->qkv[0] || !w->qkv[1] ||
-        !w->inner || !w->side || !w->benches) {
-        pf_encoding_free(w);
+    *w = (Encoding){.encoder = e, .team = {.parts = parts}, .batch = batch, .size = size, .past_size = past_size,
+                    .rows = (int)rows, .past_keys = past_keys, .past_values = past_values,
+                    .past_lengths = past_lengths, .hidden = hidden, .weights = weights, .keys = keys,
+                    .values = values, .starts = starts,
+                    .input = take(&room, rows * e->input * 4),
+                    .x = take(&room, row),
+                    .qkv = {take(&room, 3 * row), take(&room, 3 * row)},
+                    .context = take(&room, row),
+                    .memory = take(&room, row),
+                    .inner = take(&room, rows * e->hidden * 4),
+                    .side = take(&room, (e->conv_left + 1 + e->conv_right) * row),
+                    .predicted = take(&room, row),
+                    .benches = benches_for(&room, parts, (int)rows, widest, e->attention, e->dim / e->heads, most)};
+    w->room = room;
+    if (room.failed) {
+        leave(&room);
         return NULL;
     }
     for (int b = 0; b < batch; b++)
@@ -344,6 +337,7 @@ void pf_encode(Encoding *w, int part) {
 /* -- decoder -------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
+    Room room;
     const Decoder *decoder;
     Team team;
     int batch, longest, tokens, seen;
@@ -430,43 +424,27 @@ static void decoder_leave(const Decoding *w, int layer, Rows tokens, int part) {
 
 void pf_decoding_free(Decoding *w) {
     if (!w) return;
-    float *arrays[] = {w->x, w->entered[0], w->entered[1], w->query, w->context, w->inner, w->scores, w->memory, w->kv[0],
-                       w->kv[1]};
-    for (size_t i = 0; i < sizeof(arrays) / sizeof(*arrays); i++) free(arrays[i]);
-    acts_free(&w->acts);
-    free(w->starts);
-    free(w->seen_starts);
-    benches_free(w->benches, w->team.parts);
-    free(w);
+    Room room = w->room; /* which w itself is in */
+    leave(&room);
 }
 
-/* The encoder rows that the mask shows, one after another. Returns 0, or 1 where memory is short. */
-static int gather(Decoding *w, int size, const float *rows, const uint8_t *mask) {
-    const size_t dim = w->decoder->dim;
-    w->seen_starts = aligned(((size_t)w->batch + 1) * sizeof(int));
-    w->memory = aligned((size_t)w->batch * size * dim * 4);
-    if (!w->seen_starts || !w->memory) return 1;
-    for (int b = 0; b < w->batch; b++) {
-        w->seen_starts[b] = w->seen;
-        for (int t = 0; t < size; t++)
-            if (mask[(size_t)b * size + t])
-                memcpy(w->memory + w->seen++ * dim, rows + ((size_t)b * size + t) * dim, dim * 4);
+/* Where each stream's rows that the mask shows begin, among all of them. */
+static int *seen_starts_of(Room *room, const uint8_t *mask, int batch, int size) {
+    int *starts = take(room, ((size_t)batch + 1) * sizeof(int)), seen = 0;
+    for (int b = 0; starts && b <= batch; b++) {
+        starts[b] = seen;
+        for (int t = 0; b < batch && t < size; t++) seen += mask[(size_t)b * size + t];
     }
-    w->seen_starts[w->batch] = w->seen;
-    w->kv[0] = aligned(w->seen * 2 * dim * 4), w->kv[1] = aligned(w->seen * 2 * dim * 4);
-    return acts_alloc(&w->acts, w->decoder->blocks[0].kv.format, w->seen, (int)dim) || !w->kv[0] || !w->kv[1];
+    return starts;
 }
 
-static Bench *decoder_benches(const Decoding *w) {
-    const Decoder *d = w->decoder;
+static Widest widest_of(const Decoder *d) {
     Widest widest = wider(wider(wider((Widest){0}, &d->output), &d->last.up), &d->last.down);
     for (const DecoderBlock *block = d->blocks; block < d->blocks + d->layers; block++) {
         widest = wider(wider(widest, &block->up), &block->down);
         if (block->cross) widest = wider(wider(widest, &block->q), &block->out);
     }
-    int keys = 0;
-    for (int b = 0; b < w->batch; b++) keys = larger(keys, w->seen_starts[b + 1] - w->seen_starts[b]);
-    return benches_for(w->team.parts, w->tokens, widest, d->attention, d->dim / d->heads, keys);
+    return widest;
 }
 
 /* Work for so many threads that each call pf_decode: memory (batch, size, dim), mask (batch, size), embeds (batch, longest,
@@ -475,21 +453,44 @@ static Bench *decoder_benches(const Decoding *w) {
 Decoding *pf_decoding(const Decoder *d, int parts, int batch, int size, const float *memory_rows, const uint8_t *mask,
                       int longest, const float *embeds, const int64_t *counts, const float *past, float *logits,
                       float *next) {
-    Decoding *w = aligned(sizeof(Decoding));
-    if (!w) return NULL;
-    *w = (Decoding){.decoder = d, .team = {.parts = parts}, .batch = batch, .longest = longest, .past = past,
-                    .logits = logits, .next = next, .starts = starts_of(counts, batch)};
-    const size_t tokens = w->tokens = w->starts ? w->starts[batch] : 0, row = tokens * d->dim * 4;
-    w->x = aligned(row), w->query = aligned(row), w->context = aligned(row);
-    w->entered[0] = aligned(row), w->entered[1] = aligned(row);
-    w->inner = aligned(tokens * d->hidden * 4), w->scores = aligned(tokens * d->output.n * 4);
-    if (!w->starts || !w->x || !w->query || !w->context || !w->entered[0] || !w->entered[1] || !w->inner || !w->scores ||
-        gather(w, size, memory_rows, mask) || !(w->benches = decoder_benches(w))) {
-        pf_decoding_free(w);
+    Room room = {0};
+    Decoding *w = take(&room, sizeof(Decoding));
+    int *starts = starts_of(&room, counts, batch), *seen_starts = seen_starts_of(&room, mask, batch, size);
+    if (room.failed) {
+        leave(&room);
         return NULL;
     }
-    for (int b = 0; b < batch; b++)
-        memcpy(w->x + (size_t)w->starts[b] * d->dim, embeds + (size_t)b * longest * d->dim, (size_t)counts[b] * d->dim * 4);
+    const size_t dim = d->dim, tokens = starts[batch], seen = seen_starts[batch], row = tokens * dim * 4;
+    int most = 0;
+    for (int b = 0; b < batch; b++) most = larger(most, seen_starts[b + 1] - seen_starts[b]);
+    *w = (Decoding){.decoder = d, .team = {.parts = parts}, .batch = batch, .longest = longest, .tokens = (int)tokens,
+                    .seen = (int)seen, .past = past, .logits = logits, .next = next, .starts = starts,
+                    .seen_starts = seen_starts,
+                    .x = take(&room, row),
+                    .entered = {take(&room, row), take(&room, row)},
+                    .query = take(&room, row),
+                    .context = take(&room, row),
+                    .inner = take(&room, tokens * d->hidden * 4),
+                    .scores = take(&room, tokens * d->output.n * 4),
+                    .memory = take(&room, seen * dim * 4),
+                    .kv = {take(&room, 2 * seen * dim * 4), take(&room, 2 * seen * dim * 4)},
+                    .acts = acts_in(&room, d->blocks[0].kv.format, (int)seen, (int)dim),
+                    .benches = benches_for(&room, parts, (int)tokens, widest_of(d), d->attention, d->dim / d->heads,
+                                           most)};
+    w->room = room;
+    if (room.failed) {
+        leave(&room);
+        return NULL;
+    }
+    for (int b = 0; b < batch; b++) {
+        memcpy(w->x + starts[b] * dim, embeds + (size_t)b * longest * dim, (size_t)counts[b] * dim * 4);
+        float *to = w->memory + seen_starts[b] * dim;
+        for (int t = 0; t < size; t++)
+            if (mask[(size_t)b * size + t]) {
+                memcpy(to, memory_rows + ((size_t)b * size + t) * dim, dim * 4);
+                to += dim;
+            }
+    }
     return w;
 }
 
