@@ -2,7 +2,7 @@
 
 Data: 13.4 hours of synthetic sentences (Kokoro-82M and CosyVoice2 voices) and of single words read by one woman, and
 two sets of 2.9 hours by Kokoro-82M with a new voice for every utterance, which `recipes/synthesise.py` makes.
-Result of the carried model: CER 47.6 % whole and 50.9 % live on dev_aishell_sample, 38.7 % and 42.3 % with its
+Result of the carried model: CER 47.6 % whole and 50.9 % live on dev_aishell_sample, 38.7 % and 42.2 % with its
 language model; 34 % and 35 % with it on test_real. It still learns.
 It came about in stages, 21,800 steps in all, so one run of `config` from nothing is not measured: 7,800 steps without
 train_kokoro_2, middle_ctc_weight and learn_noise, with heavier augmentation at first and a ctc_weight of 0.3 for

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,26 @@ def test_scores_are_near_those_of_onnx_runtime(precision: panels.Precision, clos
         error = np.abs(got[0][row, :count] - expected[0][row, :count]).max()
         assert error <= close * np.abs(expected[0]).max()
     np.testing.assert_allclose(got[1], expected[1], atol=10 * close)
+
+
+@pytest.mark.parametrize("layer", ["qkv", "out", "up", "down", "cross", "final", "output", "conv"])
+def test_layers_of_all_formats_may_follow_each_other(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share the space that their rows are made ready in."""
+    if not all(native.available(precision) for precision in ("bfloat16", "int8")):
+        pytest.skip("this processor has not both")
+    linear = native._Weights.linear
+
+    def mixed(self: native._Weights, name: str, **settings: Any) -> Any:
+        if layer in name.split("."):
+            settings["precision"] = "float32"
+        return linear(self, name, **settings)
+
+    rows = np.random.default_rng(7).standard_normal((30, 560)).astype(np.float32)
+    (expected,) = GraphBackend(engine("float32"), tiny.config()).whole([rows])
+    monkeypatch.setattr(native._Weights, "linear", mixed)
+    (got,) = GraphBackend(engine("int8"), tiny.config()).whole([rows])
+    np.testing.assert_allclose(got.weights, expected.weights, atol=0.05)
+    np.testing.assert_allclose(got.scores, expected.scores, atol=0.1 * np.abs(expected.scores).max())
 
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.sampled_from(REDUCED or ["float32"]))
