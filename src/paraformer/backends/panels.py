@@ -97,7 +97,7 @@ def pack(weight: Float32[np.ndarray, "n k"], precision: Precision, room: Room) -
 class Room:
     """Memory for many arrays, in pages of 2 MB where the system has them.
 
-    Every pass over the weights looks up the address of each page, which for pages of 4 KB takes two hundredths of the time.
+    Every pass over the weights looks up the address of each page: with pages of 4 KB, two hundredths of the time.
     """
 
     _LEAST = 16 << 20
