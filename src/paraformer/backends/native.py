@@ -188,15 +188,13 @@ class NativeEngine:
         work = None
         try:
             work = getattr(c, f"pf_{verb}ing")(model, parts, *map(_argument, arguments))
-            part = partial(getattr(c, f"pf_{verb}e"), c_void_p(work))
-            if work is not None:
-                self._in_parts(part, parts)
+            if work is None:
+                raise MemoryError("not enough memory for this batch")
+            self._in_parts(partial(getattr(c, f"pf_{verb}e"), c_void_p(work)), parts)
         finally:
             getattr(c, f"pf_{verb}ing_free")(c_void_p(work))
             if helping:
                 self._helping.release()
-        if work is None:
-            raise MemoryError("not enough memory for this batch")
 
     def _in_parts(self, compute: Callable[[int], None], parts: int) -> None:
         """All parts of the work, at the same time."""

@@ -173,12 +173,14 @@ void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lops
 
 /* -- products ------------------------------------------------------------------------------------------------------- */
 
+static int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
+
 /* Where the sums of a few rows and one panel go. */
 typedef struct {
     const Acts *acts;
     const Linear *linear;
     const Target *target;
-    int row, column;
+    int column, row;
     __mmask16 masks[4]; /* of columns that exist */
 } Place;
 
@@ -271,29 +273,26 @@ typedef void (*Sums)(const uint32_t *, size_t, const uint32_t *, int, const char
 static const Sums SUMS[3][BLOCK_ROWS] = {LIST(F32), LIST(BF16), LIST(INT8)};
 
 void multiply(const Acts *acts, const Linear *linear, Target target) {
-    const int panels = (linear->n + PANEL - 1) / PANEL, words = acts->words_per_row;
+    const int panels = panels_for(linear->n), words = acts->words_per_row;
     const int blocks = (acts->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     /* The next panel has 4 lines for each word of k: all of them are asked for in the first few blocks. */
     const int lines = blocks >= 4 ? 1 : blocks == 3 ? 2 : blocks ? 4 / blocks : 0;
     const size_t bytes = (size_t)words * PANEL * 4, asked = (size_t)words * lines * 64;
     for (int panel = 0; panel < panels; panel++) {
         const uint32_t *b = linear->words + (size_t)panel * words * PANEL;
-        __mmask16 masks[4];
-        EACH(4, j) masks[j] = first(linear->n - panel * PANEL - j * LANES);
-        for (int i = 0, row = 0; i < blocks; i++) {
-            const int rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
+        Place place = {.acts = acts, .linear = linear, .target = &target, .column = panel * PANEL};
+        EACH(4, j) place.masks[j] = first(linear->n - place.column - j * LANES);
+        for (int i = 0; i < blocks; i++) {
+            const int row = place.row, rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
             const char *ahead = (const char *)b + bytes + i * asked;
-            const Place place = {acts, linear, &target, row, panel * PANEL, {masks[0], masks[1], masks[2], masks[3]}};
             SUMS[acts->format][rows - 1](acts->words + (size_t)row * words, words, b, words, ahead,
                                          i * asked < bytes ? lines : 0, acts->begin + row, &place);
-            row += rows;
+            place.row += rows;
         }
     }
 }
 
 /* -- attention ------------------------------------------------------------------------------------------------------ */
-
-static int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
 
 ALWAYS const float *row_of(const Attended *rows, int n) {
     return n < rows->past ? rows->before + n * rows->before_stride : rows->x + (n - rows->past) * rows->stride;
@@ -446,7 +445,6 @@ Attention attention_in(Room *room, int format, int width, int rows, int keys) {
         .value_words = take(room, columns * words_for(format, keys) * 4),
         .row = take(room, (size_t)words_for(format, width) * 4),
         .middle = take(room, columns * 4),
-        .reach = take(room, columns * 4),
         .centred = take(room, columns * 4),
         .rate = take(room, columns * 4),
         .scale = take(room, columns * 4),
@@ -473,10 +471,10 @@ static Linear values_of(Attention *a, const Attended *values) {
     const int keys = values->past + values->count, along_k = words_for(a->format, keys);
     Linear linear = {.words = a->value_words, .k = keys, .n = a->width, .format = a->format};
     if (a->format == INT8) {
-        span(values, a->width, a->middle, a->reach);
+        span(values, a->width, a->middle, a->scale);
         for (int i = 0; i < a->width; i++) {
-            a->scale[i] = a->reach[i] / 127.0f;
-            a->rate[i] = a->reach[i] > 0 ? 127.0f / a->reach[i] : 0.0f;
+            a->rate[i] = a->scale[i] > 0 ? 127.0f / a->scale[i] : 0.0f;
+            a->scale[i] /= 127.0f;
         }
         linear.scale = a->scale, linear.sum = a->sum, linear.bias = a->middle;
     }

@@ -51,6 +51,7 @@ typedef struct {
 
 /* Bytes that begin at a cache line, or NULL. */
 void *take(Room *room, size_t bytes);
+/* The room may lie in its own memory. */
 void leave(Room *room);
 
 static inline int per_word(int format) { return format == INT8 ? 4 : format == BF16 ? 2 : 1; }
@@ -85,7 +86,7 @@ typedef struct {
     int format, width, at_once;
     Acts queries, weights;
     uint32_t *key_words, *value_words, *row;
-    float *middle, *reach, *centred, *rate, *scale, *sum; /* of columns */
+    float *middle, *centred, *rate, *scale, *sum; /* of columns */
     float *key_scale, *scores;
 } Attention;
 

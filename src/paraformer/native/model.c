@@ -99,6 +99,11 @@ static Rows within(Rows rows, const int *starts, int b) {
     return (Rows){rows.from > starts[b] ? rows.from : starts[b], rows.to < starts[b + 1] ? rows.to : starts[b + 1]};
 }
 
+static void *given_up(Room *room) {
+    leave(room);
+    return NULL;
+}
+
 static int *starts_of(Room *room, const int64_t *lengths, int batch) {
     int *starts = take(room, ((size_t)batch + 1) * sizeof(int));
     if (!starts) return NULL;
@@ -268,9 +273,7 @@ static void predict(const Encoding *w, const Bench *bench, Rows rows) {
 }
 
 void pf_encoding_free(Encoding *w) {
-    if (!w) return;
-    Room room = w->room; /* which w itself is in */
-    leave(&room);
+    if (w) leave(&w->room);
 }
 
 /* Work for so many threads that each call pf_encode: feats (batch, size, input) with scale and positions, lengths (batch)
@@ -282,10 +285,7 @@ Encoding *pf_encoding(const Encoder *e, int parts, int batch, int size, const fl
     Room room = {0};
     Encoding *w = take(&room, sizeof(Encoding));
     int *starts = starts_of(&room, lengths, batch);
-    if (room.failed) {
-        leave(&room);
-        return NULL;
-    }
+    if (room.failed) return given_up(&room);
     const size_t rows = starts[batch], row = rows * e->dim * 4;
     Widest widest = wider((Widest){0}, &e->conv);
     for (const EncoderBlock *block = e->blocks; block < e->blocks + e->layers; block++)
@@ -306,10 +306,7 @@ Encoding *pf_encoding(const Encoder *e, int parts, int batch, int size, const fl
                     .predicted = take(&room, row),
                     .benches = benches_for(&room, parts, (int)rows, widest, e->attention, e->dim / e->heads, most)};
     w->room = room;
-    if (room.failed) {
-        leave(&room);
-        return NULL;
-    }
+    if (room.failed) return given_up(&room);
     for (int b = 0; b < batch; b++)
         memcpy(w->input + (size_t)w->starts[b] * e->input, feats + (size_t)b * size * e->input,
                (size_t)lengths[b] * e->input * 4);
@@ -423,9 +420,7 @@ static void decoder_leave(const Decoding *w, int layer, Rows tokens, int part) {
 }
 
 void pf_decoding_free(Decoding *w) {
-    if (!w) return;
-    Room room = w->room; /* which w itself is in */
-    leave(&room);
+    if (w) leave(&w->room);
 }
 
 /* Where each stream's rows that the mask shows begin, among all of them. */
@@ -456,10 +451,7 @@ Decoding *pf_decoding(const Decoder *d, int parts, int batch, int size, const fl
     Room room = {0};
     Decoding *w = take(&room, sizeof(Decoding));
     int *starts = starts_of(&room, counts, batch), *seen_starts = seen_starts_of(&room, mask, batch, size);
-    if (room.failed) {
-        leave(&room);
-        return NULL;
-    }
+    if (room.failed) return given_up(&room);
     const size_t dim = d->dim, tokens = starts[batch], seen = seen_starts[batch], row = tokens * dim * 4;
     int most = 0;
     for (int b = 0; b < batch; b++) most = larger(most, seen_starts[b + 1] - seen_starts[b]);
@@ -478,10 +470,7 @@ Decoding *pf_decoding(const Decoder *d, int parts, int batch, int size, const fl
                     .benches = benches_for(&room, parts, (int)tokens, widest_of(d), d->attention, d->dim / d->heads,
                                            most)};
     w->room = room;
-    if (room.failed) {
-        leave(&room);
-        return NULL;
-    }
+    if (room.failed) return given_up(&room);
     for (int b = 0; b < batch; b++) {
         memcpy(w->x + starts[b] * dim, embeds + (size_t)b * longest * dim, (size_t)counts[b] * dim * 4);
         float *to = w->memory + seen_starts[b] * dim;
