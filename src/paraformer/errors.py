@@ -106,7 +106,7 @@ def attempt(name: str) -> Iterator[Attempt]:
         result.error = error
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001: that is what this function is for
+    except Exception as error:  # noqa: BLE001  that is what this function is for
         result.error = InputFailed(f"{name} failed: {_reason(error)}")
         result.error.__cause__ = error
 
