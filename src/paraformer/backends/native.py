@@ -8,16 +8,17 @@ need, `available` says so and ONNX Runtime does the work.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_void_p
-from functools import cache, partial
+from functools import partial
 from threading import Lock
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
 from paraformer import contract, native
@@ -225,19 +226,16 @@ def _embed(
 ) -> Float32[np.ndarray, "batch rows input"]:
     """Rows times sqrt(dim) plus sinusoids of their positions, zero below position 1 (spec 2.1)."""
     positions = start[:, None] + np.arange(feats.shape[1])
-    table = _sinusoids(max(512, 1 << int(positions.max()).bit_length()), feats.shape[2])
-    return np.ascontiguousarray(feats * np.float32(dim**0.5) + table[np.maximum(positions, 0)])
+    return np.ascontiguousarray(feats * np.float32(dim**0.5) + _sinusoids(positions, feats.shape[2]))
 
 
-@cache
-def _sinusoids(size: int, width: int) -> Float32[np.ndarray, "positions width"]:
-    """Rows for positions 0 (none) to size: sine half, cosine half."""
+def _sinusoids(positions: Int64[np.ndarray, "batch rows"], width: int) -> Float32[np.ndarray, "batch rows width"]:
+    """The twin of paraformer.model.layers.sinusoid: angles in turns, so that hours of a stream cost no precision."""
     half = width // 2
-    rates = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000.0) / (half - 1)))
-    angles = np.arange(size + 1, dtype=np.float32)[:, None] * rates
-    table = np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
-    table[0] = 0
-    return table
+    turns = positions[..., None] * (np.exp(np.arange(half) * (-np.log(10000.0) / (half - 1))) / math.tau)
+    angles = (turns - np.rint(turns)).astype(np.float32) * np.float32(math.tau)
+    table: np.ndarray = np.concatenate([np.sin(angles), np.cos(angles)], -1)
+    return table * (positions > 0)[..., None]
 
 
 class _Weights:

@@ -36,8 +36,12 @@ def sinusoid(positions: Tensor, dim: int) -> Tensor:
     positions (...,): 1 for the first row; rows at positions below 1 are zero. Returns (..., dim), float32.
     """
     half = dim // 2
-    rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10000.0) / (half - 1)))
-    angles = positions[..., None].to(rates.dtype) * rates
+    # Counted in turns, of which whole ones change nothing: float32 alone would lose the angle after hours of a stream.
+    # Not every device has float64.
+    wide = positions.cpu() if positions.device.type == "mps" else positions
+    rates = torch.exp(torch.arange(half, device=wide.device, dtype=torch.float64) * (-math.log(10000.0) / (half - 1)))
+    turns = wide[..., None].to(torch.float64) * (rates / math.tau)
+    angles = (turns - turns.round()).to(positions.device, torch.float32) * math.tau
     table = torch.cat([angles.sin(), angles.cos()], dim=-1)
     return table * (positions > 0)[..., None]
 
