@@ -142,7 +142,7 @@ def like_sherpa_onnx(signal: np.ndarray) -> str:
     uses; and there is no last step, so what is left over is lost unless silence follows (spec 8.4).
     """
     one = recognizer()
-    c, backend, chunk = one.config.frontend, one._engine.backend, ChunkConfig(left=5, chunk=10, right=3)
+    c, backend, chunk = one.config.frontend, one._model.backend, ChunkConfig(left=5, chunk=10, right=3)
     frames, state, ids, step = fbank(signal, c), backend.init_state(chunk), [], 0
     rows = one.bundle.cmvn(lfr(frames, c.lfr_m, c.lfr_n))
     while step * chunk.chunk * c.lfr_n + 61 < len(frames):

@@ -19,7 +19,7 @@ from paraformer.cli import main
 from paraformer.config import SOS_ID
 from paraformer.errors import DataError, ModelError
 from paraformer.language import Candidates, LanguageModel, sentences_of
-from paraformer.session import Engine, Session
+from paraformer.session import Session, SpeechModel
 from paraformer.text import Vocabulary
 
 SIZE = 9
@@ -138,11 +138,11 @@ def test_sentences_end_at_punctuation() -> None:
     assert found == [vocabulary.encode("你好"), vocabulary.encode("ok 你"), vocabulary.encode("好")]
 
 
-def with_lm() -> Engine:
+def with_lm() -> SpeechModel:
     plain = tiny.engine()
     spoken = [list(np.random.default_rng(n).integers(3, len(tiny.TOKENS) - 1, 30)) for n in range(20)]
     model = LanguageModel.count(spoken, len(tiny.TOKENS), least_bigram=1, least_trigram=1)
-    return Engine(plain.backend, plain.frontend, plain.vocabulary, model, 2.0)
+    return SpeechModel(plain.backend, plain.frontend, plain.vocabulary, model, 2.0)
 
 
 @given(st.integers(0, 40_000), st.lists(st.integers(0, 12_000), max_size=6), st.floats(0, 1))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import tiny
@@ -10,7 +15,12 @@ from hypothesis import strategies as st
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import SessionError
-from paraformer.session import Session, advance
+from paraformer.frontend import Cmvn, Frontend
+from paraformer.language import LanguageModel
+from paraformer.session import Session, SpeechModel, advance
+from paraformer.text import Vocabulary
+
+T = TypeVar("T")
 
 EDGES = [0, 1, 399, 400, 959, 960, 9599, 9600, 9601, 19_200, 19_900]
 LENGTHS = st.one_of(st.integers(0, 40_000), st.sampled_from(EDGES))
@@ -85,10 +95,10 @@ def test_save_and_restore_anywhere_on_any_backend(length: int, chunk: ChunkConfi
 def test_every_row_is_committed(length: int, chunk: ChunkConfig) -> None:
     """The committed weights of all steps cover the rows of the whole utterance, after the zero rows before it."""
     session, engine, committed = open_session(chunk), tiny.engine(), []
-    original = Session._take_in
-    session._take_in = lambda decoded, state, *, final: (  # type: ignore[method-assign]
+    original = Session._stepped
+    session._stepped = lambda state, decoded, model, *, final: (  # type: ignore[method-assign]
         committed.append(decoded.weights),
-        original(session, decoded, state, final=final),
+        original(session, state, decoded, model, final=final),
     )[1]
     session.accept(tiny.signal(length))
     session.finish()
@@ -142,3 +152,147 @@ def test_bad_packets_are_refused_and_change_nothing() -> None:
 def test_restoring_something_else_is_refused(saved: bytes) -> None:
     with pytest.raises(SessionError, match="not a saved session"):
         Session.restore(tiny.engine(), saved)
+
+
+@given(st.integers(0, 10**9), st.integers(0, 7))
+def test_a_damaged_session_is_refused(place: int, bit: int) -> None:
+    session = open_session(ChunkConfig())
+    session.accept(tiny.signal(12_000))
+    saved = bytearray(session.save())
+    saved[place % len(saved)] ^= 1 << bit
+    with pytest.raises(SessionError, match="damaged"):
+        Session.restore(tiny.engine(), bytes(saved))
+    with pytest.raises(SessionError, match="damaged"):
+        Session.restore(tiny.engine(), session.save()[: place % len(saved)])
+
+
+class Failing:
+    """A backend whose steps fail where they are told to."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._backend, self.error, self.steps, self.fails_at = tiny.backend("onnx"), error, 0, -1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def step(self, *arguments: Any) -> Any:
+        self.steps += 1
+        if self.steps - 1 == self.fails_at:
+            raise self.error
+        return self._backend.step(*arguments)
+
+
+def with_lm(backend: Any = None, weight: float = 2.0, seed: int = 0) -> SpeechModel:
+    spoken = [list(np.random.default_rng([seed, n]).integers(3, len(tiny.TOKENS) - 1, 30)) for n in range(20)]
+    lm = LanguageModel.count(spoken, len(tiny.TOKENS), least_bigram=1, least_trigram=1)
+    plain = tiny.engine()
+    return replace(plain, backend=backend or plain.backend, lm=lm, lm_weight=weight)
+
+
+@given(
+    st.lists(st.integers(1, 40_000), min_size=1, max_size=3),
+    CHUNK,
+    st.integers(0, 12),
+    st.sampled_from([MemoryError(), RuntimeError("engine"), KeyboardInterrupt()]),
+    st.booleans(),
+)
+def test_a_call_that_fails_changes_nothing_and_can_be_made_again(
+    lengths: list[int], chunk: ChunkConfig, fails_at: int, error: BaseException, lm: bool
+) -> None:
+    """Of neighbours, too: every call is made until it succeeds, and all is as if none had failed."""
+    backend = Failing(error)
+    model = with_lm(backend) if lm else replace(tiny.engine(), backend=backend)  # type: ignore[arg-type]
+    signals = [tiny.signal(length, seed) for seed, length in enumerate(lengths)]
+
+    def run(attempt: Callable[[Callable[[], T]], T]) -> list[Session]:
+        sessions = [Session(model, chunk) for _ in signals]
+        texts = [""] * len(signals)
+        for start in range(0, max(lengths), 15_000):
+            for session, samples in zip(sessions, signals, strict=True):
+                session.feed(samples[start : start + 15_000])
+            texts = list(map("".join, zip(texts, attempt(lambda: advance(sessions)), strict=True)))
+        for number, session in enumerate(sessions):
+            texts[number] += attempt(session.finish)
+        assert texts == [session.text for session in sessions]
+        return sessions
+
+    def again(call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except type(error):
+            return call()
+
+    expected = run(lambda call: call())
+    backend.steps, backend.fails_at = 0, fails_at
+    for session, one in zip(run(again), expected, strict=True):
+        assert (session.tokens, session.text, session.duration_s) == (one.tokens, one.text, one.duration_s)
+
+
+def test_a_packet_is_not_taken_in_by_a_call_that_fails() -> None:
+    backend = Failing(MemoryError())
+    session = Session(replace(tiny.engine(), backend=backend), ChunkConfig())  # type: ignore[arg-type]
+    backend.fails_at, before = 1, session.save()
+    with pytest.raises(MemoryError):
+        session.accept(tiny.signal(30_000))
+    assert session.save() == before
+    session.accept(tiny.signal(30_000))
+    session.finish()
+    assert_same(session, in_one_go(tiny.signal(30_000), ChunkConfig()))
+
+
+@pytest.mark.parametrize("place", ["frontend.step", "backend.step"])
+def test_an_end_that_fails_can_be_made_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_session(ChunkConfig())
+    text = session.accept(tiny.signal(12_000))
+    owner, name = place.split(".")
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(session._model, owner), name, Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            session.finish()
+    text += session.finish()
+    assert session.done
+    assert text == session.text == in_one_go(tiny.signal(12_000), ChunkConfig()).text
+
+
+def test_a_session_given_twice_is_stepped_once() -> None:
+    session = open_session(ChunkConfig())
+    session.feed(tiny.signal(30_000))
+    session.end()
+    assert advance([session, session]) == [session.text] * 2
+    assert_same(session, in_one_go(tiny.signal(30_000), ChunkConfig()))
+
+
+def restored_by(other: SpeechModel, of: SpeechModel) -> str:
+    """Why a session is refused."""
+    session = Session(of, ChunkConfig())
+    session.accept(tiny.signal(30_000))
+    with pytest.raises(SessionError, match="belongs to another model") as refused:
+        Session.restore(other, session.save())
+    return str(refused.value)
+
+
+def test_a_session_goes_on_with_its_own_language_model_only() -> None:
+    """Without it the tokens that wait would be lost, with another decided otherwise."""
+    plain, ours = tiny.engine(), with_lm()
+    assert "had a language model, and here is none" in restored_by(plain, ours)
+    assert "had no language model, and here is one" in restored_by(ours, plain)
+    assert "language model differs" in restored_by(with_lm(seed=1), ours)
+    assert "weight of the language model was 2.0 and is 0.5" in restored_by(with_lm(weight=0.5), ours)
+
+
+def test_a_session_goes_on_with_its_own_model_only() -> None:
+    plain = tiny.engine()
+    cmvn = plain.frontend.cmvn
+    shifted = Frontend(plain.frontend.config, Cmvn(cmvn.shift + 1, cmvn.scale))
+    renamed = Vocabulary((*tiny.TOKENS[:-2], "c", "<unk>"))
+    assert "CMVN differs" in restored_by(replace(plain, frontend=shifted), plain)
+    assert "vocabulary differs" in restored_by(replace(plain, vocabulary=renamed), plain)
+    assert "weights differ" in restored_by(replace(plain, weights="a"), replace(plain, weights="b"))
+
+
+def test_a_session_goes_on_in_another_precision_and_where_weights_are_unknown() -> None:
+    plain = tiny.engine()
+    session = Session(replace(plain, weights="a"), ChunkConfig())
+    session.accept(tiny.signal(30_000))
+    for other in tiny.ENGINES:
+        assert Session.restore(tiny.engine(other), session.save()).text == session.text

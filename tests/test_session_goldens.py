@@ -9,7 +9,7 @@ from model_goldens import GOLDEN, golden_model
 from paraformer.backends.torch import TorchBackend
 from paraformer.config import ChunkConfig
 from paraformer.frontend import Cmvn, Frontend
-from paraformer.session import Engine, Session
+from paraformer.session import Session, SpeechModel
 from paraformer.text import Vocabulary, parse_tokens
 
 RUNS = [
@@ -40,8 +40,8 @@ def test_each_call_gives_the_references_text(run: str) -> None:
     assert got == texts
 
 
-def golden_engine() -> Engine:
+def golden_engine() -> SpeechModel:
     model = golden_model("online")
     cmvn = Cmvn.parse((GOLDEN / "am.mvn").read_text())
     tokens = parse_tokens((GOLDEN / "tokens.json").read_text(encoding="utf-8"))
-    return Engine(TorchBackend(model), Frontend(model.config.frontend, cmvn), Vocabulary(tokens))
+    return SpeechModel(TorchBackend(model), Frontend(model.config.frontend, cmvn), Vocabulary(tokens))

@@ -81,12 +81,12 @@ def backend(name: str) -> TorchBackend | GraphBackend:
 @cache
 def engine(name: str = "onnx"):
     """What sessions need."""
-    from paraformer.session import Engine
+    from paraformer.session import SpeechModel
     from paraformer.text import Vocabulary
 
     dim = config().frontend.input_dim
     cmvn = Cmvn(np.full(dim, -8.0, np.float32), np.full(dim, 0.25, np.float32))
-    return Engine(backend(name), Frontend(config().frontend, cmvn), Vocabulary(TOKENS, None))
+    return SpeechModel(backend(name), Frontend(config().frontend, cmvn), Vocabulary(TOKENS, None))
 
 
 def signal(samples: int, seed: int = 0) -> np.ndarray:

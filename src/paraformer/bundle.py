@@ -58,6 +58,7 @@ class Bundle:
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     units: tuple[str, ...] = ()
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         where = f"{self.directory}: " if self.directory else ""
@@ -88,7 +89,10 @@ class Bundle:
             raise ConfigError(f"{directory / CONFIG_FILE}: {error}") from error
         words = {word: tuple(pieces) for word, pieces in values["words"].items()}
         cmvn = _cmvn_from_json(values["cmvn"], directory / CONFIG_FILE)
-        return cls(directory, config, tuple(values["tokens"]), cmvn, words, values["card"], tuple(values["units"]))
+        recorded = values["sha256"]
+        weights = recorded.get(contract.WEIGHTS) or recorded.get(contract.PACKED)
+        tokens, units = tuple(values["tokens"]), tuple(values["units"])
+        return cls(directory, config, tokens, cmvn, words, values["card"], units, weights)
 
     def save(self, directory: str | Path) -> None:
         """Write config.json, atomically, with checksums of the weights and graphs that are in the directory by now."""

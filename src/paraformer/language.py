@@ -11,9 +11,11 @@ table of trigrams and one of bigrams, and every distribution sums to one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,14 @@ class LanguageModel:
     def trigrams(self) -> int:
         """How many are kept."""
         return len(self._arrays["trigram"])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells this model from any other: a digest of its tables."""
+        digest = hashlib.sha256()
+        for name in _ARRAYS:
+            digest.update(self._arrays[name].tobytes())
+        return digest.hexdigest()[:16]
 
     def log_probs(
         self, older: Int64[np.ndarray, " n"], newer: Int64[np.ndarray, " n"], words: Int64[np.ndarray, " k"]

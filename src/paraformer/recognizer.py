@@ -18,7 +18,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import ParaformerError, UnsupportedModel
 from paraformer.frontend import Frontend
 from paraformer.language import LanguageModel
-from paraformer.session import Engine, Session, advance, tokens_of
+from paraformer.session import Session, SpeechModel, advance, tokens_of
 from paraformer.text import Vocabulary
 from paraformer.timestamps import token_times
 from paraformer.types import Segment, Token, Transcript
@@ -66,13 +66,13 @@ class Recognizer:
         self.config = bundle.config
         self.chunk = chunk or bundle.config.live
         self._segmenter = segmenter
-        vocabulary = Vocabulary(bundle.tokens, bundle.words)
-        self._engine = Engine(backend, Frontend(bundle.config.frontend, bundle.cmvn), vocabulary, lm, lm_weight)
+        frontend, vocabulary = Frontend(bundle.config.frontend, bundle.cmvn), Vocabulary(bundle.tokens, bundle.words)
+        self._model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, bundle.weights)
 
     @property
     def engine(self) -> str:
         """What computes, and how precisely: "native int8", "onnx float32" and so on."""
-        return self._engine.backend.name
+        return self._model.backend.name
 
     @overload
     def transcribe(self, audio: Audio, *, batch_s: float = 60.0) -> Transcript: ...
@@ -107,7 +107,7 @@ class Recognizer:
             raise UnsupportedModel(
                 "this model recognises whole utterances only; live recognition needs a streaming one"
             )
-        return Session(self._engine, chunk or ChunkConfig(), drop_short_tail=drop_short_tail)
+        return Session(self._model, chunk or ChunkConfig(), drop_short_tail=drop_short_tail)
 
     def advance(self, sessions: Sequence[Session]) -> list[str]:
         """Step all sessions that are ready in one batch, until none is. Returns the new text of each."""
@@ -115,7 +115,7 @@ class Recognizer:
 
     def restore(self, saved: bytes) -> Session:
         """A session from what `Session.save` returned. Raises SessionError if it belongs to another model."""
-        return Session.restore(self._engine, saved)
+        return Session.restore(self._model, saved)
 
     # -- whole audio --------------------------------------------------------------------------------------------------
 
@@ -160,20 +160,20 @@ class Recognizer:
         for piece, tokens in recognize(pieces):
             sources[piece.source].add(piece.start_s, tokens)
         for source in sources.values():
-            source.close(self._engine.vocabulary)
+            source.close(self._model.vocabulary)
 
     def _at_once(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
         """Each piece in view of all of itself, in batches of similar length."""
-        feats = {id(piece): self._engine.frontend.whole(piece.samples) for piece in pieces}
+        feats = {id(piece): self._model.frontend.whole(piece.samples) for piece in pieces}
         ordered = sorted((piece for piece in pieces if len(feats[id(piece)])), key=lambda piece: len(piece.samples))
         while ordered:
             limit = 1.25 * len(ordered[0].samples)
             group = [piece for piece in ordered if len(piece.samples) <= limit]
             ordered = ordered[len(group) :]
-            for piece, outcome in zip(group, self._engine.backend.whole([feats[id(p)] for p in group]), strict=True):
-                decoded = self._engine.choose(outcome)
+            for piece, outcome in zip(group, self._model.backend.whole([feats[id(p)] for p in group]), strict=True):
+                decoded = self._model.choose(outcome)
                 spans = token_times(decoded.weights, len(decoded.ids), window_s=self.config.row_s)
-                yield piece, tokens_of(decoded.ids, decoded.confidences, spans, self._engine.vocabulary)
+                yield piece, tokens_of(decoded.ids, decoded.confidences, spans, self._model.vocabulary)
 
     def _in_chunks(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
         """For models that have only ever seen chunks: each piece as a live stream, all of them together."""

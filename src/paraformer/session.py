@@ -3,23 +3,27 @@
 A session owns what is ragged: the remainder of samples, rows that wait for a full chunk, tokens, the clock. A full
 chunk of many sessions is stepped in one batch by `advance`; a session may join or leave at any step, and its result
 does not depend on its neighbours, nor on how its samples were cut into packets.
+
+What changes is one value, replaced when a call has succeeded: a call that fails, for want of memory or in an engine,
+has changed nothing in any session and can be made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from paraformer.backends.base import Backend, Decoded
+from paraformer.backends.base import Backend, Decoded, LiveState
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
 from paraformer.frontend import Frontend, FrontendState
@@ -30,17 +34,26 @@ from paraformer.types import Segment, Token, Transcript
 
 HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
+_DIGEST = 32
+"""Bytes before a saved session: the SHA-256 of the rest."""
+
+
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What all sessions of one recogniser share; read-only."""
+class SpeechModel:
+    """All that makes text of speech, shared by the sessions of one recogniser; read-only.
+
+    weights: checksum of the acoustic model's, where it is known.
+    """
 
     backend: Backend
     frontend: Frontend
     vocabulary: Vocabulary
     lm: LanguageModel | None = None
     lm_weight: float = 0.0
+    weights: str | None = None
 
     def choose(self, decoded: Decoded) -> Decoded:
         """What the language model, where there is one, makes of a whole utterance."""
@@ -50,14 +63,41 @@ class Engine:
         ids, confidences = candidates.chosen(self.lm.best(candidates, weight=self.lm_weight))
         return replace(decoded, ids=ids, confidences=confidences)
 
-    @property
-    def fingerprint(self) -> str:
-        """Identifies configuration and vocabulary, so that a saved session is not restored into another model."""
-        described = [self.backend.config.to_dict(), [self.vocabulary.token(i) for i in range(len(self.vocabulary))]]
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides what a session hears, by name. Engine and precision are not in it: they may change."""
+        cmvn = self.frontend.cmvn
+        return {
+            "settings": _digest(self.backend.config.to_dict()),
+            "vocabulary": _digest([self.vocabulary.token(i) for i in range(len(self.vocabulary))]),
+            "CMVN": None if cmvn is None else _digest([cmvn.shift.tolist(), cmvn.scale.tolist()]),
+            "weights": self.weights,
+            "language model": None if self.lm is None else self.lm.fingerprint,
+            "weight of the language model": None if self.lm is None else self.lm_weight,
+        }
+
+    def check(self, fingerprint: Mapping[str, Any]) -> None:
+        """Raises SessionError, with what differs, unless a session of that model goes on here as if never saved."""
+        for name, mine in self.fingerprint.items():
+            theirs = fingerprint.get(name)
+            if theirs != mine and not (name == "weights" and None in (theirs, mine)):
+                raise SessionError(
+                    f"the saved session belongs to another model: {_difference(name, theirs, mine)}; restore it with "
+                    "the model, language model and weight that made it"
+                )
 
 
-Span = tuple[float, float]
+def _digest(described: object) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _difference(name: str, theirs: object, mine: object) -> str:
+    """In words: what was there when the session was saved, and what is here."""
+    if isinstance(theirs, float) and isinstance(mine, float):
+        return f"the {name} was {theirs} and is {mine}"
+    if theirs is None or mine is None:
+        return f"it had {'no' if theirs is None else 'a'} {name}, and here is {'none' if mine is None else 'one'}"
+    return f"the {name} differ" if name.endswith("s") else f"the {name} differs"
 
 
 def tokens_of(ids: np.ndarray, confidences: np.ndarray, spans: Sequence[Span], vocabulary: Vocabulary) -> list[Token]:
@@ -69,28 +109,56 @@ def tokens_of(ids: np.ndarray, confidences: np.ndarray, spans: Sequence[Span], v
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class _State:
+    """Where a stream stands: all that a step changes but the text and tokens that are decided.
+
+    rows: of the frontend, not yet stepped; model: keys, values and so on; waiting: tokens, with waiting_spans their
+    times, of which the language model has not seen enough; history: the last ids that it chose; samples and steps:
+    taken in; ended: no samples will come; done: all is recognised.
+    """
+
+    frontend: FrontendState
+    rows: Float32[np.ndarray, "rows dim"]
+    model: LiveState
+    assembler: TextAssembler
+    clock: CifClock
+    waiting: Candidates
+    waiting_spans: tuple[Span, ...] = ()
+    history: tuple[int, ...] = ()
+    samples: int = 0
+    steps: int = 0
+    ended: bool = False
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one step decided."""
+
+    text: str
+    tokens: list[Token]
+
+
 class Session:
     """One stream of one recogniser. Made by `Recognizer.stream`."""
 
-    def __init__(self, engine: Engine, chunk: ChunkConfig, *, drop_short_tail: bool = False) -> None:
+    def __init__(self, model: SpeechModel, chunk: ChunkConfig, *, drop_short_tail: bool = False) -> None:
         """drop_short_tail: discard a last piece of under 60 ms as FunASR does (spec 7.4), for parity with it only."""
-        config = engine.backend.config
+        config = model.backend.config
         self.chunk = chunk
-        self._engine = engine
+        self._model = model
         self._drop_short_tail = drop_short_tail
-        self._frontend = engine.frontend.init_state()
-        self._rows = np.zeros((0, config.frontend.input_dim), np.float32)
-        self._state = engine.backend.init_state(chunk)
-        self._assembler = TextAssembler()
-        self._clock = CifClock(first_window=-chunk.right, window_s=config.row_s)
         self._tokens: list[Token] = []
-        self._waiting, self._waiting_spans = Candidates.none(), list[Span]()
-        self._history: tuple[int, ...] = ()
         self._text: list[str] = []
-        self._samples = 0
-        self._steps = 0
-        self._ended = False
-        self._done = False
+        self._state = _State(
+            frontend=model.frontend.init_state(),
+            rows=np.zeros((0, config.frontend.input_dim), np.float32),
+            model=model.backend.init_state(chunk),
+            assembler=TextAssembler(),
+            clock=CifClock(first_window=-chunk.right, window_s=config.row_s),
+            waiting=Candidates.none(),
+        )
 
     @property
     def text(self) -> str:
@@ -105,49 +173,36 @@ class Session:
     @property
     def duration_s(self) -> float:
         """Seconds of audio received."""
-        return self._samples / self._engine.backend.config.frontend.sample_rate
+        return self._state.samples / self._model.backend.config.frontend.sample_rate
 
     @property
     def done(self) -> bool:
         """Whether the stream has ended and all of it has been recognised."""
-        return self._done
+        return self._state.done
 
     @property
     def ready(self) -> bool:
         """Whether a step can be taken: a full chunk has come, or the stream has ended."""
-        return not self._done and (self._ended or self._samples >= (self._steps + 1) * self._stride)
+        return self._is_ready(self._state)
 
     def feed(self, samples: Float32[np.ndarray, " samples"]) -> None:
         """Take in samples (mono, 16 kHz, -1 to 1) without recognising yet. Raises SessionError once ended."""
-        if self._ended:
-            raise SessionError("this session has ended; open a new one for more audio")
-        samples = np.asarray(samples, np.float32)
-        if samples.ndim != 1 or not np.isfinite(samples).all():
-            raise SessionError("a packet must be one row of finite samples: float32, mono, 16 kHz, -1 to 1")
-        self._samples += len(samples)
-        self._extract(samples, final=False)
+        self._state = self._fed(samples)
 
     def end(self) -> None:
         """No more samples will come: the next steps flush everything. Raises SessionError if called twice."""
-        if self._ended:
-            raise SessionError("this session has already ended")
-        self._ended = True
-        if self._drop_short_tail and self._samples % self._stride < self._engine.backend.config.frontend.window_samples:
-            self._rows = self._rows[: self._samples // self._stride * self.chunk.chunk - self._consumed_rows]
-        else:
-            self._extract(np.zeros(0, np.float32), final=True)
-        if self._samples == 0:
-            self._done = True
+        self._state = self._ended()
 
     def accept(self, samples: Float32[np.ndarray, " samples"]) -> str:
-        """Take in samples and recognise what is ready. Returns the newly decided text, which will not change."""
-        self.feed(samples)
-        return advance([self])[0]
+        """Take in samples and recognise what is ready. Returns the newly decided text, which will not change.
+
+        Where this raises, the samples have not been taken in.
+        """
+        return _advance({self: self._fed(samples)})[self]
 
     def finish(self) -> str:
         """End the stream and recognise all that is left. Returns the newly decided text."""
-        self.end()
-        return advance([self])[0]
+        return _advance({self: self._ended()})[self]
 
     def transcript(self) -> Transcript:
         """The result so far, as one segment."""
@@ -156,119 +211,157 @@ class Session:
         return Transcript(text, self.duration_s, segments)
 
     def save(self) -> bytes:
-        """The whole session as safetensors bytes; `Recognizer.restore` goes on from there, on any backend."""
-        arrays = {f"state.{name}": array for name, array in self._state.items()}
-        arrays |= {f"frontend.{name}": array for name, array in self._frontend.to_arrays().items()}
-        arrays["rows"] = self._rows
-        arrays |= {"waiting.ids": self._waiting.ids, "waiting.log_probs": self._waiting.log_probs}
+        """The whole session; `Recognizer.restore` goes on from there, on any backend and in any precision."""
+        state = self._state
+        arrays = {f"state.{name}": array for name, array in state.model.items()}
+        arrays |= {f"frontend.{name}": array for name, array in state.frontend.to_arrays().items()}
+        arrays |= {"rows": state.rows, "waiting.ids": state.waiting.ids, "waiting.log_probs": state.waiting.log_probs}
         progress = {
-            "model": self._engine.fingerprint,
+            "model": self._model.fingerprint,
             "chunk": asdict(self.chunk),
             "drop_short_tail": self._drop_short_tail,
-            "samples": self._samples,
-            "steps": self._steps,
-            "ended": self._ended,
-            "done": self._done,
+            "samples": state.samples,
+            "steps": state.steps,
+            "ended": state.ended,
+            "done": state.done,
             "text": self.text,
             "tokens": [asdict(token) for token in self._tokens],
-            "history": self._history,
-            "waiting_spans": self._waiting_spans,
-            "assembler": self._assembler.to_dict(),
-            "clock": self._clock.to_dict(),
+            "history": state.history,
+            "waiting_spans": state.waiting_spans,
+            "assembler": state.assembler.to_dict(),
+            "clock": state.clock.to_dict(),
         }
         contiguous = {name: array.copy(order="C") for name, array in arrays.items()}
-        return bytes(save_arrays(contiguous, {"session": json.dumps(progress)}))
+        saved = bytes(save_arrays(contiguous, {"session": json.dumps(progress)}))
+        return hashlib.sha256(saved).digest() + saved
 
     @classmethod
-    def restore(cls, engine: Engine, saved: bytes) -> Session:
+    def restore(cls, model: SpeechModel, saved: bytes) -> Session:
         """The inverse of `save`. Raises SessionError for bytes that are not a session of this model."""
         progress, arrays = _parse(saved)
-        if progress["model"] != engine.fingerprint:
-            raise SessionError("the saved session belongs to another model; restore it with the model that made it")
-        session = cls(engine, ChunkConfig(**progress["chunk"]), drop_short_tail=progress["drop_short_tail"])
-        session._state = _prefixed(arrays, "state.")
-        session._frontend = FrontendState.from_arrays(_prefixed(arrays, "frontend."))
-        session._rows = arrays["rows"]
-        session._samples, session._steps = progress["samples"], progress["steps"]
-        session._ended, session._done = progress["ended"], progress["done"]
+        model.check(progress["model"])
+        session = cls(model, ChunkConfig(**progress["chunk"]), drop_short_tail=progress["drop_short_tail"])
         session._text = [progress["text"]]
         session._tokens = [Token(**token) for token in progress["tokens"]]
-        session._history = tuple(progress["history"])
-        session._waiting = Candidates(arrays["waiting.ids"], arrays["waiting.log_probs"])
-        session._waiting_spans = [(start, end) for start, end in progress["waiting_spans"]]
-        session._assembler = TextAssembler.from_dict(progress["assembler"])
-        session._clock = CifClock.from_dict(progress["clock"])
+        session._state = _State(
+            frontend=FrontendState.from_arrays(_prefixed(arrays, "frontend.")),
+            rows=arrays["rows"],
+            model=_prefixed(arrays, "state."),
+            assembler=TextAssembler.from_dict(progress["assembler"]),
+            clock=CifClock.from_dict(progress["clock"]),
+            waiting=Candidates(arrays["waiting.ids"], arrays["waiting.log_probs"]),
+            waiting_spans=tuple((start, end) for start, end in progress["waiting_spans"]),
+            history=tuple(progress["history"]),
+            **{name: progress[name] for name in ("samples", "steps", "ended", "done")},
+        )
         return session
 
-    # -- stepping -----------------------------------------------------------------------------------------------------
+    # -- from state to state ------------------------------------------------------------------------------------------
 
     @property
     def _stride(self) -> int:
         """Samples per chunk. A step is due when so many have come, whatever rows they gave (as in spec 7.4)."""
-        return self.chunk.chunk * self._engine.backend.config.frontend.window_samples
+        return self.chunk.chunk * self._model.backend.config.frontend.window_samples
 
-    @property
-    def _consumed_rows(self) -> int:
-        return self._steps * self.chunk.chunk
+    def _is_ready(self, state: _State) -> bool:
+        return not state.done and (state.ended or state.samples >= (state.steps + 1) * self._stride)
 
-    def _extract(self, samples: np.ndarray, *, final: bool) -> None:
-        rows, self._frontend = self._engine.frontend.step(samples, self._frontend, final=final)
-        self._rows = np.concatenate([self._rows, rows])
+    def _fed(self, samples: np.ndarray) -> _State:
+        """The state after further samples."""
+        if self._state.ended:
+            raise SessionError("this session has ended; open a new one for more audio")
+        samples = np.asarray(samples, np.float32)
+        if samples.ndim != 1 or not np.isfinite(samples).all():
+            raise SessionError("a packet must be one row of finite samples: float32, mono, 16 kHz, -1 to 1")
+        return self._extracted(replace(self._state, samples=self._state.samples + len(samples)), samples, final=False)
 
-    def _next(self) -> tuple[np.ndarray, bool]:
+    def _ended(self) -> _State:
+        """The state after the last sample."""
+        if self._state.ended:
+            raise SessionError("this session has already ended")
+        state = replace(self._state, ended=True, done=self._state.samples == 0)
+        if self._drop_short_tail and state.samples % self._stride < self._model.backend.config.frontend.window_samples:
+            complete = state.samples // self._stride - state.steps
+            return replace(state, rows=state.rows[: complete * self.chunk.chunk])
+        return self._extracted(state, np.zeros(0, np.float32), final=True)
+
+    def _extracted(self, state: _State, samples: np.ndarray, *, final: bool) -> _State:
+        rows, frontend = self._model.frontend.step(samples, state.frontend, final=final)
+        return replace(state, rows=np.concatenate([state.rows, rows]), frontend=frontend)
+
+    def _next(self, state: _State) -> tuple[np.ndarray, bool]:
         """The rows of the next step, and whether it is the last."""
-        final = self._samples < (self._steps + 1) * self._stride
-        count = len(self._rows) if final else self.chunk.chunk
-        rows, self._rows = self._rows[:count], self._rows[count:]
-        return rows, final
+        final = state.samples < (state.steps + 1) * self._stride
+        return state.rows[: len(state.rows) if final else self.chunk.chunk], final
 
-    def _take_in(self, decoded: Decoded, state: Any, *, final: bool) -> str:
-        """Record a step's outcome. Returns the new text."""
-        self._state, self._steps = state, self._steps + 1
-        spans = self._clock.push(decoded.weights, len(decoded.ids))
-        tokens = tokens_of(*self._decided(decoded, spans, final=final), self._engine.vocabulary)
-        self._tokens += tokens
-        text = "".join(self._assembler.push(token.text) for token in tokens)
-        if final:
-            self._done = True
-            text += self._assembler.finish()
-        self._text.append(text)
-        return text
+    def _stepped(self, state: _State, decoded: Decoded, model: LiveState, *, final: bool) -> tuple[_State, _Said]:
+        """The state after a step that came to `decoded`, and what it decided."""
+        rows, _ = self._next(state)
+        assembler, clock = deepcopy((state.assembler, state.clock))
+        spans = clock.push(decoded.weights, len(decoded.ids))
+        state, decided = self._decided(state, decoded, spans, final=final)
+        tokens = tokens_of(*decided, self._model.vocabulary)
+        text = "".join([assembler.push(token.text) for token in tokens]) + (assembler.finish() if final else "")
+        following = replace(
+            state,
+            rows=state.rows[len(rows) :],
+            model=model,
+            assembler=assembler,
+            clock=clock,
+            steps=state.steps + 1,
+            done=final,
+        )
+        return following, _Said(text, tokens)
 
     def _decided(
-        self, decoded: Decoded, spans: Sequence[Span], *, final: bool
-    ) -> tuple[np.ndarray, np.ndarray, list[Span]]:
+        self, state: _State, decoded: Decoded, spans: Sequence[Span], *, final: bool
+    ) -> tuple[_State, tuple[np.ndarray, np.ndarray, Sequence[Span]]]:
         """Ids, confidences and times of the tokens on which nothing that is still to come has an influence.
 
         A language model waits for two more tokens, which are all that it sees of them, or for a step without any.
         """
-        if self._engine.lm is None:
-            return decoded.ids, decoded.confidences, list(spans)
-        waiting = self._waiting.followed_by(Candidates.of(decoded.scores))
-        times = [*self._waiting_spans, *spans]
-        places = self._engine.lm.best(waiting, self._history, weight=self._engine.lm_weight)
+        if self._model.lm is None:
+            return state, (decoded.ids, decoded.confidences, spans)
+        waiting = state.waiting.followed_by(Candidates.of(decoded.scores))
+        times = (*state.waiting_spans, *spans)
+        places = self._model.lm.best(waiting, state.history, weight=self._model.lm_weight)
         ready = len(waiting) if final or not len(decoded.ids) else max(0, len(waiting) - HELD)
         ids, confidences = waiting[:ready].chosen(places[:ready])
-        self._waiting, self._waiting_spans = waiting[ready:], times[ready:]
-        self._history = (*self._history, *(index for index in ids.tolist() if index not in SILENT_IDS))[-HELD:]
-        return ids, confidences, times[:ready]
+        heard = (*state.history, *(index for index in ids.tolist() if index not in SILENT_IDS))
+        after = replace(state, waiting=waiting[ready:], waiting_spans=times[ready:], history=heard[-HELD:])
+        return after, (ids, confidences, times[:ready])
+
+    def _commit(self, state: _State, said: Sequence[_Said]) -> None:
+        self._tokens += [token for one in said for token in one.tokens]
+        self._text += [one.text for one in said if one.text]
+        self._state = state
 
 
 def advance(sessions: Sequence[Session]) -> list[str]:
-    """Step all sessions that are ready, together, until none is. Returns the new text of each, in their order."""
-    new = [""] * len(sessions)
-    while True:
-        ready = [index for index, session in enumerate(sessions) if session.ready]
-        if not ready:
-            return new
-        first = sessions[ready[0]]
-        batch = [i for i in ready if sessions[i].chunk == first.chunk and sessions[i]._engine is first._engine]
-        taken = [sessions[i]._next() for i in batch]
+    """Step all sessions that are ready, together, until none is. Returns the new text of each, in their order.
+
+    Where this raises, no session has changed, and it can be called again.
+    """
+    texts = _advance({session: session._state for session in sessions})
+    return [texts[session] for session in sessions]
+
+
+def _advance(states: dict[Session, _State]) -> dict[Session, str]:
+    """Step sessions from these states until none is ready; only then do they change."""
+    said: dict[Session, list[_Said]] = {session: [] for session in states}
+    while ready := [session for session, state in states.items() if session._is_ready(state)]:
+        first = ready[0]
+        batch = [one for one in ready if one.chunk == first.chunk and one._model is first._model]
+        taken = [session._next(states[session]) for session in batch]
         frames, final = [rows for rows, _ in taken], [last for _, last in taken]
-        states = [sessions[i]._state for i in batch]
-        decoded, states = first._engine.backend.step(frames, final, states, first.chunk)
-        for i, outcome, state, last in zip(batch, decoded, states, final, strict=True):
-            new[i] += sessions[i]._take_in(outcome, state, final=last)
+        models = [states[session].model for session in batch]
+        decoded, models = first._model.backend.step(frames, final, models, first.chunk)
+        for session, outcome, model, last in zip(batch, decoded, models, final, strict=True):
+            states[session], new = session._stepped(states[session], outcome, model, final=last)
+            said[session].append(new)
+    for session, state in states.items():
+        session._commit(state, said[session])
+    return {session: "".join([one.text for one in new]) for session, new in said.items()}
 
 
 def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -277,10 +370,9 @@ def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 def _parse(saved: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Progress and arrays of a saved session."""
-    try:
-        arrays = load_arrays(saved)
-        size = int.from_bytes(saved[:8], "little")
-        progress: dict[str, Any] = json.loads(json.loads(saved[8 : 8 + size])["__metadata__"]["session"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise SessionError("these bytes are not a saved session; pass what Session.save returned") from error
-    return progress, arrays
+    digest, content = saved[:_DIGEST], saved[_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise SessionError("these bytes are not a saved session, or are damaged; pass what Session.save returned")
+    size = int.from_bytes(content[:8], "little")
+    progress: dict[str, Any] = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["session"])
+    return progress, load_arrays(content)
