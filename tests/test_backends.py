@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -13,12 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from paraformer import contract
-from paraformer.backends import cif
+from paraformer.backends import cif, native
 from paraformer.backends.base import pad_rows, split_state, stack_states
+from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.onnx import OnnxEngine
+from paraformer.backends.panels import Precision
+from paraformer.backends.torch import TorchBackend
 from paraformer.config import PredictorConfig
 from paraformer.errors import ModelError, ModelNotFound
 from paraformer.model import cif as torch_cif
+from paraformer.model.paraformer import Paraformer
 
 FLOATS = {"min_value": 0, "max_value": 1, "width": 32, "allow_subnormal": False}
 WEIGHTS = hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 40)), elements=st.floats(**FLOATS))
@@ -132,3 +138,32 @@ def test_a_broken_graph_is_named(tmp_path) -> None:
     (tmp_path / contract.ENCODER).write_bytes(b"no graph")
     with pytest.raises(ModelError, match=r"encoder\.onnx is not a graph"):
         OnnxEngine(tmp_path, tiny.config())
+
+
+@cache
+def wide() -> Paraformer:
+    """A model all of whose products have three panels of columns and more, and heads that have two."""
+    narrow = tiny.config()
+    encoder, decoder = (replace(part, ffn_dim=200) for part in (narrow.encoder, narrow.decoder))
+    torch.manual_seed(2)
+    model = Paraformer(replace(narrow, vocab_size=300, encoder=replace(encoder, dim=144), decoder=decoder)).eval()
+    with torch.no_grad():
+        model.decoder.output.weight.mul_(6.0)
+    return model
+
+
+@pytest.mark.parametrize("rows", [1, 7, 30, 100])
+@pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.04)])
+def test_products_of_many_panels(precision: Precision, close: float, rows: int) -> None:
+    """Relative to the largest log-probability of torch's; every column of every panel is compared."""
+    if not native.available(precision):
+        pytest.skip(f"the package's engine has no {precision} here")
+    config, weights = wide().config, wide().state_dict()
+    feats = np.random.default_rng(rows).standard_normal((rows, 560)).astype(np.float32)
+    (expected,) = TorchBackend(wide()).whole([feats])
+    (got,) = GraphBackend(native.NativeEngine(weights, config, precision), config).whole([feats])
+    np.testing.assert_allclose(got.weights, expected.weights, atol=close)
+    count = min(len(got.ids), len(expected.ids))  # which may differ by one where a sum is nearly whole
+    assert abs(len(got.ids) - len(expected.ids)) <= (precision != "float32")
+    scores = [torch.from_numpy(decoded.scores[:count]).log_softmax(-1).numpy() for decoded in (got, expected)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=close * np.abs(scores[1]).max(initial=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import paraformer
+from paraformer.backends.base import Decoded, LiveState
 from paraformer.bundle import Bundle
 from paraformer.cli import main
-from paraformer.config import SOS_ID
+from paraformer.config import SOS_ID, ChunkConfig
 from paraformer.errors import DataError, ModelError
 from paraformer.language import Candidates, LanguageModel, sentences_of
 from paraformer.session import Session, SpeechModel
@@ -158,6 +160,54 @@ def test_packets_and_restoring_change_nothing(length: int, cuts: list[int], wher
     session.finish()
     assert session.text == whole.text
     assert [token.text for token in session.tokens] == [token.text for token in whole.tokens]
+
+
+class Dictated:
+    """A backend that hears what it is told to, one step after another."""
+
+    name = "dictated"
+
+    def __init__(self, steps: Iterable[np.ndarray]) -> None:
+        self.config, self._steps = tiny.config(), iter(steps)
+
+    def init_state(self, chunk: ChunkConfig) -> LiveState:
+        return {}
+
+    def step(self, frames, final, states, chunk) -> tuple[list[Decoded], list[LiveState]]:
+        scores = next(self._steps)
+        return [Decoded.of(scores, np.ones(len(scores), np.float32))], list(states)
+
+
+def sure(*items: int | tuple[int, ...]) -> np.ndarray:
+    """Scores of tokens, each of which is one item, or one of several that sound alike."""
+    scores = np.full((len(items), SIZE), -30.0, np.float32)
+    for row, item in zip(scores, items, strict=True):
+        row[list(item) if isinstance(item, tuple) else [item]] = 0
+    return scores
+
+
+def dictated(model: LanguageModel, *steps: np.ndarray) -> list[str]:
+    """What is decided in each step, as digits."""
+    plain = tiny.engine()
+    vocabulary = Vocabulary(["<blank>", "<s>", "</s>", *"345678"])
+    session = Session(Engine(Dictated(steps), plain.frontend, vocabulary, model, 1.0), ChunkConfig())
+    return [session.accept(np.zeros(9600, np.float32)) for _ in steps]
+
+
+@pytest.mark.parametrize("silent", [0, 1, 2])
+@pytest.mark.parametrize(("first", "second"), [(3, 5), (6, 7)])
+def test_items_without_text_have_no_place_in_the_history_of_a_stream(silent: int, first: int, second: int) -> None:
+    """Nor do they make it shorter: the two items that stand for text are seen across any number of them."""
+    model = LanguageModel.count([[3, 4, 5]] * 5 + [[6, 4, 7]] * 5, SIZE)
+    steps = sure(first, 4, *[0, 2, 0][: silent + 1]), sure(), sure((5, 7)), sure()
+    assert "".join(dictated(model, *steps)) == f"{first}4{second}"
+
+
+@pytest.mark.parametrize(("heard", "last"), [(3, 6), (4, 7)])
+def test_a_token_waits_for_the_two_that_follow_it(heard: int, last: int) -> None:
+    model = LanguageModel.count([[3, 5, 6]] * 5 + [[4, 5, 7]] * 5, SIZE)
+    steps = sure((3, 4)), sure(5), sure(last), sure(8), sure()
+    assert dictated(model, *steps) == ["", "", str(heard), "5", f"{last}8"]
 
 
 def test_the_command_makes_one_that_load_finds(tmp_path: Path, capsys) -> None:

@@ -77,6 +77,20 @@ def test_units_lie_in_order(tokens: list[str]) -> None:
     assert lasts == sorted(set(lasts))
 
 
+@given(TOKENS)
+def test_a_space_stands_after_english_words_only(tokens: list[str]) -> None:
+    """And not before a Chinese character; a mark is followed by none."""
+    found, text = units(tokens), ""
+    for before, unit in zip([None, *found], found, strict=False):
+        spaced = before is not None and before.kind is Kind.ENGLISH and unit.kind is not Kind.CHINESE
+        text += " " * spaced + unit.text
+    assert Vocabulary.join(tokens) == text
+
+
+def test_no_space_after_a_mark() -> None:
+    assert Vocabulary.join(["…", "ok", "…", "ok", "…", "…"]) == "…ok …ok ……"
+
+
 @given(st.text(alphabet="你好世界再见", max_size=20))
 def test_encode_then_decode(text: str) -> None:
     characters = Vocabulary(["<blank>", *"你好世界再见", "<unk>"])
