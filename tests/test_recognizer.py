@@ -60,6 +60,20 @@ def test_long_audio_is_cut_and_joined_in_order(tmp_path) -> None:
     assert all(a <= b for a, b in pairwise(times))
 
 
+def test_times_of_later_segments_count_from_the_start_of_the_audio(tmp_path) -> None:
+    """Of tokens and of segments, where they start and where they end."""
+    samples, tool = tiny.signal(16_000 * 47), recognizer()
+    cuts = list(cut_every_5_s([samples]))
+    alone = [(start_s, tool.transcribe(piece).segments[0]) for start_s, piece in cuts]
+    soundfile.write(tmp_path / "long.wav", samples, 16_000, subtype="FLOAT")
+    for (offset, expected), got in zip(alone, tool.transcribe(tmp_path / "long.wav").segments, strict=True):
+        assert got.text == expected.text
+        pairs = list(zip([got, *got.tokens], [expected, *expected.tokens], strict=True))
+        starts, ends = ([getattr(one, name) for pair in pairs for one in pair] for name in ("start_s", "end_s"))
+        for times in (starts, ends):
+            np.testing.assert_allclose(times[::2], np.array(times[1::2]) + offset, rtol=0, atol=5e-5)
+
+
 def test_short_audio_is_not_cut() -> None:
     assert len(recognizer().transcribe(tiny.signal(16_000 * 20)).segments) == 1
 

@@ -14,9 +14,14 @@ from paraformer.timestamps import WINDOW_S, CifClock, funasr_timestamps, token_t
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "timestamps.json").read_text())
-WEIGHTS = st.lists(st.one_of(st.just(0.0), st.floats(0, 1, width=32)), max_size=60).map(
-    lambda w: np.array(w, np.float32)
-)
+
+
+@st.composite
+def speech(draw: st.DrawFn) -> np.ndarray:
+    """Weights of up to 60 windows, some of them silent."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    size = draw(st.integers(0, 60))
+    return (rng.random(size) * (rng.random(size) < draw(st.floats(0.1, 1)))).astype(np.float32)
 
 
 def fired(weights: np.ndarray) -> int:
@@ -26,11 +31,11 @@ def fired(weights: np.ndarray) -> int:
 # -- laws -------------------------------------------------------------------------------------------------------------
 
 
-@given(weights=WEIGHTS, cuts=st.lists(st.integers(0, 60), max_size=8), tail=st.booleans())
-def test_any_chunks_give_the_times_of_the_whole(weights: np.ndarray, cuts: list[int], tail: bool) -> None:
+@given(weights=speech(), cuts=st.lists(st.floats(0, 1), max_size=8), tail=st.booleans())
+def test_any_chunks_give_the_times_of_the_whole(weights: np.ndarray, cuts: list[float], tail: bool) -> None:
     tokens = fired(weights) + tail
     clock, spans, seen = CifClock(), [], 0
-    edges = sorted(min(cut, len(weights)) for cut in cuts)
+    edges = sorted(round(cut * len(weights)) for cut in cuts)
     for start, end in pairwise([0, *edges, len(weights)]):
         count = (fired(weights[:end]) if end < len(weights) else tokens) - seen
         clock = CifClock.from_dict(json.loads(json.dumps(clock.to_dict())))
@@ -40,7 +45,7 @@ def test_any_chunks_give_the_times_of_the_whole(weights: np.ndarray, cuts: list[
     assert spans == token_times(weights, tokens)
 
 
-@given(weights=WEIGHTS, extra=st.integers(0, 2))
+@given(weights=speech(), extra=st.integers(0, 2))
 def test_times_are_in_order_and_inside(weights: np.ndarray, extra: int) -> None:
     spans = token_times(weights, fired(weights) + extra)
     edges = [time for span in spans for time in span]
@@ -48,7 +53,25 @@ def test_times_are_in_order_and_inside(weights: np.ndarray, extra: int) -> None:
     assert all(0.0 <= time <= len(weights) * WINDOW_S for time in edges)
 
 
-@given(weights=WEIGHTS, offset=st.floats(0, 1e4))
+@given(weights=speech())
+def test_times_are_where_the_running_sum_says(weights: np.ndarray) -> None:
+    """From level k to k + 1, at most a window beyond k + 0.1 and k + 0.9; levels count as reached 0.001 earlier."""
+    sums = np.concatenate([[0], weights.cumsum(dtype=np.float64)])
+
+    def reached(level: float) -> float:
+        at = int(np.searchsorted(sums, max(level - 1e-3, 0)))
+        if at == 0:
+            return 0.0
+        share = (level - 1e-3 - sums[at - 1]) / (sums[at] - sums[at - 1])
+        return max(0.0, (at - 1.5 + max(share, 0)) * WINDOW_S)
+
+    for token, (start, end) in enumerate(token_times(weights, fired(weights))):
+        first, last = reached(token + 0.1), reached(token + 0.9)
+        assert start == pytest.approx(max(reached(token), first - WINDOW_S), abs=1e-9)
+        assert end == pytest.approx(min(reached(token + 1), last + WINDOW_S), abs=1e-9)
+
+
+@given(weights=speech(), offset=st.floats(0, 1e4))
 def test_offset(weights: np.ndarray, offset: float) -> None:
     plain = token_times(weights, fired(weights))
     assert token_times(weights, fired(weights), offset_s=offset) == [(s + offset, e + offset) for s, e in plain]
@@ -116,6 +139,19 @@ def test_funasr_golden_of_plain_paraformer(weights: str, peaks: str, expected: s
     arrays = [np.array(case[name], np.float32) for name in (weights, peaks)]
     spans = funasr_timestamps(arrays[0], arrays[1], case["tokens"], upsample_rate=1)
     assert [list(span) for span in spans] == case[expected]
+
+
+def test_funasr_takes_the_peaks_that_are_given() -> None:
+    """Three per window: 20 ms each, 1.5 of them earlier; a last one far from the end lasts half-way to it."""
+    weights, peaks = np.full(40, 0.3, np.float32), np.zeros(40, np.float32)
+    peaks[[4, 10, 30]] = 1.0
+    spans = [(50, 170), (170, 410)]  # at most 12 frames
+    assert funasr_timestamps(weights, peaks, ["a", "b"]) == spans
+    assert funasr_timestamps(weights, peaks, ["a", "b", "</s>"]) == spans
+    peaks[[30, 14]] = 0.0, 1.0
+    assert funasr_timestamps(weights, peaks, ["a", "b"]) == [(50, 170), (170, 525)]
+    assert funasr_timestamps(weights[:16], peaks[:16], ["a", "b"]) == [(50, 170), (170, 320)]
+    assert funasr_timestamps(weights, peaks, ["a", "b"], offset_ms=100.0)[0] == (150, 270)
 
 
 def test_funasr_without_tokens() -> None:
