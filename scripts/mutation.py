@@ -34,6 +34,7 @@ TESTS = {
     "segment/silero": ("segment",),
     "audio": ("audio",),
     "recognizer": ("recognizer",),
+    "train/gate": ("train_finetune_gate",),
 }
 """Modules, and the test files that are to notice what is broken in them."""
 

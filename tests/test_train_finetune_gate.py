@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import shutil
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import soundfile
 import tiny_bundle
+from lhotse import CutSet
+from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 from speech_archives import write_archive
 from training import TEXTS
@@ -19,7 +26,8 @@ from paraformer.data.sources import open_data
 from paraformer.errors import DataError, TrainingError
 from paraformer.loader import locate
 from paraformer.train.finetune import Finetuning, configure, finetune
-from paraformer.train.gate import STEPS, UTTERANCES, Trial, drawn, pass_gate
+from paraformer.train.gate import STEPS, UTTERANCES, Trial, attempt, drawn, pass_gate
+from paraformer.train.speech import Speech, new_setup
 
 GOOD = Trial((2.0, 1.5, 1.1, 0.8, 0.6, 0.5, 0.4), miscounted=0.02, entropy=4.0, foreign=0.0, speed=4.0)
 SHUT = dataclasses.replace(GOOD, cross_entropy=(9.0, 8.5, 8.0, 7.5, 7.0, 6.5, 6.0))
@@ -45,6 +53,70 @@ def test_a_loss_that_falls_far_enough_opens_the_gate() -> None:
 )
 def test_what_probably_is_wrong_is_said(change: dict[str, object], words: str) -> None:
     assert words in dataclasses.replace(SHUT, **change).fault
+
+
+def test_a_third_of_the_entropy_or_half_a_nat_is_enough() -> None:
+    def learnt(last: float, entropy: float) -> bool:
+        return dataclasses.replace(GOOD, cross_entropy=(9.0, last), entropy=entropy).learnt
+
+    assert learnt(2.0, 6.0)
+    assert not learnt(2.01, 6.0)
+    assert learnt(0.5, 0.9)
+    assert not learnt(0.51, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "words"),
+    [
+        ({"foreign": 0.3}, {"foreign": 0.31}, "new to the model"),
+        ({"miscounted": 0.4}, {"miscounted": 0.41}, "not have as many characters"),
+        ({"speed": 0.7}, {"speed": 0.69}, "characters per second"),
+        ({"speed": 12.0}, {"speed": 12.1}, "characters per second"),
+    ],
+)
+def test_faults_begin_beyond_their_bounds(inside: dict[str, float], outside: dict[str, float], words: str) -> None:
+    assert words not in dataclasses.replace(SHUT, **inside).fault
+    assert words in dataclasses.replace(SHUT, **outside).fault
+
+
+def trial(directory: Path, **objective: Any) -> tuple[Trial, list[Cut]]:
+    """Of the tones, with the tiny model, of whose characters it knows two of four."""
+    cuts = list(open_data(write_archive(directory / "tones.tar", TEXTS[:10])))
+    model = directory / "model"
+    shutil.copytree(tiny_bundle.directory(), model)
+    settings = json.loads((model / "config.json").read_text("utf-8"))
+    settings["model"]["objective"] |= objective
+    (model / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    config = configure(Finetuning(model=model, data=directory, out=directory / "out"), native.load(model)[0], 1.0)
+    setup = new_setup(config, Speech(CutSet.from_cuts(cuts), CutSet.from_cuts([]), []))
+    return attempt(config, setup, cuts, 1e-3), cuts
+
+
+def test_what_a_trial_measures(tmp_path: Path) -> None:
+    got, cuts = trial(tmp_path)
+    said = "".join(TEXTS[:10])
+    assert got.speed == pytest.approx(len(said) / sum(cut.duration for cut in cuts))
+    shares = [said.count(character) / len(said) for character in "一二三四"]
+    assert got.entropy == pytest.approx(-sum(share * math.log(share) for share in shares))
+    assert got.foreign == pytest.approx(sum(said.count(character) for character in "二四") / len(said))
+    assert len(got.cross_entropy) == STEPS + 1
+    assert all(later < earlier for earlier, later in pairwise(got.cross_entropy))
+    assert 0 < got.miscounted < 10
+
+
+def test_a_trial_measures_per_token_whatever_the_model_is_trained_by(tmp_path: Path) -> None:
+    outcomes = []
+    for number, normalized in enumerate((True, False)):
+        (tmp_path / str(number)).mkdir()
+        outcomes.append(trial(tmp_path / str(number), length_normalized=normalized, label_smoothing=0.1 * number)[0])
+    assert outcomes[0] == outcomes[1]
+
+
+def test_long_utterances_are_drawn_only_where_others_are_too_few() -> None:
+    lengths = [12.1, 30.0, *[1.0] * 9, 12.0, 40.0]
+    cuts: Any = [SimpleNamespace(duration=length) for length in lengths]
+    assert max(cut.duration for cut in drawn(cuts, 0)) == 12.0
+    assert sorted(cut.duration for cut in drawn(cuts[:-2], 0)) == [*[1.0] * 9, 12.1]
 
 
 def test_a_model_that_knows_nothing_of_it_does_not_pass_and_leaves_no_run(tmp_path: Path) -> None:

@@ -105,8 +105,10 @@ def pass_gate(config: TrainConfig, cuts: Sequence[Cut], rate: float) -> Trial:
 
 
 def drawn(cuts: Sequence[Cut], seed: int) -> list[Cut]:
-    """Ten utterances, none of them long if there are enough others."""
-    short = [cut for cut in cuts if cut.duration <= LONGEST_S] or sorted(cuts, key=lambda cut: cut.duration)
+    """Ten utterances, none of them long if there are enough others; else the shortest."""
+    short = [cut for cut in cuts if cut.duration <= LONGEST_S]
+    if len(short) < UTTERANCES:
+        short = sorted(cuts, key=lambda cut: cut.duration)[:UTTERANCES]
     order = np.random.default_rng(seed).permutation(len(short))[:UTTERANCES]
     return [short[index] for index in order]
 
@@ -120,7 +122,9 @@ def attempt(config: TrainConfig, setup: Setup, cuts: Sequence[Cut], rate: float)
     loaded = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)[CutSet.from_cuts(cuts)]
     if loaded.batch is None:
         raise DataError(f"none of {len(cuts)} utterances can be used: {'; '.join(map(str, loaded.skipped))}")
-    plain = dataclasses.replace(setup.model.objective, label_smoothing=0.0, sampling_ratio=0.0)
+    plain = dataclasses.replace(
+        setup.model.objective, label_smoothing=0.0, sampling_ratio=0.0, length_normalized=True
+    )  # the bounds above are of tokens, whatever the run counts by
     model = Paraformer(dataclasses.replace(setup.model, objective=plain))
     model.load_state_dict(initial_weights(config.init, setup))
     optimiser = torch.optim.AdamW(model.to(parallel.device()).parameters(), lr=rate, betas=config.optimiser.betas)
