@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +23,17 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SOURCES = Path("src/paraformer/native")
 ENGINE = SOURCES / "engine.so"
 COMPILER_PACKAGE = "ziglang>=0.13"
-COMMON = ("-std=c11", "-O3", "-fPIC", "-Wall", "-Wextra")
-PLAIN = ("detect.c",)
-"""Runs on every processor, to tell what the others need."""
-FAST = ("kernels.c", "model.c", "fbank.c")
-INSTRUCTIONS = (*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "bf16")), "-mfma")
+COMMON = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra")
+SHARED = ("features.c", "threads.c", "workspace.c", "attention.c", "model.c", "encoder.c", "decoder.c")
+"""For every processor."""
+FAMILIES = (
+    ("plain", "plain.c", ()),
+    ("avx2", "plain.c", ("-mavx2", "-mfma")),
+    ("avx512", "avx512.c", (*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "bf16")), "-mfma")),
+)
+"""Of processors: name, kernels, instructions. On machines that are not x86-64 the first one alone."""
+FBANK = ("-ffp-contract=fast", "-Wno-psabi")
+"""Each lane is a frame for itself, so products may be fused with sums where the processor can; vectors stay inside."""
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
@@ -53,7 +60,7 @@ class NativeBuildHook(BuildHookInterface[Any]):
 
 def supported() -> bool:
     """Whether the engine is written for this kind of machine."""
-    return platform.machine().lower() in ("x86_64", "amd64") and sys.platform in ("linux", "darwin")
+    return sys.platform in ("linux", "darwin")
 
 
 def found_compiler() -> list[str] | None:
@@ -69,17 +76,27 @@ def compile_engine(root: Path) -> None:
     if command is None:
         if find_spec("ziglang") is None:
             raise OSError("there is no C compiler")
-        command = [sys.executable, "-m", "ziglang", "cc", "-mcpu=x86_64"]
+        command = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
+    command += [*COMMON, *os.environ.get("CFLAGS", "").split()]
     with TemporaryDirectory() as directory:
         objects = []
-        for name in (*PLAIN, *FAST):
-            objects.append(f"{directory}/{name}.o")
-            instructions = INSTRUCTIONS if name in FAST else ()
-            _run([*command, *COMMON, *instructions, "-c", str(root / SOURCES / name), "-o", objects[-1]])
+        for number, (source, flags) in enumerate(_sources()):
+            objects.append(f"{directory}/{number}.o")
+            _run([*command, *flags, "-c", str(root / SOURCES / source), "-o", objects[-1]])
         built = Path(directory) / ENGINE.name
         _run([*command, "-shared", *objects, "-o", str(built), "-lm"])
         shutil.copy(built, root / SOURCES / f".{ENGINE.name}")
     (root / SOURCES / f".{ENGINE.name}").replace(root / ENGINE)  # in one move: a running process keeps the old one
+
+
+def _sources() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each file, and how it is compiled."""
+    for source in SHARED:
+        yield source, ()
+    families = FAMILIES if platform.machine().lower() in ("x86_64", "amd64") else FAMILIES[:1]
+    for name, kernels, instructions in families:
+        yield f"isa/{kernels}", (*instructions, f"-DISA={name}")
+        yield "isa/fbank.c", (*instructions, *FBANK, f"-DISA={name}")
 
 
 def _run(command: list[str]) -> None:

@@ -23,9 +23,10 @@ from paraformer.backends.base import Decoded
 from paraformer.backends.graphs import GraphBackend
 from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, TransformerDecoderConfig
 from paraformer.errors import ConfigError, ModelError, UnsupportedModel
+from paraformer.native import families
 
 REDUCED = [name for name in ("bfloat16", "int8") if native.available(name)]
-pytestmark = pytest.mark.skipif(not native.available("float32"), reason="the engine is for AVX-512")
+pytestmark = pytest.mark.skipif(not native.available("float32"), reason="the engine was not built")
 MATRICES = hnp.arrays(
     np.float32,
     st.tuples(st.integers(1, 130), st.integers(1, 9)),
@@ -228,12 +229,21 @@ def test_other_models_are_refused(config: ModelConfig) -> None:
         native.NativeEngine({}, config, "float32")
 
 
-def test_the_embedded_model_runs_in_integers_and_says_so_where_it_cannot(monkeypatch) -> None:
-    assert paraformer.load().engine == ("native int8" if native.available("int8") else "native float32")
-    monkeypatch.setattr(native, "available", lambda precision: False)
-    assert paraformer.load().engine == "onnx float32"
-    with pytest.raises(UnsupportedModel, match="cannot compute in int8"):
+def test_the_embedded_model_runs_on_what_is_fastest_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert paraformer.load().engine == ("native int8" if native.fast("int8") else "onnx float32")
+    for lesser in ("avx2", "plain", "none"):
+        if lesser in (*families(), "none"):
+            monkeypatch.setenv("PARAFORMER_ISA", lesser)
+            assert paraformer.load().engine == "onnx float32"
+    with pytest.raises(UnsupportedModel, match="was not built here and cannot compute in int8"):
         paraformer.load(precision="int8")
+
+
+@pytest.mark.parametrize("name", ["avx1024", "AVX512", " "])
+def test_a_family_that_there_is_not_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARAFORMER_ISA", name)
+    with pytest.raises(ConfigError, match=f"PARAFORMER_ISA={name} names no family .* here are .*plain, none"):
+        paraformer.load()
 
 
 def test_other_backends_compute_in_float32_only() -> None:

@@ -24,13 +24,10 @@ CONFIGS = [
 ]
 
 
-@pytest.fixture(params=["compiled", "numpy"], autouse=True)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What computes."""
-    if request.param == "numpy":
-        monkeypatch.setattr(native, "runs", lambda needed: False)
-    elif not native.runs(native.AVX512):
-        pytest.skip("compiled code is for AVX-512")
+@pytest.fixture(params=[*native.families(), "none"], autouse=True)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What computes: each family of processors, and numpy."""
+    monkeypatch.setenv("PARAFORMER_ISA", request.param)
 
 
 # -- laws -------------------------------------------------------------------------------------------------------------
@@ -54,7 +51,7 @@ def test_block_size_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_engines_agree_on_short_frames(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = WAVE[30000 : 30000 + width]
     frame = short_fbank(samples, FrontendConfig())
-    monkeypatch.setattr(native, "runs", lambda needed: False)
+    monkeypatch.setenv("PARAFORMER_ISA", "none")
     np.testing.assert_allclose(frame, short_fbank(samples, FrontendConfig()), atol=1e-4)
 
 

@@ -1,6 +1,6 @@
 """Log-mel frames of samples, as Kaldi computes them without dither.
 
-Compiled code does it where it was built and the processor has AVX-512, numpy elsewhere; the two differ by 1e-5 or so.
+Compiled code does it where it was built, numpy elsewhere; the two differ by 1e-5 or so.
 Both work on each frame for itself, in an order of additions that does not depend on how many frames come along (no
 BLAS: its kernels change with the number of rows), so any cut of the samples into packets gives the same bits.
 """
@@ -8,7 +8,7 @@ BLAS: its kernels change with the number of rows), so any cut of the samples int
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from ctypes import Structure, byref, c_float, c_int32, c_void_p
+from ctypes import byref, c_void_p
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from paraformer import native
 from paraformer.config import FrontendConfig
+from paraformer.native.layout import Fbank, Kernels
 
 PCM_SCALE = 32768.0
 """The models were trained on samples in the range of 16-bit integers."""
@@ -73,8 +74,9 @@ def _log_mel(
     samples: Float32[np.ndarray, " samples"], width: int, shift: int, config: FrontendConfig
 ) -> Float32[np.ndarray, "frames mel"]:
     """Log-mel bands of all whole frames of at least one."""
-    if native.runs(native.AVX512):
-        return _compiled(config, width)(np.ascontiguousarray(samples, np.float32), shift)
+    kernels = native.family(native.FLOAT32)
+    if kernels is not None:
+        return _compiled(config, width)(np.ascontiguousarray(samples, np.float32), shift, kernels)
     frames = sliding_window_view(samples, width)[::shift]
     blocks = (frames[start : start + FRAMES_AT_ONCE] for start in range(0, len(frames), FRAMES_AT_ONCE))
     return np.concatenate(list(_log_mel_of(blocks, config)))
@@ -160,16 +162,6 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
-class _Fbank(Structure):
-    """As fbank.c has it."""
-
-    _fields_ = (
-        *((name, c_void_p) for name in ("window", "turns", "weights", "starts", "first")),
-        *((name, c_int32) for name in ("width", "size", "bands")),
-        *((name, c_float) for name in ("scale", "pre_emphasis", "floor")),
-    )
-
-
 class _Compiled:
     """Frames of one width by compiled code."""
 
@@ -185,17 +177,19 @@ class _Compiled:
             "first": bands.bins[bands.starts].astype(np.int32),
         }
         addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
-        self._plan = _Fbank(**addresses, width=width, size=size, bands=config.mel_bins, scale=PCM_SCALE)
+        self._plan = Fbank(**addresses, width=width, size=size, bands=config.mel_bins, scale=PCM_SCALE)
         self._plan.pre_emphasis, self._plan.floor = PRE_EMPHASIS, LOG_FLOOR
 
-    def __call__(self, samples: Float32[np.ndarray, " samples"], shift: int) -> Float32[np.ndarray, "frames mel"]:
+    def __call__(
+        self, samples: Float32[np.ndarray, " samples"], shift: int, kernels: Kernels
+    ) -> Float32[np.ndarray, "frames mel"]:
         """All whole frames."""
         count = 1 + (len(samples) - self._plan.width) // shift
         frames = np.empty((count, self._plan.bands), np.float32)
         code = native.library()
         assert code is not None
         pointers = c_void_p(samples.ctypes.data), count, shift, c_void_p(frames.ctypes.data)
-        if code.pf_fbank(byref(self._plan), *pointers):
+        if code.pf_fbank(byref(kernels), byref(self._plan), *pointers):
             raise MemoryError("not enough memory for the spectrum of a few frames")
         return frames
 

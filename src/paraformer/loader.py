@@ -88,7 +88,7 @@ def _best(directory: Path) -> bool:
     """Whether a directory of ours is made for int8 on the package's own engine, or runs fastest so here."""
     config = Bundle.open(directory).config
     only = not (directory / contract.WEIGHTS).is_file()
-    return only or (native.available("int8") and native.supports(config))
+    return only or (native.fast("int8") and native.supports(config))
 
 
 def locate(model: str | Path | None, *, download: bool = False) -> Path:

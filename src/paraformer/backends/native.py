@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_void_p
-from functools import partial
-from threading import Lock
+from collections.abc import Mapping
+from ctypes import byref, c_int, c_int32, c_void_p
 from typing import Any
 
 import numpy as np
@@ -26,85 +23,22 @@ from paraformer.backends import panels
 from paraformer.backends.panels import Precision
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
+from paraformer.native import BFLOAT16, FLOAT32, INT8
+from paraformer.native.layout import Decoder, DecoderBlock, Encoder, EncoderBlock, Linear, Memory, Norm
 
-_FORMATS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
+_FORMATS: dict[Precision, int] = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 LEAST_ROWS = 6
 """Of one thread: with fewer, the products would use less of the processor."""
-_NEEDS: dict[Precision, int] = {
-    "float32": native.AVX512,
-    "bfloat16": native.AVX512 | native.BF16,
-    "int8": native.AVX512 | native.VNNI,
-}
-
-
-class _Linear(Structure):
-    _fields_ = (
-        ("words", c_void_p),
-        ("scale", c_void_p),
-        ("sum", c_void_p),
-        ("bias", c_void_p),
-        ("k", c_int32),
-        ("n", c_int32),
-        ("format", c_int32),
-    )
-
-
-class _Norm(Structure):
-    _fields_ = (("gain", c_void_p), ("shift", c_void_p), ("k", c_int32))
-
-
-class _Memory(Structure):
-    _fields_ = (("taps", c_void_p), ("kernel", c_int32), ("left", c_int32))
-
-
-class _EncoderBlock(Structure):
-    _fields_ = (
-        ("norm1", _Norm),
-        ("norm2", _Norm),
-        ("qkv", _Linear),
-        ("out", _Linear),
-        ("up", _Linear),
-        ("down", _Linear),
-        ("memory", _Memory),
-        ("residual", c_int32),
-    )
-
-
-class _Encoder(Structure):
-    _fields_ = (
-        ("blocks", POINTER(_EncoderBlock)),
-        ("norm", _Norm),
-        ("conv", _Linear),
-        ("fire", c_void_p),
-        ("fire_bias", c_float),
-        *((name, c_int32) for name in ("attention", "layers", "dim", "input", "heads", "hidden")),
-        ("conv_left", c_int32),
-        ("conv_right", c_int32),
-    )
-
-
-class _DecoderBlock(Structure):
-    _fields_ = (
-        *((name, _Norm) for name in ("norm1", "norm2", "norm3", "ffn_norm")),
-        *((name, _Linear) for name in ("up", "down", "q", "kv", "out")),
-        ("memory", _Memory),
-        ("cross", c_int32),
-    )
-
-
-class _Decoder(Structure):
-    _fields_ = (
-        ("blocks", POINTER(_DecoderBlock)),
-        ("last", _DecoderBlock),
-        ("norm", _Norm),
-        ("output", _Linear),
-        *((name, c_int32) for name in ("attention", "layers", "dim", "heads", "hidden")),
-    )
 
 
 def available(precision: Precision) -> bool:
-    """Whether the engine was built and this processor has the instructions that a precision needs."""
-    return native.runs(_NEEDS[precision])
+    """Whether the engine was built and can compute in a precision here, at whatever speed."""
+    return native.family(_FORMATS[precision]) is not None
+
+
+def fast(precision: Precision) -> bool:
+    """Whether this processor has instructions that make the engine the fastest one in a precision."""
+    return native.fast(_FORMATS[precision])
 
 
 def supports(config: ModelConfig) -> bool:
@@ -132,19 +66,20 @@ class NativeEngine:
 
         Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a missing weight.
         """
-        library = native.library()
-        if library is None or not available(precision):
-            raise UnsupportedModel(f"this processor or build cannot compute in {precision}; use precision='float32'")
+        library, kernels = native.library(), native.family(_FORMATS[precision])
+        if library is None or kernels is None:
+            raise UnsupportedModel(
+                f"the package's own engine was not built here and cannot compute in {precision}; "
+                "install a wheel or a C compiler, or use precision='float32' with a directory that has graphs"
+            )
         if not supports(config):
             raise UnsupportedModel(f"{precision} is for SAN-M models with the second kind of predictor; use 'float32'")
         self.name = f"native {precision}"
-        self._c, self._config = library, config
+        self._c, self._kernels, self._config = library, kernels, config
         packed = _Weights(weights, precision)
         self._kept = packed.kept  # what the structures below point to
         self._encoder, self._decoder = _encoder(config, packed), _decoder(config, packed)
-        self._threads = threads or _cores()
-        self._helpers = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
-        self._helping = Lock()
+        self._threads, self._lent_to = threads or _cores(), c_int32(0)
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Compute what `graph` computes: its outputs in its order."""
@@ -164,7 +99,7 @@ class NativeEngine:
             outputs += [np.zeros((batch, encoder.layers, size, encoder.dim), np.float32) for _ in range(2)]
         kept = [*outputs[2:], None, None][:2]
         arrays = [feats, lengths, *past, past_size, *outputs[:2], *kept]
-        self._compute("encod", byref(self._encoder), int(lengths.sum()), batch, size, *arrays)
+        self._compute("pf_encode", self._encoder, int(lengths.sum()), batch, size, *arrays)
         c = self._config.predictor
         np.maximum(weights * np.float32(c.smooth_factor) - np.float32(c.noise_threshold), 0, out=weights)
         weights[np.arange(size)[None] >= lengths[:, None]] = 0
@@ -179,30 +114,20 @@ class NativeEngine:
         following = None if past is None else outputs[1]
         mask = inputs["memory_mask"].view(np.uint8)
         arrays = [memory, mask, longest, embeds, inputs["counts"], past, logits, following]
-        self._compute("decod", byref(self._decoder), int(mask.sum()), batch, memory.shape[1], *arrays)
+        self._compute("pf_decode", self._decoder, int(mask.sum()), batch, memory.shape[1], *arrays)
         return outputs
 
-    def _compute(self, verb: str, model: Any, rows: int, *arguments: Any) -> None:
-        """Call the functions of one verb: to prepare, to compute in each thread, and to end."""
-        c, helping = self._c, self._threads > 1 and rows >= 2 * LEAST_ROWS and self._helping.acquire(blocking=False)
-        parts = min(self._threads, rows // LEAST_ROWS) if helping else 1
-        work = None
-        try:
-            work = getattr(c, f"pf_{verb}ing")(model, parts, *map(_argument, arguments))
-            if work is None:
-                raise MemoryError("not enough memory for this batch")
-            self._in_parts(partial(getattr(c, f"pf_{verb}e"), c_void_p(work)), parts)
-        finally:
-            getattr(c, f"pf_{verb}ing_free")(c_void_p(work))
-            if helping:
-                self._helping.release()
+    def _compute(self, function: str, model: Any, rows: int, *arguments: Any) -> None:
+        """Call one of the functions of encoder.c and decoder.c; until it is back no signal reaches Python."""
+        parts = parts_of(self._threads, rows)
+        given = map(_argument, arguments)
+        if getattr(self._c, function)(byref(self._kernels), byref(model), parts, byref(self._lent_to), *given):
+            raise MemoryError("not enough memory for this batch")
 
-    def _in_parts(self, compute: Callable[[int], None], parts: int) -> None:
-        """All parts of the work, at the same time."""
-        others = [self._helpers.submit(compute, part) for part in range(1, parts)] if self._helpers else []
-        compute(0)
-        for other in others:
-            other.result()
+
+def parts_of(threads: int, rows: int) -> int:
+    """How many threads share so many rows."""
+    return max(1, min(threads, rows // LEAST_ROWS))
 
 
 def _cores() -> int:
@@ -267,17 +192,17 @@ class _Weights:
         """The address of a tensor."""
         return self.keep(self.tensor(name))
 
-    def norm(self, name: str) -> _Norm:
+    def norm(self, name: str) -> Norm:
         """A layer norm."""
         gain = self.tensor(f"{name}.weight")
-        return _Norm(self.keep(gain), self.vector(f"{name}.bias"), len(gain))
+        return Norm(self.keep(gain), self.vector(f"{name}.bias"), len(gain))
 
-    def memory(self, name: str, left: int) -> _Memory:
+    def memory(self, name: str, left: int) -> Memory:
         """An FSMN memory: (dim, 1, kernel) to (kernel, dim)."""
         taps = np.ascontiguousarray(self.tensor(f"{name}.weight")[:, 0].T)
-        return _Memory(self.keep(taps), len(taps), left)
+        return Memory(self.keep(taps), len(taps), left)
 
-    def linear(self, name: str, *, bias: bool = True, precision: Precision | None = None) -> _Linear:
+    def linear(self, name: str, *, bias: bool = True, precision: Precision | None = None) -> Linear:
         """A linear layer, or a convolution (n, channels, width) as one over its width side by side."""
         precision = precision or self.precision
         matrix = panels.Panels.from_arrays(self._tensors, f"{name}.weight") if precision == "int8" else None
@@ -293,19 +218,19 @@ class _Weights:
         shift = self.keep(_whole_panels(self.tensor(f"{name}.bias"))) if bias else None
         scale = None if matrix.scale is None else self.keep(matrix.scale)
         total = None if matrix.sum is None else self.keep(matrix.sum)
-        return _Linear(self.keep(matrix.words), scale, total, shift, matrix.k, matrix.n, _FORMATS[precision])
+        return Linear(self.keep(matrix.words), scale, total, shift, matrix.k, matrix.n, _FORMATS[precision])
 
 
 def _whole_panels(row: np.ndarray) -> np.ndarray:
     return np.pad(row, (0, -len(row) % panels.PANEL))
 
 
-def _encoder(config: ModelConfig, weights: _Weights) -> _Encoder:
+def _encoder(config: ModelConfig, weights: _Weights) -> Encoder:
     c, p = config.encoder, config.predictor
     assert isinstance(c, SanmEncoderConfig)
-    blocks = (_EncoderBlock * c.layers)(*(_encoder_block(config, weights, index) for index in range(c.layers)))
+    blocks = (EncoderBlock * c.layers)(*(_encoder_block(config, weights, index) for index in range(c.layers)))
     weights.kept.append(blocks)
-    return _Encoder(
+    return Encoder(
         blocks=blocks,
         norm=weights.norm("encoder.norm"),
         conv=weights.linear("predictor.conv", precision=_beside(weights.precision)),
@@ -324,14 +249,14 @@ def _encoder(config: ModelConfig, weights: _Weights) -> _Encoder:
 
 def _beside(precision: Precision) -> Precision:
     """What is computed beside 8-bit products: integrate-and-fire and the output layer."""
-    return precision if precision != "int8" else "bfloat16" if available("bfloat16") else "float32"
+    return precision if precision != "int8" else "bfloat16" if fast("bfloat16") else "float32"
 
 
-def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> _EncoderBlock:
+def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> EncoderBlock:
     c, at = config.encoder, f"encoder.blocks.{index}"
     assert isinstance(c, SanmEncoderConfig)
     norm1 = weights.norm(f"{at}.norm1")
-    return _EncoderBlock(
+    return EncoderBlock(
         norm1=norm1,
         norm2=weights.norm(f"{at}.norm2"),
         qkv=weights.linear(f"{at}.attention.qkv"),
@@ -343,13 +268,13 @@ def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> _Encod
     )
 
 
-def _decoder(config: ModelConfig, weights: _Weights) -> _Decoder:
+def _decoder(config: ModelConfig, weights: _Weights) -> Decoder:
     c, dim = config.decoder, config.encoder.dim
     assert isinstance(c, SanmDecoderConfig)
-    blocks = (_DecoderBlock * c.layers)(*(_decoder_block(c, weights, index) for index in range(c.layers)))
+    blocks = (DecoderBlock * c.layers)(*(_decoder_block(c, weights, index) for index in range(c.layers)))
     weights.kept.append(blocks)
     beside = _beside(weights.precision)
-    return _Decoder(
+    return Decoder(
         blocks=blocks,
         last=_feed_forward(weights, "decoder.final"),
         norm=weights.norm("decoder.norm"),
@@ -362,7 +287,7 @@ def _decoder(config: ModelConfig, weights: _Weights) -> _Decoder:
     )
 
 
-def _decoder_block(config: SanmDecoderConfig, weights: _Weights, index: int) -> _DecoderBlock:
+def _decoder_block(config: SanmDecoderConfig, weights: _Weights, index: int) -> DecoderBlock:
     at, cross = f"decoder.blocks.{index}", index < config.attention_layers
     block = _feed_forward(weights, at)
     block.norm2 = weights.norm(f"{at}.norm2")
@@ -374,8 +299,8 @@ def _decoder_block(config: SanmDecoderConfig, weights: _Weights, index: int) -> 
     return block
 
 
-def _feed_forward(weights: _Weights, at: str) -> _DecoderBlock:
-    return _DecoderBlock(
+def _feed_forward(weights: _Weights, at: str) -> DecoderBlock:
+    return DecoderBlock(
         norm1=weights.norm(f"{at}.norm1"),
         ffn_norm=weights.norm(f"{at}.feed_forward.norm"),
         up=weights.linear(f"{at}.feed_forward.up"),

@@ -1,30 +1,104 @@
-"""The compiled part of the package, from the C sources beside this file: where it was built, and what may run here."""
+"""The compiled part of the package, from the C sources beside this file: where it was built, and what may run here.
+
+`PARAFORMER_ISA` names the family of processors whose kernels are to be used, of those that this one has: "avx512",
+"avx2", "plain"; "none" does without compiled code. So a machine can do what a lesser one would.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import warnings
+from ctypes import POINTER, c_int64
 from functools import cache
+from itertools import count
 from pathlib import Path
 
-AVX512, VNNI, BF16 = 1, 2, 4
-"""What a processor may have, as detect.c tells it."""
+from paraformer.errors import ConfigError
+from paraformer.native import layout
+from paraformer.native.layout import BFLOAT16, FLOAT32, INT8
+
+__all__ = ["BFLOAT16", "FLOAT32", "INT8", "families", "family", "fast", "layout", "library"]
+
+SWITCH = "PARAFORMER_ISA"
+NONE = "none"
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled code, where it was built for this platform."""
+    """The compiled code, where it was built for this platform. Code of other sources is refused, with a warning."""
     for path in sorted(Path(__file__).parent.glob("engine.*")):
         if path.suffix in (".so", ".dylib", ".dll"):
             try:
                 code = ctypes.CDLL(str(path))
             except OSError:
                 return None
-            code.pf_encoding.restype = code.pf_decoding.restype = ctypes.c_void_p
-            return code
+            if _fits(code):
+                code.pf_kernels.restype = POINTER(layout.Kernels)
+                return code
+            warnings.warn(
+                f"{path} was built from other sources and is left alone; install the package again, "
+                "or run `python hatch_build.py` in its source",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     return None
 
 
-def runs(needed: int) -> bool:
-    """Whether the code was built and this processor has all that is `needed`, a sum of the constants above."""
+def _fits(code: ctypes.CDLL) -> bool:
+    """Whether the code has the layout of this Python: else every address handed over would be misread."""
+    try:
+        tell = code.pf_layout
+    except AttributeError:
+        return False
+    tell.restype = c_int64
+    wanted = [layout.ABI, *(ctypes.sizeof(structure) for structure in layout.STRUCTURES), 0]
+    return [tell(which) for which in range(len(wanted))] == wanted
+
+
+@cache
+def families() -> dict[str, layout.Kernels]:
+    """Kernels by the name of their family, the fastest first, of those that this processor has for some format."""
+    code, found = library(), dict[str, layout.Kernels]()
+    if code is None:
+        return found
+    for which in count():
+        pointer = code.pf_kernels(which)
+        if not pointer:
+            return found
+        if any(_has(needed) for needed in pointer.contents.needs):
+            found[pointer.contents.name.decode()] = pointer.contents
+    raise AssertionError
+
+
+def family(number: int) -> layout.Kernels | None:
+    """The best kernels here for a format; None where there is no compiled code.
+
+    Raises ConfigError where PARAFORMER_ISA names what there is not.
+    """
+    named = os.environ.get(SWITCH) or None
+    if named is not None and named not in (NONE, *families()):
+        here = ", ".join((*families(), NONE))
+        raise ConfigError(f"{SWITCH}={named} names no family of processors that this one belongs to; here are {here}")
+    for name, kernels in families().items():
+        if named in (None, name) and _has(kernels.needs[number]):
+            return kernels
+    return None
+
+
+def fast(number: int) -> bool:
+    """Whether the best kernels here for a format have instructions made for it, and so leave other runtimes behind."""
+    kernels = family(number)
+    return kernels is not None and bool(kernels.fast[number])
+
+
+def _has(needed: int) -> bool:
+    """Whether this processor has all of a sum of what features.h lists."""
+    return _features() & needed == needed
+
+
+@cache
+def _features() -> int:
     code = library()
-    return code is not None and code.pf_processor() & needed == needed
+    assert code is not None, "asked for kernels that there are"
+    return int(code.pf_features())

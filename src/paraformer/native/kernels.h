@@ -1,18 +1,26 @@
-/* Matrix products, attention and row operations on AVX-512, in float32, bfloat16 or 8-bit integers.
+/* What the engine's parts share: the layout of numbers, and the table of kernels of one family of processors.
  *
- * All three formats share one layout: a 32-bit word holds 1 float, 2 bfloat16 or 4 int8 that follow each other along the
- * summed axis. Weights lie in panels of 64 columns, [panels][words along k][64]; rows of activations are words along k.
- * One register of 16 words then takes part in one instruction: fused multiply-add, vdpbf16ps or vpdpbusd.
- */
+ * Rows and weights come in three formats, float32, bfloat16 and 8-bit integers, with one layout: a 32-bit word holds 1
+ * float, 2 bfloat16 or 4 int8 that follow each other along the summed axis. Weights lie in panels of 64 columns,
+ * [panels][words along k][64]; rows of activations are words along k. So one instruction can take the same word of a row
+ * to 16 columns at once, whatever the format: fused multiply-add, vdpbf16ps or vpdpbusd.
+ *
+ * The structures down to Fbank are filled by Python (native/layout.py) or by model.c; a change to any of them, or to an
+ * exported function, needs a new PF_ABI. */
 #ifndef PARAFORMER_KERNELS_H
 #define PARAFORMER_KERNELS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum { F32 = 0, BF16 = 1, INT8 = 2 };
+enum { PF_ABI = 2 };
 
-enum { PANEL = 64 };
+/* Everything else is invisible outside the library, where another library might use the same name. */
+#define PF_EXPORT __attribute__((visibility("default")))
+
+enum { F32 = 0, BF16 = 1, INT8 = 2, FORMATS = 3 };
+
+enum { PANEL = 64, CACHE_LINE = 64 };
 
 /* y = x W^T + bias. Columns are padded to whole panels, k to whole words, both with zeros.
  * INT8: a weight w is stored as the unsigned byte w + 128; scale has one factor per column. Where rows have a zero of their
@@ -30,7 +38,7 @@ typedef struct {
     uint32_t *words;
     float *scale, *zero;
     int32_t *begin;
-    int format, rows, words_per_row;
+    int32_t format, rows, words_per_row;
 } Acts;
 
 /* What becomes of the sums: relu, then up to two matrices added, then stored as float32. */
@@ -39,66 +47,78 @@ typedef struct {
     size_t out_stride;
     const float *add, *add2;
     size_t add_stride, add2_stride;
-    int relu;
+    int32_t relu;
 } Target;
-
-/* Memory that is given back all at once. Begin with {0}. */
-typedef struct {
-    void *chunk; /* the newest, which begins with the address of the one before */
-    size_t used, size;
-    int failed; /* whether memory was short at any time */
-} Room;
-
-/* Bytes that begin at a cache line, or NULL. */
-void *take(Room *room, size_t bytes);
-/* The room may lie in its own memory. */
-void leave(Room *room);
-
-static inline int per_word(int format) { return format == INT8 ? 4 : format == BF16 ? 2 : 1; }
-static inline int words_for(int format, int k) { return (k + per_word(format) - 1) / per_word(format); }
-
-Acts acts_in(Room *room, int format, int rows, int k);
-/* Other rows in the same place, of no more words in all. */
-Acts acts_as(const Acts *acts, int format, int rows, int k);
-/* Rows from..to-1, in the same place. */
-Acts acts_part(const Acts *acts, int from, int to);
-/* Convert rows of k floats. lopsided: each row has a zero of its own, halfway between its least and its largest number;
- * else it is 0. */
-void acts_fill(Acts *acts, const float *x, size_t stride, int k, int lopsided);
-/* The same of layer-normalised rows; normed: space for one. */
-void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lopsided, const float *gain,
-                      const float *shift, float *normed);
-
-void layer_norm(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
-                size_t y_stride);
-
-void multiply(const Acts *acts, const Linear *linear, Target target);
 
 /* The keys or values of one head: `past` rows and then `count` more. */
 typedef struct {
     const float *before, *x;
     size_t before_stride, stride;
-    int past, count;
+    int32_t past, count;
 } Attended;
 
-/* Space to attend in, one head at a time. */
+/* size: points of the spectrum, a power of two, at least width and 2. turns: cos and sin of 2 pi k / size, k < size / 2.
+ * Band b: entries starts[b] to starts[b + 1] of weights, from bin first[b] on. */
 typedef struct {
-    int format, width, at_once;
-    Acts queries, weights;
-    uint32_t *key_words, *value_words, *row;
-    float *middle, *centred, *rate, *scale, *sum; /* of columns */
-    float *key_scale, *scores;
-} Attention;
+    const float *window, *turns, *weights;
+    const int32_t *starts, *first;
+    int32_t width, size, bands;
+    float scale, pre_emphasis, floor;
+} Fbank;
 
-/* For up to so many rows and keys. */
-Attention attention_in(Room *room, int format, int width, int rows, int keys);
-/* Queries (rows, width) attend to keys with values; out (rows, width). */
-void attend(Attention *attention, const float *query, size_t query_stride, int rows, const Attended *keys,
-            const Attended *values, float *out, size_t out_stride);
+/* A filter over rows, with the row itself added: y[t] = x[t] + sum_j taps[j] * x[t + j - left], over those of `rows` rows
+ * that exist, rows before 0 taken from `before` (left rows, its last one just before x; NULL: zero). taps (kernel, dim). */
+typedef struct {
+    const float *x, *taps, *before;
+    float *y;
+    size_t stride, before_stride, y_stride;
+    int32_t rows, dim, kernel, left;
+} Filter;
 
-/* y[t] = x[t] + sum_j taps[j] * x[t + j - left] for t in from..to-1, over those of `rows` rows that exist, rows before 0
- * taken from `before` (left rows, its last one first before x; NULL: zero). taps (kernel, dim). */
-void memory(const float *x, size_t stride, int from, int to, int rows, int dim, const float *taps, int kernel, int left,
-            const float *before, size_t before_stride, float *y, size_t y_stride);
+/* What a family of processors computes in its own way. Everything above it is the same C for all. */
+typedef struct {
+    const char *name;
+    int32_t needs[FORMATS]; /* of the processor (features.c), to compute in each format */
+    int32_t fast[FORMATS];  /* whether a format has instructions here that leave other runtimes behind */
+
+    /* Convert rows of k floats. asymmetric: each row has a zero of its own, halfway between its least and its largest
+     * number; else it is 0. */
+    void (*acts_fill)(Acts *acts, const float *x, size_t stride, int k, int asymmetric);
+    void (*layer_norm)(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
+                       size_t y_stride);
+    void (*multiply)(const Acts *acts, const Linear *linear, const Target *target);
+
+    /* The mean of each column. */
+    void (*means)(const Attended *rows, int width, float *mean);
+    /* Halfway between the least and the largest number of each column, and how far those are from it. */
+    void (*ranges)(const Attended *rows, int width, float *middle, float *reach);
+    /* Panels in which column n is row n, as `row` converts it; for INT8 less `middle` and with a scale of its own. row: one
+     * row's Acts; centred: space for one. */
+    void (*pack_columns)(int format, const Attended *rows, int width, const float *middle, uint32_t *words, float *scale,
+                         uint32_t *row, float *centred);
+    /* Panels in which row k is row k; for INT8 less `middle`, times `rate`, and with the sums of columns times `scale`. */
+    void (*pack_rows)(int format, const Attended *rows, int width, const float *middle, const float *rate,
+                      uint32_t *words, const float *scale, float *sum);
+    /* One row of scores, times `factor`, to weights that add up to 1 once multiplied with scale[row]; before, the largest
+     * is 1. INT8: from -127 for none to 127 for the largest. */
+    void (*softmax)(Acts *weights, int row, const float *x, int count, float factor);
+
+    /* Rows from..to-1 of a filter. */
+    void (*filter)(const Filter *filter, int from, int to);
+    /* frames (count, bands) of samples, `shift` of them from one frame to the next; space: fbank_space bytes. */
+    void (*fbank)(const Fbank *fbank, const float *samples, int count, int shift, float *frames, void *space);
+} Kernels;
+
+static inline int per_word(int format) { return format == INT8 ? 4 : format == BF16 ? 2 : 1; }
+static inline int words_for(int format, int k) { return (k + per_word(format) - 1) / per_word(format); }
+static inline int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
+
+/* Frames that are computed side by side. */
+enum { FBANK_LANES = 16 };
+static inline size_t fbank_space(const Fbank *f) { return (size_t)(f->size + f->size / 2) * FBANK_LANES * sizeof(float); }
+
+static inline const float *attended_row(const Attended *rows, int n) {
+    return n < rows->past ? rows->before + n * rows->before_stride : rows->x + (n - rows->past) * rows->stride;
+}
 
 #endif

@@ -1,13 +1,13 @@
-#include "kernels.h"
-
+/* Kernels for AVX-512, with VNNI and BF16 where the processor has them. */
 #include <immintrin.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "../features.h"
+#include "../kernels.h"
 
 #define LANES 16
 #define BLOCK_ROWS 6 /* 6 rows x 4 registers of sums, 4 of weights and 1 of activations: 29 of 32 */
-#define ATTENDING 48 /* rows of queries at once, so that their scores stay in the cache: whole blocks */
 #define LAYER_NORM_EPS 1e-12f
 #define UNSIGNED_BYTES ((int)0x80808080) /* added to a word of four signed bytes */
 #define ALWAYS static inline __attribute__((always_inline))
@@ -16,60 +16,18 @@
 
 ALWAYS __mmask16 first(int count) { return count >= LANES ? 0xffff : count <= 0 ? 0 : (__mmask16)((1u << count) - 1); }
 
-/* -- memory --------------------------------------------------------------------------------------------------------- */
-
-enum { LINE = 64, LEAST = 1 << 20 };
-
-void *take(Room *room, size_t bytes) {
-    const size_t lines = (bytes + LINE - 1) / LINE * LINE;
-    if (room->used + lines > room->size) {
-        const size_t size = LINE + (lines > LEAST ? lines : LEAST);
-        void **chunk = aligned_alloc(LINE, size);
-        if (!chunk) {
-            room->failed = 1;
-            return NULL;
-        }
-        *chunk = room->chunk;
-        room->chunk = chunk, room->used = LINE, room->size = size;
-    }
-    void *taken = (char *)room->chunk + room->used;
-    room->used += lines;
-    return taken;
-}
-
-void leave(Room *room) {
-    for (void *chunk = room->chunk, *before; chunk; chunk = before) {
-        before = *(void **)chunk;
-        free(chunk);
-    }
-}
-
 /* -- rows ----------------------------------------------------------------------------------------------------------- */
-
-Acts acts_in(Room *room, int format, int rows, int k) {
-    const int words = words_for(format, k);
-    return (Acts){take(room, (size_t)rows * words * 4), take(room, (size_t)rows * 4), take(room, (size_t)rows * 4),
-                  take(room, (size_t)rows * 4), format, rows, words};
-}
-
-Acts acts_part(const Acts *acts, int from, int to) {
-    return (Acts){acts->words + (size_t)from * acts->words_per_row, acts->scale + from, acts->zero + from,
-                  acts->begin + from, acts->format, to - from, acts->words_per_row};
-}
-
-Acts acts_as(const Acts *acts, int format, int rows, int k) {
-    return (Acts){acts->words, acts->scale, acts->zero, acts->begin, format, rows, words_for(format, k)};
-}
 
 /* Two rows of 16 floats as 32 bfloat16, rounded to nearest even; a single one as 16. */
 ALWAYS __m256i bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 
-/* 16 floats as bytes in 32-bit words: x * factor + middle, rounded. */
-ALWAYS __m512i bytes(const float *x, __m512 factor, __m512 middle) {
-    return _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_loadu_ps(x), factor, middle));
+/* 16 floats as bytes in 32-bit words: (x - middle) * factor, rounded to nearest even. Not as a fused multiply-add, so that
+ * every family of processors comes to the same integers. */
+ALWAYS __m512i bytes(__m512 x, __m512 factor, __m512 middle) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(x, middle), factor));
 }
 
-static void convert(Acts *acts, int row, const float *x, int k, int lopsided) {
+static void convert(Acts *acts, int row, const float *x, int k, int asymmetric) {
     uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
     acts->begin[row] = 0;
     if (acts->format == F32) {
@@ -97,24 +55,23 @@ static void convert(Acts *acts, int row, const float *x, int k, int lopsided) {
         top = _mm512_mask_max_ps(top, mask, top, y), low = _mm512_mask_min_ps(low, mask, low, y);
     }
     const float largest = _mm512_reduce_max_ps(top), least = _mm512_reduce_min_ps(low);
-    const float zero = lopsided ? 0.5f * largest + 0.5f * least : 0.0f, above = largest - zero, below = zero - least;
+    const float zero = asymmetric ? 0.5f * largest + 0.5f * least : 0.0f, above = largest - zero, below = zero - least;
     const float reach = above > below ? above : below;
     const float rate = reach > 0 ? 127.0f / reach : 0.0f;
-    const __m512 factor = _mm512_set1_ps(rate), middle = _mm512_set1_ps(-zero * rate);
+    const __m512 factor = _mm512_set1_ps(rate), middle = _mm512_set1_ps(zero);
     const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i sum = _mm512_setzero_si512();
     words[acts->words_per_row - 1] = 0;
     for (int i = 0; i < whole; i += PANEL) {
-        const __m512i ab = _mm512_packs_epi32(bytes(x + i, factor, middle), bytes(x + i + 16, factor, middle));
-        const __m512i cd = _mm512_packs_epi32(bytes(x + i + 32, factor, middle), bytes(x + i + 48, factor, middle));
+        const __m512i ab = _mm512_packs_epi32(bytes(_mm512_loadu_ps(x + i), factor, middle), bytes(_mm512_loadu_ps(x + i + 16), factor, middle));
+        const __m512i cd = _mm512_packs_epi32(bytes(_mm512_loadu_ps(x + i + 32), factor, middle), bytes(_mm512_loadu_ps(x + i + 48), factor, middle));
         const __m512i all = _mm512_packs_epi16(ab, cd); /* of each quarter of each */
         sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), all);
         _mm512_storeu_si512((int8_t *)words + i, _mm512_permutexvar_epi32(in_order, all));
     }
     for (int i = whole; i < k; i += LANES) {
         const __mmask16 mask = first(k - i);
-        const __m512 y = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, x + i), factor, middle);
-        const __m512i q = _mm512_maskz_cvtps_epi32(mask, y);
+        const __m512i q = _mm512_maskz_mov_epi32(mask, bytes(_mm512_maskz_loadu_ps(mask, x + i), factor, middle));
         sum = _mm512_add_epi32(sum, q);
         _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + i, mask, q);
     }
@@ -123,8 +80,8 @@ static void convert(Acts *acts, int row, const float *x, int k, int lopsided) {
     acts->begin[row] = -128 * _mm512_reduce_add_epi32(sum);
 }
 
-void acts_fill(Acts *acts, const float *x, size_t stride, int k, int lopsided) {
-    for (int row = 0; row < acts->rows; row++) convert(acts, row, x + row * stride, k, lopsided);
+static void acts_fill(Acts *acts, const float *x, size_t stride, int k, int asymmetric) {
+    for (int row = 0; row < acts->rows; row++) convert(acts, row, x + row * stride, k, asymmetric);
 }
 
 ALWAYS float total(const __m512 *parts) {
@@ -158,22 +115,12 @@ static void norm_row(const float *x, int k, const float *gain, const float *shif
     }
 }
 
-void layer_norm(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
-                size_t y_stride) {
+static void layer_norm(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
+                       size_t y_stride) {
     for (int row = 0; row < rows; row++) norm_row(x + row * stride, k, gain, shift, y + row * y_stride);
 }
 
-void acts_fill_normed(Acts *acts, const float *x, size_t stride, int k, int lopsided, const float *gain,
-                      const float *shift, float *normed) {
-    for (int row = 0; row < acts->rows; row++) {
-        norm_row(x + row * stride, k, gain, shift, normed);
-        convert(acts, row, normed, k, lopsided);
-    }
-}
-
 /* -- products ------------------------------------------------------------------------------------------------------- */
-
-static int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
 
 /* Where the sums of a few rows and one panel go. */
 typedef struct {
@@ -272,7 +219,7 @@ DEFINE_ALL(INT8)
 typedef void (*Sums)(const uint32_t *, size_t, const uint32_t *, int, const char *, int, const int32_t *, const Place *);
 static const Sums SUMS[3][BLOCK_ROWS] = {LIST(F32), LIST(BF16), LIST(INT8)};
 
-void multiply(const Acts *acts, const Linear *linear, Target target) {
+static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
     const int panels = panels_for(linear->n), words = acts->words_per_row;
     const int blocks = (acts->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     /* The next panel has 4 lines for each word of k: all of them are asked for in the first few blocks. */
@@ -280,7 +227,7 @@ void multiply(const Acts *acts, const Linear *linear, Target target) {
     const size_t bytes = (size_t)words * PANEL * 4, asked = (size_t)words * lines * 64;
     for (int panel = 0; panel < panels; panel++) {
         const uint32_t *b = linear->words + (size_t)panel * words * PANEL;
-        Place place = {.acts = acts, .linear = linear, .target = &target, .column = panel * PANEL};
+        Place place = {.acts = acts, .linear = linear, .target = target, .column = panel * PANEL};
         EACH(4, j) place.masks[j] = first(linear->n - place.column - j * LANES);
         for (int i = 0; i < blocks; i++) {
             const int row = place.row, rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
@@ -294,11 +241,6 @@ void multiply(const Acts *acts, const Linear *linear, Target target) {
 
 /* -- attention ------------------------------------------------------------------------------------------------------ */
 
-ALWAYS const float *row_of(const Attended *rows, int n) {
-    return n < rows->past ? rows->before + n * rows->before_stride : rows->x + (n - rows->past) * rows->stride;
-}
-
-/* The mean of each column. */
 static void means(const Attended *rows, int width, float *mean) {
     const int count = rows->past + rows->count;
     for (int i = 0; i < width; i += PANEL) {
@@ -306,15 +248,14 @@ static void means(const Attended *rows, int width, float *mean) {
         __m512 sum[4];
         EACH(4, j) mask[j] = first(width - i - j * LANES), sum[j] = _mm512_setzero_ps();
         for (int n = 0; n < count; n++) {
-            const float *row = row_of(rows, n) + i;
+            const float *row = attended_row(rows, n) + i;
             EACH(4, j) sum[j] = _mm512_add_ps(sum[j], _mm512_maskz_loadu_ps(mask[j], row + j * LANES));
         }
         EACH(4, j) _mm512_storeu_ps(mean + i + j * LANES, _mm512_div_ps(sum[j], _mm512_set1_ps((float)count)));
     }
 }
 
-/* Halfway between the least and the largest number of each column, and how far those are from it. */
-static void span(const Attended *rows, int width, float *middle, float *reach) {
+static void ranges(const Attended *rows, int width, float *middle, float *reach) {
     for (int i = 0; i < width; i += PANEL) {
         __mmask16 mask[4];
         __m512 low[4], top[4];
@@ -323,7 +264,7 @@ static void span(const Attended *rows, int width, float *middle, float *reach) {
             low[j] = _mm512_set1_ps(INFINITY), top[j] = _mm512_set1_ps(-INFINITY);
         }
         for (int n = 0; n < rows->past + rows->count; n++) {
-            const float *row = row_of(rows, n) + i;
+            const float *row = attended_row(rows, n) + i;
             EACH(4, j) {
                 const __m512 x = _mm512_maskz_loadu_ps(mask[j], row + j * LANES);
                 low[j] = _mm512_min_ps(low[j], x), top[j] = _mm512_max_ps(top[j], x);
@@ -339,7 +280,6 @@ static void span(const Attended *rows, int width, float *middle, float *reach) {
     }
 }
 
-/* Panels in which column n is row n; for INT8 less `middle` and with a scale of its own. row, centred: space for one. */
 static void pack_columns(int format, const Attended *rows, int width, const float *middle, uint32_t *words,
                          float *scale, uint32_t *row, float *centred) {
     const int per_row = words_for(format, width);
@@ -350,7 +290,7 @@ static void pack_columns(int format, const Attended *rows, int width, const floa
     float zero;
     for (int n = 0; n < rows->past + rows->count; n++) {
         Acts one = {row, scale + n, &zero, &begin, format, 1, per_row};
-        const float *x = row_of(rows, n);
+        const float *x = attended_row(rows, n);
         for (int i = 0; format == INT8 && i < width; i++) centred[i] = x[i] - middle[i];
         convert(&one, 0, format == INT8 ? centred : x, width, 0);
         uint32_t *column = words + (size_t)(n / PANEL) * per_row * PANEL + n % PANEL;
@@ -362,16 +302,26 @@ static void pack_columns(int format, const Attended *rows, int width, const floa
     }
 }
 
-/* Panels in which row k is row k; for INT8 less `middle`, times `rate`. */
+/* What a column of weights adds to a sum for every unit of a row's zero. */
+static void sum_columns(const uint32_t *words, int along_k, int width, const float *scale, float *sum) {
+    for (int i = 0; i < width; i += LANES) {
+        const uint32_t *word = words + (size_t)(i / PANEL) * along_k * PANEL + i % PANEL;
+        __m512i total = _mm512_set1_epi32(-128 * 4 * along_k);
+        for (int k = 0; k < along_k; k++, word += PANEL)
+            total = _mm512_dpbusd_epi32(total, _mm512_loadu_si512(word), _mm512_set1_epi8(1));
+        _mm512_storeu_ps(sum + i, _mm512_mul_ps(_mm512_cvtepi32_ps(total), _mm512_loadu_ps(scale + i)));
+    }
+}
+
 static void pack_rows(int format, const Attended *rows, int width, const float *middle, const float *rate,
-                      uint32_t *words) {
+                      uint32_t *words, const float *scale, float *sum) {
     const int keys = rows->past + rows->count, along_k = words_for(format, keys), each = per_word(format);
     for (int k = 0; k < along_k; k++)
         for (int i = 0; i < width; i += LANES) {
             const __mmask16 mask = first(width - i);
             __m512i word = _mm512_set1_epi32(format == INT8 ? UNSIGNED_BYTES : 0);
             for (int n = k * each, j = 0; j < each && n < keys; j++, n++) {
-                const __m512 x = _mm512_maskz_loadu_ps(mask, row_of(rows, n) + i);
+                const __m512 x = _mm512_maskz_loadu_ps(mask, attended_row(rows, n) + i);
                 __m512i part = (__m512i)x;
                 if (format == BF16) part = _mm512_cvtepu16_epi32(bf16(x));
                 if (format == INT8) {
@@ -382,6 +332,7 @@ static void pack_rows(int format, const Attended *rows, int width, const float *
             }
             _mm512_storeu_si512(words + ((size_t)(i / PANEL) * along_k + k) * PANEL + i % PANEL, word);
         }
+    if (format == INT8) sum_columns(words, along_k, width, scale, sum);
 }
 
 /* 2^x to 3e-7 relative: 2^n times a polynomial (minimax) of what is left, |r| <= 0.5. */
@@ -396,8 +347,6 @@ ALWAYS __m512 exponential(__m512 x) {
     return _mm512_scalef_ps(y, n);
 }
 
-/* One row of scores, times `factor`, to weights that add up to 1 once multiplied with scale[row]; before, the largest is
- * 1. INT8: from -127 for none to 127 for the largest. */
 static void softmax(Acts *weights, int row, const float *x, int count, float factor) {
     __m512 top = _mm512_set1_ps(-INFINITY);
     for (int i = 0; i < count; i += LANES) {
@@ -432,87 +381,7 @@ static void softmax(Acts *weights, int row, const float *x, int count, float fac
     weights->begin[row] = weights->format == INT8 ? -128 * total : 0;
 }
 
-Attention attention_in(Room *room, int format, int width, int rows, int keys) {
-    const size_t padded = (size_t)panels_for(keys) * PANEL, columns = (size_t)panels_for(width) * PANEL;
-    const int at_once = rows < ATTENDING ? rows : ATTENDING;
-    return (Attention){
-        .format = format,
-        .width = width,
-        .at_once = at_once,
-        .queries = acts_in(room, format, at_once, width),
-        .weights = acts_in(room, format, at_once, keys),
-        .key_words = take(room, padded * words_for(format, width) * 4),
-        .value_words = take(room, columns * words_for(format, keys) * 4),
-        .row = take(room, (size_t)words_for(format, width) * 4),
-        .middle = take(room, columns * 4),
-        .centred = take(room, columns * 4),
-        .rate = take(room, columns * 4),
-        .scale = take(room, columns * 4),
-        .sum = take(room, columns * 4),
-        .key_scale = take(room, padded * 4),
-        .scores = take(room, at_once * padded * 4),
-    };
-}
-
-/* What all keys have in common adds the same to every score of a query, which softmax does not see; without it 8 bits
- * resolve how they differ (SageAttention, arXiv 2410.02367). */
-static Linear keys_of(Attention *a, const Attended *keys) {
-    const int padded = panels_for(keys->past + keys->count) * PANEL, per_row = words_for(a->format, a->width);
-    memset(a->key_words + (size_t)(padded - PANEL) * per_row, 0, (size_t)PANEL * per_row * 4);
-    memset(a->key_scale + padded - PANEL, 0, PANEL * 4);
-    if (a->format == INT8) means(keys, a->width, a->middle);
-    pack_columns(a->format, keys, a->width, a->middle, a->key_words, a->key_scale, a->row, a->centred);
-    return (Linear){.words = a->key_words, .scale = a->format == INT8 ? a->key_scale : NULL, .k = a->width, .n = padded,
-                    .format = a->format};
-}
-
-/* Weights add up to 1, so what is taken from all values comes back as a bias. */
-static Linear values_of(Attention *a, const Attended *values) {
-    const int keys = values->past + values->count, along_k = words_for(a->format, keys);
-    Linear linear = {.words = a->value_words, .k = keys, .n = a->width, .format = a->format};
-    if (a->format == INT8) {
-        span(values, a->width, a->middle, a->scale);
-        for (int i = 0; i < a->width; i++) {
-            a->rate[i] = a->scale[i] > 0 ? 127.0f / a->scale[i] : 0.0f;
-            a->scale[i] /= 127.0f;
-        }
-        linear.scale = a->scale, linear.sum = a->sum, linear.bias = a->middle;
-    }
-    pack_rows(a->format, values, a->width, a->middle, a->rate, a->value_words);
-    for (int i = 0; a->format == INT8 && i < a->width; i += LANES) {
-        const uint32_t *word = a->value_words + (size_t)(i / PANEL) * along_k * PANEL + i % PANEL;
-        __m512i total = _mm512_set1_epi32(-128 * 4 * along_k);
-        for (int k = 0; k < along_k; k++, word += PANEL)
-            total = _mm512_dpbusd_epi32(total, _mm512_loadu_si512(word), _mm512_set1_epi8(1));
-        _mm512_storeu_ps(a->sum + i, _mm512_mul_ps(_mm512_cvtepi32_ps(total), _mm512_loadu_ps(a->scale + i)));
-    }
-    return linear;
-}
-
-void attend(Attention *a, const float *query, size_t query_stride, int rows, const Attended *keys,
-            const Attended *values, float *out, size_t out_stride) {
-    const int count = keys->past + keys->count;
-    if (!count) {
-        for (int row = 0; row < rows; row++) memset(out + row * out_stride, 0, (size_t)a->width * 4);
-        return;
-    }
-    const Linear to_keys = keys_of(a, keys), to_values = values_of(a, values);
-    const float factor = 1.0f / sqrtf((float)a->width);
-    for (int row = 0; row < rows; row += a->at_once) {
-        const int some = rows - row < a->at_once ? rows - row : a->at_once;
-        Acts queries = acts_as(&a->queries, a->format, some, a->width);
-        Acts weights = acts_as(&a->weights, a->format, some, count);
-        acts_fill(&queries, query + row * query_stride, query_stride, a->width, 0);
-        multiply(&queries, &to_keys, (Target){.out = a->scores, .out_stride = to_keys.n});
-        for (int i = 0; i < some; i++) softmax(&weights, i, a->scores + (size_t)i * to_keys.n, count, factor);
-        float *to = out + row * out_stride;
-        multiply(&weights, &to_values, (Target){.out = to, .out_stride = out_stride});
-        for (int i = 0; a->format != INT8 && i < some; i++)
-            for (int j = 0; j < a->width; j++) to[i * out_stride + j] *= weights.scale[i];
-    }
-}
-
-/* -- the memory of layers ------------------------------------------------------------------------------------------- */
+/* -- filters -------------------------------------------------------------------------------------------------------- */
 
 enum { TOGETHER = 4 }; /* rows whose sums stay in registers while the taps pass by */
 
@@ -532,19 +401,38 @@ ALWAYS void weigh(int rows, const float *x, size_t stride, int dim, const float 
     }
 }
 
-void memory(const float *x, size_t stride, int from, int to, int rows, int dim, const float *taps, int kernel, int left,
-            const float *before, size_t before_stride, float *y, size_t y_stride) {
-    for (int t = from; t < to; t++) memcpy(y + t * y_stride, x + t * stride, (size_t)dim * 4);
+static void filter(const Filter *f, int from, int to) {
+    for (int t = from; t < to; t++) memcpy(f->y + t * f->y_stride, f->x + t * f->stride, (size_t)f->dim * 4);
     for (int t = from, done; t < to; t += done) {
-        const float *at = x + ((ptrdiff_t)t - left) * (ptrdiff_t)stride;
-        const int missing = t < left ? left - t : 0, until = rows - t + left < kernel ? rows - t + left : kernel;
-        float *sums = y + t * y_stride;
-        done = !missing && t + TOGETHER <= to && t + TOGETHER - 1 + kernel - left <= rows ? TOGETHER : 1;
+        const float *at = f->x + ((ptrdiff_t)t - f->left) * (ptrdiff_t)f->stride;
+        const int missing = t < f->left ? f->left - t : 0, following = f->rows - t + f->left;
+        const int until = following < f->kernel ? following : f->kernel;
+        float *sums = f->y + t * f->y_stride;
+        done = !missing && t + TOGETHER <= to && following >= f->kernel + TOGETHER - 1 ? TOGETHER : 1;
         if (done == TOGETHER) {
-            weigh(TOGETHER, at, stride, dim, taps, 0, kernel, sums, y_stride);
-        } else {
-            if (before) weigh(1, before + t * before_stride, before_stride, dim, taps, 0, missing, sums, y_stride);
-            weigh(1, at, stride, dim, taps, missing, until, sums, y_stride);
+            weigh(TOGETHER, at, f->stride, f->dim, f->taps, 0, f->kernel, sums, f->y_stride);
+            continue;
         }
+        if (f->before)
+            weigh(1, f->before + t * f->before_stride, f->before_stride, f->dim, f->taps, 0, missing, sums, f->y_stride);
+        weigh(1, at, f->stride, f->dim, f->taps, missing, until, sums, f->y_stride);
     }
 }
+
+void fbank_avx512(const Fbank *f, const float *samples, int count, int shift, float *frames, void *space);
+
+const Kernels kernels_avx512 = {
+    .name = "avx512",
+    .needs = {HAS_AVX512, HAS_AVX512 | HAS_BF16, HAS_AVX512 | HAS_VNNI},
+    .fast = {1, 1, 1},
+    .acts_fill = acts_fill,
+    .layer_norm = layer_norm,
+    .multiply = multiply,
+    .means = means,
+    .ranges = ranges,
+    .pack_columns = pack_columns,
+    .pack_rows = pack_rows,
+    .softmax = softmax,
+    .filter = filter,
+    .fbank = fbank_avx512,
+};

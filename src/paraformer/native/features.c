@@ -1,0 +1,37 @@
+/* What the processor has, and what of the engine's arithmetic must not depend on it: built in the plainest instructions. */
+#include "features.h"
+
+#include <math.h>
+
+#include "kernels.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+
+/* Which registers the operating system saves: 6 is those of AVX, 0xe6 those of AVX-512 as well. */
+static unsigned saved(void) {
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+/* Asked of the processor itself, because not every compiler's __builtin_cpu_supports knows all of these. */
+PF_EXPORT int pf_features(void) {
+    unsigned a, b, c, d, a1, b1, c1, d1;
+    const unsigned kept = saved();
+    if ((kept & 6) != 6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    int found = 0;
+    const unsigned fma = 1u << 12, avx2 = 1u << 5, f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+    if (__get_cpuid(1, &a1, &b1, &c1, &d1) && (c1 & fma) && (b & avx2)) found |= HAS_AVX2;
+    if ((kept & 0xe6) != 0xe6 || (b & f_dq_bw_vl) != f_dq_bw_vl) return found;
+    found |= HAS_AVX512;
+    if (c >> 11 & 1) found |= HAS_VNNI;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1)) found |= HAS_BF16;
+    return found;
+}
+#else
+PF_EXPORT int pf_features(void) { return 0; }
+#endif
+
+float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }

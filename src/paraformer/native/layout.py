@@ -1,0 +1,160 @@
+"""The structures of the compiled code, field by field as native/kernels.h and native/model.h have them."""
+
+from __future__ import annotations
+
+from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
+from typing import Any
+
+ABI = 2
+"""PF_ABI of the sources that belong to this file."""
+FLOAT32, BFLOAT16, INT8 = 0, 1, 2
+"""Formats of rows and weights."""
+FORMATS = 3
+
+
+class Linear(Structure):
+    """A layer y = x W^T + bias."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("words", "scale", "sum", "bias")),
+        *((name, c_int32) for name in ("k", "n", "format")),
+    )
+
+
+class Acts(Structure):
+    """Rows made ready to be multiplied."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("words", "scale", "zero", "begin")),
+        *((name, c_int32) for name in ("format", "rows", "words_per_row")),
+    )
+
+
+class Target(Structure):
+    """What becomes of the sums of a product."""
+
+    _fields_ = (
+        ("out", c_void_p),
+        ("out_stride", c_size_t),
+        *((name, c_void_p) for name in ("add", "add2")),
+        *((name, c_size_t) for name in ("add_stride", "add2_stride")),
+        ("relu", c_int32),
+    )
+
+
+class Attended(Structure):
+    """Keys or values of one head."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("before", "x")),
+        *((name, c_size_t) for name in ("before_stride", "stride")),
+        *((name, c_int32) for name in ("past", "count")),
+    )
+
+
+class Filter(Structure):
+    """An FSMN memory over rows."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("x", "taps", "before", "y")),
+        *((name, c_size_t) for name in ("stride", "before_stride", "y_stride")),
+        *((name, c_int32) for name in ("rows", "dim", "kernel", "left")),
+    )
+
+
+class Fbank(Structure):
+    """How frames are made of samples."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("window", "turns", "weights", "starts", "first")),
+        *((name, c_int32) for name in ("width", "size", "bands")),
+        *((name, c_float) for name in ("scale", "pre_emphasis", "floor")),
+    )
+
+
+def _function(*arguments: Any) -> Any:
+    return CFUNCTYPE(None, *arguments)
+
+
+class Kernels(Structure):
+    """What a family of processors computes in its own way."""
+
+    _fields_ = (
+        ("name", c_char_p),
+        ("needs", c_int32 * FORMATS),
+        ("fast", c_int32 * FORMATS),
+        ("acts_fill", _function(POINTER(Acts), c_void_p, c_size_t, c_int, c_int)),
+        ("layer_norm", _function(c_void_p, c_size_t, c_int, c_int, c_void_p, c_void_p, c_void_p, c_size_t)),
+        ("multiply", _function(POINTER(Acts), POINTER(Linear), POINTER(Target))),
+        ("means", _function(POINTER(Attended), c_int, c_void_p)),
+        ("ranges", _function(POINTER(Attended), c_int, c_void_p, c_void_p)),
+        ("pack_columns", _function(c_int, POINTER(Attended), c_int, *[c_void_p] * 5)),
+        ("pack_rows", _function(c_int, POINTER(Attended), c_int, *[c_void_p] * 5)),
+        ("softmax", _function(POINTER(Acts), c_int, c_void_p, c_int, c_float)),
+        ("filter", _function(POINTER(Filter), c_int, c_int)),
+        ("fbank", _function(POINTER(Fbank), c_void_p, c_int, c_int, c_void_p, c_void_p)),
+    )
+
+
+class Norm(Structure):
+    """A layer norm."""
+
+    _fields_ = (("gain", c_void_p), ("shift", c_void_p), ("k", c_int32))
+
+
+class Memory(Structure):
+    """Taps of an FSMN memory."""
+
+    _fields_ = (("taps", c_void_p), ("kernel", c_int32), ("left", c_int32))
+
+
+class EncoderBlock(Structure):
+    """One layer of the encoder."""
+
+    _fields_ = (
+        *((name, Norm) for name in ("norm1", "norm2")),
+        *((name, Linear) for name in ("qkv", "out", "up", "down")),
+        ("memory", Memory),
+        ("residual", c_int32),
+    )
+
+
+class Encoder(Structure):
+    """The encoder, and the predictor's weights."""
+
+    _fields_ = (
+        ("blocks", POINTER(EncoderBlock)),
+        ("norm", Norm),
+        ("conv", Linear),
+        ("fire", c_void_p),
+        ("fire_bias", c_float),
+        *((name, c_int32) for name in ("attention", "layers", "dim", "input", "heads", "hidden")),
+        *((name, c_int32) for name in ("conv_left", "conv_right")),
+    )
+
+
+class DecoderBlock(Structure):
+    """One layer of the decoder."""
+
+    _fields_ = (
+        *((name, Norm) for name in ("norm1", "norm2", "norm3", "ffn_norm")),
+        *((name, Linear) for name in ("up", "down", "q", "kv", "out")),
+        ("memory", Memory),
+        ("cross", c_int32),
+    )
+
+
+class Decoder(Structure):
+    """The decoder."""
+
+    _fields_ = (
+        ("blocks", POINTER(DecoderBlock)),
+        ("last", DecoderBlock),
+        ("norm", Norm),
+        ("output", Linear),
+        *((name, c_int32) for name in ("attention", "layers", "dim", "heads", "hidden")),
+    )
+
+
+STRUCTURES = (Linear, Acts, Target, Attended, Filter, Fbank, Kernels, EncoderBlock, Encoder, DecoderBlock, Decoder)
+"""In the order in which pf_layout tells their sizes."""
