@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paraformer.backends.base import Decoded
 from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
 from paraformer.config import TrainingChunk
-from paraformer.errors import AudioError, AudioNotFound, SessionError, UnsupportedModel
+from paraformer.errors import AudioError, AudioNotFound, InputFailed, SessionError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer
 from paraformer.recognizer import Recognizer, join_segments
 from paraformer.types import Transcript
@@ -84,6 +86,7 @@ def test_silence_gives_an_empty_text(samples: int) -> None:
     assert result.text == ""
     assert result.segments == ()
     assert result.duration_s == samples / 16_000
+    assert result.confidence == 0.0
 
 
 def test_one_bad_file_does_not_stop_the_others(tmp_path) -> None:
@@ -95,6 +98,57 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path) -> None:
     assert gist(results[1]) == gist(results[3])
     with pytest.raises(AudioError, match=r"bad\.wav"):
         recognizer().transcribe([tmp_path / name for name in names])
+
+
+class Fragile:
+    """A backend that fails where one utterance is among those of a batch, with an error of its own kind."""
+
+    def __init__(self, error: Exception, rows: int) -> None:
+        self._backend, self._error, self._rows = tiny.backend("onnx"), error, rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def whole(self, feats: list[np.ndarray]) -> list[Decoded]:
+        if any(len(rows) == self._rows for rows in feats):
+            raise self._error
+        return self._backend.whole(feats)
+
+
+def test_an_engine_that_fails_on_one_input_is_the_failure_of_that_one() -> None:
+    signals = [tiny.signal(length, length) for length in (20_000, 30_000, 21_000, 22_000)]
+    guilty = len(tiny.engine().frontend.whole(signals[2]))
+    plain = recognizer()
+    tool = Recognizer(plain.bundle, Fragile(IndexError("frame 7"), guilty))  # type: ignore[arg-type]
+    *others, last = results = list(tool.transcribe_each(signals))
+    assert [type(result) for result in results] == [Transcript, Transcript, InputFailed, Transcript]
+    assert str(others[2]) == "input 3 failed: IndexError: frame 7"
+    assert [gist(result) for result in (*others[:2], last)] == [
+        gist(plain.transcribe(samples)) for samples in (signals[0], signals[1], signals[3])
+    ]
+    with pytest.raises(InputFailed, match="input 3"):
+        tool.transcribe(signals)
+
+
+def test_a_reader_that_fails_is_the_failure_of_its_input(tmp_path) -> None:
+    """In any way, and in whichever of its blocks."""
+    soundfile.write(tmp_path / "long.wav", tiny.signal(16_000 * 40), 16_000)
+    plain = recognizer()
+
+    def breaks(blocks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
+        yield 0.0, next(iter(blocks))
+        raise ZeroDivisionError("rate")
+
+    tool = Recognizer(plain.bundle, tiny.backend("onnx"), breaks)
+    results = list(tool.transcribe_each([tiny.signal(20_000), tmp_path / "long.wav", tiny.signal(20_000)]))
+    assert gist(results[0]) == gist(results[2]) == gist(plain.transcribe(tiny.signal(20_000)))
+    assert str(results[1]) == f"{tmp_path / 'long.wav'} failed: ZeroDivisionError: rate"
+
+
+def test_an_array_is_cut_as_a_file_is(tmp_path) -> None:
+    samples = tiny.signal(16_000 * 47)
+    soundfile.write(tmp_path / "long.wav", samples, 16_000, subtype="FLOAT")
+    assert recognizer().transcribe(samples) == recognizer().transcribe(tmp_path / "long.wav")
 
 
 def test_results_come_as_soon_as_they_are_complete() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paraformer.errors import ConfigError
-from paraformer.segment import SegmentConfig, VoiceDetector, VoiceSegmenter, VoiceState
+from paraformer.segment import SegmentConfig, VoiceDetector, VoiceSegmenter, VoiceState, cut
 from paraformer.segment.silero import WINDOW
 
 RATE = 16000
@@ -143,6 +144,30 @@ def test_memory_stays_flat() -> None:
     lag = [fed - start_s * RATE for start_s, _ in VoiceSegmenter(config, LoudnessDetector())(blocks())]
     assert len(lag) > 100
     assert max(lag) <= (config.max_s + 64 * WINDOW / RATE) * RATE + len(speech)
+
+
+@given(
+    st.lists(st.integers(1, 60_000), max_size=4),
+    st.sampled_from([1.0, 2.5]),
+    st.lists(st.integers(1, 9000), min_size=1),
+)
+def test_without_voice_detection_audio_is_cut_at_its_quietest_and_all_of_it_kept(
+    lengths: list[int], max_s: float, sizes: list[int]
+) -> None:
+    samples = np.concatenate([np.zeros(0, np.float32), *(tiny.signal(length, length) for length in lengths)])
+    pieces = list(cut.split(split(samples, sizes), max_s))
+    assert np.array_equal(np.concatenate([np.zeros(0, np.float32), *(piece for _, piece in pieces)]), samples)
+    ends = np.cumsum([0, *(len(piece) for _, piece in pieces)])
+    assert [round(start * RATE) for start, _ in pieces] == ends[:-1].tolist()
+    assert all(len(piece) <= max_s * RATE for _, piece in pieces)
+    assert all(len(piece) >= 0.4 * max_s * RATE for _, piece in pieces[:-1])
+
+
+def test_without_voice_detection_words_are_not_cut() -> None:
+    samples = tiny.signal(80 * RATE)
+    samples[50 * RATE : round(50.3 * RATE)] *= 0.001
+    (_, first), (start, _) = cut.split([samples])
+    assert 50 < start == len(first) / RATE < 50.3
 
 
 @pytest.mark.parametrize(

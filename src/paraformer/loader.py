@@ -44,7 +44,8 @@ def load(
     precision: of matrix products. "float32" computes what training computed; "bfloat16" and "int8" are native only and
         two and four times as fast; "auto" is int8 where it can be.
     chunk: setting of live sessions, unless `stream` is given another. threads: of one recognition, 0 for one per core.
-    device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses. lm: let the language model that lies beside the
+    device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses, and leave out where nobody speaks; without it
+        only audio over a minute is cut, and nothing left out. lm: let the language model that lies beside the
         weights, if there is one, have its say, with this weight. download: fetch a published model if needed.
 
     Raises ModelNotFound, ModelError, UnsupportedModel or MissingExtra, each saying what to do.
@@ -56,7 +57,7 @@ def load(
     return Recognizer(
         bundle,
         engine,
-        _segmenter() if vad else None,
+        _segmenter(vad),
         chunk,
         lm=_language_model(directory, bundle) if lm else None,
         lm_weight=lm_weight,
@@ -140,7 +141,7 @@ def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
     return LanguageModel.open(path, bundle.config.vocab_size) if path.is_file() else None
 
 
-def _segmenter() -> Segmenter:
-    from paraformer.segment import VoiceSegmenter
+def _segmenter(vad: bool) -> Segmenter:
+    from paraformer.segment import VoiceSegmenter, split
 
-    return VoiceSegmenter()
+    return VoiceSegmenter() if vad else split

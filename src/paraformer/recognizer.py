@@ -15,10 +15,11 @@ from paraformer import audio
 from paraformer.backends.base import Backend
 from paraformer.bundle import Bundle
 from paraformer.config import ChunkConfig
-from paraformer.errors import ParaformerError, UnsupportedModel
+from paraformer.errors import ParaformerError, UnsupportedModel, attempt
 from paraformer.frontend import Frontend
 from paraformer.language import LanguageModel
-from paraformer.session import Session, SpeechModel, advance, tokens_of
+from paraformer.session import Session, SpeechModel, advance, audible, tokens_of
+from paraformer.silence import Hearing, is_silent
 from paraformer.text import Vocabulary
 from paraformer.timestamps import token_times
 from paraformer.types import Segment, Token, Transcript
@@ -32,8 +33,6 @@ WHOLE_S = 30.0
 """Audio up to this long is recognised in one piece; longer audio is cut at pauses."""
 LM_WEIGHT = 0.5
 """Chosen on real speech with the embedded model; a better acoustic model wants less."""
-SILENCE_PEAK = 1e-4
-"""-80 dB of full scale: what never rises above it is silence, and no model is asked about it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,10 @@ class Recognizer:
     def transcribe_each(
         self, audios: Iterable[Audio], *, batch_s: float = 60.0
     ) -> Iterator[Transcript | ParaformerError]:
-        """As transcribe, one result after another, in order; what cannot be read gives its error in place of one."""
+        """As transcribe, one result after another, in order; an input that fails gives its error in place of one.
+
+        Whatever fails: what is no audio, a decoder, the engine on this one (`errors.attempt`).
+        """
         return self._results(audios, batch_s)
 
     def stream(self, chunk: ChunkConfig | None = None, *, drop_short_tail: bool = False) -> Session:
@@ -125,15 +127,12 @@ class Recognizer:
         waiting: list[_Piece] = []
         emitted = 0
         for number, item in enumerate(audios):
-            source = pending[number] = _Source()
-            try:
-                for start_s, samples in self._pieces(item, source):
-                    waiting.append(_Piece(number, start_s, samples))
-                    if sum(len(piece.samples) for piece in waiting) >= batch_s * audio.SAMPLE_RATE:
-                        self._recognize(waiting, pending)
-                        waiting = []
-            except ParaformerError as error:
-                source.error = error
+            source = pending[number] = _Source(_name(item, number))
+            for piece in self._pieces_of(item, number, source):
+                waiting.append(piece)
+                if sum(len(piece.samples) for piece in waiting) >= batch_s * audio.SAMPLE_RATE:
+                    self._recognize(waiting, pending)
+                    waiting = []
             if not waiting:
                 while emitted in pending:
                     yield pending.pop(emitted).result()
@@ -141,6 +140,13 @@ class Recognizer:
         self._recognize(waiting, pending)
         for number in sorted(pending):
             yield pending.pop(number).result()
+
+    def _pieces_of(self, item: Audio, number: int, source: _Source) -> Iterator[_Piece]:
+        """Stretches of speech of one source, up to where it cannot be read."""
+        with attempt(source.name) as reading:
+            for start_s, samples in self._pieces(item, source):
+                yield _Piece(number, start_s, samples)
+        source.error = source.error or reading.error
 
     def _pieces(self, item: Audio, source: _Source) -> Iterator[tuple[float, Samples]]:
         """Stretches of speech of one source, and its duration on the way."""
@@ -151,14 +157,21 @@ class Recognizer:
             yield from self._segmenter(chain(head, [following], blocks))
             return
         samples = np.concatenate([*head, *([] if following is None else [following]), *blocks, np.zeros(0, np.float32)])
-        if len(samples) and float(np.abs(samples).max()) > SILENCE_PEAK:
+        if not is_silent(samples):  # and no model is asked about it
             yield 0.0, samples
 
     def _recognize(self, pieces: Sequence[_Piece], sources: dict[int, _Source]) -> None:
-        """Recognise pieces, several in a batch."""
+        """Recognise pieces, several in a batch; where that fails, those of each source apart, to find which fails."""
         recognize = self._in_chunks if self.config.training_chunks else self._at_once
-        for piece, tokens in recognize(pieces):
-            sources[piece.source].add(piece.start_s, tokens)
+        numbers = sorted({piece.source for piece in pieces})
+        with attempt(sources[numbers[0]].name if numbers else "") as work:
+            for piece, tokens in list(recognize(pieces)):
+                sources[piece.source].add(piece.start_s, tokens)
+        if work.error is not None and len(numbers) > 1:
+            for number in numbers:
+                self._recognize([piece for piece in pieces if piece.source == number], sources)
+        elif work.error is not None:
+            sources[numbers[0]].error = work.error
         for source in sources.values():
             source.close(self._model.vocabulary)
 
@@ -171,8 +184,10 @@ class Recognizer:
             group = [piece for piece in ordered if len(piece.samples) <= limit]
             ordered = ordered[len(group) :]
             for piece, outcome in zip(group, self._model.backend.whole([feats[id(p)] for p in group]), strict=True):
-                decoded = self._model.choose(outcome)
-                spans = token_times(decoded.weights, len(decoded.ids), window_s=self.config.row_s)
+                times = token_times(outcome.weights, len(outcome.ids), window_s=self.config.row_s)
+                hearing = Hearing().step(piece.samples, final=True)
+                heard, spans = audible(outcome, times, hearing, len(piece.samples) / audio.SAMPLE_RATE)
+                decoded = self._model.choose(heard)
                 yield piece, tokens_of(decoded.ids, decoded.confidences, spans, self._model.vocabulary)
 
     def _in_chunks(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
@@ -189,7 +204,8 @@ class Recognizer:
 class _Source:
     """What has been recognised of one file or array."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.error: ParaformerError | None = None
         self.duration_s = 0.0
         self.pieces: list[tuple[float, list[Token]]] = []
@@ -230,9 +246,17 @@ def join_segments(texts: Iterable[str]) -> str:
     return joined
 
 
+def _name(item: Audio, number: int) -> str:
+    """An input, for messages."""
+    if isinstance(item, str | Path):
+        return str(item)
+    name = getattr(item, "name", None)
+    return name if isinstance(name, str) else f"input {number + 1}"
+
+
 def _blocks(item: Audio) -> Iterator[Samples]:
     if isinstance(item, np.ndarray):
-        return iter([audio.from_array(item)])
+        return audio.regrouped([audio.from_array(item)], round(WHOLE_S * audio.SAMPLE_RATE))
     return audio.read_blocks(item)
 
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,11 +23,13 @@ from jaxtyping import Float32
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from paraformer.audio import SAMPLE_RATE
 from paraformer.backends.base import Backend, Decoded, LiveState
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
 from paraformer.frontend import Frontend, FrontendState
 from paraformer.language import Candidates, LanguageModel
+from paraformer.silence import Hearing
 from paraformer.text import TextAssembler, Vocabulary
 from paraformer.timestamps import CifClock
 from paraformer.types import Segment, Token, Transcript
@@ -109,13 +111,24 @@ def tokens_of(ids: np.ndarray, confidences: np.ndarray, spans: Sequence[Span], v
     ]
 
 
+def audible(
+    decoded: Decoded, spans: Sequence[Span], hearing: Hearing, until_s: float
+) -> tuple[Decoded, Sequence[Span]]:
+    """The tokens, with their times, that do not lie in silence; until_s: end of the audio in which they were heard."""
+    kept = np.array([hearing.anything(start, end, until_s=until_s) for start, end in spans], bool)
+    if kept.all():
+        return decoded, spans
+    fewer = replace(decoded, ids=decoded.ids[kept], confidences=decoded.confidences[kept], scores=decoded.scores[kept])
+    return fewer, [span for span, keep in zip(spans, kept, strict=True) if keep]
+
+
 @dataclass(frozen=True, eq=False)
 class _State:
     """Where a stream stands: all that a step changes but the text and tokens that are decided.
 
     rows: of the frontend, not yet stepped; model: keys, values and so on; waiting: tokens, with waiting_spans their
-    times, of which the language model has not seen enough; history: the last ids that it chose; samples and steps:
-    taken in; ended: no samples will come; done: all is recognised.
+    times, of which the language model has not seen enough; history: the last ids that it chose; hearing: where there
+    was no silence; samples and steps: taken in; ended: no samples will come; done: all is recognised.
     """
 
     frontend: FrontendState
@@ -126,6 +139,7 @@ class _State:
     waiting: Candidates
     waiting_spans: tuple[Span, ...] = ()
     history: tuple[int, ...] = ()
+    hearing: Hearing = field(default_factory=Hearing)
     samples: int = 0
     steps: int = 0
     ended: bool = False
@@ -173,7 +187,7 @@ class Session:
     @property
     def duration_s(self) -> float:
         """Seconds of audio received."""
-        return self._state.samples / self._model.backend.config.frontend.sample_rate
+        return self._state.samples / SAMPLE_RATE
 
     @property
     def done(self) -> bool:
@@ -230,6 +244,7 @@ class Session:
             "waiting_spans": state.waiting_spans,
             "assembler": state.assembler.to_dict(),
             "clock": state.clock.to_dict(),
+            "hearing": state.hearing.to_dict(),
         }
         contiguous = {name: array.copy(order="C") for name, array in arrays.items()}
         saved = bytes(save_arrays(contiguous, {"session": json.dumps(progress)}))
@@ -252,6 +267,7 @@ class Session:
             waiting=Candidates(arrays["waiting.ids"], arrays["waiting.log_probs"]),
             waiting_spans=tuple((start, end) for start, end in progress["waiting_spans"]),
             history=tuple(progress["history"]),
+            hearing=Hearing.from_dict(progress["hearing"]),
             **{name: progress[name] for name in ("samples", "steps", "ended", "done")},
         )
         return session
@@ -287,7 +303,8 @@ class Session:
 
     def _extracted(self, state: _State, samples: np.ndarray, *, final: bool) -> _State:
         rows, frontend = self._model.frontend.step(samples, state.frontend, final=final)
-        return replace(state, rows=np.concatenate([state.rows, rows]), frontend=frontend)
+        hearing = state.hearing.step(samples, final=final)
+        return replace(state, rows=np.concatenate([state.rows, rows]), frontend=frontend, hearing=hearing)
 
     def _next(self, state: _State) -> tuple[np.ndarray, bool]:
         """The rows of the next step, and whether it is the last."""
@@ -298,7 +315,9 @@ class Session:
         """The state after a step that came to `decoded`, and what it decided."""
         rows, _ = self._next(state)
         assembler, clock = deepcopy((state.assembler, state.clock))
-        spans = clock.push(decoded.weights, len(decoded.ids))
+        spans: Sequence[Span] = clock.push(decoded.weights, len(decoded.ids))
+        received = state.samples if final else (state.steps + 1) * self._stride
+        decoded, spans = audible(decoded, spans, state.hearing, received / SAMPLE_RATE)
         state, decided = self._decided(state, decoded, spans, final=final)
         tokens = tokens_of(*decided, self._model.vocabulary)
         text = "".join([assembler.push(token.text) for token in tokens]) + (assembler.finish() if final else "")
@@ -308,6 +327,7 @@ class Session:
             model=model,
             assembler=assembler,
             clock=clock,
+            hearing=state.hearing.since(clock.began_s),
             steps=state.steps + 1,
             done=final,
         )

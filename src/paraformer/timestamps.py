@@ -60,6 +60,11 @@ class CifClock:
             self._advance(weight)
         return [self._next_span() for _ in range(tokens)]
 
+    @property
+    def began_s(self) -> float:
+        """Seconds before which no token begins that is still to come."""
+        return self._crossings[0] if self._crossings else self._now
+
     def to_dict(self) -> dict[str, Any]:
         """The clock as plain values, ready for JSON."""
         return {

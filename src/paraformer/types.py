@@ -45,6 +45,6 @@ class Transcript:
 
     @property
     def confidence(self) -> float:
-        """Mean probability of the tokens; 1.0 for an empty text."""
+        """Mean probability of the tokens; 0.0 for an empty text, for which nothing speaks."""
         tokens = self.tokens
-        return sum(token.confidence for token in tokens) / len(tokens) if tokens else 1.0
+        return sum(token.confidence for token in tokens) / len(tokens) if tokens else 0.0

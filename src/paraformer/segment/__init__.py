@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paraformer.segment.cut import SegmentConfig, VoiceSegmenter
+from paraformer.segment.cut import SegmentConfig, VoiceSegmenter, split
 from paraformer.segment.silero import VoiceDetector, VoiceState
 
-__all__ = ["SegmentConfig", "VoiceDetector", "VoiceSegmenter", "VoiceState"]
+__all__ = ["SegmentConfig", "VoiceDetector", "VoiceSegmenter", "VoiceState", "split"]

@@ -23,6 +23,14 @@ _GROUP = 64
 """Windows per call of the detector. Always so many: results then do not depend, to the bit, on how blocks arrive."""
 _HYSTERESIS = 0.15
 """Speech goes on until its probability is so much below the threshold."""
+_PAUSE = 7
+"""Windows of a pause between words, about."""
+_LEVEL = 10 ** (-45 / 20)
+"""RMS of the loudest window, to which quieter audio is raised for the detector: it grows deaf below -60 dB."""
+_MOST = 10 ** (40 / 20)
+"""Raised by so much at most: the noise of the lowest of 16 bits is still far below speech then."""
+_FALL = 10 ** (-6 * WINDOW / SAMPLE_RATE / 20)
+"""The loudest window counts 6 dB less each second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +74,13 @@ class VoiceSegmenter:
         blocks: consecutive pieces of mono 16 kHz audio, of any sizes: the result is the same to the bit.
         """
         cutter, state = _Cutter(self.config), self._detector.init_state()
-        held, offset, total = np.zeros(0, np.float32), 0, 0
+        held, offset, total, level = np.zeros(0, np.float32), 0, 0, 0.0
         for group in regrouped(blocks, _GROUP * WINDOW):
             total += len(group)
             windows = np.pad(group, (0, _GROUP * WINDOW - len(group))).reshape(_GROUP, WINDOW)
-            speech, state = self._detector.step(windows, state)
             loudness = np.sqrt(np.square(windows).mean(axis=1))
+            gains, level = _gains(loudness, level)
+            speech, state = self._detector.step(windows * gains[:, None], state)
             held = np.concatenate([held, group])
             used = math.ceil(len(group) / WINDOW)
             for start, end in cutter.push(speech[:used].tolist(), loudness[:used].tolist()):
@@ -80,6 +89,25 @@ class VoiceSegmenter:
             offset = total - len(held)
         for start, end in cutter.finish():
             yield _extract(held, offset, start, end)
+
+
+def split(blocks: Iterable[Samples], max_s: float = 60.0) -> Iterator[tuple[float, Samples]]:
+    """All of the audio in pieces of up to max_s, cut where the second half of one is quietest: no search for speech.
+
+    For those who want no voice activity detection: a model's memory grows with the square of a piece's length.
+    """
+    most, held, start = int(_windows(max_s)) * WINDOW, np.zeros(0, np.float32), 0
+    for block in regrouped(blocks, most):
+        held = np.concatenate([held, block])
+        while len(held) > most:
+            loudness = np.sqrt(np.square(held[:most].reshape(-1, WINDOW)).mean(axis=1))
+            smooth = np.convolve(loudness, np.ones(_PAUSE), mode="same")
+            half = len(smooth) // 2
+            cut = (half + int(smooth[half : 1 - _PAUSE].argmin())) * WINDOW
+            yield start / SAMPLE_RATE, held[:cut]
+            held, start = held[cut:].copy(), start + cut
+    if len(held):
+        yield start / SAMPLE_RATE, held
 
 
 class _Cutter:
@@ -154,6 +182,12 @@ class _Cutter:
         score = np.convolve(speech + level / max(level.max(), 1e-9), np.ones(3), mode="same")
         half = len(score) // 2
         return half + int(score[half:-1].argmin())
+
+
+def _gains(loudness: Float32[np.ndarray, " n"], level: float) -> tuple[Float32[np.ndarray, " n"], float]:
+    """By what to multiply windows for the detector; level: of the loudest window so far, before and after these."""
+    levels = [level := max(loud, level * _FALL) for loud in loudness.tolist()]
+    return np.clip(_LEVEL / np.maximum(levels, _LEVEL / _MOST), 1, None).astype(np.float32), level
 
 
 def _windows(seconds: float) -> float:

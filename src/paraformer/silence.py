@@ -1,0 +1,96 @@
+"""What silence is, for whole audio and live streams alike: samples that stay within -80 dB of full scale.
+
+Nothing can be heard in it: digital zeros, the lowest bit's noise (dither), and either beside a constant offset. A model
+may hear words all the same, so what it says of a silent stretch is not taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+PEAK = 1e-4
+"""Half the range of samples up to which they are silent: -80 dB of full scale, 3 units of 16 bits."""
+MARGIN_S = 0.5
+"""So far from its sound the times of a token may be."""
+_FRAME = 160
+"""Samples in which a constant offset is told from sound: 10 ms."""
+_FRAME_S = 0.01
+
+Samples = Float32[np.ndarray, " samples"]
+Run = tuple[int, int]
+"""First frame of a stretch, and the one after its last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hearing:
+    """When something could be heard in a stream (16 kHz) so far; a few kilobytes.
+
+    runs: in frames of 10 ms, in order, gaps left out that are too short for a silent token; frames: how many have come;
+    rest: samples of the next one.
+    """
+
+    runs: tuple[Run, ...] = ()
+    frames: int = 0
+    rest: Samples = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def step(self, samples: Samples, *, final: bool = False) -> Hearing:
+        """After further samples; the same however they are cut. final: no more will come."""
+        waiting = np.concatenate([self.rest, samples])
+        whole = len(waiting) - len(waiting) % _FRAME
+        heard = _heard(waiting[:whole].reshape(-1, _FRAME))
+        if final and whole < len(waiting):
+            heard = np.append(heard, _heard(waiting[None, whole:]))
+        new = ((first + self.frames, end + self.frames) for first, end in _runs(heard))
+        return Hearing(_joined([*self.runs, *new]), self.frames + len(heard), waiting[whole:].copy())
+
+    def anything(self, start_s: float, end_s: float, *, until_s: float) -> bool:
+        """Whether something could be heard near a token of these times, in what came before `until_s`."""
+        first, end = (start_s - MARGIN_S) / _FRAME_S, min(end_s + MARGIN_S, until_s) / _FRAME_S
+        return any(run[0] < end and first < run[1] for run in self.runs)
+
+    def since(self, start_s: float) -> Hearing:
+        """Without what matters only to tokens that begin before start_s."""
+        return replace(self, runs=tuple(run for run in self.runs if run[1] > (start_s - MARGIN_S) / _FRAME_S))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {"runs": self.runs, "frames": self.frames, "rest": self.rest.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Hearing:
+        """Read back `to_dict`. Raises KeyError if a value is missing."""
+        runs = tuple((first, end) for first, end in values["runs"])
+        return cls(runs, values["frames"], np.array(values["rest"], np.float32))
+
+
+def is_silent(samples: Samples) -> bool:
+    """Whether nothing can be heard in samples; in none: yes."""
+    return not Hearing().step(samples, final=True).runs
+
+
+def _heard(frames: Float32[np.ndarray, "n width"]) -> Bool[np.ndarray, " n"]:
+    """Whether something can be heard in each; a constant offset is no sound."""
+    heard: np.ndarray = np.ptp(frames, axis=1) > 2 * PEAK
+    return heard
+
+
+def _runs(heard: Bool[np.ndarray, " n"]) -> list[Run]:
+    """Stretches of True."""
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], heard, [False]])))
+    return [(first, end) for first, end in changes.reshape(-1, 2).tolist()]
+
+
+def _joined(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """The same without the gaps of less than two margins: whatever token lies in one is near a sound."""
+    joined: list[Run] = []
+    for first, end in runs:
+        if joined and first - joined[-1][1] < 2 * MARGIN_S / _FRAME_S:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((first, end))
+    return tuple(joined)

@@ -1,0 +1,133 @@
+"""Quiet speech is heard and silence is not, in whole audio and live alike."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+import paraformer
+from paraformer.recognizer import Recognizer
+from paraformer.silence import PEAK, Hearing, is_silent
+
+RATE = 16_000
+BIT = 1 / 32768
+
+
+@cache
+def recognizer() -> Recognizer:
+    return paraformer.load()
+
+
+def live(samples: np.ndarray) -> str:
+    session = recognizer().stream()
+    return "".join([session.accept(samples[at : at + 9600]) for at in range(0, len(samples), 9600)]) + session.finish()
+
+
+def sample(name: str) -> np.ndarray:
+    return soundfile.read(str(files("paraformer") / "samples" / f"{name}.flac"), dtype="float32")[0]
+
+
+def at_level(samples: np.ndarray, db: float, *, quantised: bool) -> np.ndarray:
+    scaled = samples * 10 ** (db / 20) / np.sqrt(np.mean(np.square(samples)))
+    return (np.round(scaled / BIT) * BIT if quantised else scaled).astype(np.float32)
+
+
+LEVELS = [-20, -40, -60, -66, -73, -80]
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["float", "16-bit"])
+@pytest.mark.parametrize("db", LEVELS)
+def test_quiet_speech_is_heard_whole_and_live(db: float, quantised: bool) -> None:
+    """Nearly every word at every level; at -80 dB 16 bits leave three units of loudness, and some are misheard."""
+    expected = "会议改到明天下午三点请大家准时参加"
+    samples = at_level(sample("meeting"), db, quantised=quantised)
+    for heard in (recognizer().transcribe(samples).text, live(samples)):
+        alike = sum(block.size for block in SequenceMatcher(None, heard, expected).get_matching_blocks())
+        assert alike >= len(expected) - (6 if quantised and db < -70 else 2), heard
+        assert abs(len(heard) - len(expected)) <= 1
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["float", "16-bit"])
+@pytest.mark.parametrize("db", LEVELS)
+def test_quiet_speech_is_found_in_long_audio(db: float, quantised: bool) -> None:
+    """Eight sentences with pauses between them, over half a minute: each is a segment, at its place."""
+    pause = np.zeros(2 * RATE, np.float32)
+    samples = np.concatenate([part for _ in range(8) for part in (sample("subway"), pause)])
+    found = recognizer().transcribe(at_level(samples, db, quantised=quantised)).segments
+    period = (len(sample("subway")) + len(pause)) / RATE
+    assert [round(segment.start_s // period) for segment in found] == list(range(8))
+
+
+def noise(kind: str, seed: int, seconds: float) -> np.ndarray:
+    """What a muted or empty input is in practice."""
+    rng, count = np.random.default_rng(seed), round(seconds * RATE)
+    match kind:
+        case "zeros":
+            samples = np.zeros(count)
+        case "one bit":
+            samples = rng.integers(-1, 2, count) * BIT
+        case "dither":
+            samples = np.round(rng.uniform(-0.5, 0.5, count) + rng.uniform(-0.5, 0.5, count)) * BIT
+        case "offset":
+            samples = 0.02 + rng.integers(0, 2, count) * BIT
+    return samples.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "one bit", "dither", "offset"])
+def test_silence_gives_nothing_whole_and_live(kind: str) -> None:
+    for seed in range(4):
+        samples = noise(kind, seed, 8.0)
+        assert recognizer().transcribe(samples).text == live(samples) == ""
+    assert recognizer().transcribe(noise(kind, 0, 45.0)).text == ""
+
+
+def test_a_muted_while_within_a_stream_gives_nothing_more() -> None:
+    """Every token begins within reach of the speech."""
+    speech = sample("weather")
+    for seed in range(4):
+        session = recognizer().stream()
+        session.accept(np.concatenate([speech, noise("one bit", seed, 20.0)]))
+        session.finish()
+        assert max(token.start_s for token in session.tokens) < len(speech) / RATE + 0.5
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 9000)), max_size=8), st.lists(st.integers(0, 40_000), max_size=5)
+)
+def test_packets_change_nothing(stretches: list[tuple[bool, int]], cuts: list[int]) -> None:
+    parts = [np.full(count, loud) * (-1.0) ** np.arange(count) for loud, count in stretches]
+    samples = np.concatenate([np.zeros(0), *parts]).astype(np.float32) * 3 * PEAK
+    hearing = Hearing()
+    for packet in np.split(samples, sorted(min(cut, len(samples)) for cut in cuts)):
+        hearing = hearing.step(packet)
+    cut, whole = hearing.step(np.zeros(0, np.float32), final=True), Hearing().step(samples, final=True)
+    assert (cut.runs, cut.frames) == (whole.runs, whole.frames)
+    assert is_silent(samples) == (not whole.runs)
+    restored = Hearing.from_dict(hearing.to_dict()).step(np.zeros(0, np.float32), final=True)
+    assert restored.runs == whole.runs
+
+
+@given(st.integers(0, 200), st.integers(1, 100), st.floats(0, 5), st.floats(0, 2))
+def test_a_token_is_heard_where_something_could_be_within_half_a_second(
+    first: int, count: int, start_s: float, length_s: float
+) -> None:
+    samples = np.zeros(5 * RATE, np.float32)
+    samples[first * 160 : (first + count) * 160] = (-1.0) ** np.arange(count * 160)
+    hearing = Hearing().step(samples, final=True)
+    near = start_s - 0.5 < (first + count) / 100 and first / 100 < min(5.0, start_s + length_s + 0.5)
+    assert hearing.anything(start_s, start_s + length_s, until_s=5.0) == near
+    assert hearing.since(start_s).anything(start_s, start_s + length_s, until_s=5.0) == near
+    assert not hearing.anything(0.0, 5.0, until_s=first / 100)
+
+
+@pytest.mark.parametrize(("units", "silent"), [(3, True), (4, False)])
+def test_silence_is_eighty_decibels_below_full_scale(units: int, silent: bool) -> None:
+    assert is_silent(np.tile([units * BIT, -units * BIT], 500).astype(np.float32)) == silent
+    assert 20 * np.log10(PEAK) == pytest.approx(-80)
