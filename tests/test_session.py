@@ -296,3 +296,19 @@ def test_a_session_goes_on_in_another_precision_and_where_weights_are_unknown() 
     session.accept(tiny.signal(30_000))
     for other in tiny.ENGINES:
         assert Session.restore(tiny.engine(other), session.save()).text == session.text
+
+
+@given(LENGTHS, CHUNK, st.lists(st.integers(0, 12_000), max_size=8))
+def test_what_is_taken_is_the_whole_and_is_forgotten(length: int, chunk: ChunkConfig, cuts: list[int]) -> None:
+    samples = tiny.signal(length)
+    whole, session, taken = in_one_go(samples, chunk), open_session(chunk), []
+    for packet in np.split(samples, sorted(min(cut, length) for cut in cuts)):
+        session.accept(packet)
+        taken.append(session.take())
+        assert (session.text, session.tokens) == ("", ())
+        session = Session.restore(tiny.engine(), session.save())
+    session.finish()
+    taken.append(session.take())
+    assert "".join(one.text for one in taken) == whole.text
+    assert [token for one in taken for token in one.tokens] == list(whole.tokens)
+    assert taken[-1].duration_s == whole.duration_s

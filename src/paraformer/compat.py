@@ -169,6 +169,7 @@ def _advance(recognizer: Recognizer, packet: object, options: StreamOptions, *, 
         return ""
     session = _session(recognizer, cache, _chunk(options))
     text = session.accept(samples)
+    session.take()  # nobody asks for it again, and the stream may go on for days
     if final:
         del cache[SESSION_KEY]
         text += session.finish()

@@ -87,6 +87,8 @@ class GraphBackend:
         new, counts = pad_rows(frames)
         state, ends, ending = stack_states(states), counts + chunk.context, np.array(final)
         rows = np.concatenate([state["overlap"], new], 1)
+        if not rows.shape[1]:  # a last step without context or rows, which still has its tail: one row that is padding
+            rows = np.zeros((len(rows), 1, rows.shape[2]), np.float32)
         hidden, raw, following = self._encode(rows, ends, state, chunk)
         following |= {"overlap": rows[:, rows.shape[1] - chunk.context :], "position": state["position"] + counts}
         weights = np.zeros_like(raw)

@@ -50,7 +50,8 @@ class TorchBackend:
             raise UnsupportedModel(
                 "this model recognises whole utterances only; live recognition needs a streaming one"
             )
-        return {name: _numpy(t)[0] for name, t in self.model.init_state(1, chunk).tensors().items()}
+        arrays = {name: _numpy(tensor) for name, tensor in self.model.init_state(1, chunk).tensors().items()}
+        return split_state(arrays, unlimited=False)[0]
 
     @torch.inference_mode()
     def step(

@@ -1,0 +1,125 @@
+"""Laws of live sessions on every engine of this machine: with no context on either side, at every edge, days ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraformer.config import ChunkConfig
+from paraformer.session import Session, advance
+from paraformer.timestamps import CifClock
+
+SIZES = [(0, 10, 0), (0, 10, 5), (5, 10, 0), (5, 10, 5), (8, 8, 4), (0, 1, 0), (1, 1, 1), (0, 3, 7), (12, 2, 0)]
+LOOK_BACKS = [(0, 0), (4, 1), (1, 0), (0, 2), (-1, 1)]
+DAY_S = 24 * 3600
+WINDOW = 960
+"""Samples of one."""
+
+
+def settings_of(size: tuple[int, int, int], look_backs: tuple[int, int]) -> ChunkConfig:
+    left, chunk, right = size
+    encoder, decoder = look_backs
+    return ChunkConfig(left=left, chunk=chunk, right=right, encoder_look_back=encoder, decoder_look_back=decoder)
+
+
+CHUNKS = st.builds(settings_of, st.sampled_from(SIZES), st.sampled_from(LOOK_BACKS))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A setting, samples that end within 400 of an edge of a chunk, and where packets end."""
+
+    chunk: ChunkConfig
+    samples: np.ndarray
+    cuts: list[int]
+    day: bool
+
+
+@st.composite
+def streams(draw: st.DrawFn, chunks: st.SearchStrategy[ChunkConfig] = CHUNKS) -> Stream:
+    chunk = draw(chunks)
+    edge = draw(st.integers(0, 40_000 // (chunk.chunk * WINDOW))) * chunk.chunk * WINDOW
+    length = max(0, edge + draw(st.integers(-400, 400)))
+    cuts = sorted(draw(st.lists(st.integers(0, length), max_size=6)))
+    return Stream(chunk, tiny.signal(length, draw(st.integers(0, 99))), cuts, draw(st.booleans()))
+
+
+def opened(stream: Stream, engine: str) -> Session:
+    session = Session(tiny.engine(engine), stream.chunk)
+    if stream.day:
+        move_ahead(session, DAY_S)
+    return session
+
+
+def move_ahead(session: Session, seconds: int) -> None:
+    """As if the stream had run for so long already."""
+    state, chunk = session._state, session.chunk.chunk
+    steps = seconds * 16_000 // session._stride
+    clock = state.clock.to_dict()
+    session._state = replace(
+        state,
+        model={**state.model, "position": np.asarray(state.model["position"] + steps * chunk)},
+        clock=CifClock.from_dict(clock | {"window": clock["window"] + steps * chunk}),
+        samples=state.samples + steps * session._stride,
+        steps=state.steps + steps,
+    )
+
+
+def heard(session: Session) -> tuple[str, list[str], np.ndarray]:
+    times = np.array([(token.start_s, token.end_s) for token in session.tokens]).reshape(-1, 2)
+    return session.text, [token.text for token in session.tokens], times
+
+
+def assert_alike(one: Session, other: Session, shift_s: float = 0.0) -> None:
+    """Texts, tokens, and times to 0.05 ms."""
+    (text, tokens, times), (expected_text, expected_tokens, expected_times) = heard(one), heard(other)
+    assert (text, tokens) == (expected_text, expected_tokens)
+    np.testing.assert_allclose(times, expected_times + shift_s, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("engine", tiny.ENGINES)
+@given(streams(), st.integers(0, 6))
+def test_packets_saving_and_neighbours_change_nothing(engine: str, stream: Stream, saved_at: int) -> None:
+    whole, session, neighbour = (opened(stream, engine) for _ in range(3))
+    whole.accept(stream.samples)
+    whole.finish()
+    for number, packet in enumerate(np.split(stream.samples, stream.cuts)):
+        if number == saved_at:
+            session = Session.restore(tiny.engine(engine), session.save())
+        session.feed(packet)
+        neighbour.feed(tiny.signal(len(packet) + 700, number))
+        advance([neighbour, session])
+    session.end()
+    advance([neighbour, session])
+    assert_alike(session, whole)
+
+
+@given(streams(), st.sampled_from(tiny.EXACT), st.sampled_from(tiny.EXACT))
+def test_a_stream_may_move_between_engines(stream: Stream, first: str, second: str) -> None:
+    whole, session = opened(stream, first), opened(stream, first)
+    middle = len(stream.samples) // 2
+    whole.accept(stream.samples)
+    whole.finish()
+    session.accept(stream.samples[:middle])
+    session = Session.restore(tiny.engine(second), session.save())
+    session.accept(stream.samples[middle:])
+    session.finish()
+    assert_alike(session, whole)
+
+
+@pytest.mark.parametrize("look_backs", LOOK_BACKS[:-1])
+@pytest.mark.parametrize("size", SIZES)
+def test_what_a_stream_keeps_does_not_grow(size: tuple[int, int, int], look_backs: tuple[int, int]) -> None:
+    """Saved after every 20 steps, what was decided taken, and once more a day ahead."""
+    session, sizes = Session(tiny.engine(), settings_of(size, look_backs)), []
+    for number in range(4):
+        session.accept(tiny.signal(20 * session._stride, number))
+        session.take()
+        sizes.append(len(session.save()))
+        move_ahead(session, number // 2 * DAY_S)
+    assert max(sizes) - min(sizes) < 400, "some numbers get longer"
