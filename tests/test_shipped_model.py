@@ -1,0 +1,87 @@
+"""The shipped model hears the shipped recordings, on every engine, family of processors and precision."""
+
+from __future__ import annotations
+
+import json
+from difflib import SequenceMatcher
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+import paraformer
+from paraformer import native
+from paraformer.audio import read
+from paraformer.backends.native import available
+from paraformer.backends.panels import Precision
+
+SAMPLES = Path(str(files("paraformer") / "samples"))
+TEXTS = {name: about["text"] for name, about in json.loads((SAMPLES / "texts.json").read_text("utf-8")).items()}
+BACKENDS = ("onnx", "torch", *(name for name in get_args(Precision) if available(name)))
+NATIVE = [(family, name) for family in native.families() for name in BACKENDS[2:]]
+
+
+def opened(name: str, threads: int = 1) -> paraformer.Recognizer:
+    native_: dict[str, Any] = {"backend": "native", "precision": name}
+    return paraformer.load(threads=threads, **(native_ if name in BACKENDS[2:] else {"backend": name}))
+
+
+@cache
+def sound(name: str) -> np.ndarray:
+    return read(SAMPLES / name)
+
+
+def live(recognizer: paraformer.Recognizer, name: str) -> str:
+    session = recognizer.stream()
+    session.accept(sound(name))
+    session.finish()
+    return session.text
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_whole(name: str) -> None:
+    for threads in (1, 3):
+        recognizer = opened(name, threads)
+        assert {sample: recognizer.transcribe(sound(sample)).text for sample in TEXTS} == TEXTS
+
+
+@pytest.mark.parametrize(("family", "name"), NATIVE)
+def test_whole_on_every_family_of_processors(family: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARAFORMER_ISA", family)
+    if not available(name):
+        pytest.skip(f"{family} of this processor has no {name}")
+    recognizer = opened(name)
+    assert {sample: recognizer.transcribe(sound(sample)).text for sample in TEXTS} == TEXTS
+
+
+@cache
+def heard_live() -> dict[str, str]:
+    recognizer = opened("onnx")
+    return {sample: live(recognizer, sample) for sample in TEXTS}
+
+
+def test_live_text_is_near() -> None:
+    """A live model sees no more than a third of a second ahead, and may mishear one character in twenty."""
+    edits = sum(
+        max(end - start, other_end - other)
+        for sample, text in TEXTS.items()
+        for kind, start, end, other, other_end in SequenceMatcher(None, text, heard_live()[sample]).get_opcodes()
+        if kind != "equal"
+    )
+    assert edits <= sum(map(len, TEXTS.values())) / 20
+
+
+@pytest.mark.parametrize("name", BACKENDS[1:])
+def test_live_text_is_the_same_on_every_engine(name: str) -> None:
+    recognizer = opened(name)
+    assert {sample: live(recognizer, sample) for sample in TEXTS} == heard_live()
+
+
+@pytest.mark.parametrize("family", native.families())
+def test_live_text_is_the_same_on_every_family_of_processors(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = heard_live()
+    monkeypatch.setenv("PARAFORMER_ISA", family)
+    assert live(opened("int8"), "weather.flac") == expected["weather.flac"]
