@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import time
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +17,11 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+import paraformer
+from paraformer import audio
+from paraformer.backends import native
 from paraformer.config import ChunkConfig
+from paraformer.recognizer import Recognizer
 from paraformer.session import Session, advance
 from paraformer.timestamps import CifClock
 
@@ -60,11 +71,17 @@ def move_ahead(session: Session, seconds: int) -> None:
     """As if the stream had run for so long already."""
     state, chunk = session._state, session.chunk.chunk
     steps = seconds * 16_000 // session._stride
-    clock = state.clock.to_dict()
+    clock, hearing = state.clock.to_dict(), state.hearing
+    frames = steps * session._stride // 160
     session._state = replace(
         state,
         model={**state.model, "position": np.asarray(state.model["position"] + steps * chunk)},
         clock=CifClock.from_dict(clock | {"window": clock["window"] + steps * chunk}),
+        hearing=replace(
+            hearing,
+            frames=hearing.frames + frames,
+            runs=tuple((first + frames, end + frames) for first, end in hearing.runs),
+        ),
         samples=state.samples + steps * session._stride,
         steps=state.steps + steps,
     )
@@ -123,3 +140,89 @@ def test_what_a_stream_keeps_does_not_grow(size: tuple[int, int, int], look_back
         sizes.append(len(session.save()))
         move_ahead(session, number // 2 * DAY_S)
     assert max(sizes) - min(sizes) < 400, "some numbers get longer"
+
+
+# -- the embedded model -----------------------------------------------------------------------------------------------
+
+EMBEDDED = [
+    *(("native", precision) for precision in ("float32", "bfloat16", "int8") if native.available(precision)),
+    ("onnx", "float32"),
+    ("torch", "float32"),
+]
+
+
+@cache
+def embedded(backend: Any, precision: Any) -> Recognizer:
+    return paraformer.load(backend=backend, precision=precision)
+
+
+def clip(name: str) -> np.ndarray:
+    return audio.read(str(files("paraformer") / "samples" / f"{name}.flac"))
+
+
+@pytest.mark.parametrize("engine", EMBEDDED, ids="-".join)
+@pytest.mark.parametrize("size", [(5, 10, 5), (0, 10, 0)])
+def test_the_embedded_model_hears_the_same_however_it_is_given(
+    engine: tuple[str, str], size: tuple[int, int, int]
+) -> None:
+    """A day ahead and in one go; in packets, beside a neighbour, saved on the way."""
+    recognizer, samples = embedded(*engine), clip("subway")
+    chunk = settings_of(size, (4, 1))
+    whole, session, neighbour = (recognizer.stream(chunk) for _ in range(3))
+    for stream in (whole, session, neighbour):
+        move_ahead(stream, DAY_S)
+    whole.accept(samples)
+    whole.finish()
+    for number, packet in enumerate(np.array_split(samples, [7, 9599, 9601, 24_000, 24_001, 40_000])):
+        session.feed(packet)
+        neighbour.feed(clip("meeting")[: len(packet) + 700])
+        recognizer.advance([neighbour, session])
+        if number == 3:
+            session = recognizer.restore(session.save())
+    session.end()
+    recognizer.advance([neighbour, session])
+    assert_alike(session, whole)
+    assert len(whole.text) > 5
+
+
+def resident() -> float:
+    """MB of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def step_s(session: Session, packet: np.ndarray) -> float:
+    """Take a step; how long this thread has computed for it, which other programs have little influence on."""
+    began = time.thread_time()
+    session.accept(packet)
+    session.take()
+    return time.thread_time() - began
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("engine", EMBEDDED, ids="-".join)
+def test_a_day_of_speech_costs_no_more_than_ten_minutes(engine: tuple[str, str]) -> None:
+    """All samples again and again: ten minutes, then half a minute of each hour of the day.
+
+    A step that takes three times the median is taken again from where it began: only what is slow each time counts.
+    """
+    recognizer = embedded(*engine)
+    speech = np.concatenate([clip(name) for name in ("company", "meeting", "subway", "weather")])
+    session, longest = recognizer.stream(ChunkConfig(encoder_look_back=4, decoder_look_back=1)), 0.0
+    packets = (np.roll(speech, -9600 * number)[:9600] for number in itertools.count())
+    taken = [step_s(session, next(packets)) for _ in range(1000)]
+    after_ten_minutes, median = resident(), float(np.median(taken))
+    for hour in range(24):
+        move_ahead(session, (hour + 1) * 3600 - round(session.duration_s))
+        for _ in range(50):
+            packet, before = next(packets), session._state
+            seconds = step_s(session, packet)
+            for _ in range(5 * (seconds > 3 * median)):
+                session._state = before
+                seconds = min(seconds, step_s(session, packet))
+            longest = max(longest, seconds)
+    assert session.duration_s > DAY_S
+    assert longest <= 3 * median
+    assert resident() <= after_ten_minutes + 5

@@ -123,7 +123,7 @@ def test_a_token_is_heard_where_something_could_be_within_half_a_second(
     hearing = Hearing().step(samples, final=True)
     near = start_s - 0.5 < (first + count) / 100 and first / 100 < min(5.0, start_s + length_s + 0.5)
     assert hearing.anything(start_s, start_s + length_s, until_s=5.0) == near
-    assert hearing.since(start_s).anything(start_s, start_s + length_s, until_s=5.0) == near
+    assert hearing.since(start_s, now_s=0.0).anything(start_s, start_s + length_s, until_s=5.0) == near
     assert not hearing.anything(0.0, 5.0, until_s=first / 100)
 
 
@@ -131,3 +131,15 @@ def test_a_token_is_heard_where_something_could_be_within_half_a_second(
 def test_silence_is_eighty_decibels_below_full_scale(units: int, silent: bool) -> None:
     assert is_silent(np.tile([units * BIT, -units * BIT], 500).astype(np.float32)) == silent
     assert 20 * np.log10(PEAK) == pytest.approx(-80)
+
+
+def test_clicks_without_end_take_no_more_memory() -> None:
+    """A day in which nothing is said, and a click is heard every two seconds; then the last minute is known as ever."""
+    hearing, second = Hearing(), np.zeros(32_000, np.float32)
+    second[100] = 0.1
+    for number in range(500):
+        hearing = hearing.step(second).since(0.0, now_s=2.0 * number)
+        assert len(hearing.runs) <= 32
+    assert hearing.anything(0.0, 0.1, until_s=1000.0)
+    assert hearing.anything(900.0, 900.1, until_s=1000.0), "it counts as one run"
+    assert [hearing.anything(at, at, until_s=1000.0) for at in (980.0, 981.0, 982.0)] == [True, False, True]

@@ -327,8 +327,8 @@ class Session:
         rows, _ = self._next(state)
         assembler, clock = deepcopy((state.assembler, state.clock))
         spans: Sequence[Span] = clock.push(decoded.weights, len(decoded.ids))
-        received = state.samples if final else (state.steps + 1) * self._stride
-        decoded, spans = audible(decoded, spans, state.hearing, received / SAMPLE_RATE)
+        received_s = (state.samples if final else (state.steps + 1) * self._stride) / SAMPLE_RATE
+        decoded, spans = audible(decoded, spans, state.hearing, received_s)
         state, decided = self._decided(state, decoded, spans, final=final)
         tokens = tokens_of(*decided, self._model.vocabulary)
         text = "".join([assembler.push(token.text) for token in tokens]) + (assembler.finish() if final else "")
@@ -338,7 +338,7 @@ class Session:
             model=model,
             assembler=assembler,
             clock=clock,
-            hearing=state.hearing.since(clock.began_s),
+            hearing=state.hearing.since(clock.began_s, now_s=received_s),
             steps=state.steps + 1,
             done=final,
         )

@@ -20,6 +20,7 @@ MARGIN_S = 0.5
 _FRAME = 160
 """Samples in which a constant offset is told from sound: 10 ms."""
 _FRAME_S = 0.01
+_MINUTE_S = 60.0
 
 Samples = Float32[np.ndarray, " samples"]
 Run = tuple[int, int]
@@ -53,9 +54,15 @@ class Hearing:
         first, end = (start_s - MARGIN_S) / _FRAME_S, min(end_s + MARGIN_S, until_s) / _FRAME_S
         return any(run[0] < end and first < run[1] for run in self.runs)
 
-    def since(self, start_s: float) -> Hearing:
-        """Without what matters only to tokens that begin before start_s."""
-        return replace(self, runs=tuple(run for run in self.runs if run[1] > (start_s - MARGIN_S) / _FRAME_S))
+    def since(self, start_s: float, *, now_s: float) -> Hearing:
+        """Without what matters only to tokens that begin before start_s.
+
+        now_s: up to where tokens were decided. What lies more than a minute before it counts as one run, since a stream
+        may go on for days before its next token.
+        """
+        runs = [run for run in self.runs if run[1] > (start_s - MARGIN_S) / _FRAME_S]
+        past = [run for run in runs if run[1] <= (now_s - _MINUTE_S) / _FRAME_S]
+        return replace(self, runs=(*((past[0][0], run[1]) for run in past[-1:]), *runs[len(past) :]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
