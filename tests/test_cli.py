@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from threading import Timer
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +35,7 @@ from paraformer.cli import main, sources
 from paraformer.cli.formats import render
 from paraformer.cli.live import decisions
 from paraformer.cli.mic import show
+from paraformer.cli.results import targets
 from paraformer.cli.subtitles import MAX_COLUMNS, MAX_S, columns, cues
 from paraformer.text import Vocabulary
 
@@ -68,6 +74,9 @@ class FakeSession:
 
 class FakeRecognizer:
     """Reads its input as the real one does and finds the same words in each."""
+
+    def __repr__(self) -> str:
+        return "<Recognizer fake>"
 
     def transcribe(self, source: Path | np.ndarray) -> Transcript:
         samples = from_array(source) if isinstance(source, np.ndarray) else read(source)
@@ -108,6 +117,8 @@ def test_settings_reach_the_recognizer(wav: Path, loaded: list[dict[str, object]
     main(["transcribe", str(wav), "--model", "zh", *how])
     chunk = ChunkConfig(left=0, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
     assert loaded == [{"model": "zh", "chunk": chunk, "precision": "int8", "threads": 3, "lm": False}]
+    main(["transcribe", str(wav), "--backend", "torch", "--device", "cuda"])
+    assert (loaded[1]["backend"], loaded[1]["device"]) == ("torch", "cuda")
 
 
 def test_one_bad_file_is_reported_and_the_rest_go_on(
@@ -174,6 +185,8 @@ def test_other_forms() -> None:
         "WEBVTT\n\n01:02:03.000 --> 01:02:04.500\n好 &amp; &lt;b&gt;"
     )
     assert render(hour, "tsv", name="a\tb", timestamps=False) == "a b\t3723.000\t3724.500\t好 & <b>"
+    both = replace(hour, segments=(*hour.segments, Segment("吗", 3725.0, 3726.0, ())))
+    assert render(both, "text", name="a", timestamps=False) == "好 & <b>\n吗"
     assert render(hour, "text", name="a", timestamps=True) == "[01:02:03.000 - 01:02:04.500] 好 & <b>"
     assert render(transcript("好"), "tsv", name="a", timestamps=True) == "a\t0.000\t0.500\t好"
 
@@ -186,6 +199,29 @@ def test_no_speech(form: str, expected: str) -> None:
 def test_stream_prints_text_as_it_is_decided(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", "--stream", str(wav), str(wav)]) == 0
     assert capsys.readouterr().out == f"{wav}: {TEXT}\n" * 2
+
+
+@pytest.mark.parametrize("form", ["text", "tsv"])
+def test_stream_with_times_prints_them_as_text_is_decided(
+    form: str, wav: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    finish = FakeSession.finish
+
+    def before_the_end(session: FakeSession) -> str:
+        seen.append(capsys.readouterr().out)
+        return finish(session)
+
+    monkeypatch.setattr(FakeSession, "finish", before_the_end)
+    assert main(["transcribe", "--stream", "--timestamps", "--format", form, str(wav)]) == 0
+    lines = (seen[0] + capsys.readouterr().out).splitlines()
+    assert len(seen[0].splitlines()) == 3
+    if form == "text":
+        assert lines[1] == "[00:00:00.500 - 00:00:01.000] 天"
+        assert "".join(line.split("] ")[1] for line in lines) == TEXT
+    else:
+        assert [line.split("\t")[1:] for line in lines][1] == ["0.500", "1.000", "天"]
+        assert len(lines) == len(TEXT)
 
 
 def test_stream_as_json_tells_when(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,24 +242,123 @@ def test_decisions_add_up_whatever_the_pieces(total: int, data: st.DataObject) -
     assert found[-1].heard_s == total / SAMPLE_RATE
 
 
-def test_results_in_a_directory(wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_in_a_directory(
+    wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], loaded: list[dict[str, object]]
+) -> None:
+    """Of one name in two folders each has its own file, and a second run finds both, in whatever order."""
     twin = tmp_path / "other" / "talk.flac"
     twin.parent.mkdir()
     soundfile.write(twin, np.zeros(160, np.int16), SAMPLE_RATE)
     out = tmp_path / "new" / "results"
-    arguments = ["transcribe", str(wav), str(twin), "--output-dir", str(out), "--format", "srt"]
+    arguments = ["transcribe", str(wav), str(twin), "--output-dir", str(out), "--format", "json"]
     assert main(arguments) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["talk-2.srt", "talk.srt"]
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert str(twin) in said.err and "talk-2.srt" in said.err
+    assert capsys.readouterr() == ("", "")
+    for path, source in ((out / "talk.json", wav), (out / "other" / "talk.json", twin)):
+        assert json.loads(path.read_text(encoding="utf-8"))["file"] == str(source)
 
-    (out / "talk.srt").write_text("precious")
-    assert main(arguments) == 1
-    assert (out / "talk.srt").read_text() == "precious"
-    assert "--overwrite" in capsys.readouterr().err
+    (out / "talk.json").write_text("precious")
+    loaded.clear()
+    assert main(["transcribe", str(twin), str(wav), *arguments[3:]]) == 1
+    assert (out / "talk.json").read_text() == "precious"
+    first, second = capsys.readouterr().err.splitlines()
+    assert str(twin) in first and str(out / "other" / "talk.json") in first and "--overwrite" in first
+    assert str(wav) in second and str(out / "talk.json") in second
+    assert not loaded  # nothing to do: no model is opened
     assert main([*arguments, "--overwrite"]) == 0
-    assert TEXT in (out / "talk.srt").read_text(encoding="utf-8")
+    assert TEXT in (out / "talk.json").read_text(encoding="utf-8")
+
+
+NAMES = st.lists(
+    st.builds(
+        "{}{}{}".format,
+        st.sampled_from(["", "a/", "b/", "a/b/", "./", "../", "/x/a/"]),
+        st.sampled_from(["talk", "Talk", "t\u00e9l\u00e9", "te\u0301le\u0301", "stdin", "talk-2", "talk.wav"]),
+        st.sampled_from([".wav", ".mp3", ".WAV", ""]),
+    )
+    | st.just("-"),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(NAMES, st.randoms(use_true_random=False))
+def test_every_input_has_a_file_of_its_own(names: list[str], random: Random) -> None:
+    """On disks too that take A for a, in whatever order inputs are given, and never outside of the directory."""
+    chosen = targets(names, "text")
+    files = {name: unicodedata.normalize("NFC", str(path)).casefold() for name, path in chosen.items()}
+    by_file = {
+        file: {str(Path(name).parent.resolve() / Path(name).name) for name in files if files[name] == file}
+        for file in files.values()
+    }
+    assert all(len(inputs) == 1 for inputs in by_file.values())
+    assert not any(path.is_absolute() or ".." in path.parts for path in chosen.values())
+    shuffled = random.sample(names, len(names))
+    assert targets(shuffled, "text") == chosen
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["a/talk.wav", "b/speech.wav"], ["talk.txt", "speech.txt"]),
+        (["a/talk.wav", "b/talk.wav", "c/x.wav"], ["a/talk.txt", "b/talk.txt", "x.txt"]),
+        (["a/1/talk.wav", "b/1/talk.wav"], ["a/1/talk.txt", "b/1/talk.txt"]),
+        (["a/talk.wav", "a/talk.mp3"], ["talk.wav.txt", "talk.mp3.txt"]),
+        (["-", "stdin.wav"], ["stdin.txt", "stdin.wav.txt"]),
+    ],
+)
+def test_names_of_results(names: list[str], files: list[str]) -> None:
+    assert targets(names, "text") == {name: Path(file) for name, file in zip(names, files, strict=True)}
+
+
+def test_what_stands_in_the_way_of_results_is_said_before_the_work(
+    wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], loaded: list[dict[str, object]]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for where in ("file", "file/below"):
+        assert main(["transcribe", str(wav), "--output-dir", str(tmp_path / where)]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert loaded == []
+
+    long, short = (wav.with_name(letter * 251 + ".wav") for letter in "xy")
+    long.write_bytes(wav.read_bytes())
+    assert main(["transcribe", str(long), "--output-dir", str(tmp_path / "out"), "--format", "json"]) == 1
+    assert "too long" in capsys.readouterr().err
+    assert loaded == []
+    short.write_bytes(wav.read_bytes())
+    assert main(["transcribe", str(short), "--output-dir", str(tmp_path / "out")]) == 0
+    assert [path.stem for path in (tmp_path / "out").iterdir()] == [short.stem]
+
+
+@pytest.mark.parametrize("extra", [[], ["--stream"]], ids=["whole", "live"])
+def test_whatever_fails_is_the_failure_of_one_input(
+    extra: list[str], wav: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An engine, a decoder, a library: one line, and the rest goes on."""
+    count = itertools.count()
+
+    def fails_once(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if next(count) == 0:
+                raise IndexError("frame 7")
+            return original(*arguments)
+
+        return call
+
+    owner, name = (FakeSession, "accept") if extra else (FakeRecognizer, "transcribe")
+    monkeypatch.setattr(owner, name, fails_once(getattr(owner, name)))
+    assert main(["transcribe", str(wav), str(wav), *extra]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{wav}: {TEXT}\n"
+    assert err == f"paraformer: {wav} failed: IndexError: frame 7\n"
+
+
+def test_verbose_says_what_computes(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", str(wav), "-v"]) == 0
+    out, err = capsys.readouterr()
+    assert out == TEXT + "\n"
+    first, second = err.splitlines()
+    assert first == "paraformer: <Recognizer fake>"
+    assert second.startswith(f"paraformer: {wav}: 3.0 s of audio in ")
 
 
 class Standard(io.TextIOWrapper):
@@ -293,6 +428,25 @@ def test_interrupt_ends_quietly(wav: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(FakeRecognizer, "transcribe", interrupt)
     assert main(["transcribe", str(wav)]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_interrupted_work_leaves_finished_results_whole(tmp_path: Path) -> None:
+    """As from a terminal: SIGINT at some moment of the work, 130 soon after, and nothing half written."""
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.1, 600 * SAMPLE_RATE), SAMPLE_RATE)
+    soundfile.write(tmp_path / "short.wav", np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE), SAMPLE_RATE)
+    out = tmp_path / "out"
+    names = [str(tmp_path / "short.wav"), *[str(tmp_path / "long.wav")]]
+    command = [sys.executable, "-m", "paraformer.cli", "transcribe", "--stream", *names, "--output-dir", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (out / "short.txt").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        said = process.communicate(timeout=30)
+    assert time.monotonic() - started < 10  # at once on an idle machine
+    assert (process.returncode, said) == (130, ("", ""))
+    assert [path.name for path in out.iterdir()] == ["short.txt"]
 
 
 def test_closed_output_ends_quietly() -> None:

@@ -19,6 +19,7 @@ from paraformer.backends.base import Decoded, LiveState
 from paraformer.bundle import Bundle
 from paraformer.cli import main
 from paraformer.config import SOS_ID, ChunkConfig
+from paraformer.contract import LM
 from paraformer.errors import DataError, ModelError
 from paraformer.language import Candidates, LanguageModel, sentences_of
 from paraformer.session import Session, SpeechModel
@@ -190,8 +191,8 @@ def dictated(model: LanguageModel, *steps: np.ndarray) -> list[str]:
     """What is decided in each step, as digits."""
     plain = tiny.engine()
     vocabulary = Vocabulary(["<blank>", "<s>", "</s>", *"345678"])
-    session = Session(Engine(Dictated(steps), plain.frontend, vocabulary, model, 1.0), ChunkConfig())
-    return [session.accept(np.zeros(9600, np.float32)) for _ in steps]
+    session = Session(SpeechModel(Dictated(steps), plain.frontend, vocabulary, model, 1.0), ChunkConfig())
+    return [session.accept(tiny.signal(9600)) for _ in steps]
 
 
 @pytest.mark.parametrize("silent", [0, 1, 2])
@@ -220,6 +221,13 @@ def test_the_command_makes_one_that_load_finds(tmp_path: Path, capsys) -> None:
     signal = tiny.signal(60_000)
     plain, ours = (paraformer.load(directory, lm=lm, lm_weight=50.0) for lm in (False, True))
     assert set(ours.transcribe(signal).text) <= set("一丁七") != set(plain.transcribe(signal).text)
-    (tmp_path / "text").write_bytes("你好".encode("gbk"))
+    before = (directory / LM).read_bytes()
+    (tmp_path / "text").write_text("七丁一\n" * 5, encoding="utf-8")
     assert main(["lm", str(directory), str(tmp_path / "text")]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (directory / LM).read_bytes() == before
+    assert main(["lm", str(directory), str(tmp_path / "text"), "--overwrite"]) == 0
+    assert (directory / LM).read_bytes() != before
+    (tmp_path / "text").write_bytes("你好".encode("gbk"))
+    assert main(["lm", str(directory), str(tmp_path / "text"), "--overwrite"]) == 1
     assert "is not UTF-8 text" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+import paraformer
 from paraformer.backends.base import Decoded
 from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
@@ -202,3 +203,8 @@ def test_a_model_for_whole_audio_opens_no_stream() -> None:
 
 def test_segments_join_with_spaces_between_latin_words_only() -> None:
     assert join_segments(["今天", "好", "ok", "go", "吧"]) == "今天好ok go吧"
+
+
+def test_what_a_recogniser_is_can_be_read() -> None:
+    assert repr(recognizer()) == "<Recognizer unnamed on onnx float32, live 5,10,5, no language model>"
+    assert repr(paraformer.load()).startswith("<Recognizer zh-small on ")

@@ -133,7 +133,7 @@ def checksum(path: Path) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which takes the place of `path` when the block ends well: all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.new")  # short: the name of `path` may be as long as a disk allows
     try:
         yield temporary
         with temporary.open("rb+") as file:

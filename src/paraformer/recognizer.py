@@ -73,6 +73,14 @@ class Recognizer:
         """What computes, and how precisely: "native int8", "onnx float32" and so on."""
         return self._model.backend.name
 
+    def __repr__(self) -> str:
+        """The model, what computes it, and what else has a say: <Recognizer zh-small on native int8, ...>."""
+        name = self.bundle.card.get("name") or (self.bundle.directory.name if self.bundle.directory else "unnamed")
+        chunk = self.chunk or (ChunkConfig() if self.config.streaming else None)
+        live = f"live {chunk.left},{chunk.chunk},{chunk.right}" if chunk else "whole audio only"
+        lm = f"language model of weight {self._model.lm_weight}" if self._model.lm else "no language model"
+        return f"<Recognizer {name} on {self.engine}, {live}, {lm}>"
+
     @overload
     def transcribe(self, audio: Audio, *, batch_s: float = 60.0) -> Transcript: ...
     @overload

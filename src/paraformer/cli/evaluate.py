@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import paraformer
 from paraformer.cli.complain import complain
+from paraformer.cli.options import loading
 from paraformer.config import ChunkConfig
 from paraformer.errors import DataError, MissingExtra
 from paraformer.evaluate.normalise import Normalizer
@@ -65,7 +66,7 @@ def _evaluated(options: argparse.Namespace) -> Evaluation:
     """The model on the data, whole and, if asked for, live."""
     utterances, unusable = _opened(options.data)
     normalizer = Normalizer(erhua=options.erhua == "keep")
-    recognizer = paraformer.load(options.model, precision=options.precision, threads=options.threads, lm=options.lm)
+    recognizer = paraformer.load(options.model, **loading(options))
     chunk = _chunk(options, recognizer) if options.live else None
     name = str(options.model or recognizer.bundle.card.get("name", "embedded model"))
     outcomes = _shown(recognize_whole(recognizer, utterances, normalizer), utterances)

@@ -28,8 +28,9 @@ def render(transcript: Transcript, form: str, *, name: str, timestamps: bool) ->
 
 
 def _text(transcript: Transcript, timestamps: bool) -> str:
+    """A line for each segment: a viewer can read an hour of them."""
     if not timestamps:
-        return transcript.text
+        return "\n".join([segment.text for segment in transcript.segments])
     return "\n".join(f"[{_clock(s.start_s)} - {_clock(s.end_s)}] {s.text}" for s in transcript.segments)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from paraformer.types import Token
+from paraformer.types import Segment, Token, Transcript
 
 if TYPE_CHECKING:
     from paraformer.session import Session
@@ -26,6 +26,11 @@ class Decision:
     heard_s: float
     text: str
     tokens: tuple[Token, ...]
+
+    def transcript(self) -> Transcript:
+        """As a result of its own, in one segment."""
+        times = [time for token in self.tokens for time in (token.start_s, token.end_s)] or [self.heard_s]
+        return Transcript(self.text, self.heard_s, (Segment(self.text, times[0], times[-1], self.tokens),))
 
 
 def decisions(session: Session, pieces: Iterable[Float32[np.ndarray, " _"]]) -> Iterator[Decision]:

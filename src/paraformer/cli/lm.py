@@ -10,7 +10,7 @@ from paraformer import contract
 from paraformer.bundle import Bundle
 from paraformer.certificate.record import FILE as CERTIFICATE
 from paraformer.cli.complain import complain
-from paraformer.errors import DataError
+from paraformer.errors import DataError, ModelError
 from paraformer.language import LanguageModel, sentences_of
 from paraformer.text import Vocabulary
 
@@ -18,6 +18,9 @@ from paraformer.text import Vocabulary
 def lm(options: argparse.Namespace) -> int:
     """Count, write, and say what came of it."""
     bundle = Bundle.open(options.model)
+    path = options.model / contract.LM
+    if path.exists() and not options.overwrite:
+        raise ModelError(f"{path} exists already: add --overwrite to replace it, or give a copy of the model")
     vocabulary = Vocabulary(bundle.tokens, bundle.words)
     counted = LanguageModel.count(
         sentences_of(_lines(options.texts), vocabulary),
@@ -25,7 +28,6 @@ def lm(options: argparse.Namespace) -> int:
         least_bigram=options.least[0],
         least_trigram=options.least[1],
     )
-    path = options.model / contract.LM
     counted.save(path)
     bundle.save(options.model)  # for the checksum
     if (options.model / CERTIFICATE).is_file():

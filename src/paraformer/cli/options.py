@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 from paraformer import __version__
 from paraformer.config import ChunkConfig
@@ -45,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
     _train(commands.add_parser("train", help="train a model", allow_abbrev=False))
     _finetune(commands.add_parser("finetune", help="make a model better for speech of your own", allow_abbrev=False))
     return top
+
+
+def loading(options: argparse.Namespace) -> dict[str, Any]:
+    """What a command's options say of how to load a model; what was not given is left to `paraformer.load`."""
+    names = ("precision", "threads", "lm", "backend", "device")
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def _data(options: argparse.ArgumentParser) -> None:
@@ -150,6 +157,8 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
         "files", nargs="+", metavar="FILES", help="audio files, patterns such as '*.wav', or - for standard input"
     )
     _recognition(options)
+    _machine(options)
+    _batch(options)
     options.add_argument(
         "--format", choices=FORMATS, default="text", help="json: one object per line (default: %(default)s)"
     )
@@ -167,6 +176,9 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
         help="write DIR/NAME.txt, .json, .srt, .vtt or .tsv instead of printing",
     )
     options.add_argument("--overwrite", action="store_true", help="replace results that are in DIR already")
+    options.add_argument(
+        "-v", "--verbose", action="store_true", help="say on standard error what computes, and how long each input took"
+    )
 
 
 def _mic(options: argparse.ArgumentParser) -> None:
@@ -203,6 +215,27 @@ def _speed(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--threads", type=_count, default=1, metavar="N", help="CPU threads, 0 for one per core (default: %(default)s)"
+    )
+
+
+def _machine(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--backend",
+        choices=("auto", "native", "onnx", "torch"),
+        default=argparse.SUPPRESS,
+        help="what computes: the package's own engine, ONNX Runtime or PyTorch (default: the first of these that can)",
+    )
+    options.add_argument(
+        "--device", default=argparse.SUPPRESS, metavar="NAME", help="of PyTorch: cuda, cuda:1 (default: cpu)"
+    )
+
+
+def _batch(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--batch",
+        type=_positive,
+        metavar="SECONDS",
+        help="of audio recognised at a time, not with --stream (default: 60); less takes less memory",
     )
 
 
@@ -307,6 +340,7 @@ def _evaluate(options: argparse.ArgumentParser) -> None:
         "--compare", type=Path, nargs=2, metavar=("A.json", "B.json"), help="say whether result B is better than A"
     )
     _speed(options)
+    _machine(options)
 
 
 def _lm(options: argparse.ArgumentParser) -> None:
@@ -324,6 +358,7 @@ def _lm(options: argparse.ArgumentParser) -> None:
         metavar=("N2", "N3"),
         help="keep pairs and triples that occur so often (default: 2 3)",
     )
+    options.add_argument("--overwrite", action="store_true", help="replace the language model that DIR has")
 
 
 def _look_back(text: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tqdm import tqdm
@@ -14,8 +15,9 @@ import paraformer
 from paraformer.cli import sources
 from paraformer.cli.complain import complain
 from paraformer.cli.live import decisions
-from paraformer.cli.results import Printed, Results, Saved
-from paraformer.errors import ParaformerError
+from paraformer.cli.options import loading
+from paraformer.cli.results import Printed, Results, Saved, make_writable, refusal, targets
+from paraformer.errors import attempt
 from paraformer.types import Transcript
 
 if TYPE_CHECKING:
@@ -33,13 +35,16 @@ def transcribe(options: argparse.Namespace) -> int:
     if mistake := _mistake(options, names):
         complain(mistake)
         return 2
-    recognizer = paraformer.load(
-        options.model, chunk=options.chunk, precision=options.precision, threads=options.threads, lm=options.lm
-    )
-    with _progress(names, options) as bar:
-        work = _Work(options, recognizer, _results(options, labelled=len(names) > 1), bar)
-        done = [work.attempt(name) for name in names]
-    return 0 if all(done) else 1
+    results, possible = _results(options, names)
+    if not possible:
+        return 1
+    recognizer = paraformer.load(options.model, chunk=options.chunk, **loading(options))
+    if options.verbose:
+        complain(f"{recognizer!r}")
+    with _progress(possible, options) as bar:
+        work = _Work(options, recognizer, results, bar)
+        done = [work.attempt(name) for name in possible]
+    return 0 if all(done) and len(possible) == len(names) else 1
 
 
 def _mistake(options: argparse.Namespace, names: list[str]) -> str:
@@ -53,10 +58,18 @@ def _mistake(options: argparse.Namespace, names: list[str]) -> str:
     return ""
 
 
-def _results(options: argparse.Namespace, *, labelled: bool) -> Results:
-    if options.output_dir:
-        return Saved(options.format, options.timestamps, options.output_dir, options.overwrite)
-    return Printed(options.format, options.timestamps, labelled)
+def _results(options: argparse.Namespace, names: list[str]) -> tuple[Results, list[str]]:
+    """Where results go, and the inputs whose results can go there; what stands in the way of others is said at once."""
+    if not options.output_dir:
+        return Printed(options.format, options.timestamps, labelled=len(names) > 1), names
+    make_writable(options.output_dir)
+    files = targets(names, options.format)
+    refused = {name: refusal(options.output_dir / file, overwrite=options.overwrite) for name, file in files.items()}
+    for name, why in refused.items():
+        if why:
+            complain(why, name)
+    saved = Saved(options.format, options.timestamps, options.output_dir, files)
+    return saved, [name for name in files if not refused[name]]
 
 
 def _progress(names: list[str], options: argparse.Namespace) -> Bar:
@@ -77,22 +90,30 @@ class _Work:
 
     def attempt(self, name: str) -> bool:
         """Recognise one input and hand over its result; a failure is reported and gives False."""
-        try:
+        started = perf_counter()
+        with attempt(name) as work:
             self.results.begin(name)
             with sources.opened(name, None if self.bar.disable else self.bar.update) as source:
                 transcript = self._live(name, source) if self.options.stream else self._whole(source)
             with tqdm.external_write_mode():
                 self.results.end(name, transcript)
-        except BrokenPipeError:
-            raise
-        except (ParaformerError, OSError) as error:
+        if work.error is None:
+            self._tell(name, transcript.duration_s, perf_counter() - started)
+            return True
+        if isinstance(work.error.__cause__, BrokenPipeError):  # nobody reads the output: no failure of this input
+            raise work.error.__cause__
+        with tqdm.external_write_mode():
+            complain(work.error, name)
+        return False
+
+    def _tell(self, name: str, duration_s: float, took_s: float) -> None:
+        if self.options.verbose:
             with tqdm.external_write_mode():
-                complain(error, name)
-            return False
-        return True
+                complain(f"{duration_s:.1f} s of audio in {took_s:.2f} s", name)
 
     def _whole(self, source: Path | BinaryIO) -> Transcript:
-        return self.recognizer.transcribe(sources.whole(source, self.options.raw))
+        batch = {} if self.options.batch is None else {"batch_s": self.options.batch}
+        return self.recognizer.transcribe(sources.whole(source, self.options.raw), **batch)
 
     def _live(self, name: str, source: Path | BinaryIO) -> Transcript:
         session = self.recognizer.stream()
