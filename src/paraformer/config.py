@@ -6,6 +6,7 @@ Foreign spellings (FunASR's YAML) are translated in `paraformer.checkpoint.funas
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -44,8 +45,50 @@ class FrontendConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontConfig:
+    """Convolutions over the frames of the windows, each with GELU after it, as Whisper begins; for SAN-M encoders.
+
+    They see the first `lfr_n` frames of every window, which together are all frames. Each pads with zeros: (kernel - 1)
+    // 2 frames before the first, and after the last what its stride leaves over.
+    """
+
+    kernels: tuple[int, ...] = (3, 3)
+    strides: tuple[int, ...] = (1, 2)
+    period: int = 0
+    """Rows after which positions begin again, so that no stream comes to one that training never saw; 0: never."""
+
+    def __post_init__(self) -> None:
+        if not self.kernels or len(self.kernels) != len(self.strides):
+            raise ConfigError(f"a front needs as many strides as kernels, at least one; not {self}")
+        if any(not 1 <= stride <= kernel for kernel, stride in zip(self.kernels, self.strides, strict=True)):
+            raise ConfigError(f"each stride of a front must be between 1 and its kernel; not {self}")
+
+    @property
+    def stride(self) -> int:
+        """Frames to a row."""
+        return math.prod(self.strides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowsConfig:
+    """How a SAN-M encoder makes windows of its rows: all of a window side by side, a norm, a linear layer to `dim`.
+
+    Then SAN-M blocks over windows. They see no further than one live step.
+    """
+
+    dim: int = 384
+    heads: int = 6
+    ffn_dim: int = 1536
+    layers: int = 0
+    kernel: int = 11
+
+
+@dataclass(frozen=True, kw_only=True)
 class SanmEncoderConfig:
-    """Memory-equipped self-attention (SAN-M), whole or in chunks: the parameters are the same."""
+    """Memory-equipped self-attention (SAN-M), whole or in chunks: the parameters are the same.
+
+    With a front, GELU and no memory, the blocks are Whisper's.
+    """
 
     kind: Literal["sanm"] = "sanm"
     dim: int = 512
@@ -53,11 +96,30 @@ class SanmEncoderConfig:
     ffn_dim: int = 2048
     layers: int = 50
     kernel: int = 11
-    """Width of the FSMN memory, windows."""
+    """Width of the FSMN memory, rows; 0: there is none."""
     shift: int = 0
-    """Moves the FSMN memory towards the past by this many windows."""
+    """Moves the FSMN memory towards the past by this many rows."""
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    activation: Literal["relu", "gelu"] = "relu"
+    """Of the feed-forward layers."""
+    norm_epsilon: float = 1e-12
+    front: FrontConfig | None = None
+    """What makes rows of windows; None: a row is a window, and the first block takes it as it is."""
+    windows: WindowsConfig | None = None
+    """What makes windows of rows; None: a window is a row."""
+
+    @property
+    def output_dim(self) -> int:
+        """Width of what comes out, a row for every window."""
+        return self.windows.dim if self.windows else self.dim
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is the encoder of the published models, which every runtime knows."""
+        published = SanmEncoderConfig()
+        fixed = ("activation", "norm_epsilon", "front", "windows")
+        return self.kernel > 0 and all(getattr(self, name) == getattr(published, name) for name in fixed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +136,11 @@ class ConformerEncoderConfig:
     attention_dropout: float = 0.0
     positional_dropout: float = 0.1
 
+    @property
+    def output_dim(self) -> int:
+        """Width of what comes out."""
+        return self.dim
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerEncoderConfig:
@@ -87,6 +154,11 @@ class TransformerEncoderConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.0
     positional_dropout: float = 0.1
+
+    @property
+    def output_dim(self) -> int:
+        """Width of what comes out."""
+        return self.dim
 
 
 EncoderConfig = SanmEncoderConfig | ConformerEncoderConfig | TransformerEncoderConfig
@@ -243,11 +315,36 @@ class ModelConfig:
     """Chunk setting that live sessions use unless told otherwise; None: not made for live recognition."""
 
     def __post_init__(self) -> None:
-        dim, heads = self.encoder.dim, self.encoder.heads
-        if dim % heads or dim % self.decoder.heads:
+        encoder, dim = self.encoder, self.encoder.output_dim
+        if encoder.dim % encoder.heads or dim % self.decoder.heads:
             raise ConfigError(f"dim {dim} must be a multiple of the heads of encoder and decoder")
+        if isinstance(encoder, SanmEncoderConfig):
+            self._check_rows(encoder)
         if self.objective.middle_ctc_weight > 0 and not (self.objective.ctc_weight > 0 and self.encoder.kind == "sanm"):
             raise ConfigError("middle_ctc_weight needs a ctc_weight above 0 and a SAN-M encoder")
+
+    def _check_rows(self, encoder: SanmEncoderConfig) -> None:
+        if encoder.windows and encoder.windows.dim % encoder.windows.heads:
+            raise ConfigError(
+                f"windows of {encoder.windows.dim} must be a multiple of their {encoder.windows.heads} heads"
+            )
+        if encoder.front and self.frontend.lfr_n % encoder.front.stride:
+            raise ConfigError(
+                f"a front that makes a row of {encoder.front.stride} frames needs windows of a multiple of that, "
+                f"not of {self.frontend.lfr_n}"
+            )
+        if self.rows_per_window > 1 and not encoder.windows:
+            raise ConfigError(f"{self.rows_per_window} rows to a window need the encoder setting 'windows'")
+        if (encoder.front or encoder.windows) and self.training_chunks:
+            raise ConfigError("training_chunks are for encoders without front and windows")
+        if encoder.windows and self.objective.middle_ctc_weight > 0:
+            raise ConfigError("middle_ctc_weight is for encoders whose windows are their rows")
+
+    @property
+    def rows_per_window(self) -> int:
+        """Encoder rows inside the encoder to one that comes out of it."""
+        front = self.encoder.front if isinstance(self.encoder, SanmEncoderConfig) else None
+        return self.frontend.lfr_n // front.stride if front else 1
 
     @property
     def ctc_vocab_size(self) -> int:
@@ -290,7 +387,8 @@ class ModelConfig:
                 kind = nested[key].get("kind", "sanm")
                 if kind not in kinds:
                     raise ConfigError(f"{key} kind {kind!r} is not one of {', '.join(kinds)}")
-                nested[key] = from_mapping(kinds[kind], nested[key], key)
+                parts = _parts(nested[key]) if kind == "sanm" and key == "encoder" else nested[key]
+                nested[key] = from_mapping(kinds[kind], parts, key)
         for key, part in (("frontend", FrontendConfig), ("predictor", PredictorConfig), ("objective", ObjectiveConfig)):
             if key in nested:
                 nested[key] = from_mapping(part, nested[key], key)
@@ -299,6 +397,17 @@ class ModelConfig:
         chunks = nested.get("training_chunks", ())
         nested["training_chunks"] = tuple(from_mapping(TrainingChunk, chunk, "training_chunks") for chunk in chunks)
         return from_mapping(cls, nested, "model")
+
+
+def _parts(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a SAN-M encoder with those of its parts read."""
+    values = dict(encoder)
+    if values.get("front") is not None:
+        front = {key: tuple(value) if isinstance(value, list) else value for key, value in values["front"].items()}
+        values["front"] = from_mapping(FrontConfig, front, "encoder.front")
+    if values.get("windows") is not None:
+        values["windows"] = from_mapping(WindowsConfig, values["windows"], "encoder.windows")
+    return values
 
 
 T = TypeVar("T")

@@ -7,7 +7,8 @@ look_back  the same with keys and values of earlier steps (streaming models)
 decoder  acoustic vectors in, token scores out; of a streaming model also the memory rows of the next live step
 
 Integrate-and-fire stands between them, outside any graph, because how many tokens there are depends on the data.
-Axes: B streams, T rows, P looked-back rows, K memory rows, L tokens; numbers are the model's own.
+Axes: B streams, T windows, R rows inside the encoder (where a window has several), P looked-back ones of them, K memory
+rows, L tokens; numbers are the model's own.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Graph:
 
 def encoder(config: ModelConfig) -> Graph:
     """Rows to hidden rows and weights. lengths: rows present; start: position of the first row, 1 for whole audio."""
-    dim, width = config.encoder.dim, config.frontend.input_dim
+    dim, width = config.encoder.output_dim, config.frontend.input_dim
     return Graph(
         ENCODER,
         (
@@ -69,6 +70,7 @@ def encoder(config: ModelConfig) -> Graph:
 def look_back(config: ModelConfig) -> Graph:
     """As `encoder`, with past keys and values (the last past_lengths of them valid), and this step's to keep."""
     plain, dim, layers = encoder(config), config.encoder.dim, config.encoder.layers
+    rows = "T" if config.rows_per_window == 1 else "R"
     return Graph(
         "look_back.onnx",
         (
@@ -79,15 +81,15 @@ def look_back(config: ModelConfig) -> Graph:
         ),
         (
             *plain.outputs,
-            Port("keys", "float32", ("B", layers, "T", dim)),
-            Port("values", "float32", ("B", layers, "T", dim)),
+            Port("keys", "float32", ("B", layers, rows, dim)),
+            Port("values", "float32", ("B", layers, rows, dim)),
         ),
     )
 
 
 def decoder(config: ModelConfig) -> Graph:
     """Vectors to scores (before softmax). memory_mask: rows to attend to; counts: tokens present."""
-    dim = config.encoder.dim
+    dim = config.encoder.output_dim
     inputs = [
         Port("memory", "float32", ("B", "K", dim)),
         Port("memory_mask", "bool", ("B", "K")),

@@ -65,7 +65,7 @@ class GraphBackend:
             raise UnsupportedModel(
                 "this model recognises whole utterances only; live recognition needs a streaming one"
             )
-        keys = np.zeros((c.encoder.layers, chunk.past_rows, c.encoder.dim), np.float32)
+        keys = np.zeros((c.encoder.layers, chunk.past_rows * c.rows_per_window, c.encoder.dim), np.float32)
         count = np.zeros((), np.int64)
         return {
             "overlap": np.zeros((chunk.context, c.frontend.input_dim), np.float32),
@@ -74,9 +74,9 @@ class GraphBackend:
             "values": keys,
             "past_lengths": count,
             "weight": np.zeros((), np.float32),
-            "vector": np.zeros(c.encoder.dim, np.float32),
-            "fsmn": np.zeros((c.decoder.layers, c.decoder.kernel - 1, c.encoder.dim), np.float32),
-            "memory": np.zeros((chunk.decoder_look_back * chunk.chunk, c.encoder.dim), np.float32),
+            "vector": np.zeros(c.encoder.output_dim, np.float32),
+            "fsmn": np.zeros((c.decoder.layers, c.decoder.kernel - 1, c.encoder.output_dim), np.float32),
+            "memory": np.zeros((chunk.decoder_look_back * chunk.chunk, c.encoder.output_dim), np.float32),
             "memory_lengths": count,
         }
 
@@ -116,11 +116,12 @@ class GraphBackend:
             return hidden, weights, {name: state[name] for name in names}
         inputs |= {"past_keys": state["keys"], "past_values": state["values"], "past_lengths": state["past_lengths"]}
         hidden, weights, keys, values = self._engine.run(contract.look_back(self.config), inputs)
-        kept = rows.shape[1] - chunk.right
+        per_window = self.config.rows_per_window
+        kept = (rows.shape[1] - chunk.right) * per_window
         drop = kept if chunk.encoder_look_back > 0 else 0
-        lengths = state["past_lengths"] + chunk.left + chunk.chunk
+        lengths = state["past_lengths"] + (chunk.left + chunk.chunk) * per_window
         if chunk.encoder_look_back > 0:
-            limit = chunk.encoder_look_back * chunk.chunk
+            limit = chunk.encoder_look_back * chunk.chunk * per_window
             lengths = np.where(state["past_lengths"] > 0, np.minimum(lengths, limit), lengths)
         return (
             hidden,
@@ -170,4 +171,4 @@ class GraphBackend:
         decoder = self.config.decoder
         if not self.config.streaming or not isinstance(decoder, SanmDecoderConfig):
             return None
-        return np.zeros((batch, decoder.layers, decoder.kernel - 1, self.config.encoder.dim), np.float32)
+        return np.zeros((batch, decoder.layers, decoder.kernel - 1, self.config.encoder.output_dim), np.float32)

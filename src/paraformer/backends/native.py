@@ -42,8 +42,10 @@ def fast(precision: Precision) -> bool:
 
 
 def supports(config: ModelConfig) -> bool:
-    """Whether the engine knows this kind of model: SAN-M, with the second kind of predictor."""
-    return config.encoder.kind == "sanm" and config.decoder.kind == "sanm" and config.predictor.version == 2
+    """Whether the engine knows this kind of model: SAN-M as published, with the second kind of predictor."""
+    encoder = config.encoder
+    plain = isinstance(encoder, SanmEncoderConfig) and encoder.plain
+    return plain and config.decoder.kind == "sanm" and config.predictor.version == 2
 
 
 def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, np.ndarray]:
@@ -73,7 +75,9 @@ class NativeEngine:
                 "install a wheel or a C compiler, or use precision='float32' with a directory that has graphs"
             )
         if not supports(config):
-            raise UnsupportedModel(f"{precision} is for SAN-M models with the second kind of predictor; use 'float32'")
+            raise UnsupportedModel(
+                f"{precision} is for SAN-M models as published, with the second kind of predictor; use 'float32'"
+            )
         self.name = f"native {precision}"
         self._c, self._kernels, self._config = library, kernels, config
         packed = _Weights(weights, precision)

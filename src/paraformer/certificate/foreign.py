@@ -55,8 +55,8 @@ class ForeignBackend:
             "overlap": np.zeros((chunk.context, c.frontend.input_dim), np.float32),
             "position": np.zeros((), np.int64),
             "weight": np.zeros((), np.float32),
-            "vector": np.zeros(c.encoder.dim, np.float32),
-            "fsmn": np.zeros((c.decoder.layers, c.encoder.dim, c.decoder.kernel - 1), np.float32),
+            "vector": np.zeros(c.encoder.output_dim, np.float32),
+            "fsmn": np.zeros((c.decoder.layers, c.encoder.output_dim, c.decoder.kernel - 1), np.float32),
         }
 
     def step(
@@ -90,7 +90,7 @@ class ForeignBackend:
         half = rows.shape[2] // 2
         rates = np.exp(np.arange(half) * (-np.log(10000.0) / (half - 1)))
         angles = (position[:, None, None] + np.arange(1, rows.shape[1] + 1)[:, None]) * rates
-        embedded = rows * self._config.encoder.dim**0.5 + np.concatenate([np.sin(angles), np.cos(angles)], 2)
+        embedded = rows * self._config.encoder.output_dim**0.5 + np.concatenate([np.sin(angles), np.cos(angles)], 2)
         rounded: np.ndarray = embedded.astype(np.float32)
         return rounded
 

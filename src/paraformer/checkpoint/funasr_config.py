@@ -30,6 +30,7 @@ from paraformer.config import (
     ModelConfig,
     ObjectiveConfig,
     PredictorConfig,
+    SanmEncoderConfig,
     TrainingChunk,
 )
 from paraformer.errors import ConfigError, UnsupportedModel
@@ -84,7 +85,10 @@ def check_kind(settings: Mapping[str, Any]) -> None:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    """The config.yaml of a model. A CTC layer with units of its own has no place in FunASR: its weight becomes 0."""
+    """The config.yaml of a model. A CTC layer with units of its own has no place in FunASR: its weight becomes 0.
+
+    Of a SAN-M encoder that is not as published it tells what other runtimes read; see `check_encoder`.
+    """
     streaming = config.live is not None or bool(config.training_chunks)
     encoder = {"sanm": "SANMEncoderChunkOpt" if streaming else "SANMEncoder"}.get(
         config.encoder.kind, f"{config.encoder.kind.capitalize()}Encoder"
@@ -101,7 +105,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "decoder": decoder,
         "decoder_conf": _write(DECODERS[decoder], config.decoder),
         "predictor": predictor,
-        "predictor_conf": {"idim": config.encoder.dim, **_write(PREDICTORS[predictor], config.predictor)},
+        "predictor_conf": {"idim": config.encoder.output_dim, **_write(PREDICTORS[predictor], config.predictor)},
         "frontend": "WavFrontendOnline" if streaming else "WavFrontend",
         "frontend_conf": _write_frontend(config.frontend),
         "tokenizer": "CharTokenizer",
@@ -109,6 +113,15 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "ctc_conf": {"dropout_rate": 0.0, "ctc_type": "builtin", "reduce": True, "ignore_nan_grad": True},
         "normalize": None,
     }
+
+
+def check_encoder(config: ModelConfig) -> None:
+    """Raise UnsupportedModel for an encoder that FunASR does not have."""
+    if isinstance(config.encoder, SanmEncoderConfig) and not config.encoder.plain:
+        raise UnsupportedModel(
+            "FunASR has no encoder with a front, windows of several rows, GELU, another norm epsilon or no memory, as "
+            "this model has; keep it in our own format, or export it to funasr-onnx or sherpa-onnx"
+        )
 
 
 def has_shared_ctc(config: ModelConfig) -> bool:

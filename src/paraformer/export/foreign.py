@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from paraformer.config import EOS_ID, SILENT_IDS, ModelConfig, SanmDecoderConfig
 from paraformer.contract import Graph, Port
 from paraformer.model import cif
+from paraformer.model.encoder import spread
 from paraformer.model.layers import length_mask
 from paraformer.model.paraformer import Paraformer
 
@@ -65,10 +66,19 @@ class LiveEncoderGraph(nn.Module):
         self.model = model
 
     def forward(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """speech (B, T, F) with scale and positions, speech_lengths (B,) -> enc (B, T, D), enc_len, alphas (B, T)."""
-        mask = length_mask(speech_lengths, speech.shape[1])
-        hidden, _, _ = self.model.encoder.run(speech, mask[:, None, :], mask)
-        hidden = hidden * mask[..., None]
+        """speech (B, T, F) with scale and positions, speech_lengths (B,) -> enc (B, T, D), enc_len, alphas (B, T).
+
+        An encoder with a front embeds for itself, counting from the step's first row: the scale is taken back, and the
+        runtime's positions stay in as a little noise, for where they began is not said.
+        """
+        encoder, mask = self.model.encoder, length_mask(speech_lengths, speech.shape[1])
+        if encoder.front is None:
+            rows = encoder.run(speech, mask[:, None, :], mask)[0]
+        else:
+            scale = self.model.config.encoder.output_dim**-0.5
+            present = spread(mask, encoder.rows)
+            rows = encoder.run(encoder.embed(speech * scale, 1, mask), present[:, None, :], present)[0]
+        hidden = encoder.merge(rows, mask) * mask[..., None]
         return hidden, speech_lengths + 0, self.model.predictor(hidden, mask)
 
 
@@ -106,7 +116,7 @@ def whole(config: ModelConfig) -> Graph:
 
 def live_encoder(config: ModelConfig) -> Graph:
     """The table of LiveEncoderGraph."""
-    dim = config.encoder.dim
+    dim = config.encoder.output_dim
     return Graph(
         "encoder.onnx",
         (Port("speech", "float32", ("B", "T", config.frontend.input_dim)), Port("speech_lengths", "int32", ("B",))),
@@ -121,7 +131,7 @@ def live_encoder(config: ModelConfig) -> Graph:
 def live_decoder(config: ModelConfig) -> Graph:
     """The table of LiveDecoderGraph."""
     assert isinstance(config.decoder, SanmDecoderConfig)
-    dim, layers, rows = config.encoder.dim, config.decoder.layers, config.decoder.kernel - 1
+    dim, layers, rows = config.encoder.output_dim, config.decoder.layers, config.decoder.kernel - 1
     caches = [(f"cache_{index}", ("B", dim, rows)) for index in range(layers)]
     return Graph(
         "decoder.onnx",

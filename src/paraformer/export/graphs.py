@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -49,11 +48,8 @@ class _LookBack(nn.Module):
         past_values: Tensor,
         past_lengths: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        encoder, mask = self.model.encoder, length_mask(lengths, feats.shape[1])
-        past = Past(past_keys, past_values, past_lengths)
-        seen = torch.cat([past.mask(), mask], 1)[:, None, :]
-        hidden, keys, values = encoder.run(encoder.embed(feats, start), seen, mask, past)
-        hidden = hidden * mask[..., None]
+        mask, past = length_mask(lengths, feats.shape[1]), Past(past_keys, past_values, past_lengths)
+        hidden, keys, values = self.model.encoder.look_back(feats, mask, start, past)
         return hidden, self.model.predictor(hidden, mask), keys, values
 
 

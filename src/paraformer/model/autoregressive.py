@@ -47,8 +47,8 @@ class Autoregressive(nn.Module):
             )
         self.config = config
         self.encoder = build_encoder(config)
-        self.decoder = TransformerDecoder(config.decoder, config.vocab_size, config.encoder.dim)
-        self.ctc = nn.Linear(config.encoder.dim, config.ctc_vocab_size) if config.ctc_vocab_size else None
+        self.decoder = TransformerDecoder(config.decoder, config.vocab_size, config.encoder.output_dim)
+        self.ctc = nn.Linear(config.encoder.output_dim, config.ctc_vocab_size) if config.ctc_vocab_size else None
 
     def forward(self, batch: Batch, chunk: Chunking = None) -> Losses:
         """Cross-entropy of every token given those before it, and CTC. The parts that it lacks are zero.

@@ -1,5 +1,8 @@
 """The SAN-M encoder: whole, in live steps, and in windows (all utterances' live steps at once, for training).
 
+What goes in and comes out is a row for every window of 60 ms. Between, an encoder with a front has several rows to a
+window, of which lengths, chunks and look-backs still count windows.
+
 Whole recognition is one step without a past that sees every row. A live step sees `chunk.rows` rows; look-back keeps
 keys and values of earlier steps. The windowed form runs every step of an utterance side by side: within a layer, the
 keys a step looks back to come from other windows of the same layer, so all of them can be computed together, exactly.
@@ -7,13 +10,15 @@ keys a step looks back to come from other windows of the same layer, so all of t
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paraformer.config import ChunkConfig, SanmEncoderConfig, TrainingChunk
+from paraformer.config import ChunkConfig, FrontConfig, FrontendConfig, SanmEncoderConfig, TrainingChunk, WindowsConfig
+from paraformer.errors import ConfigError
 from paraformer.model.chunk_masks import ChunkLayout, chunk_layout
 from paraformer.model.layers import FeedForward, SanmAttention, layer_norm, length_mask, sinusoid, unless_full
 from paraformer.model.state import State
@@ -53,15 +58,15 @@ class Past:
 
 
 class SanmBlock(nn.Module):
-    """Pre-norm SAN-M block. The first block changes the width and so has no residual around attention (spec 2.2)."""
+    """Pre-norm SAN-M block. Where it changes the width, there is no residual around attention (spec 2.2)."""
 
     def __init__(self, input_dim: int, config: SanmEncoderConfig) -> None:
         super().__init__()
         c = config
         self.attention = SanmAttention(input_dim, c.dim, c.heads, c.kernel, c.shift, c.attention_dropout)
-        self.feed_forward = FeedForward(c.dim, c.ffn_dim, c.dropout)
-        self.norm1 = layer_norm(input_dim)
-        self.norm2 = layer_norm(c.dim)
+        self.feed_forward = FeedForward(c.dim, c.ffn_dim, c.dropout, c.activation)
+        self.norm1 = layer_norm(input_dim, c.norm_epsilon)
+        self.norm2 = layer_norm(c.dim, c.norm_epsilon)
         self.dropout = nn.Dropout(c.dropout)
         self.residual = input_dim == c.dim
 
@@ -88,31 +93,118 @@ class SanmBlock(nn.Module):
         return self.finish(x, attended), key, value
 
 
-class SanmEncoder(nn.Module):
-    """Sinusoidal positions, SAN-M blocks, final norm."""
+class Front(nn.Module):
+    """Convolutions over the frames of windows, as FrontConfig describes them."""
 
-    def __init__(self, config: SanmEncoderConfig, input_dim: int) -> None:
+    def __init__(self, config: FrontConfig, frontend: FrontendConfig, dim: int) -> None:
+        super().__init__()
+        self.frames, self.bands = frontend.lfr_n, frontend.mel_bins
+        widths = [self.bands] + [dim] * (len(config.kernels) - 1)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, dim, kernel, stride)
+            for width, kernel, stride in zip(widths, config.kernels, config.strides, strict=True)
+        )
+
+    def forward(self, windows: Tensor, mask: Tensor) -> Tensor:
+        """windows (B, T, F) of which mask (B, T) exist -> rows (B, T * rows, dim), zero where none exist."""
+        x = windows[..., : self.frames * self.bands].reshape(windows.shape[0], -1, self.bands).transpose(1, 2)
+        count = self.frames
+        x = x * spread(mask, count)[:, None].to(x.dtype)
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv1d)
+            (kernel,), (stride,) = conv.kernel_size, conv.stride
+            count = count // stride
+            # One row too many, cut off again: a convolution refuses to give no row, and a step may have none.
+            y = conv(F.pad(x, ((kernel - 1) // 2, kernel)))[:, :, : x.shape[2] // stride]
+            x = F.gelu(y) * spread(mask, count)[:, None].to(y.dtype)
+        return x.transpose(1, 2)
+
+
+class Windows(nn.Module):
+    """Windows of the rows in them, as WindowsConfig describes it."""
+
+    def __init__(self, config: WindowsConfig, rows: int, encoder: SanmEncoderConfig) -> None:
+        super().__init__()
+        self.rows = rows
+        c = dataclasses.replace(
+            encoder,
+            **{name: getattr(config, name) for name in ("dim", "heads", "ffn_dim", "layers", "kernel")},
+            shift=0,
+        )
+        self.norm = layer_norm(rows * encoder.dim, c.norm_epsilon)
+        self.merge = nn.Linear(rows * encoder.dim, c.dim)
+        self.blocks = nn.ModuleList(SanmBlock(c.dim, c) for _ in range(c.layers))
+        self.final = layer_norm(c.dim, c.norm_epsilon)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, T * rows, dim), mask (B, T) -> (B, T, window dim)."""
+        x = self.merge(self.norm(x.reshape(x.shape[0], -1, self.rows * x.shape[2])))
+        seen = None if mask is None else mask[:, None, :]
+        for block in self.blocks:
+            x, _, _ = block(x, seen, mask)
+        y: Tensor = self.final(x)
+        return y
+
+
+def spread(mask: Tensor, rows: int) -> Tensor:
+    """mask (B, T) of windows -> (B, T * rows), of the rows in them."""
+    return mask if rows == 1 else mask[:, :, None].expand(-1, -1, rows).flatten(1)
+
+
+class SanmEncoder(nn.Module):
+    """A front or the windows themselves, sinusoidal positions, SAN-M blocks, final norm, windows made of rows."""
+
+    def __init__(self, config: SanmEncoderConfig, frontend: FrontendConfig, rows: int) -> None:
+        """rows: to a window, between front and windows."""
         super().__init__()
         self.config = config
-        self.input_dim = input_dim
-        widths = [input_dim] + [config.dim] * (config.layers - 1)
+        self.input_dim = frontend.input_dim
+        self.rows = rows
+        self.front = Front(config.front, frontend, config.dim) if config.front else None
+        widths = [config.dim if config.front else self.input_dim] + [config.dim] * (config.layers - 1)
         self.blocks = nn.ModuleList(SanmBlock(width, config) for width in widths)
-        self.norm = layer_norm(config.dim)
+        self.norm = layer_norm(config.dim, config.norm_epsilon)
+        self.windows_of_rows = Windows(config.windows, rows, config) if config.windows else None
 
-    def embed(self, feats: Tensor, start: Tensor | int = 1) -> Tensor:
-        """Scale feats (B, T, F) by sqrt(dim) and add positions start, start + 1, ...; start (B,) or a number.
+    def embed(self, feats: Tensor, start: Tensor | int = 1, mask: Tensor | None = None) -> Tensor:
+        """Rows of feats (B, T, F), the first at position `start`, (B,) or a number, with their positions added.
 
-        Rows at positions below 1 stand before the audio: they are zero in feats and stay so (spec 2.5).
+        Positions are 1, 2, ... Rows below 1 stand before the audio: they are zero in feats and stay so (spec 2.5).
+        mask (B, T): windows that exist, for a front, which sees several of them.
         """
         offsets = torch.arange(feats.shape[1], device=feats.device)
         positions = start[:, None] + offsets if isinstance(start, Tensor) else (start + offsets)[None]
-        scale: float = self.config.dim**0.5
-        return feats * scale + sinusoid(positions, self.input_dim)
+        if self.front is None:
+            scale: float = self.config.dim**0.5
+            return feats * scale + sinusoid(positions, self.input_dim)
+        return self._from_front(feats, positions.expand(feats.shape[:2]), mask)
+
+    def _from_front(self, feats: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """As Whisper embeds: nothing scaled, rows counted from 0."""
+        assert self.front is not None
+        assert self.config.front is not None
+        present = positions > 0 if mask is None else mask & (positions > 0)
+        within = torch.arange(self.rows, device=feats.device)
+        places = ((positions[:, :, None] - 1) * self.rows + within).flatten(1)
+        if self.config.front.period:
+            places = torch.where(places < 0, places, places % self.config.front.period)
+        rows: Tensor = self.front(feats, present)
+        return rows + sinusoid(places, self.config.dim, first=0)
+
+    def merge(self, rows: Tensor, mask: Tensor | None) -> Tensor:
+        """Rows (B, T * rows, D) after the norm -> windows (B, T, output_dim), of which mask (B, T) exist."""
+        if self.windows_of_rows is None:
+            return rows
+        windows: Tensor = self.windows_of_rows(rows, mask)
+        return windows
 
     def run(
         self, x: Tensor, attention_mask: Tensor | None = None, row_mask: Tensor | None = None, past: Past | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All blocks on embedded rows x (B, T, F): hidden (B, T, D), keys and values (B, layers, T, D)."""
+        """All blocks and the norm on embedded rows x (B, T, F): rows (B, T, D), keys and values (B, layers, T, D).
+
+        Masks and past as those of a block.
+        """
         keys, values = [], []
         for index, block in enumerate(self.blocks):
             layer_past = past.layer(index) if past is not None else None
@@ -132,18 +224,21 @@ class SanmEncoder(nn.Module):
     def with_middle(self, feats: Tensor, lengths: Tensor, start: Tensor | int = 1) -> tuple[Tensor, Tensor]:
         """As forward: the last block's rows (B, T, D), and those of the block in the middle, before the norm."""
         mask = length_mask(lengths, feats.shape[1])
-        middle = x = self.embed(feats, start)
+        rows = spread(mask, self.rows)
+        middle = x = self.embed(feats, start, mask)
         for index, block in enumerate(self.blocks):
-            x, _, _ = block(x, mask[:, None, :], mask)
+            x, _, _ = block(x, rows[:, None, :], rows)
             if index == len(self.blocks) // 2:
                 middle = x
-        return self.norm(x) * mask[..., None], middle
+        return self.merge(self.norm(x), mask) * mask[..., None], middle
 
     def chunk_masked(self, feats: Tensor, lengths: Tensor, chunk: TrainingChunk) -> tuple[Tensor, ChunkLayout]:
         """Whole utterances as FunASR trains a streaming model on them (spec 2.4).
 
         feats (B, T, F), lengths (B,) -> hidden (B, R, D), zero in gaps and past each length; where the rows stand.
         """
+        if self.front or self.windows_of_rows:
+            raise ConfigError("an encoder with a front or windows cannot learn from training chunks; use live chunks")
         layout = chunk_layout(lengths, chunk, (self.config.kernel - 1) // 2)
         rows = layout.filled & layout.present()
         seen = layout.attention_mask() & layout.present()[:, None, :]
@@ -155,7 +250,7 @@ class SanmEncoder(nn.Module):
     def init_state(self, batch: int, chunk: ChunkConfig, device: torch.device | None = None) -> EncoderState:
         """The state before the first step of `batch` streams."""
         c = self.config
-        past = torch.zeros(batch, c.layers, chunk.past_rows, c.dim, device=device)
+        past = torch.zeros(batch, c.layers, chunk.past_rows * self.rows, c.dim, device=device)
         count = torch.zeros(batch, dtype=torch.int64, device=device)
         overlap = torch.zeros(batch, chunk.context, self.input_dim, device=device)
         return EncoderState(overlap=overlap, position=count, keys=past, values=past, past_lengths=count)
@@ -171,19 +266,27 @@ class SanmEncoder(nn.Module):
         rows = torch.cat([state.overlap, frames], 1)
         mask = length_mask(counts + chunk.context, rows.shape[1])
         past = Past(state.keys, state.values, state.past_lengths) if state.keys.shape[2] else None
-        seen = (mask if past is None else torch.cat([past.mask(), mask], 1))[:, None, :]
-        x = self.embed(rows, state.position - chunk.context + 1)
-        hidden, keys, values = self.run(x, unless_full(seen), unless_full(mask), past)
-        kept = rows.shape[1] - chunk.right
+        hidden, keys, values = self.look_back(rows, mask, state.position - chunk.context + 1, past)
+        kept = (rows.shape[1] - chunk.right) * self.rows
         drop = kept if chunk.encoder_look_back >= 0 else 0
         next_state = EncoderState(
             overlap=rows[:, rows.shape[1] - chunk.context :].clone(),
             position=state.position + counts,
             keys=torch.cat([state.keys, keys[:, :, :kept]], 2)[:, :, drop:].clone(),
             values=torch.cat([state.values, values[:, :, :kept]], 2)[:, :, drop:].clone(),
-            past_lengths=next_past_lengths(state.past_lengths, chunk),
+            past_lengths=next_past_lengths(state.past_lengths, chunk, self.rows),
         )
-        return hidden * mask[..., None], mask, next_state
+        return hidden, mask, next_state
+
+    def look_back(self, feats: Tensor, mask: Tensor, start: Tensor, past: Past | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Windows feats (B, T, F), of which mask (B, T) exist, the first at position start (B,), after a past.
+
+        Returns hidden (B, T, output_dim), zero where masked, and keys and values (B, layers, T * rows, D).
+        """
+        present = spread(mask, self.rows)
+        seen = (present if past is None else torch.cat([past.mask(), present], 1))[:, None, :]
+        rows, keys, values = self.run(self.embed(feats, start, mask), unless_full(seen), unless_full(present), past)
+        return self.merge(rows, unless_full(mask)) * mask[..., None], keys, values
 
     def windows(self, feats: Tensor, lengths: Tensor, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
         """Every live step of whole utterances at once: the exact equal of `step`, for training and evaluation.
@@ -197,47 +300,47 @@ class SanmEncoder(nn.Module):
         padded = F.pad(feats, (0, 0, chunk.context, steps * chunk.chunk - feats.shape[1]))
         rows = padded.unfold(1, chunk.rows, chunk.chunk).transpose(2, 3).reshape(batch * steps, chunk.rows, width)
         starts = torch.arange(steps, device=feats.device) * chunk.chunk - chunk.context + 1
-        x = self.embed(rows, starts.repeat(batch))
         row_mask = mask.flatten(0, 1)
+        x, present = self.embed(rows, starts.repeat(batch), row_mask), spread(row_mask, self.rows)
         past_mask = self._window_past_mask(batch, steps, chunk, feats.device)
-        seen = torch.cat([past_mask, row_mask], 1)[:, None, :]
+        seen = torch.cat([past_mask, present], 1)[:, None, :]
         for block in self.blocks:
             assert isinstance(block, SanmBlock)
             query, key, value = block.attention.project(block.norm1(x))
-            past = (_look_back(key, batch, chunk), _look_back(value, batch, chunk))
-            x = block.finish(x, block.attention(query, key, value, past, seen, row_mask))
-        hidden = self.norm(x) * row_mask[..., None]
-        return hidden.unflatten(0, (batch, steps)), mask
+            past = (_look_back(key, batch, chunk, self.rows), _look_back(value, batch, chunk, self.rows))
+            x = block.finish(x, block.attention(query, key, value, past, seen, present))
+        hidden = self.merge(self.norm(x), row_mask) * row_mask[..., None]
+        return hidden.reshape(batch, steps, *hidden.shape[1:]), mask
 
     def _window_past_mask(self, batch: int, steps: int, chunk: ChunkConfig, device: torch.device) -> Tensor:
         """(batch * steps, P): which looked-back rows exist at each step."""
         lengths = [torch.zeros(1, dtype=torch.int64, device=device)]
         for _ in range(steps - 1):
-            lengths.append(next_past_lengths(lengths[-1], chunk))
-        size = window_past_rows(chunk, steps)
+            lengths.append(next_past_lengths(lengths[-1], chunk, self.rows))
+        size = window_past_rows(chunk, steps) * self.rows
         valid = torch.arange(size, device=device)[None, :] >= size - torch.cat(lengths)[:, None]
         return valid.repeat(batch, 1)
 
 
 def window_past_rows(chunk: ChunkConfig, steps: int) -> int:
-    """Rows that each of `steps` windows may look back to; with unlimited look-back, all that the last one can see."""
+    """Past windows that each of `steps` steps may look back to; unlimited, all that the last one can see."""
     if chunk.encoder_look_back < 0:
         return (chunk.left + chunk.chunk) * max(steps - 1, 0)
     return chunk.past_rows
 
 
-def next_past_lengths(lengths: Tensor, chunk: ChunkConfig) -> Tensor:
-    """Valid look-back rows after one more step, given those before, both (B,).
+def next_past_lengths(lengths: Tensor, chunk: ChunkConfig, rows: int) -> Tensor:
+    """Valid look-back rows after one more step, given those before, both (B,); rows: to a window.
 
-    A step adds its left and committed rows (so the left ones are there twice: spec 2.5), and all but the first step's
-    addition is cut to look_back * chunk rows.
+    A step adds its left and committed windows (so the left ones are there twice: spec 2.5), and all but the first
+    step's addition is cut to look_back * chunk windows.
     """
     if chunk.encoder_look_back == 0:
         return lengths
-    grown = lengths + chunk.left + chunk.chunk
+    grown = lengths + (chunk.left + chunk.chunk) * rows
     if chunk.encoder_look_back < 0:
         return grown
-    return torch.where(lengths > 0, grown.clamp(max=chunk.encoder_look_back * chunk.chunk), grown)
+    return torch.where(lengths > 0, grown.clamp(max=chunk.encoder_look_back * chunk.chunk * rows), grown)
 
 
 def window_mask(lengths: Tensor, steps: int, chunk: ChunkConfig) -> Tensor:
@@ -248,13 +351,13 @@ def window_mask(lengths: Tensor, steps: int, chunk: ChunkConfig) -> Tensor:
     return exists & (first[None] <= lengths[:, None, None])
 
 
-def _look_back(x: Tensor, batch: int, chunk: ChunkConfig) -> Tensor:
-    """Keys or values x (batch * W, R, D) of all windows -> those each looks back to, (batch * W, P, D)."""
+def _look_back(x: Tensor, batch: int, chunk: ChunkConfig, rows: int) -> Tensor:
+    """Keys or values x (batch * W, R * rows, D) of all windows -> those each looks back to, (batch * W, P, D)."""
     steps = x.shape[0] // batch
-    size = window_past_rows(chunk, steps)
+    size = window_past_rows(chunk, steps) * rows
     if size == 0:
         return x[:, :0]
-    per_step = chunk.left + chunk.chunk
+    per_step = (chunk.left + chunk.chunk) * rows
     kept = x.reshape(batch, steps, *x.shape[1:])[:, : steps - 1, :per_step].flatten(1, 2)
     padded = F.pad(kept, (0, 0, size, 0))
     return padded.unfold(1, size, per_step).transpose(2, 3).flatten(0, 1)

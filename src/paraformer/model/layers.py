@@ -7,6 +7,7 @@ Masks are boolean, true = present; None = all present, so that an unpadded batch
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,9 @@ from torch.nn import functional as F
 LAYER_NORM_EPS = 1e-12
 
 
-def layer_norm(dim: int) -> nn.LayerNorm:
-    """LayerNorm with the reference's epsilon."""
-    return nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+def layer_norm(dim: int, epsilon: float = LAYER_NORM_EPS) -> nn.LayerNorm:
+    """LayerNorm, unless told otherwise with the reference's epsilon."""
+    return nn.LayerNorm(dim, eps=epsilon)
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
@@ -26,14 +27,17 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 def unless_full(mask: Tensor) -> Tensor | None:
-    """The mask, or None where it hides nothing and so need not be paid for. Reads its values: not for traced graphs."""
-    return None if bool(mask.all()) else mask
+    """The mask, or None where it hides nothing and so need not be paid for.
+
+    A graph that is traced keeps it: it must take every mask.
+    """
+    return mask if torch.onnx.is_in_onnx_export() or not bool(mask.all()) else None
 
 
-def sinusoid(positions: Tensor, dim: int) -> Tensor:
+def sinusoid(positions: Tensor, dim: int, first: int = 1) -> Tensor:
     """Sine half and cosine half side by side, not interleaved (spec 2.1).
 
-    positions (...,): 1 for the first row; rows at positions below 1 are zero. Returns (..., dim), float32.
+    positions (...,): `first` for the first row; rows at positions below it are zero. Returns (..., dim), float32.
     """
     half = dim // 2
     # Counted in turns, of which whole ones change nothing: float32 alone would lose the angle after hours of a stream.
@@ -43,7 +47,7 @@ def sinusoid(positions: Tensor, dim: int) -> Tensor:
     turns = wide[..., None].to(torch.float64) * (rates / math.tau)
     angles = (turns - turns.round()).to(positions.device, torch.float32) * math.tau
     table = torch.cat([angles.sin(), angles.cos()], dim=-1)
-    return table * (positions > 0)[..., None]
+    return table * (positions >= first)[..., None]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None, dropout: nn.Dropout) -> Tensor:
@@ -92,14 +96,17 @@ class Fsmn(nn.Conv1d):
 
 
 class SanmAttention(nn.Module):
-    """Self-attention whose values also pass through an FSMN memory, added after the output projection."""
+    """Self-attention whose values also pass through an FSMN memory, added after the output projection.
+
+    kernel: of the memory; with 0 there is none, and this is attention alone.
+    """
 
     def __init__(self, input_dim: int, dim: int, heads: int, kernel: int, shift: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(input_dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
-        self.memory = Fsmn(dim, kernel, shift, dropout)
+        self.memory = Fsmn(dim, kernel, shift, dropout) if kernel else None
         self.dropout = nn.Dropout(dropout)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,22 +131,23 @@ class SanmAttention(nn.Module):
         if past is not None:
             keys, values = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
         context = attend(query, keys, values, self.heads, attention_mask, self.dropout)
-        out: Tensor = self.out(context) + self.memory(value, row_mask)
-        return out
+        out: Tensor = self.out(context)
+        return out if self.memory is None else out + self.memory(value, row_mask)
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with ReLU between; all with bias."""
+    """Two linear layers with ReLU or GELU between; all with bias."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, activation: Literal["relu", "gelu"] = "relu") -> None:
         super().__init__()
+        self.activation = F.gelu if activation == "gelu" else F.relu
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D) -> (..., D)."""
-        y: Tensor = self.down(self.dropout(self.up(x).relu()))
+        y: Tensor = self.down(self.dropout(self.activation(self.up(x))))
         return y
 
 

@@ -150,7 +150,7 @@ class Paraformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        dim = config.encoder.dim
+        dim = config.encoder.output_dim
         self.encoder = build_encoder(config)
         self.predictor = Predictor(config.predictor, dim)
         self.decoder = build_decoder(config)
@@ -292,7 +292,7 @@ class Paraformer(nn.Module):
 
     def init_state(self, batch: int, chunk: ChunkConfig, device: torch.device | None = None) -> ParaformerState:
         """The state of `batch` streams before their first step. The model must be a streaming one."""
-        dim = self.config.encoder.dim
+        dim = self.config.encoder.output_dim
         carry = CifState(torch.zeros(batch, device=device), torch.zeros(batch, dim, device=device))
         decoder = self.decoder.init_state(batch, dim, chunk.decoder_look_back * chunk.chunk, device)
         return ParaformerState.join(self.encoder.init_state(batch, chunk, device), carry, decoder)
@@ -324,7 +324,7 @@ def build_encoder(config: ModelConfig) -> Any:
     input_dim = config.frontend.input_dim
     match config.encoder:
         case SanmEncoderConfig():
-            return SanmEncoder(config.encoder, input_dim)
+            return SanmEncoder(config.encoder, config.frontend, config.rows_per_window)
         case ConformerEncoderConfig():
             from paraformer.model.conformer import ConformerEncoder
 
@@ -337,7 +337,7 @@ def build_encoder(config: ModelConfig) -> Any:
 
 def build_decoder(config: ModelConfig) -> Any:
     """The decoder that config.decoder describes."""
-    dim = config.encoder.dim
+    dim = config.encoder.output_dim
     if isinstance(config.decoder, SanmDecoderConfig):
         return SanmDecoder(config.decoder, config.vocab_size, dim)
     from paraformer.model.transformer_decoder import TransformerDecoder
