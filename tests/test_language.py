@@ -45,6 +45,7 @@ def test_what_was_seen_is_likely() -> None:
     assert after[6] > after[7]
     first = model.log_probs(np.array([SOS_ID]), np.array([SOS_ID]), WORDS)[0]
     assert first.argmax() == 3
+    assert (model.bigrams, model.trigrams) == (3, 2), "3 after <s>, 4 and 5 were seen three times, 6 once"
 
 
 def best(model: LanguageModel, scores: np.ndarray, history: tuple[int, ...] = (), *, weight: float) -> np.ndarray:

@@ -149,6 +149,25 @@ def test_a_mark_after_an_english_word_is_not_lost() -> None:
     assert Vocabulary.join(["ok", "…", "中"]) == "ok …中"
 
 
+@pytest.mark.parametrize("character", "一\u9fff09@")
+def test_no_space_before_what_stands_side_by_side(character: str) -> None:
+    """Ideographs from the first to the last of their block, digits, and "@"."""
+    assert Vocabulary.join(["ok", character, "ok", character]) == f"ok{character}ok{character}"
+    assert units([character])[0].kind is Kind.CHINESE
+
+
+def test_a_piece_left_unfinished_keeps_the_space_before_it() -> None:
+    assert Vocabulary.join(["ok", "hel@@", "好"]) == "ok 好"
+
+
+def test_a_word_of_three_pieces_begins_with_the_first() -> None:
+    assert units(["好", "hel@@", "l@@", "o"])[1] == Unit("hello", 1, 3, Kind.ENGLISH)
+
+
+def test_spaces_around_tokens_do_not_count() -> None:
+    assert Vocabulary.join([" 好 ", " ok ", "\u3000好"]) == "好ok好"
+
+
 # -- vocabulary -------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +186,7 @@ def test_encode_by_words() -> None:
     assert words.encode("Hello OK 你好") == [5, 6, 7, 3, 4]
     assert words.encode("ab界 …") == [8, 9, 10, 10]
     assert words.encode("  ") == []
+    assert words.encode("……") == [10], "marks alone are one unknown word"
 
 
 def test_encode_without_unknown() -> None:
@@ -192,6 +212,11 @@ def test_a_token_that_occurs_twice() -> None:
 )
 def test_forms_of_token_lists(text: str) -> None:
     assert parse_tokens(text) == ("<blank>", "[", "hel@@")
+
+
+@pytest.mark.parametrize("text", ["a\nb 2\nc", "12", "null", '"a"'])
+def test_lists_of_tokens_that_look_like_something_else(text: str) -> None:
+    assert parse_tokens(text) == tuple(text.split("\n"))
 
 
 def test_tokens_golden() -> None:

@@ -86,7 +86,7 @@ class Candidates:
     def of(cls, scores: Float32[np.ndarray, "tokens vocab"]) -> Candidates:
         """By scores, before or after softmax; where the vocabulary is smaller, its first item fills up."""
         count = min(CANDIDATES, scores.shape[1])
-        few = np.argpartition(-scores, count - 1, axis=1)[:, :count] if len(scores) else np.zeros((0, count), np.int64)
+        few = np.argpartition(-scores, count - 1, axis=1)[:, :count]
         order = np.argsort(-np.take_along_axis(scores, few, 1), axis=1, kind="stable")
         ids = np.take_along_axis(few, order, 1)
         top = scores.max(-1, keepdims=True, initial=-np.inf)
@@ -268,7 +268,7 @@ def _discounted(
     contexts, words = np.divmod(keys[kept], size)
     shares = (counts[kept] - DISCOUNT) / totals[contexts]
     left = 1 - np.bincount(contexts, shares, minlength=len(totals))
-    return _Discounted(keys[kept], contexts, words, shares, np.clip(left, 1e-6, 1))
+    return _Discounted(keys[kept], contexts, words, shares, np.maximum(left, 1e-6))
 
 
 def sentences_of(lines: Iterable[str], vocabulary: Vocabulary) -> Iterator[list[int]]:
