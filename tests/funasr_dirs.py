@@ -38,11 +38,15 @@ def write_funasr(
     """A complete FunASR directory of a golden model; settings override its top level, weights replace its tensors."""
     path.mkdir(parents=True, exist_ok=True)
     merged = {**golden_settings(name), "train_conf": {"grad_clip": 5}, "optim": "adam", **(settings or {})}
+    metas = dict(METAS)
+    if name == "aishell_conformer":  # the golden statistics are 560 wide, as the others' rows
+        merged.setdefault("frontend_conf", {"cmvn_file": None})
+        del metas["frontend_conf"]
+    else:
+        (path / "am.mvn").write_bytes((GOLDEN / "am.mvn").read_bytes())
     (path / "config.yaml").write_text(yaml.safe_dump(merged))
-    (path / "configuration.json").write_text(json.dumps({"framework": "pytorch", "file_path_metas": METAS}))
+    (path / "configuration.json").write_text(json.dumps({"framework": "pytorch", "file_path_metas": metas}))
     torch.save(golden_tensors(name) if weights is None else weights, path / "model.pt")
     (path / "tokens.json").write_bytes((GOLDEN / "tokens.json").read_bytes())
     (path / "seg_dict").write_text(WORDS)
-    if name != "aishell_conformer":  # the others' rows are 560 wide, as these statistics
-        (path / "am.mvn").write_bytes((GOLDEN / "am.mvn").read_bytes())
     return path

@@ -7,13 +7,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from funasr_dirs import GOLDEN, golden_settings, golden_tensors, write_funasr
 
 from paraformer import checkpoint
-from paraformer.checkpoint import funasr, funasr_config, strict
+from paraformer.checkpoint import funasr, funasr_config, funasr_parts, strict
 from paraformer.checkpoint.keys import funasr_names
 from paraformer.config import (
     ChunkConfig,
@@ -360,7 +361,9 @@ def large(tmp_path):
     directory.mkdir()
     weights = {names[name]: torch.randn(tensor.shape) for name, tensor in model.state_dict().items()}
     torch.save(weights, directory / "model.pt")
-    (directory / "config.yaml").write_text(yaml.safe_dump(funasr_config.write(LARGE)))
+    settings = funasr_config.write(LARGE)
+    settings["frontend_conf"]["cmvn_file"] = None
+    (directory / "config.yaml").write_text(yaml.safe_dump(settings))
     (directory / "tokens.json").write_text(json.dumps([str(index) for index in range(8404)]))
     yield directory
     shutil.rmtree(tmp_path)
@@ -377,3 +380,181 @@ def test_the_large_shape_there_and_back(large):
     assert replace(bundle.config, training_chunks=()) == LARGE
     whole = model.recognize(torch.randn(1, 20, 560), torch.tensor([20]))
     assert whole.hidden.shape == (1, 20, 512)
+
+
+# -- what the settings name -------------------------------------------------------------------------------------------
+
+
+def named_elsewhere(tmp_path: Path, *, section: str, key: str, value: object) -> Path:
+    """A FunASR directory without configuration.json, as fine-tuning leaves it: config.yaml names a file itself."""
+    settings = golden_settings("online")
+    settings.setdefault(section, {})[key] = value
+    directory = write_funasr(tmp_path / "model", settings=settings)
+    (directory / "configuration.json").unlink()
+    return directory
+
+
+NAMED = {"am.mvn": ("frontend_conf", "cmvn_file"), "seg_dict": ("tokenizer_conf", "seg_dict_file")}
+
+
+@pytest.mark.parametrize("name", [*NAMED, "tokens.json"])
+@pytest.mark.parametrize("root", ["/home/someone/models", "C:\\models", "exp/run"])
+def test_a_file_named_by_a_path_of_another_machine_is_found_beside_the_settings(tmp_path, name, root):
+    section, key = {**NAMED, "tokens.json": ("tokenizer_conf", "token_list")}[name]
+    separator = "\\" if "\\" in root else "/"
+    directory = named_elsewhere(tmp_path, section=section, key=key, value=f"{root}{separator}{name}")
+    expected = funasr.load(write_funasr(tmp_path / "plain"))[0]
+    found = funasr.load(directory)[0]
+    assert (found.tokens, found.words) == (expected.tokens, expected.words)
+    assert found.cmvn.shift.tobytes() == expected.cmvn.shift.tobytes()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_file_named_by_a_path_of_this_machine_is_found_there(tmp_path, name):
+    elsewhere = tmp_path / "elsewhere" / "its.own.name"
+    elsewhere.parent.mkdir()
+    section, key = NAMED[name]
+    directory = named_elsewhere(tmp_path, section=section, key=key, value=str(elsewhere))
+    (directory / name).rename(elsewhere)
+    expected = funasr.load(write_funasr(tmp_path / "plain"))[0]
+    found = funasr.load(directory)[0]
+    assert found.words == expected.words
+    assert found.cmvn.shift.tobytes() == expected.cmvn.shift.tobytes()
+
+
+@pytest.mark.parametrize("name", ["am.mvn", "seg_dict", "tokens.json", "model.pt", "config.yaml"])
+@pytest.mark.parametrize("act", [funasr.load, funasr.read, checkpoint.open_any])
+def test_a_named_file_that_is_nowhere_is_an_error(tmp_path, name, act):
+    directory = write_funasr(tmp_path)
+    (directory / name).unlink()
+    with pytest.raises(ModelNotFound, match=name):
+        act(directory)
+
+
+def test_a_named_file_is_not_replaced_by_another_of_a_usual_name(tmp_path):
+    directory = named_elsewhere(tmp_path, section="frontend_conf", key="cmvn_file", value="stats.mvn")
+    with pytest.raises(ModelNotFound, match=r"stats\.mvn"):
+        funasr.load(directory)
+
+
+def test_without_cmvn_only_where_the_settings_say_so(tmp_path):
+    directory = named_elsewhere(tmp_path, section="model_conf", key="report_cer", value=False)
+    (directory / "am.mvn").unlink()
+    with pytest.raises(ModelNotFound, match=r"no am\.mvn.*`cmvn_file: null`"):
+        funasr.load(directory)
+    settings = yaml.safe_load((directory / "config.yaml").read_text())
+    settings["frontend_conf"]["cmvn_file"] = None
+    (directory / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert funasr.load(directory)[0].cmvn is None
+
+
+def test_tokens_may_stand_in_the_settings(tmp_path):
+    tokens = json.loads((GOLDEN / "tokens.json").read_text())
+    directory = named_elsewhere(tmp_path, section="tokenizer_conf", key="token_list", value=tokens)
+    (directory / "tokens.json").unlink()
+    assert funasr.load(directory)[0].tokens == tuple(tokens)
+
+
+def test_the_initial_weights_of_a_training_are_not_the_models(tmp_path):
+    """Fine-tuning writes down which weights it began with; the model's own lie beside its settings."""
+    start = tmp_path / "start.pt"
+    torch.save({name: torch.zeros_like(tensor) for name, tensor in golden_tensors("online").items()}, start)
+    expected = funasr.load(write_funasr(tmp_path / "plain"))[1].state_dict()
+    found = funasr.load(write_funasr(tmp_path / "model", settings={"init_param": str(start)}))[1].state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_checkpoints_of_a_training_are_offered_where_there_is_no_model(tmp_path):
+    directory = write_funasr(tmp_path)
+    (directory / "configuration.json").unlink()
+    (directory / "model.pt").rename(directory / "model.pt.avg10")
+    with pytest.raises(ModelNotFound, match=r"rename the one you want of model\.pt\.avg10"):
+        funasr.load(directory)
+
+
+# -- every setting ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (changed("online", "frontend_conf", fs=8000), "frontend_conf: fs is 8000.* speech at another rate"),
+        (changed("online", "frontend_conf", low_freq=60), "unknown setting in frontend_conf: low_freq"),
+        (changed("online", "frontend_conf", energy_floor=1.0), "unknown setting in frontend_conf: energy_floor"),
+        (changed("online", "frontend_conf", upsacle_samples=False), "samples in another range"),
+        (changed("online", "frontend_conf", window="kaiser"), "frontend.window must be hamming, .*'kaiser'"),
+        (changed("online", "frontend_conf", lfr_n=0), "frontend.lfr_n must be at least 1, not 0"),
+        (changed("online", "frontend_conf", n_mels=True), "n_mels must be like 80, not True"),
+        (changed("online", "predictor_conf", tail_threshold=float("nan")), "tail_threshold must be like"),
+        (changed("online", "predictor_conf", smooth_factor=-1.0), "smooth_factor must be at least 0"),
+        (changed("online", "decoder_conf", sanm_shfit=11), "shift is 11, which is beyond the kernel of 11"),
+        (changed("online", "encoder_conf", dropout_rate=1.5), "dropout must be from 0.0 to 1.0, not 1.5"),
+        ({"decoding_ctc_weight": 0.5}, "decoding_ctc_weight is 0.5.* a search with CTC"),
+        ({"lm_weight": 0.15}, "lm_weight is 0.15"),
+        ({"vocab_size": 8404}, "vocab_size is 8404, but by the other settings and files it is 50"),
+        ({"input_size": 80}, "input_size is 80, .* it is 560"),
+    ],
+)
+def test_a_value_that_would_not_be_computed_is_refused(tmp_path, changes, message):
+    with pytest.raises((ConfigError, UnsupportedModel), match=message) as caught:
+        funasr.load(write_funasr(tmp_path, settings=changes))
+    assert str(tmp_path / "config.yaml") in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["online", "offline_B", "aishell_conformer"])
+def test_a_misspelt_setting_is_asked_about(tmp_path, name):
+    settings = golden_settings(name)
+    for section in (None, *(key for key, value in settings.items() if isinstance(value, dict) and key != "ctc_conf")):
+        for key in settings if section is None else settings[section]:
+            if key in ("ctc_conf", "use_1st_decoder_loss"):
+                continue  # without influence under any name
+            harmed = golden_settings(name)
+            place = harmed if section is None else harmed[section]
+            place[f"{key}s"] = place.pop(key)
+            with pytest.raises(ConfigError, match=f"unknown setting.*{key}s; did you mean {key}?"):
+                funasr_config.read(harmed, 50)
+
+
+def test_a_missing_setting_is_named_with_what_funasr_would_take(tmp_path):
+    settings = golden_settings("online")
+    del settings["predictor_conf"]["tail_threshold"]
+    with pytest.raises(ConfigError, match=r"predictor_conf lacks tail_threshold; .* add tail_threshold: 0\.0"):
+        funasr_config.read(settings, 50)
+
+
+def test_every_setting_of_the_published_kinds_is_in_a_table():
+    """What the tables do not know is refused or at most tolerated; of the published settings there is none such."""
+    parts = {"": funasr_parts.WHOLE_MODEL, "model_conf": funasr_parts.OBJECTIVE, "frontend_conf": funasr_parts.FRONTEND}
+    for name in CONFIGS:
+        settings = golden_settings(name)
+        classes = (("encoder", funasr_parts.ENCODERS), ("decoder", funasr_parts.DECODERS))
+        for section, kinds in (*classes, ("predictor", funasr_parts.PREDICTORS)):
+            parts[f"{section}_conf"] = kinds[settings[section]]
+        for section, part in parts.items():
+            known = {*part.fields, *part.fixed, *part.elsewhere, *part.ignored}
+            assert set(settings.get(section, {}) if section else settings) <= known
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("act", [funasr.load, lambda directory: funasr.load_weights(funasr.read(directory))])
+def test_weights_that_are_not_finite_are_named(tmp_path, value, act):
+    weights = golden_tensors("online")
+    weights["encoder.encoders.1.norm1.bias"][3] = value
+    with pytest.raises(CheckpointError, match=r"model\.pt.* not finite in encoder\.encoders\.1\.norm1\.bias"):
+        act(write_funasr(tmp_path, weights=weights))
+
+
+def test_large_numbers_are_finite(tmp_path):
+    weights = golden_tensors("online")
+    weights["decoder.embed.0.weight"] = torch.full_like(weights["decoder.embed.0.weight"], 3e38)
+    funasr.load(write_funasr(tmp_path, weights=weights))
+
+
+def test_weights_for_other_engines_are_the_models_in_float32(tmp_path):
+    halves = {name: tensor.half() for name, tensor in golden_tensors("online").items()}
+    directory = write_funasr(tmp_path, weights=halves)
+    weights, model = funasr.load_weights(funasr.read(directory)), funasr.load(directory)[1]
+    assert set(weights) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert weights[name].dtype == np.float32
+        np.testing.assert_array_equal(weights[name], tensor.numpy())

@@ -1,7 +1,8 @@
 """A model directory of our own: `config.json`, the weights and, where it was exported, the graphs. Torch-free.
 
-config.json holds everything but the weights: model settings, vocabulary, CMVN, word pieces, the model card, and the
-checksums of the files beside it. Float32 values survive the trip through JSON exactly.
+config.json holds everything but the weights: model settings, vocabulary, CMVN, word pieces, the model card, the
+checksums of the files beside it, and a seal that tells at once whether all of these still belong together. Float32
+values survive the trip through JSON exactly.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,11 +23,14 @@ from jaxtyping import Float32
 
 from paraformer import contract
 from paraformer.config import ModelConfig
-from paraformer.errors import ConfigError, ModelError, ModelNotFound
+from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn
+from paraformer.settings import nearest
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
+FUNASR_FILES = ("config.yaml", "configuration.json")
+"""Settings of a FunASR directory, which `checkpoint.funasr` reads."""
 HASHED = (".safetensors", ".onnx")
 """Files whose checksums config.json records."""
 
@@ -38,8 +43,14 @@ _FORMS: Mapping[str, tuple[type, ...]] = {
     "card": (dict,),
     "units": (list,),
     "sha256": (dict,),
+    "seal": (dict,),
 }
-"""The keys of config.json and what each holds. All are required but units, which earlier files lack."""
+"""The keys of config.json and what each holds. All are required but those of `_LATER`."""
+_LATER: Mapping[str, Any] = {"units": [], "seal": {}}
+"""Keys that earlier files lack, and what these mean."""
+
+_SPOT, _SPOTS = 4096, 64
+"""Bytes of a spot that the seal looks at, and how many there are of them in a file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +59,9 @@ class Bundle:
 
     words: English word -> its pieces ("hello" -> ("hel@@", "lo")), for training targets. card: free, for readers.
     units: of a CTC layer whose units are not the tokens, such as syllables, from number 1 on (0 is the blank); training
-    goes on with them. Raises ModelError where vocabulary or CMVN do not fit the settings.
+    goes on with them. weights: the checksum of the weights that were saved with it; None: not known. seal: digests of
+    settings and files as they were saved, by name; see `check`. Raises ModelError where vocabulary or CMVN do not fit
+    the settings.
     """
 
     directory: Path | None
@@ -59,6 +72,7 @@ class Bundle:
     card: Mapping[str, Any] = field(default_factory=dict)
     units: tuple[str, ...] = ()
     weights: str | None = None
+    seal: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         where = f"{self.directory}: " if self.directory else ""
@@ -85,32 +99,59 @@ class Bundle:
             raise ModelNotFound(f"{directory} has no weights: {contract.WEIGHTS} is missing; copy or save it again")
         try:
             config = ModelConfig.from_dict(values["model"])
-        except (ConfigError, AttributeError, TypeError) as error:
-            raise ConfigError(f"{directory / CONFIG_FILE}: {error}") from error
+        except (ConfigError, UnsupportedModel) as error:
+            raise type(error)(f"{directory / CONFIG_FILE}: {error}") from error
         words = {word: tuple(pieces) for word, pieces in values["words"].items()}
         cmvn = _cmvn_from_json(values["cmvn"], directory / CONFIG_FILE)
         recorded = values["sha256"]
         weights = recorded.get(contract.WEIGHTS) or recorded.get(contract.PACKED)
         tokens, units = tuple(values["tokens"]), tuple(values["units"])
-        return cls(directory, config, tokens, cmvn, words, values["card"], units, weights)
+        return cls(directory, config, tokens, cmvn, words, values["card"], units, weights, values["seal"])
 
     def save(self, directory: str | Path) -> None:
         """Write config.json, atomically, with checksums of the weights and graphs that are in the directory by now."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        hashed = [path for path in sorted(directory.iterdir()) if path.suffix in HASHED]
         values = {
             "format": FORMAT,
-            "model": self.config.to_dict(),
-            "tokens": list(self.tokens),
-            "cmvn": None if self.cmvn is None else _cmvn_to_json(self.cmvn),
+            **self._sealed(),
             "words": {word: list(pieces) for word, pieces in self.words.items()},
             "card": dict(self.card),
             "units": list(self.units),
-            "sha256": {path.name: checksum(path) for path in sorted(directory.iterdir()) if path.suffix in HASHED},
+            "sha256": {path.name: checksum(path) for path in hashed},
+            "seal": self._digests() | {path.name: _digest_of_spots(path) for path in hashed},
         }
         lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
         with replacing(directory / CONFIG_FILE) as temporary:
             temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+    def _sealed(self) -> dict[str, Any]:
+        """What decides with the weights what is recognised, as config.json has it."""
+        cmvn = None if self.cmvn is None else _cmvn_to_json(self.cmvn)
+        return {"model": self.config.to_dict(), "tokens": list(self.tokens), "cmvn": cmvn}
+
+    def _digests(self) -> dict[str, str]:
+        return {key: _digest(json.dumps(value).encode()) for key, value in self._sealed().items()}
+
+    def check(self, *files: str) -> None:
+        """Whether settings and the files named are those that were saved together, as the seal tells in milliseconds.
+
+        Of a large file it looks at its length and 64 spots: enough to know other weights of the same shape, or an end
+        that is missing; `verify` sees every bit. Raises ModelError naming what is gone or another.
+        """
+        assert self.directory is not None, "a bundle that is not on disk has no files"
+        paths = {name: self.directory / name for name in files if name in self.seal}
+        gone = [name for name, path in paths.items() if not path.is_file()]
+        if gone:
+            raise ModelError(f"{self.directory} was saved with {', '.join(gone)}, gone since; get the model again")
+        found = self._digests() | {name: _digest_of_spots(path) for name, path in paths.items()}
+        others = [name for name, digest in found.items() if self.seal.get(name, digest) != digest]
+        if others:
+            raise ModelError(
+                f"{self.directory} was changed since it was saved: {', '.join(others)} belongs to another model or was "
+                f"edited; get the model again, or run `paraformer export {self.directory}` if that was meant"
+            )
 
     def verify(self) -> None:
         """Compare the files on disk with their checksums: seconds for large models, so `open` does not.
@@ -124,10 +165,80 @@ class Bundle:
             raise ModelError(f"{self.directory} changed since it was saved: {', '.join(wrong)}; get the model again")
 
 
+def is_ours(directory: Path) -> bool:
+    """Whether a model directory is one of ours, rather than FunASR's: the one place that tells them apart.
+
+    Ours has the config.json that `Bundle.save` writes, whatever lies beside it. Hubs put a config.json or
+    configuration.json of their own into directories of either form, so names alone do not tell.
+    Raises ModelNotFound, with what is there instead, where there is no directory or it is in neither form.
+    """
+    if directory.is_file():
+        raise ModelNotFound(f"{directory} is a file; a model is a directory, so name the one that holds it")
+    if not directory.is_dir():
+        raise ModelNotFound(f"there is no model directory {directory}")
+    settings, weights = ((directory / name).is_file() for name in (CONFIG_FILE, contract.WEIGHTS))
+    if settings and len(_keys(directory / CONFIG_FILE) & set(_FORMS)) > 1:
+        return True
+    if (directory / FUNASR_FILES[0]).is_file():
+        return False
+    if settings and weights:
+        return True  # damaged, as `Bundle.open` will say
+    if (directory / FUNASR_FILES[1]).is_file():
+        return False
+    if settings:
+        return True
+    raise ModelNotFound(
+        f"{directory} is not a model directory: it has neither {CONFIG_FILE} nor {FUNASR_FILES[0]}, {_holds(directory)}"
+    )
+
+
+def _keys(path: Path) -> set[str]:
+    """Those of a JSON object; none where the file holds something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return set()
+    return set(values) if isinstance(values, dict) else set()
+
+
+def _holds(directory: Path) -> str:
+    """What a directory that is no model holds, and the model that may have been meant."""
+    names = sorted(path.name for path in directory.iterdir())
+    within = (path.parent for pattern in _WITHIN for path in sorted(directory.glob(pattern)))
+    if meant := next(within, None):
+        return f"but there is a model in {meant}; name that"
+    if not names:
+        return "nor anything else; get the model again"
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return f"but {shown}; name the directory that holds a model's settings and weights"
+
+
+_SHOWN = 5
+"""Names that an error lists, before it only counts."""
+_WITHIN = ("*/config.[jy]*", "snapshots/*/config.[jy]*", "models--*/snapshots/*/config.[jy]*")
+"""Where models lie below a directory: a folder of some, or a cache of Hugging Face's."""
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of_spots(path: Path) -> str:
+    """Of the length of a file and of spots at even distances, the first and last bytes among them."""
+    size = path.stat().st_size
+    last = max(size - _SPOT, 0)
+    with path.open("rb") as file:
+        digest = hashlib.sha256(str(size).encode())
+        for place in sorted({last * index // (_SPOTS - 1) for index in range(_SPOTS)}):
+            file.seek(place)
+            digest.update(file.read(_SPOT))
+    return digest.hexdigest()[:16]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 @contextmanager
@@ -142,6 +253,33 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def making(directory: Path) -> Iterator[Path]:
+    """A temporary directory beside `directory`, whose files go there when the block ends well: all of them or nothing.
+
+    Files of the same names that are in `directory` already are replaced, others stay.
+    """
+    directory = directory.resolve()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if directory.is_dir():
+            for path in sorted(temporary.iterdir()):
+                path.replace(directory / path.name)
+        else:
+            temporary.replace(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_empty(directory: Path, purpose: str) -> None:
+    """Raise ModelError if there is anything at `directory` that writing a model there would mix with."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ModelError(f"{directory} is not empty; name a new directory to {purpose}")
 
 
 def _checksum_or_none(path: Path) -> str | None:
@@ -162,7 +300,7 @@ def _read_settings(directory: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else None
         raise ModelError(f"{path} has format {found!r}, this version reads {FORMAT}; update paraformer or the model")
-    values.setdefault("units", [])
+    values = {**_LATER, **values}
     _check_forms(values, path)
     return values
 
@@ -170,13 +308,17 @@ def _read_settings(directory: Path) -> dict[str, Any]:
 def _check_forms(values: dict[str, Any], path: Path) -> None:
     unknown, missing = sorted(set(values) - set(_FORMS)), sorted(set(_FORMS) - set(values))
     if unknown or missing:
-        wrong = [f"unknown: {', '.join(unknown)}"] * bool(unknown) + [f"missing: {', '.join(missing)}"] * bool(missing)
-        raise ConfigError(f"{path} does not have the keys of a model, {'; '.join(wrong)}")
+        meant = nearest(unknown[0], missing) if unknown else ""
+        parts = {"unknown": unknown, "missing": missing}
+        wrong = [f"{what}: {', '.join(keys)}" for what, keys in parts.items() if keys]
+        raise ConfigError(f"{path} does not have the keys of a model, {'; '.join(wrong)}{meant}")
     for key, forms in _FORMS.items():
         if not isinstance(values[key], forms):
             raise ConfigError(f"{path}: {key} must be {forms[0].__name__}, not {type(values[key]).__name__}")
-    if not all(isinstance(token, str) for token in values["tokens"]):
-        raise ConfigError(f"{path}: tokens must be strings")
+    texts = {"tokens": [values["tokens"]], "units": [values["units"]], "words": values["words"].values()}
+    for key, lists in texts.items():
+        if not all(isinstance(row, list) and all(isinstance(text, str) for text in row) for row in lists):
+            raise ConfigError(f"{path}: {key} must be strings")
 
 
 def _cmvn_to_json(cmvn: Cmvn) -> dict[str, list[float]]:
@@ -192,6 +334,9 @@ def _cmvn_from_json(values: Mapping[str, Any] | None, path: Path) -> Cmvn | None
     if values is None:
         return None
     try:
-        return Cmvn(np.array(values["shift"], np.float32), np.array(values["scale"], np.float32))
+        rows = np.array([values["shift"], values["scale"]], np.float32)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cmvn must hold two rows of numbers, shift and scale: {error}") from error
+    if rows.ndim != 2 or not np.isfinite(rows).all():
+        raise ConfigError(f"{path}: cmvn must hold two rows of finite numbers, shift and scale")
+    return Cmvn(*rows)

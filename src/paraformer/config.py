@@ -9,11 +9,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from paraformer.errors import ConfigError
+from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.settings import by_name, check_choice, check_ranges, check_type, from_mapping
 
 BLANK_ID, SOS_ID, EOS_ID = 0, 1, 2
+SAMPLE_RATE = 16000
+"""Hz, of all speech that models hear."""
 SILENT_IDS = (BLANK_ID, SOS_ID, EOS_ID)
 """Items that stand for no text (spec 7.1)."""
 
@@ -22,7 +25,7 @@ SILENT_IDS = (BLANK_ID, SOS_ID, EOS_ID)
 class FrontendConfig:
     """Samples to model input: Kaldi fbank, low frame rate, CMVN."""
 
-    sample_rate: int = 16000
+    sample_rate: int = SAMPLE_RATE
     """Hz."""
     mel_bins: int = 80
     frame_ms: float = 25.0
@@ -268,6 +271,8 @@ class ChunkConfig:
     decoder_look_back: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_type(value, int, f"{name} of a chunk setting")
         if self.left < 0 or self.chunk < 1 or self.right < 0:
             raise ConfigError(
                 f"chunk setting [{self.left}, {self.chunk}, {self.right}] is impossible: "
@@ -315,6 +320,14 @@ class ModelConfig:
     """Chunk setting that live sessions use unless told otherwise; None: not made for live recognition."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "model", _LEAST)
+        if self.frontend.sample_rate != SAMPLE_RATE:
+            raise UnsupportedModel(
+                f"frontend.sample_rate is {self.frontend.sample_rate}, but this version hears {SAMPLE_RATE} Hz only"
+            )
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if part.kind == "sanm" and part.shift > part.kernel // 2:
+                raise ConfigError(f"{name}.shift is {part.shift}, which is beyond the kernel of {part.kernel}")
         encoder, dim = self.encoder, self.encoder.output_dim
         if encoder.dim % encoder.heads or dim % self.decoder.heads:
             raise ConfigError(f"dim {dim} must be a multiple of the heads of encoder and decoder")
@@ -374,55 +387,57 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Read `to_dict`'s output. Raises ConfigError for unknown keys, missing keys and unknown kinds."""
-        nested = dict(values)
-        encoders = {
-            "sanm": SanmEncoderConfig,
-            "conformer": ConformerEncoderConfig,
-            "transformer": TransformerEncoderConfig,
-        }
-        decoders = {"sanm": SanmDecoderConfig, "transformer": TransformerDecoderConfig}
-        for key, kinds in (("encoder", encoders), ("decoder", decoders)):
+        """Read `to_dict`'s output, all of it: what is not there is not guessed, for it may change what is computed.
+
+        Raises ConfigError for unknown keys, missing keys, values of another type and unknown kinds.
+        """
+        nested = dict(by_name(values, "model"))
+        parts: dict[str, type] = dict(_PARTS)
+        for key, kinds in (("encoder", _ENCODERS), ("decoder", _DECODERS)):
             if key in nested:
-                kind = nested[key].get("kind", "sanm")
-                if kind not in kinds:
-                    raise ConfigError(f"{key} kind {kind!r} is not one of {', '.join(kinds)}")
-                parts = _parts(nested[key]) if kind == "sanm" and key == "encoder" else nested[key]
-                nested[key] = from_mapping(kinds[kind], parts, key)
-        for key, part in (("frontend", FrontendConfig), ("predictor", PredictorConfig), ("objective", ObjectiveConfig)):
-            if key in nested:
-                nested[key] = from_mapping(part, nested[key], key)
-        if nested.get("live") is not None:
-            nested["live"] = from_mapping(ChunkConfig, nested["live"], "live")
-        chunks = nested.get("training_chunks", ())
-        nested["training_chunks"] = tuple(from_mapping(TrainingChunk, chunk, "training_chunks") for chunk in chunks)
-        return from_mapping(cls, nested, "model")
+                kind = by_name(nested[key], key).get("kind")
+                check_choice(kind, kinds, f"{key}.kind")
+                parts[key] = kinds[str(kind)]
+        if parts.get("encoder") is SanmEncoderConfig:
+            nested["encoder"] = _with_parts(nested["encoder"])
+        for key in parts.keys() & nested.keys():
+            if key != "live" or nested[key] is not None:
+                nested[key] = from_mapping(parts[key], nested[key], key, optional=LATER)
+        if isinstance(chunks := nested.get("training_chunks"), list | tuple):
+            nested["training_chunks"] = tuple(
+                from_mapping(TrainingChunk, chunk, "training_chunks", optional=()) for chunk in chunks
+            )
+        return from_mapping(cls, nested, "model", optional=LATER)
 
 
-def _parts(encoder: Mapping[str, Any]) -> dict[str, Any]:
+_PARTS = {
+    "frontend": FrontendConfig,
+    "predictor": PredictorConfig,
+    "objective": ObjectiveConfig,
+    "live": ChunkConfig,
+}
+_ENCODERS = {"sanm": SanmEncoderConfig, "conformer": ConformerEncoderConfig, "transformer": TransformerEncoderConfig}
+_DECODERS = {"sanm": SanmDecoderConfig, "transformer": TransformerDecoderConfig}
+
+LATER = frozenset({"encoder.activation", "encoder.norm_epsilon", "encoder.front", "encoder.windows"})
+"""Settings that models of earlier versions lack: there the default is what they mean."""
+
+_LEAST = {
+    **dict.fromkeys(("shift", "left", "right", "attention_layers", "ctc_units", "vocab_size", "pad_left", "period"), 0),
+    **dict.fromkeys(("encoder_look_back", "decoder_look_back"), -1),
+    **dict.fromkeys(("frame_ms", "shift_ms"), 1.0),
+    **dict.fromkeys(("model.encoder.kernel", "model.encoder.windows.layers"), 0),
+}
+"""The smallest value of those numbers that may not be any float from 0 or any integer from 1."""
+
+
+def _with_parts(encoder: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a SAN-M encoder with those of its parts read."""
     values = dict(encoder)
     if values.get("front") is not None:
-        front = {key: tuple(value) if isinstance(value, list) else value for key, value in values["front"].items()}
-        values["front"] = from_mapping(FrontConfig, front, "encoder.front")
+        front = by_name(values["front"], "encoder.front")
+        front = {key: tuple(value) if isinstance(value, list) else value for key, value in front.items()}
+        values["front"] = from_mapping(FrontConfig, front, "encoder.front", optional=LATER)
     if values.get("windows") is not None:
-        values["windows"] = from_mapping(WindowsConfig, values["windows"], "encoder.windows")
+        values["windows"] = from_mapping(WindowsConfig, values["windows"], "encoder.windows", optional=LATER)
     return values
-
-
-T = TypeVar("T")
-
-
-def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build a dataclass from a mapping. Raises ConfigError naming unknown and missing keys."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise ConfigError(f"unknown setting in {where}: {', '.join(unknown)}; known are {', '.join(fields)}")
-    required = [
-        f.name for f in fields.values() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    missing = [name for name in required if name not in values]
-    if missing:
-        raise ConfigError(f"missing setting in {where}: {', '.join(missing)}")
-    return cls(**values)

@@ -80,8 +80,11 @@ def resolve(name: str | Path, *, revision: str | None = None, download: bool = F
     Raises ModelNotFound (no such name, not in the cache, or not to be had), UnsupportedModel (known to be of another
     kind, before fetching it), ModelError (changed since it came) and MissingExtra (no hub client installed).
     """
-    if str(name) and Path(name).is_dir():
-        return Path(name)
+    path = Path(name).expanduser()
+    if str(name) and path.is_dir():
+        return path
+    if path.is_file() and str(name) not in ALIASES:
+        raise ModelNotFound(f"{name} is a file; a model is a directory, so name the one that holds it")
     source = parse(str(name))
     directory = _cached(source, revision)
     if directory is None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from paraformer import contract
 from paraformer.backends import native, panels
 from paraformer.backends.base import Backend
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.panels import Precision
-from paraformer.bundle import CONFIG_FILE, Bundle
-from paraformer.config import ChunkConfig
-from paraformer.errors import ConfigError, MissingExtra, ModelError
+from paraformer.bundle import Bundle, is_ours
+from paraformer.config import ChunkConfig, ModelConfig
+from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.language import LanguageModel
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter
+from paraformer.settings import check_choice, check_type
 
 EMBEDDED = "zh-small"
+Engine = Literal["native", "onnx", "torch"]
 BackendName = Literal["auto", "native", "onnx", "torch"]
+PrecisionName = Precision | Literal["auto"]
+_PRECISIONS = ("auto", *get_args(Precision))
 
 
 def load(
@@ -27,7 +33,7 @@ def load(
     *,
     backend: BackendName = "auto",
     chunk: ChunkConfig | None = None,
-    precision: Precision | Literal["auto"] = "auto",
+    precision: PrecisionName = "auto",
     threads: int = 1,
     device: str = "cpu",
     vad: bool = True,
@@ -40,18 +46,19 @@ def load(
     model: a native bundle or FunASR model directory, or a published name such as "paraformer-zh-streaming"; None: the
         small Mandarin model that comes with the package.
     backend: "onnx" needs the bundle's graphs, "torch" the extra [torch], "native" the package's own engine, which is
-        for SAN-M models on processors with AVX-512; "auto" takes the first of native, onnx and torch that can.
-    precision: of matrix products. "float32" computes what training computed; "bfloat16" and "int8" are native only and
-        two and four times as fast; "auto" is int8 where it can be.
+        for SAN-M models; "auto" takes the fastest that can: the engine on processors that it has fast int8 products
+        for, whatever form the directory is in, else the graphs, else torch.
+    precision: of matrix products. "float32" computes what training computed, and FunASR's numbers; "bfloat16" and
+        "int8" are native only and two and four times as fast; "auto" is int8 where that is fast, else float32.
     chunk: setting of live sessions, unless `stream` is given another. threads: of one recognition, 0 for one per core.
     device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses, and leave out where nobody speaks; without it
         only audio over a minute is cut, and nothing left out. lm: let the language model that lies beside the
         weights, if there is one, have its say, with this weight. download: fetch a published model if needed.
 
-    Raises ModelNotFound, ModelError, UnsupportedModel or MissingExtra, each saying what to do.
+    Raises ConfigError for an option that there is not, ModelNotFound, ModelError, UnsupportedModel or MissingExtra,
+    each saying what to do.
     """
-    if threads < 0:
-        raise ConfigError(f"threads must be 0 (one per core) or more, not {threads}")
+    _check_options(threads, chunk, lm_weight, {"vad": vad, "lm": lm, "download": download})
     directory = locate(model, download=download)
     bundle, engine = open_model(directory, backend, precision=precision, device=device, threads=threads)
     return Recognizer(
@@ -64,65 +71,150 @@ def load(
     )
 
 
+class Choice(NamedTuple):
+    """What runs a model on this machine."""
+
+    backend: Engine
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.precision}"
+
+
+def choose(
+    directory: Path, backend: BackendName = "auto", *, precision: PrecisionName = "auto", device: str = "cpu"
+) -> Choice:
+    """The engine and precision that `load` takes for a model directory here; arguments and errors as its own.
+
+    >>> print(choose(locate(None)), choose(locate(None), "torch"))
+    native int8 torch float32
+    """
+    _check_engine(backend, precision, device)
+    return _choose(directory, open_settings(directory).config, backend, precision, device)
+
+
+def open_settings(directory: Path) -> Bundle:
+    """The settings of a model directory of either form, its weights left closed."""
+    if is_ours(directory):
+        return Bundle.open(directory)
+    from paraformer.checkpoint import funasr
+
+    return funasr.read(directory)
+
+
 def open_model(
     directory: Path,
     backend: BackendName = "auto",
     *,
-    precision: Precision | Literal["auto"] = "auto",
+    precision: PrecisionName = "auto",
     device: str = "cpu",
     threads: int = 1,
 ) -> tuple[Bundle, Backend]:
     """A model directory's settings, and its weights on an engine; arguments and errors as those of `load`."""
-    ours = (directory / CONFIG_FILE).is_file()
-    if backend in ("onnx", "torch") and precision not in ("auto", "float32"):
-        raise ConfigError(f"the {backend} backend computes in float32 only; leave backend out for {precision}")
-    if backend == "native" or precision in ("bfloat16", "int8"):
-        return _open_native(directory, "int8" if precision == "auto" else precision, threads)
-    if backend == "auto" and precision == "auto" and device == "cpu" and ours and _best(directory):
-        return _open_native(directory, "int8", threads)
-    if backend == "onnx" or (backend == "auto" and ours and (directory / contract.ENCODER).is_file()):
-        return _open_onnx(directory, threads)
-    return _open_torch(directory, device, threads)
-
-
-def _best(directory: Path) -> bool:
-    """Whether a directory of ours is made for int8 on the package's own engine, or runs fastest so here."""
-    config = Bundle.open(directory).config
-    only = not (directory / contract.WEIGHTS).is_file()
-    return only or (native.fast("int8") and native.supports(config))
+    _check_engine(backend, precision, device)
+    bundle = open_settings(directory)
+    choice = _choose(directory, bundle.config, backend, precision, device)
+    match choice.backend:
+        case "native":
+            return bundle, _open_native(bundle, choice.precision, threads)
+        case "onnx":
+            return bundle, _open_onnx(bundle, threads)
+        case "torch":
+            return _open_torch(directory, device, threads)
 
 
 def locate(model: str | Path | None, *, download: bool = False) -> Path:
     """The directory of a model: the embedded one for None, a directory itself, or a published name's cached copy."""
+    if not isinstance(model, str | os.PathLike | None):
+        raise ConfigError(f"model must be a directory or a published name, not {model!r}")
     if model is None or model == EMBEDDED:
         return Path(str(files("paraformer") / "models" / EMBEDDED))
-    if Path(model).is_dir():
-        return Path(model)
     from paraformer.hub import resolve
 
-    return resolve(str(model), download=download)
+    return resolve(model, download=download)
 
 
-def _open_native(directory: Path, precision: Precision, threads: int) -> tuple[Bundle, Backend]:
-    if (directory / CONFIG_FILE).is_file():
-        bundle = Bundle.open(directory)
-        name = contract.PACKED if precision == "int8" and (directory / contract.PACKED).is_file() else contract.WEIGHTS
-        if not (directory / name).is_file():
-            raise ModelError(f"{directory} holds int8 weights only and cannot compute in {precision}")
-        weights: Mapping[str, Any] = panels.Stored(directory / name, mapped=name == contract.PACKED)
+def _check_options(threads: Any, chunk: object, lm_weight: Any, switches: Mapping[str, object]) -> None:
+    check_type(threads, int, "threads")
+    if threads < 0:
+        raise ConfigError(f"threads must be 0 (one per core) or more, not {threads}")
+    if chunk is not None and not isinstance(chunk, ChunkConfig):
+        raise ConfigError(f"chunk must be a ChunkConfig such as ChunkConfig(left=5, chunk=10, right=5), not {chunk!r}")
+    check_type(lm_weight, float, "lm_weight")
+    if not 0 <= lm_weight < math.inf:
+        raise ConfigError(f"lm_weight must be a number from 0 on, not {lm_weight!r}")
+    for name, value in switches.items():
+        check_type(value, bool, name)
+
+
+def _check_engine(backend: str, precision: str, device: str) -> None:
+    """Whether there are such options, and whether they go together."""
+    check_choice(backend, get_args(BackendName), "backend")
+    check_choice(precision, _PRECISIONS, "precision")
+    if not isinstance(device, str):
+        raise ConfigError(f"device must be a name such as 'cpu' or 'cuda', not {device!r}")
+    if backend in ("onnx", "torch") and precision not in ("auto", "float32"):
+        raise ConfigError(f"the {backend} backend computes in float32 only; leave backend out for {precision}")
+    if device != "cpu":
+        if backend in ("onnx", "native") or precision in ("bfloat16", "int8"):
+            asked = f"backend {backend!r}" if backend in ("onnx", "native") else f"precision {precision!r}"
+            raise ConfigError(f"{asked} computes on the CPU only; for device {device!r} leave it out")
+        from paraformer.backends.torch import check_device
+
+        check_device(device)
+
+
+def _choose(directory: Path, config: ModelConfig, backend: str, precision: str, device: str) -> Choice:
+    packed = is_ours(directory) and not (directory / contract.WEIGHTS).is_file()
+    if packed and (backend in ("onnx", "torch") or precision in ("float32", "bfloat16") or device != "cpu"):
+        raise ModelError(
+            f"{directory} holds int8 weights only, for the package's own engine; leave backend, precision and device "
+            "out, or take the directory that it was exported from"
+        )
+    if packed and not native.available("int8"):
+        raise UnsupportedModel(
+            f"{directory} holds int8 weights only, which this processor or build cannot compute with; take the "
+            "directory that it was exported from"
+        )
+    if packed or (backend == "native" and precision == "auto"):
+        return Choice("native", "int8")
+    if backend == "native" or precision in ("bfloat16", "int8"):
+        return Choice("native", cast("Precision", precision))
+    if backend == "torch" or device != "cpu":
+        return Choice("torch", "float32")
+    if backend == "auto" and precision == "auto" and native.fast("int8") and native.supports(config):
+        return Choice("native", "int8")
+    graphs = is_ours(directory) and (directory / contract.ENCODER).is_file()
+    return Choice("onnx" if backend == "onnx" or graphs else "torch", "float32")
+
+
+def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
+    assert bundle.directory is not None
+    weights: Mapping[str, Any]
+    if is_ours(bundle.directory):
+        packed = precision == "int8" and (bundle.directory / contract.PACKED).is_file()
+        name = contract.PACKED if packed else contract.WEIGHTS
+        weights = panels.Stored(bundle.directory / name, mapped=packed)
+        bundle.check(name)
     else:
-        from paraformer.checkpoint import open_any
+        from paraformer.checkpoint import funasr
 
-        bundle, model = open_any(directory)
-        weights = model.state_dict()
-    return bundle, GraphBackend(native.NativeEngine(weights, bundle.config, precision, threads), bundle.config)
+        weights = funasr.load_weights(bundle)
+    return GraphBackend(native.NativeEngine(weights, bundle.config, precision, threads), bundle.config)
 
 
-def _open_onnx(directory: Path, threads: int) -> tuple[Bundle, Backend]:
+def _open_onnx(bundle: Bundle, threads: int) -> Backend:
     from paraformer.backends.onnx import OnnxEngine
 
-    bundle = Bundle.open(directory)
-    return bundle, GraphBackend(OnnxEngine(directory, bundle.config, threads), bundle.config)
+    assert bundle.directory is not None
+    if not is_ours(bundle.directory):
+        raise ModelNotFound(
+            f"{bundle.directory} is a FunASR directory, without graphs for the onnx backend: leave backend out, or "
+            f"make a directory with them by `paraformer convert --graphs {bundle.directory} NEW`"
+        )
+    engine = OnnxEngine(bundle.directory, bundle.config, threads)
+    bundle.check(contract.WEIGHTS, *(graph.file for graph in contract.graphs(bundle.config)))
+    return GraphBackend(engine, bundle.config)
 
 
 def _open_torch(directory: Path, device: str, threads: int) -> tuple[Bundle, Backend]:
@@ -138,7 +230,12 @@ def _open_torch(directory: Path, device: str, threads: int) -> tuple[Bundle, Bac
 
 def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
     path = directory / contract.LM
-    return LanguageModel.open(path, bundle.config.vocab_size) if path.is_file() else None
+    if contract.LM in bundle.seal and not path.is_file():
+        raise ModelNotFound(f"{path}, with which the model was saved, is gone; get it again, or load with lm=False")
+    if not path.is_file():
+        return None
+    bundle.check(contract.LM)
+    return LanguageModel.open(path, bundle.config.vocab_size)
 
 
 def _segmenter(vad: bool) -> Segmenter:

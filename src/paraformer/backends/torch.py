@@ -11,8 +11,23 @@ from torch import Tensor
 
 from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, split_state, stack_states
 from paraformer.config import ChunkConfig, ModelConfig
-from paraformer.errors import UnsupportedModel
+from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer, ParaformerState
+
+
+def check_device(name: str) -> None:
+    """Raise ConfigError, with the devices that there are, unless torch can compute on the one of this name."""
+    try:
+        device = torch.device(name)
+        usable = device.type != "meta" and torch.ones(1, device=device).sum().item() == 1
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        found, reason = ["cpu"], str(error).strip().split("\n")[0]
+        if torch.accelerator.is_available():
+            kind = torch.accelerator.current_accelerator()
+            found += [f"{kind}:{index}" for index in range(torch.accelerator.device_count())]
+        raise ConfigError(f"there is no device {name!r} here, but {', '.join(found)} (torch: {reason})") from error
+    if not usable:
+        raise ConfigError(f"device {name!r} computes nothing; use 'cpu'")
 
 
 class TorchBackend:

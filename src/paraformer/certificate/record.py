@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paraformer.bundle import checksum, replacing
-from paraformer.config import ChunkConfig, ModelConfig, from_mapping
+from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, ModelError, ModelNotFound
+from paraformer.settings import from_mapping
 
 FILE = "certificate.json"
 FORMAT = 1

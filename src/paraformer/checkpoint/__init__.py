@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paraformer.bundle import CONFIG_FILE, Bundle
-from paraformer.errors import MissingExtra, ModelError, ModelNotFound
+from paraformer.bundle import Bundle, check_empty, is_ours, making
+from paraformer.contract import LM, WEIGHTS
+from paraformer.errors import MissingExtra
 
 if TYPE_CHECKING:
     from paraformer.model.paraformer import Paraformer
@@ -20,31 +22,29 @@ except ImportError as error:
 
 
 def open_any(directory: str | Path) -> tuple[Bundle, Paraformer]:
-    """Open a model directory of either form; see `native.load` and `funasr.load` for the errors."""
+    """Open a model directory of either form; see `native.load` and `funasr.load` for the errors.
+
+    A bundle of ours must be as it was saved: see `Bundle.check`.
+    """
     directory = Path(directory)
-    return funasr.load(directory) if is_funasr(directory) else native.load(directory)
+    if not is_ours(directory):
+        return funasr.load(directory)
+    bundle, model = native.load(directory)
+    bundle.check(WEIGHTS, LM)
+    return bundle, model
 
 
 def convert(source: str | Path, target: str | Path) -> Path:
     """Write a FunASR directory as one of our bundles, or a bundle as a FunASR directory. Returns the target.
 
-    Raises ModelError if the target holds anything already, and what `open_any` raises.
+    A language model that lies beside the weights goes along: FunASR leaves it alone, and it survives the way back.
+    Raises ModelError if the target holds anything already, and what `open_any` raises; then nothing is written.
     """
     source, target = Path(source), Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ModelError(f"{target} is not empty; name a new directory to convert {source} into")
+    check_empty(target, f"convert {source} into")
     bundle, model = open_any(source)
-    form = native if is_funasr(source) else funasr
-    form.save(bundle, model, target)
+    with making(target) as made:
+        if (source / LM).is_file():
+            shutil.copyfile(source / LM, made / LM)
+        (funasr if is_ours(source) else native).save(bundle, model, made)
     return target
-
-
-def is_funasr(directory: Path) -> bool:
-    """Whether a directory is in FunASR's form. Raises ModelNotFound if it is in neither or does not exist."""
-    if not directory.is_dir():
-        raise ModelNotFound(f"there is no model directory {directory}")
-    if any((directory / name).is_file() for name in (funasr.SETTINGS_FILE, funasr.METADATA_FILE)):
-        return True
-    if not (directory / CONFIG_FILE).is_file():
-        raise ModelNotFound(f"{directory} is not a model directory: it has neither {CONFIG_FILE} nor config.yaml")
-    return False

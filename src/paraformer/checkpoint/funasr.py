@@ -9,9 +9,9 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ import yaml
 from torch import Tensor
 
 from paraformer.bundle import Bundle, replacing
-from paraformer.checkpoint import funasr_config, strict
+from paraformer.checkpoint import funasr_config, funasr_parts, strict
+from paraformer.checkpoint.funasr_parts import Named
 from paraformer.checkpoint.keys import funasr_names
 from paraformer.config import ModelConfig
-from paraformer.errors import CheckpointError, ConfigError, ModelError, ModelNotFound
+from paraformer.errors import CheckpointError, ConfigError, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn
 from paraformer.model.paraformer import Paraformer
 from paraformer.text import parse_tokens, parse_words
@@ -37,12 +38,18 @@ NESTINGS = ("state_dict", "model_state_dict", "model")
 
 
 @dataclass(frozen=True)
-class Files:
-    """The files of a FunASR directory; None where an optional one is absent."""
+class Directory:
+    """A FunASR directory that was looked through: what its settings say, and where the files are that they name.
 
-    settings: Path
+    tokens: the list itself, or the file that holds it. cmvn, words: None where the model has none.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    settings_file: Path
     weights: Path
-    tokens: Path
+    tokens: Path | tuple[str, ...]
     cmvn: Path | None
     words: Path | None
 
@@ -53,19 +60,49 @@ def load(directory: str | Path) -> tuple[Bundle, Paraformer]:
     Raises ModelNotFound (a file is missing), UnsupportedModel (another kind of model), ConfigError (unknown settings),
     CheckpointError (tensors that do not fit, or a file that holds more than tensors), ModelError (anything else).
     """
-    directory = Path(directory)
-    metadata = _read_metadata(directory)
-    settings = _read_settings(_existing(directory, metadata, ("config",), SETTINGS_FILE))
-    funasr_config.check_kind(settings)
-    files = locate(directory, metadata)
-    tokens = read_tokens(files.tokens)
-    config, card = _add_ours(funasr_config.read(settings, len(tokens)), metadata)
-    cmvn = Cmvn.parse(files.cmvn.read_text(encoding="utf-8")) if files.cmvn else None
-    words = read_words(files.words) if files.words else {}
-    bundle = Bundle(directory, config, tokens, cmvn, words, card)
-    model = strict.skeleton(config)
-    names = funasr_names(config, model.state_dict())
-    return bundle, strict.fill(model, read_tensors(files.weights), names, str(files.weights))
+    found = locate(Path(directory))
+    bundle = _read(found)
+    model = strict.skeleton(bundle.config)
+    return bundle, strict.fill(model, *_tensors(found, bundle, model))
+
+
+def load_weights(bundle: Bundle) -> strict.Converted:
+    """The weights of what `read` gave, by our names, for an engine that is not torch. Errors as `load`."""
+    assert bundle.directory is not None
+    model = strict.skeleton(bundle.config)
+    return strict.converted(model, *_tensors(locate(bundle.directory), bundle, model))
+
+
+def read(directory: str | Path) -> Bundle:
+    """The settings alone, for which the weights need only be there. Errors as `load`."""
+    return _read(locate(Path(directory)))
+
+
+def _read(found: Directory) -> Bundle:
+    tokens = read_tokens(found.tokens) if isinstance(found.tokens, Path) else found.tokens
+    try:
+        config, card = _add_ours(funasr_config.read(found.settings, len(tokens)), found.metadata)
+    except (ConfigError, UnsupportedModel) as error:
+        raise type(error)(f"{found.settings_file}: {error}") from error
+    cmvn = read_cmvn(found.cmvn) if found.cmvn else None
+    words = read_words(found.words) if found.words else {}
+    return Bundle(found.path, config, tokens, cmvn, words, card)
+
+
+def _tensors(found: Directory, bundle: Bundle, model: Paraformer) -> tuple[dict[str, Tensor], dict[str, str], str]:
+    """What `strict` takes of the weights: tensors, their names by ours, the file. The vocabulary is compared first."""
+    tensors, names = read_tensors(found.weights), funasr_names(bundle.config, model.state_dict())
+    output = tensors.get(names["decoder.output.weight"])
+    if output is not None and output.ndim == 2 and len(output) != len(bundle.tokens):
+        raise ModelError(
+            f"{_named(found.tokens)} lists {len(bundle.tokens)} tokens, but the vocabulary of {found.weights} is "
+            f"{len(output)}; one of them belongs to another model"
+        )
+    return tensors, names, str(found.weights)
+
+
+def _named(tokens: Path | tuple[str, ...]) -> str:
+    return str(tokens) if isinstance(tokens, Path) else "token_list"
 
 
 def save(bundle: Bundle, model: Paraformer, directory: str | Path) -> None:
@@ -88,6 +125,8 @@ def save_settings(bundle: Bundle, settings: dict[str, Any], directory: Path) -> 
     """Write config.yaml with these settings (see `funasr_config.write`), tokens.json and what else the bundle has."""
     # FunASR wants to know one token to stand for all that are not in the list.
     settings["tokenizer_conf"]["unk_symbol"] = "<unk>" if "<unk>" in bundle.tokens else bundle.tokens[0]
+    if bundle.cmvn is None:
+        settings["frontend_conf"]["cmvn_file"] = None  # said, not forgotten
     _write_text(directory / SETTINGS_FILE, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     _write_text(directory / "tokens.json", json.dumps(list(bundle.tokens), ensure_ascii=False) + "\n")
     if bundle.cmvn:
@@ -97,14 +136,43 @@ def save_settings(bundle: Bundle, settings: dict[str, Any], directory: Path) -> 
         _write_text(directory / "seg_dict", "".join(lines))
 
 
-def locate(directory: Path, metadata: Mapping[str, Any]) -> Files:
-    """The files of a directory: where `file_path_metas` of configuration.json says, else by their usual names."""
-    return Files(
-        settings=_existing(directory, metadata, ("config",), SETTINGS_FILE),
-        weights=_existing(directory, metadata, ("init_param",), "model.pt", "model.pb"),
-        tokens=_existing(directory, metadata, ("tokenizer_conf", "token_list"), "tokens.json", "tokens.txt"),
-        cmvn=_find(directory, metadata, ("frontend_conf", "cmvn_file"), "am.mvn"),
-        words=_find(directory, metadata, ("tokenizer_conf", "seg_dict_file"), "seg_dict"),
+def locate(directory: Path) -> Directory:
+    """Read the settings of a directory and find all files that they name.
+
+    A file is where `file_path_metas` of configuration.json or config.yaml say, or beside them under the same name:
+    whole paths are those of the machine that trained the model. What nothing names has its usual name.
+
+    Raises ModelNotFound for a file that is named and nowhere, or that every model needs; CMVN may be absent only where
+    `cmvn_file: null` says so, for without it a model hears noise.
+    """
+    metadata = _read_metadata(directory)
+    paths = _section(metadata, "file_path_metas", directory / METADATA_FILE)
+    funasr_config.check_keys(funasr_parts.PATHS, paths, f"{directory / METADATA_FILE}: file_path_metas")
+    settings_file = _existing(directory, [paths], funasr_parts.SETTINGS)
+    settings = _read_settings(settings_file)
+    try:
+        funasr_config.check(settings)
+    except (ConfigError, UnsupportedModel) as error:
+        raise type(error)(f"{settings_file}: {error}") from error
+    both = [paths, settings]
+    tokens = _value(settings, ("tokenizer_conf", "token_list"))
+    cmvn = _find(directory, both, funasr_parts.CMVN)
+    if cmvn is None and "cmvn_file" not in (settings.get("frontend_conf") or {}):
+        raise ModelNotFound(
+            f"{directory} has no am.mvn, and its settings name no other CMVN file; put it there, or write "
+            f"`cmvn_file: null` below frontend_conf in {settings_file.name} if the model was trained without"
+        )
+    return Directory(
+        path=directory,
+        settings=settings,
+        metadata=metadata,
+        settings_file=settings_file,
+        weights=_existing(directory, [paths], funasr_parts.WEIGHTS),
+        tokens=_listed(tokens, settings_file)
+        if isinstance(tokens, list)
+        else _existing(directory, both, funasr_parts.TOKENS),
+        cmvn=cmvn,
+        words=_find(directory, both, funasr_parts.WORDS),
     )
 
 
@@ -145,8 +213,19 @@ def read_tokens(path: Path) -> tuple[str, ...]:
 
 
 def read_words(path: Path) -> dict[str, tuple[str, ...]]:
-    """seg_dict: on each line a word and its pieces, "hello hel@@ lo"."""
-    return parse_words(_read_text(path))
+    """seg_dict: on each line a word and its pieces, "hello hel@@ lo". Raises ModelError where there is no line."""
+    words = parse_words(_read_text(path))
+    if not words:
+        raise ModelError(f"{path} is empty; get the model again")
+    return words
+
+
+def read_cmvn(path: Path) -> Cmvn:
+    """am.mvn. Raises ModelError that names the file."""
+    try:
+        return Cmvn.parse(_read_text(path))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -160,6 +239,7 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
     metadata = _parse_json(_read_text(path), path) if path.is_file() else {}
     if not isinstance(metadata, dict):
         raise ModelError(f"{path} must be a JSON object")
+    funasr_config.check_keys(funasr_parts.METADATA, metadata, str(path))
     return metadata
 
 
@@ -175,32 +255,69 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _add_ours(config: ModelConfig, metadata: Mapping[str, Any]) -> tuple[ModelConfig, Mapping[str, Any]]:
     """The settings with what our own `save` kept beside FunASR's, and the model card."""
-    ours = metadata.get(OURS)
-    if not isinstance(ours, dict):
-        return config, {}
+    ours = _section(metadata, OURS, Path(METADATA_FILE))
     kept = {key: ours[key] for key in ("live", "training_chunks") if key in ours}
     return ModelConfig.from_dict({**config.to_dict(), **kept}), ours.get("card", {})
 
 
-def _existing(directory: Path, metadata: Mapping[str, Any], keys: tuple[str, ...], *usual: str) -> Path:
-    path = _find(directory, metadata, keys, *usual)
+def _section(values: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    section = values.get(name)
+    if section is not None and not isinstance(section, dict):
+        raise ModelError(f"{path}: {name} must be a JSON object, not {section!r}")
+    return section or {}
+
+
+def _existing(directory: Path, settings: Sequence[Mapping[str, Any]], file: Named) -> Path:
+    path = _find(directory, settings, file)
     if path is None:
-        raise ModelNotFound(f"{directory} has no {' or '.join(usual)}; a FunASR model directory needs it")
+        others = ", ".join(sorted(other.name for other in directory.glob(f"{file.usual[0]}*")))
+        raise ModelNotFound(
+            f"{directory} has no {' or '.join(file.usual)}; a FunASR model directory needs it"
+            + (f"; rename the one you want of {others}" if others else "")
+        )
     return path
 
 
-def _find(directory: Path, metadata: Mapping[str, Any], keys: tuple[str, ...], *usual: str) -> Path | None:
-    """The file that `file_path_metas` names under the keys, if it exists within the directory, else a usual one."""
-    named: Any = metadata.get("file_path_metas")
+def _find(directory: Path, settings: Sequence[Mapping[str, Any]], file: Named) -> Path | None:
+    """Where a file is; None where nothing names it and it is not there under a usual name."""
+    named = [value for keys in file.keys for one in settings if (value := _value(one, keys)) is not None]
+    for name in named:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{directory}: {'.'.join(file.keys[0])} must name a file, not {name!r}")
+        if found := next((path for path in _places(directory, name, file.usual) if path.is_file()), None):
+            return found
+    if named:
+        raise ModelNotFound(
+            f"{directory} is incomplete: its settings name {named[0]} ({'.'.join(file.keys[0])}), "
+            "which is neither there nor beside them; get it from where the model is from"
+        )
+    return next((directory / name for name in file.usual if (directory / name).is_file()), None)
+
+
+def _places(directory: Path, name: str, usual: Sequence[str]) -> Iterator[Path]:
+    """Where a named file may be, the directory itself first: a path out of it is often of another machine."""
+    inside = not (path := Path(name)).is_absolute() and ".." not in path.parts
+    if inside:
+        yield directory / name
+    bare = PureWindowsPath(name).name  # of paths of either kind
+    yield directory / bare
+    if not inside:
+        yield from (directory / one for one in usual)
+        yield directory / path
+
+
+def _value(settings: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """What stands below the keys, None where nothing does."""
+    value: Any = settings
     for key in keys:
-        named = named.get(key) if isinstance(named, dict) else None
-    names = (named, *usual) if isinstance(named, str) and _stays_inside(named) else usual
-    return next((directory / name for name in names if (directory / name).is_file()), None)
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
-def _stays_inside(name: str) -> bool:
-    """Judged by the words of the path alone: hub caches link to files elsewhere."""
-    return not PurePath(name).is_absolute() and ".." not in PurePath(name).parts
+def _listed(tokens: list[Any], path: Path) -> tuple[str, ...]:
+    if not tokens or not all(isinstance(token, str) for token in tokens):
+        raise ConfigError(f"{path}: token_list must name a file or hold strings")
+    return tuple(tokens)
 
 
 def _read_text(path: Path) -> str:

@@ -1,13 +1,14 @@
 """FunASR's config.yaml and our ModelConfig, both ways, from the tables of `funasr_parts`.
 
-A setting that FunASR's classes would refuse is refused here; one that they accept and drop (everything unknown in
-`model_conf`, `frontend_conf` and at the top level: data, optimiser, schedule, logging) changes nothing and is ignored.
-Dither, noise that makes FunASR's results differ from run to run, is never computed, and written as 0.
+A setting that changes what is computed is honoured, or must have the value that our code computes, or is unknown: an
+error. In sections where FunASR's classes accept and drop what they do not know (`model_conf` and the top level: data,
+optimiser, schedule, logging), so do we, unless it looks like a setting that is missing there: then it is misspelt.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from paraformer.checkpoint.funasr_parts import (
     FRONTENDS,
     OBJECTIVE,
     PREDICTORS,
+    TOKENIZER,
     WHOLE_MODEL,
     Fixed,
     Part,
@@ -34,6 +36,7 @@ from paraformer.config import (
     TrainingChunk,
 )
 from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.settings import nearest
 
 LIVE = ChunkConfig(left=5, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
 """What live sessions of FunASR's streaming models use unless told otherwise; FunASR keeps it out of the model."""
@@ -54,24 +57,35 @@ def read(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
     Raises UnsupportedModel for other kinds of model and for variants that would compute something else than our code,
     ConfigError for unknown settings and values that make no sense.
     """
-    check_kind(settings)
-    _check_fixed(WHOLE_MODEL, settings, "config.yaml")
+    check(settings)
     encoder = _read_class(ENCODERS, settings, "encoder")
     config = ModelConfig(
         vocab_size=vocab_size,
-        frontend=_read_class(FRONTENDS, {"frontend": "WavFrontend", **settings}, "frontend"),
+        frontend=_read_frontend(settings),
         encoder=encoder,
         predictor=_read_predictor(settings, encoder.dim),
         decoder=_read_decoder(settings),
         objective=_read_objective(settings),
         training_chunks=_read_chunks(settings),
     )
+    _compare_sizes(settings, config)
     live = settings["model"] == "ParaformerStreaming" and config.streaming
     return dataclasses.replace(config, live=LIVE) if live else config
 
 
-def check_kind(settings: Mapping[str, Any]) -> None:
-    """Raise UnsupportedModel, with what to use instead, unless the settings are of a model that we run."""
+def check(settings: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModel, with what to use instead, unless the settings are of a kind of model that we run.
+
+    Raises ConfigError for misspelt keys of the top level, for what they hold may then be looked for in vain.
+    """
+    check_keys(WHOLE_MODEL, settings, "")
+    _check_kind(settings)
+    _check_fixed(WHOLE_MODEL.fixed, settings, "")
+    check_keys(FRONTEND, _section(settings, "frontend_conf"), "frontend_conf")
+    check_keys(TOKENIZER, _section(settings, "tokenizer_conf"), "tokenizer_conf")
+
+
+def _check_kind(settings: Mapping[str, Any]) -> None:
     kind = settings.get("model")
     if kind in OTHER_KINDS:
         raise UnsupportedModel(
@@ -79,7 +93,7 @@ def check_kind(settings: Mapping[str, Any]) -> None:
             "data, 'paraformer' for whole recordings or 'paraformer-zh-streaming' for live recognition"
         )
     if kind not in ("Paraformer", "ParaformerStreaming"):
-        raise UnsupportedModel(f"config.yaml describes a model of kind {kind!r}, not Paraformer or ParaformerStreaming")
+        raise UnsupportedModel(f"the model is of kind {kind!r}, not Paraformer or ParaformerStreaming")
     if kind == "Paraformer" and settings.get("encoder") == "SANMEncoderChunkOpt":
         raise UnsupportedModel("a Paraformer on SANMEncoderChunkOpt is not supported; ParaformerStreaming is")
 
@@ -136,17 +150,19 @@ def _read_class(classes: Mapping[str, Part], settings: Mapping[str, Any], sectio
     """The dataclass for the class that `settings[section]` names, from `settings[section + "_conf"]`."""
     name = settings.get(section)
     if not isinstance(name, str) or name not in classes:
-        raise UnsupportedModel(f"config.yaml: {section} {name!r} is not supported; {', '.join(classes)} are")
+        raise UnsupportedModel(f"{section} {name!r} is not supported; {', '.join(classes)} are")
     part = classes[name]
     return part.kind(**_read(part, _section(settings, f"{section}_conf"), f"{section}_conf"))
 
 
 def _read(part: Part, conf: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Our fields from FunASR's settings."""
-    unknown = sorted(set(conf) - set(part.fields) - set(part.fixed) - part.ignored)
-    if unknown and not part.tolerant:
-        raise ConfigError(f"config.yaml: unknown setting in {where}: {', '.join(unknown)}")
+    check_keys(part, conf, where)
     _check_fixed(part.fixed, conf, where)
+    missing = sorted(part.needed - set(conf))
+    if missing:
+        defaults = ", ".join(f"{key}: {part.fields[key][1]!r}" for key in missing)
+        raise ConfigError(f"{where} lacks {', '.join(missing)}; if FunASR's defaults were meant, add {defaults}")
     ours = {
         field: _typed(conf.get(key, default), default, f"{where}.{key}")
         for key, (field, default) in part.fields.items()
@@ -154,18 +170,35 @@ def _read(part: Part, conf: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {**ours, **part.constants}
 
 
+def check_keys(part: Part, conf: Mapping[str, Any], where: str) -> None:
+    """Raise ConfigError for a setting that the tables do not know, or in tolerant sections for a misspelt one.
+
+    Misspelt is what looks like a known setting that is not there. where: the section; empty: the top level.
+    """
+    counting = {*part.fields, *part.fixed, *part.elsewhere}
+    for key in map(str, conf):
+        if key in counting or key in part.ignored:
+            continue
+        meant = nearest(key, counting.union(() if part.tolerant else part.ignored) - set(conf))
+        if meant or not part.tolerant:
+            raise ConfigError(f"unknown setting{where and f' in {where}'}: {key}{meant}")
+
+
 def _write(part: Part, values: Any) -> dict[str, Any]:
     """FunASR's settings of one class from our dataclass, with every fixed value spelled out."""
     conf = {key: getattr(values, field) for key, (field, _) in part.fields.items()}
-    return {**conf, **{key: accepted[0] for key, (_, accepted) in part.fixed.items()}}
+    return {**conf, **{key: only.accepted[0] for key, only in part.fixed.items()}}
 
 
 def _check_fixed(fixed: Fixed, conf: Mapping[str, Any], where: str) -> None:
-    for key, (default, accepted) in fixed.items():
-        value = conf.get(key, default)
-        if value not in accepted:
-            runs = " or ".join(repr(choice) for choice in accepted)
-            raise UnsupportedModel(f"{where}: {key} is {value!r}, but this version runs only {runs}")
+    for key, only in fixed.items():
+        value = conf.get(key, only.default)
+        if value not in only.accepted:
+            runs = " or ".join(repr(choice) for choice in only.accepted)
+            raise UnsupportedModel(
+                f"{f'{where}: ' if where else ''}{key} is {value!r}, but this version runs only {runs}; "
+                f"it lacks {only.why}"
+            )
 
 
 def _typed(value: Any, default: Any, where: str) -> Any:
@@ -173,16 +206,17 @@ def _typed(value: Any, default: Any, where: str) -> Any:
     if isinstance(default, (bool, str)):
         fits = isinstance(value, type(default))
     else:
-        fits = isinstance(value, (int, float)) and (isinstance(default, float) or value == int(value))
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        fits = number and (isinstance(default, float) or value == int(value))
     if not fits:
-        raise ConfigError(f"config.yaml: {where} must be like {default!r}, not {value!r}")
+        raise ConfigError(f"{where} must be like {default!r}, not {value!r}")
     return type(default)(value)
 
 
 def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     conf = settings.get(name) or {}
     if not isinstance(conf, Mapping):
-        raise ConfigError(f"config.yaml: {name} must hold settings, not {conf!r}")
+        raise ConfigError(f"{name} must hold settings, not {conf!r}")
     return conf
 
 
@@ -194,8 +228,18 @@ def _read_objective(settings: Mapping[str, Any]) -> ObjectiveConfig:
     top = {key: settings[key] for key in (*OBJECTIVE.fields, *OBJECTIVE.fixed) if key in settings}
     ours = _read(OBJECTIVE, {**_section(settings, "model_conf"), **top}, "model_conf")
     if ours["predict_eos"] not in (0, 1):
-        raise ConfigError(f"config.yaml: model_conf.predictor_bias must be 0 or 1, not {ours['predict_eos']}")
+        raise ConfigError(f"model_conf.predictor_bias must be 0 or 1, not {ours['predict_eos']}")
     return ObjectiveConfig(**{**ours, "predict_eos": ours["predict_eos"] == 1})
+
+
+def _read_frontend(settings: Mapping[str, Any]) -> FrontendConfig:
+    """FunASR's defaults where there is no section at all; else the settings of a frame are all there or none is."""
+    named = {"frontend": "WavFrontend", **settings}
+    conf = _section(settings, "frontend_conf")
+    if not FRONTEND.needed & set(conf):
+        named["frontend_conf"] = {**{key: FRONTEND.fields[key][1] for key in FRONTEND.needed}, **conf}
+    frontend: FrontendConfig = _read_class(FRONTENDS, named, "frontend")
+    return frontend
 
 
 def _read_decoder(settings: Mapping[str, Any]) -> DecoderConfig:
@@ -212,9 +256,16 @@ def _read_decoder(settings: Mapping[str, Any]) -> DecoderConfig:
 def _read_predictor(settings: Mapping[str, Any], dim: int) -> PredictorConfig:
     width = _section(settings, "predictor_conf").get("idim", dim)
     if width != dim:
-        raise ConfigError(f"config.yaml: predictor_conf.idim is {width!r}, but the encoder's output_size is {dim}")
+        raise ConfigError(f"predictor_conf.idim is {width!r}, but the encoder's output_size is {dim}")
     predictor: PredictorConfig = _read_class(PREDICTORS, settings, "predictor")
     return predictor
+
+
+def _compare_sizes(settings: Mapping[str, Any], config: ModelConfig) -> None:
+    """Sizes that FunASR's training writes down though other settings have them already."""
+    for key, size in (("vocab_size", config.vocab_size), ("input_size", config.frontend.input_dim)):
+        if settings.get(key) not in (None, size):
+            raise ConfigError(f"{key} is {settings[key]!r}, but by the other settings and files it is {size}")
 
 
 def _read_chunks(settings: Mapping[str, Any]) -> tuple[TrainingChunk, ...]:
@@ -226,7 +277,7 @@ def _read_chunks(settings: Mapping[str, Any]) -> tuple[TrainingChunk, ...]:
     lists = [_integers(conf.get(key, defaults.get(key, (1,))), key) for key in CHUNKS]
     count = len(lists[0])
     if len(lists[1]) < count:
-        raise ConfigError(f"config.yaml: encoder_conf has {count} of chunk_size but only {len(lists[1])} of stride")
+        raise ConfigError(f"encoder_conf has {count} of chunk_size but only {len(lists[1])} of stride")
     full = [row if len(row) >= count else row[:1] * count for row in lists]
     return tuple(
         TrainingChunk(size=size, stride=stride, pad_left=left, encoder_look_back=encoder, decoder_look_back=decoder)
@@ -236,13 +287,13 @@ def _read_chunks(settings: Mapping[str, Any]) -> tuple[TrainingChunk, ...]:
 
 def _integers(value: Any, key: str) -> tuple[int, ...]:
     row = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    if not row or not all(isinstance(item, int) for item in row):
-        raise ConfigError(f"config.yaml: encoder_conf.{key} must be whole numbers, not {value!r}")
+    if not row or not all(isinstance(item, int) and not isinstance(item, bool) for item in row):
+        raise ConfigError(f"encoder_conf.{key} must be whole numbers, not {value!r}")
     return row
 
 
 def _write_frontend(frontend: FrontendConfig) -> dict[str, Any]:
-    """FunASR's runtimes in other languages read whole milliseconds as integers."""
+    """Whole milliseconds as integers, as FunASR's runtimes in other languages read them."""
     conf = _write(FRONTEND, frontend)
     whole = {key: int(conf[key]) for key in ("frame_length", "frame_shift") if conf[key] == int(conf[key])}
     return {**conf, **whole, "dither": 0.0}

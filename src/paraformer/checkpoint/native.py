@@ -22,6 +22,11 @@ def load(directory: str | Path) -> tuple[Bundle, Paraformer]:
     """
     bundle = Bundle.open(directory)
     path = Path(directory) / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(
+            f"{directory} holds int8 weights only, for recognition by the package's own engine; "
+            "take the model that it was exported from"
+        )
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:

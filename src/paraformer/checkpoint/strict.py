@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,13 +26,53 @@ def fill(model: Paraformer, tensors: Mapping[str, Tensor], names: Mapping[str, s
     """Give a skeleton these tensors as its parameters, uncopied unless the precision differs; ready for recognition.
 
     names: our parameter name -> its name in `tensors`, for every parameter. source: what to call the file in errors.
-    Raises CheckpointError that names the tensors which do not fit, as they are called in the file.
+    Raises CheckpointError that names the tensors which do not fit or are not finite, as they are called in the file.
     """
     expected = model.state_dict()
-    check({names[ours]: tensor.shape for ours, tensor in expected.items()}, tensors, source)
+    _check_fit(model, tensors, names, source)
     placed = {ours: tensors[names[ours]].to(tensor.dtype) for ours, tensor in expected.items()}
     model.load_state_dict(placed, assign=True)
     return model.eval()
+
+
+class Converted(Mapping[str, np.ndarray]):
+    """Weights by our names, each in float32 and a copy, made when it is asked for.
+
+    So a model that is brought into another layout is never in memory twice, and keeps nothing of the file open.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+        self._tensors, self._names = tensors, names
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array: np.ndarray = self._tensors[self._names[name]].to(torch.float32, copy=True).numpy()
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def converted(model: Paraformer, tensors: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> Converted:
+    """The tensors of a skeleton for an engine that is not torch; arguments and errors as those of `fill`."""
+    _check_fit(model, tensors, names, source)
+    return Converted(tensors, names)
+
+
+def _check_fit(model: Paraformer, tensors: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> None:
+    check({names[ours]: tensor.shape for ours, tensor in model.state_dict().items()}, tensors, source)
+    broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+    if broken:
+        raise CheckpointError(
+            f"{source} holds numbers that are not finite in {_listed(broken)}; take an earlier checkpoint of the run"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """A sum is not finite if one number is not, and made ten times as fast as a look at each; but it may overflow."""
+    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 def check(expected: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor], source: str) -> None:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
-from paraformer.bundle import CONFIG_FILE, Bundle
 from paraformer.cli.complain import complain
 from paraformer.errors import DataError, MissingExtra, ParaformerError
-from paraformer.loader import locate
+from paraformer.loader import locate, open_settings
 from paraformer.text import Vocabulary
 
 if TYPE_CHECKING:
@@ -125,11 +124,5 @@ def _check(options: argparse.Namespace) -> int:
 
 def _vocabulary(model: str) -> Vocabulary:
     """The vocabulary of a native or FunASR model."""
-    directory = locate(model)
-    if (directory / CONFIG_FILE).is_file():
-        bundle = Bundle.open(directory)
-    else:
-        from paraformer.checkpoint import open_any
-
-        bundle, _ = open_any(directory)
+    bundle = open_settings(locate(model))
     return Vocabulary(bundle.tokens, bundle.words)

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from paraformer import contract
-from paraformer.bundle import CONFIG_FILE, Bundle
+from paraformer.bundle import Bundle, is_ours
 from paraformer.certificate.record import Form
 from paraformer.cli.export import write
 from paraformer.config import ChunkConfig, ModelConfig
@@ -21,10 +21,9 @@ from paraformer.loader import locate
 def convert(options: argparse.Namespace) -> int:
     """Write a FunASR directory as a native one, or a native one as FunASR's; the new directory is printed."""
     from paraformer.checkpoint import convert as convert_directory
-    from paraformer.checkpoint import is_funasr
 
     source = locate(options.source)
-    if options.graphs and not is_funasr(source):
+    if options.graphs and is_ours(source):
         raise ModelError("--graphs goes with a native directory, and this conversion writes one of FunASR's")
     target = convert_directory(source, options.target)
     if options.graphs:
@@ -36,7 +35,7 @@ def convert(options: argparse.Namespace) -> int:
 def info(options: argparse.Namespace) -> int:
     """Print what a model is and what its card says."""
     directory = locate(options.model)
-    if (directory / CONFIG_FILE).is_file():
+    if is_ours(directory):
         bundle, parameters = Bundle.open(directory), _parameters(directory)
     else:
         bundle, parameters = _open_foreign(directory)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from paraformer import contract
-from paraformer.bundle import Bundle, replacing
-from paraformer.checkpoint import is_funasr, native, open_any
+from paraformer.bundle import Bundle, is_ours, replacing
+from paraformer.checkpoint import native, open_any
 from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig
 from paraformer.data.augment import UNCHANGED
 from paraformer.data.dataset import BatchConfig, JoinConfig
@@ -110,7 +110,7 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
     outcome = train(config, data, plan.out, bar=bar)
     if outcome.signal is not None or parallel.rank() > 0:
         return Result(None, (), outcome.signal)
-    half = not is_funasr(plan.model) and native.is_half(plan.model)
+    half = is_ours(plan.model) and native.is_half(plan.model)
     bundle = finish(config, data, plan.out, config.keep, half=half)
     if (plan.model / contract.LM).is_file():
         _take_along_lm(plan.model, original, bundle)
