@@ -77,7 +77,8 @@ class TrainConfig:
     """What the run starts from: a model directory, or a file of weights that another run left beside or below its
     setup.json. Vocabulary and CMVN come along; the sizes in `model` must be the same."""
     init_encoder: str | None = None
-    """The same, but of a model whose encoder and CTC layer alone are taken; everything else starts from nothing."""
+    """The same, but of a model whose encoder and CTC layer alone are taken; everything else starts from nothing.
+    "whisper:DIR" takes a Whisper's encoder, with the settings that `paraformer.checkpoint.whisper.settings` gives."""
     extend_vocabulary: bool = False
     """Characters of the training texts that the vocabulary of `init` lacks become tokens."""
     lora_rank: int | None = None

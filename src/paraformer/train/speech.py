@@ -18,7 +18,7 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from paraformer.bundle import replacing
-from paraformer.checkpoint import open_any, strict
+from paraformer.checkpoint import open_any, strict, whisper
 from paraformer.config import ModelConfig
 from paraformer.data.augment import Noise
 from paraformer.data.dataset import Symbols, estimate_cmvn, nothing_said, syllable_table, text_of
@@ -32,6 +32,8 @@ from paraformer.train.config import TrainConfig
 from paraformer.train.vocabulary import extend_rows, extend_tokens
 
 SETUP = "setup.json"
+WHISPER = "whisper:"
+"""Begins an init_encoder that is a Whisper model."""
 _CMVN_UTTERANCES = 2000
 
 
@@ -112,6 +114,8 @@ def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:
 def new_setup(config: TrainConfig, speech: Speech) -> Setup:
     """The setup of what the run starts from or, if from nothing, of the training cuts."""
     source = config.init or config.init_encoder
+    if source and source.startswith(WHISPER):
+        return _from_speech(config, speech)
     return _from_model(source, config, speech) if source else _from_speech(config, speech)
 
 
@@ -139,7 +143,12 @@ def initial_weights(init: str, setup: Setup) -> dict[str, Tensor]:
 
 
 def encoder_weights(source: str, setup: Setup) -> dict[str, Tensor]:
-    """Those of the encoder and of the CTC layer, if `setup` has one. Raises CheckpointError where they do not fit."""
+    """Those of the encoder and of the CTC layer, if `setup` has one; of a Whisper, all but what makes windows of rows.
+
+    Raises CheckpointError where they do not fit, ModelNotFound where there is no Whisper.
+    """
+    if source.startswith(WHISPER):
+        return whisper.encoder_weights(source.removeprefix(WHISPER), setup.model, setup.cmvn)
     taken = ("encoder.", "ctc.") if setup.model.ctc_vocab_size else ("encoder.",)
     shapes = _shapes(setup)
     weights, _ = _weights_of(source)
