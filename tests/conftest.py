@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from hypothesis import Phase, settings
 
@@ -11,3 +12,9 @@ settings.register_profile(
     "mutants", max_examples=30, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("quick")
+
+
+def pytest_runtest_setup() -> None:
+    """Models and inputs that a test draws without a seed are the same in every run."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)

@@ -193,7 +193,8 @@ def test_golden_training() -> None:
     scaled = cif.scale_to_targets(weights, torch.tensor([6, 3]))
     close(scaled, arrays["v2_train_alphas"], 1e-5)
     expected = arrays["v2_train_embeds"]
-    close(closed_form_integrate(arrays["hidden"], scaled, 6), expected, 1e-5)
+    # From the reference's own weights: in the last bit of others its last token is there or lost.
+    close(closed_form_integrate(arrays["hidden"], arrays["v2_train_alphas"], 6), expected, 1e-5)
     ours = cif.integrate(arrays["hidden"], scaled, 6)
     for row, length in enumerate([6, 3]):
         given = expected[row, :length].abs().sum(-1) > 0
