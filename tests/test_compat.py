@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 import soundfile
 import tiny
 import tiny_bundle
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paraformer
-from paraformer import ChunkConfig, ConfigError, UnsupportedModel
-from paraformer.compat import AutoModel, Tasks, pipeline
+from paraformer import AudioError, ChunkConfig, ConfigError, DataError, UnsupportedModel
+from paraformer.compat import AutoModel, Tasks, inputs, pipeline
+from paraformer.compat import options as known
+from paraformer.segment import SegmentConfig
 
 LENGTHS = st.one_of(st.integers(960, 60_000), st.sampled_from([9600, 9601, 9602, 19_200, 19_201, 19_900]))
 
@@ -159,12 +163,203 @@ def test_integers_and_bytes_are_samples_too(model: AutoModel) -> None:
     assert len(texts) == 1
 
 
+def encoded(form: str, samples: np.ndarray) -> bytes:
+    """The bytes of a file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format=form)
+    return file.getvalue()
+
+
+def test_whatever_means_one_input_is_one(model: AutoModel, tmp_path: Path) -> None:
+    """As with FunASR: bytes of a file are decoded, what can be read is a file from its start, a tensor samples."""
+    speech = (tiny.signal(40_000) * 32767).astype(np.int16)
+    wav = encoded("WAV", speech)
+    (tmp_path / "talk.wav").write_bytes(wav)
+    read = io.BytesIO(wav)
+    read.read()
+    floats = speech / np.float32(32768)
+    with (tmp_path / "talk.wav").open("rb") as opened:
+        inputs = {
+            "path": tmp_path / "talk.wav",
+            "bytes": wav,
+            "bytearray": bytearray(wav),
+            "BytesIO at its end": read,
+            "open file": opened,
+            "PCM": speech.astype("<i2").tobytes(),
+            "int16": speech,
+            "tensor": torch.from_numpy(floats),
+            "tensor of a channel": torch.from_numpy(floats)[None],
+            "list of numbers": floats.tolist(),
+            "list of whole numbers": speech.tolist(),
+        }
+        expected = model.recognizer.transcribe(floats).text
+        for name, item in inputs.items():
+            results = model.generate(input=item)
+            assert [result["text"] for result in results] == [expected], name
+        together = model.generate(input=list(inputs.values()))
+    assert {result["text"] for result in together} == {expected}
+    assert [result["key"] for result in together][:2] == ["talk", "audio1"]
+
+
+@pytest.mark.parametrize("form", ["MP3", "FLAC", "OGG", "AIFF", "CAF", "AU", "RF64"])
+def test_bytes_of_files_are_decoded(model: AutoModel, form: str) -> None:
+    data = encoded(form, tiny.signal(40_000).astype(np.float64))
+    expected = model.recognizer.transcribe(io.BytesIO(data))
+    assert abs(expected.duration_s - 2.5) < 0.1
+    assert model.generate(input=data)[0]["text"] == expected.text
+    assert model.generate(input=data, cache={})[0]["text"] == expected.text
+
+
+def test_damaged_bytes_of_a_file_are_no_samples(model: AutoModel) -> None:
+    with pytest.raises(AudioError):
+        model.generate(input=encoded("WAV", tiny.signal(40_000))[:20])
+    with pytest.raises(AudioError):
+        model.generate(input=b"fLaC" + bytes(100))
+
+
+@given(st.binary(min_size=2, max_size=400))
+def test_no_pcm_is_taken_for_mp3(data: bytes) -> None:
+    """Not even where it begins as a frame of mp3 does."""
+    assert not inputs.is_file(b"\xff\xfb" + data + bytes(2000))
+
+
+@pytest.mark.parametrize("wrong", [None, 5, {"input": 1}, object(), ["talk.wav", None], "https://x.org/a.wav"])
+def test_what_is_no_audio_is_refused_with_one_sentence(model: AutoModel, wrong: object) -> None:
+    with pytest.raises(AudioError):
+        model.generate(input=wrong)
+
+
+def test_lists_of_files(model: AutoModel, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", tiny.signal(30_000, ord(name)), 16_000)
+    a, b = (str(tmp_path / f"{name}.wav") for name in "ab")
+    (tmp_path / "wav.scp").write_text(f"one\t{a}\ntwo b.wav\n\n{b}\n")
+    (tmp_path / "list.jsonl").write_text(f'{{"key": "x", "source": "{a}"}}\n{{"source": "{b}"}}\n')
+    texts = [model.recognizer.transcribe(path).text for path in (a, b)]
+
+    def results(*arguments: Any, **options: Any) -> list[tuple[str, str]]:
+        return [(one["key"], one["text"]) for one in model.generate(*arguments, **options)]
+
+    assert results(str(tmp_path / "wav.scp")) == [("one", texts[0]), ("two", texts[1]), ("b", texts[1])]
+    assert results(str(tmp_path / "list.jsonl")) == [("x", texts[0]), ("b", texts[1])]
+    assert results([[a, b], [b]]) == [("a", texts[0]), ("b", texts[1]), ("b", texts[1])]
+    assert results((a, b), key=["p", "q"]) == [("p", texts[0]), ("q", texts[1])]
+    with pytest.raises(DataError, match="1 keys for 2 inputs"):
+        model.generate(input=[a, b], key="p")
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    for wrong in ("bad.jsonl", "none.scp"):
+        with pytest.raises(DataError, match=wrong):
+            model.generate(input=str(tmp_path / wrong))
+
+
+def test_arrays_of_another_rate(model: AutoModel, tmp_path: Path) -> None:
+    speech = tiny.signal(20_000)
+    soundfile.write(tmp_path / "talk.wav", speech, 8_000, subtype="FLOAT")
+    expected = model.generate(input=str(tmp_path / "talk.wav"))[0]["text"]
+    assert model.generate(input=speech, fs=8_000)[0]["text"] == expected
+
+
+def test_the_calls_of_the_readme(tmp_path: Path) -> None:
+    """Those of FunASR's front page, for files, with all their options."""
+    soundfile.write(tmp_path / "talk.wav", tiny.signal(40_000), 16_000)
+    model = AutoModel(
+        model=str(tiny_bundle.directory()),
+        trust_remote_code=True,
+        remote_code="./model.py",
+        vad_model="fsmn-vad",
+        vad_kwargs={"max_single_segment_time": 30_000},
+        hub="hf",
+        ngpu=0,
+        device="cuda:0",
+        quantize=False,
+        batch_size=1,
+    )
+    assert model.model_path == str(tiny_bundle.directory())
+    talk = str(tmp_path / "talk.wav")
+    expected = model.recognizer.transcribe(talk).text
+    seen: list[tuple[int, int]] = []
+    (one,) = model.generate(
+        input=talk,
+        cache={},
+        language="auto",
+        use_itn=True,
+        batch_size=1,
+        batch_size_s=60,
+        batch_size_threshold_s=60,
+        merge_vad=True,
+        merge_length_s=15,
+        hotword="",
+        sentence_timestamp=True,
+        progress_callback=lambda *done: seen.append(done),
+    )
+    assert (one["key"], one["text"]) == ("talk", expected)
+    assert seen == [(1, 1)]
+    assert [sentence["text"] for sentence in one["sentence_info"]] == [expected]
+    assert one["sentence_info"][0]["timestamp"] == one["timestamp"]
+    assert model.generate(input=[talk, talk], batch_size=64, is_final=True)[1]["text"] == expected
+
+
+def test_a_file_with_a_chunk_is_a_stream_of_its_own(model: AutoModel, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "talk.wav", tiny.signal(40_000), 16_000, subtype="FLOAT")
+    cache: dict[str, Any] = {}
+    options = {"chunk_size": [0, 10, 5], "encoder_chunk_look_back": 4, "decoder_chunk_look_back": 1}
+    (one,) = model.generate(input=str(tmp_path / "talk.wav"), cache=cache, **options)
+    chunk = ChunkConfig(left=0, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
+    assert one["text"] == live(tiny.signal(40_000), chunk)
+    assert cache == {}
+
+
+def test_a_file_sent_in_packets_is_one_stream(model: AutoModel) -> None:
+    """As by clients that cut a wav file without looking into it: only the first packet has a header."""
+    speech = (tiny.signal(40_000) * 32767).astype(np.int16)
+    data, cache, text = encoded("WAV", speech), {}, ""
+    for start in range(0, len(data), 9600):
+        final = start + 9600 >= len(data)
+        text += model.generate(input=data[start : start + 9600], cache=cache, is_final=final)[0]["text"]
+    assert text == live(speech / np.float32(32768), ChunkConfig(left=0))
+
+
+def test_a_device_that_is_not_there_is_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    model = AutoModel(model=str(tiny_bundle.directory()), device="cuda")
+    assert "going on on the CPU" in caplog.text
+    assert model.generate(input=tiny.signal(40_000))[0]["text"]
+    with pytest.raises(ConfigError, match="nonsense"):
+        AutoModel(model=str(tiny_bundle.directory()), device="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hotword": "魔搭"}, "paraformer lm"),
+        ({"return_spk_res": True}, "speakers"),
+        ({"beam_size": 10}, "greedy"),
+        ({"output_dir": "out"}, "returned"),
+        ({"data_type": "fbank"}, "must be audio"),
+    ],
+)
+def test_what_is_not_offered_says_what_to_use(model: AutoModel, options: Any, message: str) -> None:
+    with pytest.raises(UnsupportedModel, match=message):
+        model.generate(input=tiny.signal(9600), **options)
+
+
+def test_settings_of_the_detector() -> None:
+    assert known.segments({"max_single_segment_time": 15_000, "device": "cpu"}).max_s == 15
+    assert known.segments({"max_end_silence_time": 800}).min_silence_s == 0.8
+    assert known.segments({"max_single_segment_time": 3_600_000}).max_s == 60
+    assert known.segments({}) == SegmentConfig()
+    with pytest.raises(ConfigError, match="speech_noise_thres"):
+        known.segments({"speech_noise_thres": 0.6})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"is_final": False}, "needs cache"),
         ({"cache": {}, "isfinal": True}, "unknown stream option: isfinal"),
         ({"cache": {}, "chunk_size": [5, 10]}, "three numbers"),
+        ({"cache": {}, "chunk_size": 600}, "three numbers"),
         ({"cache": {}, "chunk_size": [5, 0, 5]}, "impossible"),
     ],
 )
@@ -186,6 +381,8 @@ def test_mistakes_in_loading() -> None:
         AutoModel(model=directory, ncpus=4)  # type: ignore[call-arg]
     with pytest.raises(UnsupportedModel, match="punc_model"):
         AutoModel(model=directory, punc_model="ct-punc")
+    with pytest.raises(ConfigError, match="neither 'ms'"):
+        AutoModel(model=directory, hub="github")
     with pytest.raises(ConfigError, match="speaker-verification"):
         pipeline(task="speaker-verification", model=directory)
     with pytest.raises(ConfigError, match="uniasr"):

@@ -64,7 +64,7 @@ class Recognizer:
         self.bundle = bundle
         self.config = bundle.config
         self.chunk = chunk or bundle.config.live
-        self._segmenter = segmenter
+        self.segmenter = segmenter
         frontend, vocabulary = Frontend(bundle.config.frontend, bundle.cmvn), Vocabulary(bundle.tokens, bundle.words)
         self._model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, bundle.weights)
 
@@ -161,8 +161,8 @@ class Recognizer:
         blocks = source.measured(_blocks(item))
         head = list(_up_to(blocks, WHOLE_S))
         following = next(blocks, None)
-        if following is not None and self._segmenter is not None:
-            yield from self._segmenter(chain(head, [following], blocks))
+        if following is not None and self.segmenter is not None:
+            yield from self.segmenter(chain(head, [following], blocks))
             return
         samples = np.concatenate([*head, *([] if following is None else [following]), *blocks, np.zeros(0, np.float32)])
         if not is_silent(samples):  # and no model is asked about it

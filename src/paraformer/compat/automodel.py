@@ -1,0 +1,281 @@
+"""`AutoModel` and `pipeline`: FunASR's and ModelScope's entry points over a recogniser of this package."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Never, Unpack, get_args
+
+from paraformer import audio, hub
+from paraformer.compat import options as known
+from paraformer.compat.inputs import Input, Named, is_file, named, readable, samples
+from paraformer.compat.options import Options, StreamOptions
+from paraformer.config import ChunkConfig
+from paraformer.errors import ConfigError, MissingExtra, ParaformerError, UnsupportedModel
+from paraformer.loader import load
+from paraformer.recognizer import Recognizer
+from paraformer.segment import VoiceSegmenter
+from paraformer.session import Session
+from paraformer.text import units
+from paraformer.types import Segment, Transcript
+
+Mode = Literal["paraformer", "paraformer_streaming", "paraformer_fake_streaming"]
+
+SESSION_KEY = "_paraformer_session"
+_log = logging.getLogger(__name__)
+WINDOW_SAMPLES = 960
+
+
+class Tasks:
+    """The one task of ModelScope's list that this package does."""
+
+    auto_speech_recognition = "auto-speech-recognition"
+
+
+class AutoModel:
+    """FunASR's entry point: one loaded model."""
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        model_revision: str | None = None,
+        hub: str | None = None,
+        device: str = "cpu",
+        ngpu: int | None = None,
+        ncpu: int = 1,
+        quantize: bool | None = None,
+        vad_model: str | None = None,
+        vad_model_revision: str | None = None,
+        vad_kwargs: Mapping[str, Any] | None = None,
+        punc_model: str | None = None,
+        punc_model_revision: str | None = None,
+        punc_kwargs: Mapping[str, Any] | None = None,
+        spk_model: str | None = None,
+        spk_model_revision: str | None = None,
+        spk_kwargs: Mapping[str, Any] | None = None,
+        batch_size: int = 1,
+        trust_remote_code: bool = False,
+        remote_code: str | None = None,
+        log_level: str = "INFO",
+        disable_update: bool = True,
+        disable_pbar: bool = True,
+        disable_log: bool = True,
+    ) -> None:
+        """Load a directory, or a published name, which is downloaded if it is not in the cache (extra [hub]).
+
+        hub: "ms" or "hf", of a name that does not tell it. device: where there is none of that kind, or ngpu is 0, the
+        CPU does it, with a warning. quantize: True for int8, False for float32 (default: what is fastest here).
+        vad_model: any name: long audio is cut at pauses by this package's own detector, as vad_kwargs says
+        (`options.segments`); None: only what is over a minute long is cut. batch_size, log_level, disable_*: accepted;
+        batches change nothing, and there is no update, bar or log. Nor is a model's own code ever run, trusted or not.
+        Raises UnsupportedModel for punctuation and speaker models, and what `paraformer.load` raises.
+        """
+        if punc_model or spk_model:
+            raise UnsupportedModel(
+                "punctuation and speaker models are not supported: leave out punc_model and spk_model"
+            )
+        cut = known.segments(vad_kwargs or {})
+        self.recognizer = load(
+            _resolved(model, model_revision, hub),
+            device=_device(device, ngpu),
+            threads=ncpu,
+            precision="auto" if quantize is None else "int8" if quantize else "float32",
+            vad=vad_model is not None,
+            download=True,
+        )
+        if vad_model is not None:
+            self.recognizer.segmenter = VoiceSegmenter(cut)
+
+    @property
+    def model_path(self) -> str:
+        """The model's directory."""
+        return str(self.recognizer.bundle.directory)
+
+    def generate(self, input: Any, **options: Unpack[Options]) -> list[dict[str, Any]]:
+        """One packet of a live stream where `cache` is given, whole audio otherwise, and where input is a file.
+
+        input: `inputs.Input`, a list of such, or the path of a list of files (wav.scp, .jsonl). A stream is asked for
+        by a cache, by is_final or by chunk_size; a file is a stream of its own where chunk_size is given.
+        Live: [{"key", "text"}], the text that this packet decided, perhaps "". Whole: for each input in order
+        {"key", "text", "timestamp"}, with one [start, end] in milliseconds for each character or English word.
+        Raises ConfigError for stream options without a cache, UnsupportedModel for options of what is not offered,
+        AudioError for audio that cannot be used.
+        """
+        known.check(options)
+        if self._is_live(input, options):
+            return [{"key": "stream", "text": _advance(self.recognizer, input, options)}]
+        return list(self._whole(named(input, options.get("key")), options))
+
+    def _is_live(self, source: Any, options: Options) -> bool:
+        """Whether a call is about a packet of a stream: a file is whole unless a chunk is asked for."""
+        asked = any(name in options for name in StreamOptions.__annotations__)
+        complete = _is_complete(source, options) or isinstance(source, list | tuple)
+        within = SESSION_KEY in options.get("cache", {})
+        return asked and (within or "chunk_size" in options or not complete) and self.recognizer.config.streaming
+
+    def _whole(self, inputs: list[Named], options: Options) -> Iterator[dict[str, Any]]:
+        rate, tell = options.get("fs", audio.SAMPLE_RATE), options.get("progress_callback")
+        audios = (readable(one.item, rate) for one in inputs)
+        results = self.recognizer.transcribe_each(audios, batch_s=options.get("batch_size_s", 60.0))
+        for number, (one, result) in enumerate(zip(inputs, results, strict=True), 1):
+            if isinstance(result, ParaformerError):
+                raise result
+            if tell is not None:
+                tell(number, len(inputs))
+            told = {"key": one.key, "text": result.text, "timestamp": _timestamps(result.segments)}
+            yield told | ({"sentence_info": _sentences(result)} if options.get("sentence_timestamp") else {})
+
+
+def _resolved(model: str | Path, revision: str | None, where: str | None) -> str | Path:
+    """A directory, or the name of a published model on a hub."""
+    if where not in (None, "ms", "hf", "modelscope", "huggingface"):
+        raise ConfigError(f"hub {where!r} is neither 'ms' (ModelScope) nor 'hf' (Hugging Face)")
+    if Path(model).is_dir():
+        return model
+    name = str(model)
+    if where is not None and "/" in name and ":" not in name:
+        name = f"{'hf' if where in ('hf', 'huggingface') else 'ms'}:{name}"
+    return name if revision is None else hub.resolve(name, revision=revision, download=True)
+
+
+def _device(name: str, ngpu: int | None) -> str:
+    """The device, or as with FunASR the CPU where there is none of a known kind."""
+    if name == "cpu" or ngpu == 0:
+        return "cpu"
+    if not name.startswith(("cuda", "mps", "xpu", "npu")):
+        return name  # and `load` says what is wrong with it
+    try:
+        from paraformer.backends.torch import check_device
+
+        check_device(name)
+    except ImportError:
+        _log.warning("%s; going on on the CPU", MissingExtra(f"device {name!r}", "torch"))
+    except ConfigError as error:
+        _log.warning("%s; going on on the CPU", error)
+    else:
+        return name
+    return "cpu"
+
+
+def pipeline(
+    task: str,
+    model: str | Path,
+    *,
+    model_revision: str | None = None,
+    mode: Mode = "paraformer",
+    device: str = "cpu",
+    ngpu: int | None = None,
+    ncpu: int = 1,
+    vad_model: str | None = None,
+    punc_model: str | None = None,
+    update_model: bool | None = None,
+) -> Pipeline:
+    """ModelScope's entry point. `update_model` is accepted; a cached model is never updated by surprise.
+
+    Raises ConfigError for another task or mode, and what AutoModel raises.
+    """
+    if task != Tasks.auto_speech_recognition:
+        raise ConfigError(f"task {task!r} is not supported, only {Tasks.auto_speech_recognition!r}")
+    if mode not in get_args(Mode):
+        raise ConfigError(f"mode {mode!r} is not one of {', '.join(get_args(Mode))}")
+    loaded = AutoModel(
+        model,
+        model_revision=model_revision,
+        device=device,
+        ngpu=ngpu,
+        ncpu=ncpu,
+        vad_model=vad_model,
+        punc_model=punc_model,
+    )
+    return Pipeline(loaded, mode)
+
+
+class Pipeline:
+    """What `pipeline` returns; call it with audio."""
+
+    def __init__(self, model: AutoModel, mode: Mode) -> None:
+        self.model = model
+        self.mode = mode
+
+    def __call__(self, audio_in: Input, param_dict: Options | None = None) -> dict[str, str] | list[Never]:
+        """{"text": ...}, or [] where there is nothing (new) to tell.
+
+        paraformer_streaming: `audio_in` is the next packet and param_dict (StreamOptions) holds the stream's cache.
+        The other modes take whole audio: paraformer recognises it whole, paraformer_fake_streaming as a live stream.
+        """
+        recognizer, options = self.model.recognizer, param_dict or {}
+        known.check(options)
+        match self.mode:
+            case "paraformer_streaming":
+                text = _advance(recognizer, audio_in, options, shortest=WINDOW_SAMPLES)
+            case "paraformer_fake_streaming":
+                text = _advance(recognizer, audio_in, {**options, "cache": {}, "is_final": True})
+            case "paraformer":
+                text = recognizer.transcribe(readable(audio_in, options.get("fs", audio.SAMPLE_RATE))).text
+        return {"text": text} if text else []
+
+
+def _advance(recognizer: Recognizer, packet: Any, options: Options, *, shortest: int = 0) -> str:
+    """Feed one packet to the stream that lives in the cache; the text it decided.
+
+    A file is all of its stream. shortest: a stream that begins and ends with fewer samples is ignored, as by the
+    reference's pipeline. The card's loop makes such a call after the end of a stream that is one sample longer than a
+    multiple of the stride.
+    """
+    final = options.get("is_final", False)
+    complete = _is_complete(packet, options)
+    cache = options.get("cache", {} if final or complete else None)
+    if cache is None:
+        raise ConfigError("a live stream needs cache: a dict, empty at first, and the same object in every call")
+    started = SESSION_KEY in cache
+    final = final or (complete and not started)
+    new = samples(packet, options.get("fs", audio.SAMPLE_RATE), within_stream=started)
+    if final and not started and len(new) < shortest:
+        return ""
+    session = _session(recognizer, cache, known.chunk(options))
+    text = session.accept(new)
+    session.take()  # nobody asks for it again, and the stream may go on for days
+    if final:
+        text += session.finish()
+        del cache[SESSION_KEY]
+    return text
+
+
+def _is_complete(source: Any, options: Options) -> bool:
+    """Whether an input is a file, and not the first of the packets that one was cut into."""
+    begins = isinstance(source, bytes) and options.get("is_final") is False
+    return is_file(source) and not begins
+
+
+def _session(recognizer: Recognizer, cache: dict[str, Any], chunk: ChunkConfig) -> Session:
+    """The stream's session, opened on its first packet."""
+    if SESSION_KEY not in cache:
+        cache[SESSION_KEY] = recognizer.stream(chunk)
+    session: Session = cache[SESSION_KEY]
+    if session.chunk != chunk:
+        raise ConfigError("chunk_size and look-backs cannot change within a stream: end it with is_final=True first")
+    return session
+
+
+def _timestamps(segments: Iterable[Segment]) -> list[list[int]]:
+    """[start, end] in milliseconds of each unit of the text: a character, an English word, an abbreviation."""
+    return [
+        [round(segment.tokens[unit.first].start_s * 1000), round(segment.tokens[unit.last].end_s * 1000)]
+        for segment in segments
+        for unit in units(token.text for token in segment.tokens)
+    ]
+
+
+def _sentences(transcript: Transcript) -> list[dict[str, Any]]:
+    """Each stretch between two pauses, times in milliseconds."""
+    return [
+        {
+            "text": segment.text,
+            "start": round(segment.start_s * 1000),
+            "end": round(segment.end_s * 1000),
+            "timestamp": _timestamps([segment]),
+        }
+        for segment in transcript.segments
+    ]

@@ -1,0 +1,155 @@
+"""FunASR's options: those that say something here, those that need not, and those that ask for what is not offered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from paraformer.config import ChunkConfig
+from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.segment import SegmentConfig
+
+DEFAULT_CHUNK = (0, 10, 5)
+
+
+class StreamOptions(TypedDict, total=False):
+    """What comes with each packet of a live stream."""
+
+    cache: dict[str, Any]
+    """The caller's own, the same object in every call of a stream; empty: a new stream."""
+    is_final: bool
+    """This packet is the last: everything left is recognised."""
+    chunk_size: Sequence[int]
+    """Windows of 60 ms: left context, chunk, right context. Default [0, 10, 5]."""
+    encoder_chunk_look_back: int
+    decoder_chunk_look_back: int
+
+
+class Options(StreamOptions, total=False):
+    """What `AutoModel.generate` may be told besides."""
+
+    fs: int
+    """Hz, of arrays, tensors and raw PCM; files know their own. Default 16000."""
+    key: str | Sequence[str]
+    """What results are called, one of each input."""
+    batch_size_s: float
+    """Seconds of audio recognised at a time. Default 60."""
+    sentence_timestamp: bool
+    """Add "sentence_info": text, start, end and timestamp of each stretch between two pauses."""
+    progress_callback: Callable[[int, int], object]
+    """Told (done, total) after each input."""
+    # Of these the result does not depend here: batches change nothing, short stretches of speech are always merged,
+    # times are always told, a Paraformer has one language and writes what it hears, and no remote code is run.
+    batch_size: int
+    batch_size_threshold_s: float
+    batch_size_token: int
+    batch_size_token_threshold_s: float
+    merge_vad: bool
+    merge_length_s: float
+    output_timestamp: bool
+    pred_timestamp: bool
+    return_time_stamps: bool
+    return_raw_text: bool
+    language: str
+    use_itn: bool
+    ban_emo_unk: bool
+    device: str
+    input_len: object
+    disable_pbar: bool
+    # These are refused where they ask for something.
+    hotword: object
+    hotwords: object
+    postprocess_hotwords: object
+    postprocess_hotword_file: object
+    return_spk_res: object
+    preset_spk_num: object
+    spk_mode: object
+    decoding_ctc_weight: object
+    lm_weight: object
+    lm_file: object
+    ngram_weight: object
+    beam_size: object
+    nbest: object
+    output_dir: object
+    data_type: object
+
+
+_HOTWORDS = (
+    "hotwords are not supported: leave {name} out; a language model of texts that hold the words makes them likelier "
+    "(`paraformer lm`)"
+)
+_SPEAKERS = "speakers are not told apart: leave {name} out"
+_BEAM = "decoding is greedy, with a language model that lies beside the weights (`paraformer lm`): leave {name} out"
+_NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
+    "hotword": ((), _HOTWORDS),
+    "hotwords": ((), _HOTWORDS),
+    "postprocess_hotwords": ((), _HOTWORDS),
+    "postprocess_hotword_file": ((), _HOTWORDS),
+    "return_spk_res": ((), _SPEAKERS),
+    "preset_spk_num": ((), _SPEAKERS),
+    "spk_mode": ((), _SPEAKERS),
+    "decoding_ctc_weight": ((), _BEAM),
+    "lm_weight": ((), _BEAM),
+    "lm_file": ((), _BEAM),
+    "ngram_weight": ((), _BEAM),
+    "beam_size": ((1,), _BEAM),
+    "nbest": ((1,), _BEAM),
+    "output_dir": ((), "results are returned, not written: leave {name} out"),
+    "data_type": (("sound",), "input must be audio: leave {name} out"),
+}
+"""Options, the values besides None, 0 and empty that ask for nothing, and what to do otherwise."""
+
+
+def check(options: Mapping[str, object]) -> None:
+    """Raises ConfigError for an option that FunASR does not have, UnsupportedModel for what is not offered here."""
+    if unknown := sorted(set(options) - set(Options.__annotations__)):
+        known = ", ".join(StreamOptions.__annotations__)
+        raise ConfigError(f"unknown stream option: {', '.join(unknown)}; known are {known} and FunASR's others")
+    for name, (harmless, words) in _NOT_OFFERED.items():
+        if options.get(name) and options[name] not in harmless:
+            raise UnsupportedModel(words.format(name=name))
+
+
+def chunk(options: StreamOptions) -> ChunkConfig:
+    """The live setting. Raises ConfigError for an impossible one."""
+    sizes: object = options.get("chunk_size", DEFAULT_CHUNK)
+    if not isinstance(sizes, list | tuple | np.ndarray) or len(sizes) != 3:
+        raise ConfigError(
+            f"chunk_size {sizes} must be three numbers of 60 ms windows: left context, chunk, right context"
+        )
+    return ChunkConfig(
+        left=int(sizes[0]),
+        chunk=int(sizes[1]),
+        right=int(sizes[2]),
+        encoder_look_back=options.get("encoder_chunk_look_back", 0),
+        decoder_look_back=options.get("decoder_chunk_look_back", 0),
+    )
+
+
+_ELSEWHERE = {"device", "ncpu", "ngpu", "hub", "model_revision", "disable_update", "disable_pbar", "disable_log"}
+
+
+def segments(vad_kwargs: Mapping[str, Any]) -> SegmentConfig:
+    """How to cut long audio, by the settings of FunASR's detector, in milliseconds.
+
+    max_single_segment_time: of the longest stretch, from 1000 on, 60000 at most; max_end_silence_time: of the pause
+    that ends one. Raises ConfigError for others.
+    """
+    known = {"max_single_segment_time", "max_end_silence_time"}
+    if unknown := sorted(set(vad_kwargs) - known - _ELSEWHERE):
+        raise ConfigError(
+            f"vad_kwargs: {', '.join(unknown)} means nothing to this package's detector, which takes "
+            f"{' and '.join(sorted(known))}: leave it out"
+        )
+    plain = SegmentConfig()
+    longest = min(vad_kwargs.get("max_single_segment_time", plain.max_s * 1000) / 1000, 60.0)
+    pause = vad_kwargs.get("max_end_silence_time", plain.min_silence_s * 1000) / 1000
+    return SegmentConfig(
+        max_s=longest,
+        min_s=min(plain.min_s, longest),
+        min_silence_s=pause,
+        join_s=max(plain.join_s, pause),
+        pad_s=min(plain.pad_s, pause / 2),
+    )
