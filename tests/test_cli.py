@@ -466,6 +466,22 @@ def test_help_is_quick() -> None:
     assert time.perf_counter() - started < 2  # 0.1 s on an idle machine
 
 
+def completions(line: str, directory: Path) -> list[str]:
+    """What a shell is told about a line."""
+    answer = directory / "answer"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
+    command = [sys.executable, "-c", "import sys; from paraformer.cli import main; sys.exit(main())"]
+    environment = os.environ | asked | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    subprocess.run(command, env=environment, check=True)
+    return answer.read_text().split()
+
+
+def test_a_shell_is_told_how_a_line_may_go_on(tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    assert completions("paraformer tr", tmp_path) == ["transcribe", "train"]
+    assert completions("paraformer transcribe a.wav --format ", tmp_path) == ["text", "json", "srt", "vtt", "tsv"]
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["--version"])

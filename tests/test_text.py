@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraformer.errors import DataError, ModelError
-from paraformer.text import Kind, TextAssembler, Unit, Vocabulary, parse_tokens, parse_words, units
+from paraformer.text import Kind, TextAssembler, Vocabulary, Word, parse_tokens, parse_words, words_of
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = [c for c in json.loads((GOLDEN / "text_postprocess.json").read_text()) if c["tokens"] != ["你", "@@"]]
@@ -69,21 +69,21 @@ def test_text_has_no_space_at_its_ends(tokens: list[str]) -> None:
 
 
 @given(TOKENS)
-def test_units_lie_in_order(tokens: list[str]) -> None:
-    found = units(tokens)
-    assert Vocabulary.join(tokens).replace(" ", "") == "".join(unit.text for unit in found).replace(" ", "")
-    assert all(0 <= unit.first <= unit.last < len(tokens) for unit in found)
-    lasts = [unit.last for unit in found]
+def test_words_lie_in_order(tokens: list[str]) -> None:
+    found = words_of(tokens)
+    assert Vocabulary.join(tokens).replace(" ", "") == "".join(word.text for word in found).replace(" ", "")
+    assert all(0 <= word.first <= word.last < len(tokens) for word in found)
+    lasts = [word.last for word in found]
     assert lasts == sorted(set(lasts))
 
 
 @given(TOKENS)
 def test_a_space_stands_after_english_words_only(tokens: list[str]) -> None:
     """And not before a Chinese character; a mark is followed by none."""
-    found, text = units(tokens), ""
-    for before, unit in zip([None, *found], found, strict=False):
-        spaced = before is not None and before.kind is Kind.ENGLISH and unit.kind is not Kind.CHINESE
-        text += " " * spaced + unit.text
+    found, text = words_of(tokens), ""
+    for before, word in zip([None, *found], found, strict=False):
+        spaced = before is not None and before.kind is Kind.ENGLISH and word.kind is not Kind.CHINESE
+        text += " " * spaced + word.text
     assert Vocabulary.join(tokens) == text
 
 
@@ -103,18 +103,18 @@ def test_encode_then_decode(text: str) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "_".join(case["tokens"]))
 def test_text_golden(case: dict[str, Any]) -> None:
     assert Vocabulary.join(case["tokens"]) == case["text"]
-    assert [unit.text for unit in units(case["tokens"])] == case["words"]
+    assert [word.text for word in words_of(case["tokens"])] == case["words"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "_".join(case["tokens"]))
-def test_units_and_times_golden(case: dict[str, Any]) -> None:
+def test_words_and_times_golden(case: dict[str, Any]) -> None:
     """Token i lasts from 100 i to 100 i + 90, silent tokens not counted."""
     spoken = [token for token in case["tokens"] if not token.startswith("<")]
-    found = units(spoken)
-    assert " ".join(unit.text for unit in found) == case["ts_text"]
-    times = [[100 * unit.first, 100 * unit.last + 90] for unit in found]
+    found = words_of(spoken)
+    assert " ".join(word.text for word in found) == case["ts_text"]
+    times = [[100 * word.first, 100 * word.last + 90] for word in found]
     if any(mark in spoken for mark in "…。"):  # the reference loses the times of such tokens
-        times = [time for time, unit in zip(times, found, strict=True) if unit.kind is not Kind.OTHER]
+        times = [time for time, word in zip(times, found, strict=True) if word.kind is not Kind.OTHER]
     assert times == case["ts"]
 
 
@@ -136,11 +136,11 @@ def test_letters_are_held_back_until_their_run_ends() -> None:
     assert assembler.finish() == " a"
 
 
-def test_units_of_an_abbreviation_and_a_word() -> None:
-    assert units(["我", "u", "s", "b", "hel@@", "lo"]) == [
-        Unit("我", 0, 0, Kind.CHINESE),
-        Unit("USB", 1, 3, Kind.ENGLISH),
-        Unit("hello", 4, 5, Kind.ENGLISH),
+def test_words_of_an_abbreviation_and_a_word() -> None:
+    assert words_of(["我", "u", "s", "b", "hel@@", "lo"]) == [
+        Word("我", 0, 0, Kind.CHINESE),
+        Word("USB", 1, 3, Kind.ENGLISH),
+        Word("hello", 4, 5, Kind.ENGLISH),
     ]
 
 
@@ -153,7 +153,7 @@ def test_a_mark_after_an_english_word_is_not_lost() -> None:
 def test_no_space_before_what_stands_side_by_side(character: str) -> None:
     """Ideographs from the first to the last of their block, digits, and "@"."""
     assert Vocabulary.join(["ok", character, "ok", character]) == f"ok{character}ok{character}"
-    assert units([character])[0].kind is Kind.CHINESE
+    assert words_of([character])[0].kind is Kind.CHINESE
 
 
 def test_a_piece_left_unfinished_keeps_the_space_before_it() -> None:
@@ -161,7 +161,7 @@ def test_a_piece_left_unfinished_keeps_the_space_before_it() -> None:
 
 
 def test_a_word_of_three_pieces_begins_with_the_first() -> None:
-    assert units(["好", "hel@@", "l@@", "o"])[1] == Unit("hello", 1, 3, Kind.ENGLISH)
+    assert words_of(["好", "hel@@", "l@@", "o"])[1] == Word("hello", 1, 3, Kind.ENGLISH)
 
 
 def test_spaces_around_tokens_do_not_count() -> None:

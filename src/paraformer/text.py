@@ -125,14 +125,14 @@ def parse_words(text: str) -> dict[str, tuple[str, ...]]:
 
 
 class Kind(Enum):
-    """What decides the spaces around a unit of text."""
+    """What decides the spaces around a word."""
 
     CHINESE = "chinese"
     ENGLISH = "english"
     OTHER = "other"
 
 
-class Unit(NamedTuple):
+class Word(NamedTuple):
     """What stands in the text as one: a character, an English word, an abbreviation. Made of tokens first to last."""
 
     text: str
@@ -141,10 +141,10 @@ class Unit(NamedTuple):
     kind: Kind
 
 
-def units(tokens: Iterable[str]) -> list[Unit]:
-    """The units of a text. A piece at the very end that was to go on is left out, as by FunASR."""
+def words_of(tokens: Iterable[str]) -> list[Word]:
+    """The words of a text, one after another. A piece at the very end that was to go on is left out, as by FunASR."""
     joiner = _Joiner()
-    return [unit for token in tokens for unit in joiner.push(token)] + joiner.finish()
+    return [word for token in tokens for word in joiner.push(token)] + joiner.finish()
 
 
 class TextAssembler:
@@ -159,11 +159,11 @@ class TextAssembler:
 
     def push(self, token: str) -> str:
         """Take in the next token; give the text that it decides."""
-        return "".join([self._spaced(unit) for unit in self._joiner.push(token)])
+        return "".join([self._spaced(word) for word in self._joiner.push(token)])
 
     def finish(self) -> str:
         """Give the rest of the text. A piece that was to go on is dropped, as by FunASR."""
-        return "".join([self._spaced(unit) for unit in self._joiner.finish()])
+        return "".join([self._spaced(word) for word in self._joiner.finish()])
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain values, ready for JSON."""
@@ -176,16 +176,16 @@ class TextAssembler:
         assembler._space, assembler._joiner = values["space"], _Joiner.from_dict(values["joiner"])
         return assembler
 
-    def _spaced(self, unit: Unit) -> str:
-        """The unit, after the space that an English word left to be decided."""
-        space = " " if self._space and unit.kind is not Kind.CHINESE else ""
-        self._space = unit.kind is Kind.ENGLISH
-        return space + unit.text
+    def _spaced(self, word: Word) -> str:
+        """The word, after the space that an English word left to be decided."""
+        space = " " if self._space and word.kind is not Kind.CHINESE else ""
+        self._space = word.kind is Kind.ENGLISH
+        return space + word.text
 
 
 @dataclass
 class _Joiner:
-    """Tokens to units, one at a time.
+    """Tokens to words, one at a time.
 
     count: tokens seen; piece: beginning of an unfinished word, from token piece_first on; letters: a run of single
     letters, each with its first token, ending in token letters_last.
@@ -198,23 +198,23 @@ class _Joiner:
     letters_first: int = 0
     letters_last: int = 0
 
-    def push(self, token: str) -> list[Unit]:
+    def push(self, token: str) -> list[Word]:
         index, self.count = self.count, self.count + 1
         token = token.strip()
         if token in SILENT_TOKENS or not token:
             return []
         if all(map(_is_chinese, token)):
             kind = Kind.OTHER if self.piece else Kind.CHINESE  # FunASR keeps the space before a piece left unfinished
-            return [*self._letters(), Unit(token, index, index, kind)]
+            return [*self._letters(), Word(token, index, index, kind)]
         if CONTINUED in token:
             self.piece += token.replace(CONTINUED, "")
             self.piece_first = index if self.piece_first is None else self.piece_first
             return []
         if all(map(_is_letter, token)):
             return self._word(token, index)
-        return [*self._letters(), Unit(token, index, index, Kind.OTHER)]
+        return [*self._letters(), Word(token, index, index, Kind.OTHER)]
 
-    def finish(self) -> list[Unit]:
+    def finish(self) -> list[Word]:
         return self._letters()
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,24 +224,24 @@ class _Joiner:
     def from_dict(cls, values: Mapping[str, Any]) -> _Joiner:
         return cls(**values)
 
-    def _word(self, token: str, index: int) -> list[Unit]:
+    def _word(self, token: str, index: int) -> list[Word]:
         """A word ends with this token."""
         word, first = self.piece + token, index if self.piece_first is None else self.piece_first
         self.piece, self.piece_first = "", None
         if len(word) > 1 or not word.isascii() or not word.isalpha():
-            return [*self._letters(), Unit(word, first, index, Kind.ENGLISH)]
+            return [*self._letters(), Word(word, first, index, Kind.ENGLISH)]
         self.letters_first = self.letters_first if self.letters else first
         self.letters_last = index
         self.letters += word
         return []
 
-    def _letters(self) -> list[Unit]:
+    def _letters(self) -> list[Word]:
         """The run of letters that ends here, if there is one: two and more are an abbreviation."""
         if not self.letters:
             return []
         letters, self.letters = self.letters, ""
         text = letters.upper() if len(letters) > 1 else letters
-        return [Unit(text, self.letters_first, self.letters_last, Kind.ENGLISH)]
+        return [Word(text, self.letters_first, self.letters_last, Kind.ENGLISH)]
 
 
 def _is_chinese(character: str) -> bool:

@@ -27,9 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own) and return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    options = parser()
+    _complete(options)
     try:
         with library_warnings() as warned:
-            code = run(parser().parse_args(arguments))
+            code = run(options.parse_args(arguments))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -40,6 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return FAILED
     return code or (FAILED if warned else 0)
+
+
+def _complete(options: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks how a line may go on (extra [completion]), and exit."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(options)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from paraformer.text import Vocabulary, units
+from paraformer.text import Vocabulary, words_of
 from paraformer.types import Segment, Token, Transcript
 
 MAX_COLUMNS = 36
@@ -16,7 +16,7 @@ MAX_S = 7.0
 MIN_S = 1.0
 """A line stays at least so long, unless the next one begins."""
 
-Word = tuple[Token, ...]
+Group = tuple[Token, ...]
 """Tokens that must stay on one line: one character, or the pieces of an English word."""
 
 
@@ -41,21 +41,21 @@ def _end(cue: Cue, following_s: float) -> float:
 
 
 def _of_segment(segment: Segment) -> Iterator[Cue]:
-    words = _words(segment.tokens)
+    groups = _groups(segment.tokens)
     if not segment.text:
         return
-    if _fits(segment.text, segment.end_s - segment.start_s) or not words:
+    if _fits(segment.text, segment.end_s - segment.start_s) or not groups:
         yield Cue(segment.text, segment.start_s, segment.end_s)
         return
-    for line in _lines(words):
+    for line in _lines(groups):
         yield Cue(_text(line), line[0][0].start_s, line[-1][-1].end_s)
 
 
-def _words(tokens: Sequence[Token]) -> list[Word]:
-    """The tokens of each unit of the text; of several where one began inside another."""
+def _groups(tokens: Sequence[Token]) -> list[Group]:
+    """The tokens of each word; of several where one began inside another."""
     spans: list[tuple[int, int]] = []
-    for unit in units(token.text for token in tokens):
-        first, last = unit.first, unit.last
+    for word in words_of(token.text for token in tokens):
+        first, last = word.first, word.last
         while spans and first <= spans[-1][1]:
             before = spans.pop()
             first, last = min(first, before[0]), max(last, before[1])
@@ -63,24 +63,24 @@ def _words(tokens: Sequence[Token]) -> list[Word]:
     return [tuple(tokens[first : last + 1]) for first, last in spans]
 
 
-def _lines(words: Sequence[Word]) -> list[Sequence[Word]]:
+def _lines(groups: Sequence[Group]) -> list[Sequence[Group]]:
     """Halve at the widest pause near the middle until every line fits."""
-    if len(words) == 1 or _fits(_text(words), words[-1][-1].end_s - words[0][0].start_s):
-        return [words]
-    cut = _widest_pause(words)
-    return _lines(words[:cut]) + _lines(words[cut:])
+    if len(groups) == 1 or _fits(_text(groups), groups[-1][-1].end_s - groups[0][0].start_s):
+        return [groups]
+    cut = _widest_pause(groups)
+    return _lines(groups[:cut]) + _lines(groups[cut:])
 
 
-def _widest_pause(words: Sequence[Word]) -> int:
+def _widest_pause(groups: Sequence[Group]) -> int:
     """Index of the word, in the middle half, after the longest pause; of equal ones the nearest to the middle."""
-    pauses = [after[0].start_s - before[-1].end_s for before, after in pairwise(words)]
-    middle = len(words) / 2
-    candidates = range(max(1, len(words) // 4), max(2, len(words) - len(words) // 4))
+    pauses = [after[0].start_s - before[-1].end_s for before, after in pairwise(groups)]
+    middle = len(groups) / 2
+    candidates = range(max(1, len(groups) // 4), max(2, len(groups) - len(groups) // 4))
     return max(candidates, key=lambda cut: (round(pauses[cut - 1], 2), -abs(cut - middle)))
 
 
-def _text(words: Sequence[Word]) -> str:
-    return Vocabulary.join(token.text for word in words for token in word)
+def _text(groups: Sequence[Group]) -> str:
+    return Vocabulary.join(token.text for group in groups for token in group)
 
 
 def _fits(text: str, duration_s: float) -> bool:

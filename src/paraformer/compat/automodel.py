@@ -17,7 +17,7 @@ from paraformer.loader import load
 from paraformer.recognizer import Recognizer
 from paraformer.segment import VoiceSegmenter
 from paraformer.session import Session
-from paraformer.text import units
+from paraformer.text import words_of
 from paraformer.types import Segment, Transcript
 
 Mode = Literal["paraformer", "paraformer_streaming", "paraformer_fake_streaming"]
@@ -260,11 +260,11 @@ def _session(recognizer: Recognizer, cache: dict[str, Any], chunk: ChunkConfig) 
 
 
 def _timestamps(segments: Iterable[Segment]) -> list[list[int]]:
-    """[start, end] in milliseconds of each unit of the text: a character, an English word, an abbreviation."""
+    """[start, end] in milliseconds of each word of the text: a character, an English word, an abbreviation."""
     return [
-        [round(segment.tokens[unit.first].start_s * 1000), round(segment.tokens[unit.last].end_s * 1000)]
+        [round(segment.tokens[word.first].start_s * 1000), round(segment.tokens[word.last].end_s * 1000)]
         for segment in segments
-        for unit in units(token.text for token in segment.tokens)
+        for word in words_of(token.text for token in segment.tokens)
     ]
 
 
