@@ -6,6 +6,7 @@ may hear words all the same, so what it says of a silent stretch is not taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,7 +52,8 @@ class Hearing:
 
     def anything(self, start_s: float, end_s: float, *, until_s: float) -> bool:
         """Whether something could be heard near a token of these times, in what came before `until_s`."""
-        first, end = (start_s - MARGIN_S) / _FRAME_S, min(end_s + MARGIN_S, until_s) / _FRAME_S
+        first, end = (start_s - MARGIN_S) / _FRAME_S, (end_s + MARGIN_S) / _FRAME_S
+        end = min(end, math.ceil(until_s / _FRAME_S - 1e-6))  # what came later may have come already, or not
         return any(run[0] < end and first < run[1] for run in self.runs)
 
     def since(self, start_s: float, *, now_s: float) -> Hearing:
