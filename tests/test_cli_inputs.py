@@ -15,6 +15,7 @@ import tiny_bundle
 import torch
 from safetensors.torch import load_file, save_file
 
+import paraformer
 from paraformer.bundle import Bundle
 from paraformer.cli import main
 from paraformer.contract import WEIGHTS
@@ -182,6 +183,8 @@ def test_info(model: str, funasr: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "sanm, 2 blocks of width 16" in native
     assert "at most 900 ms after" in native
     assert "\n  nothing, live: 0 %\naveraged:    a, b\n" in native
+    engine = paraformer.load(model).engine
+    assert f"runs with:   {engine} on this machine, by the base install\n" in native
     assert main(["info", str(funasr)]) == 0
     foreign = capsys.readouterr().out
     assert "[torch]" in foreign

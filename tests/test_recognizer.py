@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
+import tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -208,3 +209,15 @@ def test_segments_join_with_spaces_between_latin_words_only() -> None:
 def test_what_a_recogniser_is_can_be_read() -> None:
     assert repr(recognizer()) == "<Recognizer unnamed on onnx float32, live 5,10,5, no language model>"
     assert repr(paraformer.load()).startswith("<Recognizer zh-small on ")
+
+
+def test_without_voice_detection_long_audio_is_recognised_in_pieces() -> None:
+    """Memory grows with the square of a piece; all of the audio is recognised."""
+    rows: list[int] = []
+    tool = paraformer.load(tiny_bundle.directory(), vad=False)
+    whole = tool._model.backend.whole
+    tool._model.backend.whole = lambda feats: (rows.extend(map(len, feats)), whole(feats))[1]  # type: ignore[method-assign]
+    result = tool.transcribe(tiny.signal(16_000 * 130))
+    assert max(rows) <= 60 / 0.06 + 2
+    assert sum(rows) >= 130 / 0.06
+    assert result.duration_s == 130

@@ -14,8 +14,8 @@ from paraformer.bundle import Bundle, is_ours
 from paraformer.certificate.record import Form
 from paraformer.cli.export import write
 from paraformer.config import ChunkConfig, ModelConfig
-from paraformer.errors import ModelError
-from paraformer.loader import locate
+from paraformer.errors import ModelError, ParaformerError
+from paraformer.loader import choose, locate
 
 
 def convert(options: argparse.Namespace) -> int:
@@ -66,8 +66,19 @@ def _facts(directory: Path, bundle: Bundle, parameters: int) -> Iterator[tuple[s
     yield "parameters", f"{parameters / 1e6:.1f} million"
     yield "vocabulary", f"{config.vocab_size} items"
     yield "live", _live(config)
-    yield "runs with", "the base install" if (directory / contract.ENCODER).is_file() else "the extra [torch]"
-    yield from bundle.card.items()
+    yield "runs with", _runner(directory)
+    for key, value in bundle.card.items():
+        yield "errors, measured when it was made" if key == "errors" else key, value
+
+
+def _runner(directory: Path) -> str:
+    """What computes it on this machine, as `load` chooses, and what must be installed for that."""
+    try:
+        choice = choose(directory)
+    except ParaformerError as error:
+        return f"nothing here: {error}"
+    enough = is_ours(directory) and choice.backend != "torch"
+    return f"{choice} on this machine, by " + ("the base install" if enough else "the extra [torch]")
 
 
 def _shown(value: object) -> str:
