@@ -11,7 +11,7 @@ from loaded_batches import loaded
 from speech_archives import write_archive
 
 from paraformer.config import FrontendConfig
-from paraformer.data.augment import AugmentConfig
+from paraformer.data.augment import UNCHANGED, AugmentConfig
 from paraformer.data.dataset import (
     BatchConfig,
     Example,
@@ -29,6 +29,8 @@ from paraformer.data.dataset import (
     text_of,
 )
 from paraformer.data.prepare import prepare, vocabulary
+from paraformer.errors import DataError
+from paraformer.frontend import Frontend
 from paraformer.text import Vocabulary
 
 SHORT = JoinConfig(clips=2, total_s=1.2, alone_s=0.3)
@@ -79,6 +81,30 @@ def test_batches_are_padded_with_zeros_and_minus_ones(cuts: CutSet, dataset: Spe
         assert ids == dataset.symbols.vocabulary.encode(text) + [-1] * (len(ids) - len(text))
         assert int(batch.target_lengths[row]) == len(text)
         assert (batch.ctc_targets[row] > 0).sum() == len(text)
+
+
+def test_training_hears_what_recognition_hears(dataset: SpeechDataset) -> None:
+    """Bit for bit for every length: nothing, less than a frame, around every frame and window, and seconds."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 40_000).astype(np.float32)
+    training = SpeechDataset(dataset.symbols, dataset.frontend.config, dataset.cmvn, UNCHANGED)
+    frontend, rng = Frontend(dataset.frontend.config, dataset.cmvn), np.random.default_rng(0)
+    edges = [edge + extra for edge in range(400, 5000, 160) for extra in (-1, 0, 1)]
+    for length in (*range(0, 3200, 7), *edges, 40_000):
+        heard = frontend.whole(noise[:length])
+        np.testing.assert_array_equal(training.windows(noise[:length], rng), heard, strict=True)
+        np.testing.assert_array_equal(dataset.windows(noise[:length], rng), heard, strict=True)
+
+
+def test_cmvn_is_that_of_the_rows_that_recognition_makes(cuts: CutSet) -> None:
+    rows = np.concatenate([Frontend(FrontendConfig()).whole(load(cut)) for cut in cuts]).astype(np.float64)
+    cmvn = estimate_cmvn(list(cuts), FrontendConfig(), UNCHANGED)
+    np.testing.assert_allclose(cmvn.shift, -rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(cmvn.scale, 1 / rows.std(0), rtol=1e-4)
+
+
+def test_cmvn_of_nothing_is_an_error(cuts: CutSet) -> None:
+    with pytest.raises(DataError, match="no audio can be read"):
+        estimate_cmvn([], FrontendConfig(), UNCHANGED)
 
 
 def test_cmvn_normalises(cuts: CutSet) -> None:

@@ -1,7 +1,7 @@
 """Samples to model input: Kaldi-compatible log-mel frames, low frame rate stacking, CMVN.
 
-Whole utterances and live streams share one path: `Frontend.whole` is a single final `Frontend.step` from the zero
-state. Every operation works on each frame for itself, so any cut of the samples into packets gives the same bits.
+Whole utterances, live streams and training share one path: `Frontend.whole` gives the rows of a single final
+`Frontend.step` from the zero state, and training calls its two halves, `frames` and `windows`. Every operation works on each frame for itself, so any cut of the samples into packets gives the same bits.
 """
 
 from __future__ import annotations
@@ -113,7 +113,16 @@ class Frontend:
         An utterance shorter than one frame is one frame of its own length (as FunASR's offline frontend); no samples
         give no rows.
         """
-        windows, _ = self.step(samples, self.init_state(), final=True)
+        return self.windows(self.frames(samples))
+
+    def frames(self, samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, "frames mel"]:
+        """Log-mel frames of a whole utterance: one every 10 ms, or a single one of what is shorter than a frame."""
+        frames = fbank(samples, self.config)
+        return frames if len(frames) else short_fbank(samples, self.config)
+
+    def windows(self, frames: Float32[np.ndarray, "frames mel"]) -> Float32[np.ndarray, "windows dim"]:
+        """Model input of all frames of an utterance, of which training may have changed some."""
+        windows, _ = self._stack(frames, self.init_state(), final=True)
         return windows
 
     def init_state(self) -> FrontendState:
@@ -129,9 +138,8 @@ class Frontend:
         frame, and the state is the zero state again. All rows of a stream together equal `whole` bit for bit.
         """
         buffer = np.concatenate([state.samples, np.asarray(samples, dtype=np.float32)])
-        frames = fbank(buffer, self.config)
-        if final and not state.started and len(frames) == 0:
-            frames = short_fbank(buffer, self.config)
+        alone = final and not state.started
+        frames = self.frames(buffer) if alone else fbank(buffer, self.config)
         windows, rows = self._stack(frames, state, final=final)
         if final:
             return windows, self.init_state()

@@ -174,7 +174,7 @@ def resample_frames(frames: Frames, pace: Float32[np.ndarray, "points"], tract: 
     if len(frames) < 2:
         return frames
     times = np.concatenate([[0.0], np.cumsum(pace, dtype=np.float64)])
-    first, part = _between(times[times < len(frames) - 1], len(frames))
+    first, part = _between(times[times <= len(frames) - 1], len(frames))
     slower = frames[first] * (1 - part[:, None]) + frames[first + 1] * part[:, None]
     first, part = _between(np.arange(frames.shape[1]) * tract, frames.shape[1])
     changed: ChangedFrames = slower[:, first] * (1 - part) + slower[:, first + 1] * part
@@ -200,7 +200,7 @@ def change_channel(frames: Frames, deviation_db: float, rng: np.random.Generator
 def spec_augment(windows: Windows, config: AugmentConfig, rng: np.random.Generator, mel_bins: int = 80) -> Windows:
     """Zero random mel bins, the same in each of the stacked frames, and random stretches of windows."""
     masked = windows.copy()
-    stacked = masked.reshape(len(masked), -1, mel_bins)
+    stacked = masked.reshape(len(masked), masked.shape[1] // mel_bins, mel_bins)
     for _ in range(config.frequency_masks):
         width = int(rng.integers(config.frequency_mask_width))
         first = int(rng.integers(mel_bins - width + 1))

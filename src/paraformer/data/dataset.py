@@ -25,8 +25,7 @@ from paraformer.data.reading import VOICED, at_rate, load, name_of, readable, sk
 from paraformer.data.skips import EMPTY, TOO_LONG, Policy, Skipped, Skips
 from paraformer.data.skips import UNKNOWN as UNKNOWN_TEXT
 from paraformer.errors import AudioError, ConfigError, DataError
-from paraformer.fbank import fbank
-from paraformer.frontend import Cmvn, Frontend, lfr
+from paraformer.frontend import Cmvn, Frontend
 from paraformer.model.paraformer import Batch
 from paraformer.text import Vocabulary
 
@@ -221,9 +220,8 @@ class SpeechDataset(Dataset[Loaded]):
         """Model input of one utterance, changed at random if this dataset augments."""
         if self.augment is None:
             return self.frontend.whole(samples)
-        frames = augmented_frames(samples, self.frontend.config, self.augment, self.noises, rng)
-        c = self.frontend.config
-        return spec_augment(self.cmvn(lfr(frames, c.lfr_m, c.lfr_n)), self.augment, rng, c.mel_bins)
+        windows = augmented_windows(samples, self.frontend, self.augment, self.noises, rng)
+        return spec_augment(windows, self.augment, rng, self.frontend.config.mel_bins)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pad features with zeros and targets with -1."""
@@ -243,12 +241,13 @@ def _pad(rows: Sequence[torch.Tensor], value: float) -> tuple[torch.Tensor, torc
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value), lengths
 
 
-def augmented_frames(
-    samples: Samples, frontend: FrontendConfig, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
-) -> Float32[np.ndarray, "frames mel"]:
-    """Log-mel frames of one utterance, samples and frames changed at random."""
+def augmented_windows(
+    samples: Samples, frontend: Frontend, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
+) -> Float32[np.ndarray, "windows dim"]:
+    """Model input of one utterance as recognition makes it, with samples and frames changed at random on the way."""
     speed = float(rng.uniform(*config.speed))
-    return augment_frames(fbank(augment_samples(samples, speed, config, noises, rng), frontend), speed, config, rng)
+    frames = frontend.frames(augment_samples(samples, speed, config, noises, rng))
+    return frontend.windows(augment_frames(frames, speed, config, rng))
 
 
 def estimate_cmvn(
@@ -257,14 +256,15 @@ def estimate_cmvn(
     """Shift and scale that give the windows of `cuts` zero mean and unit variance, samples changed as in training.
 
     Without the changes, the digital silence of synthetic speech would inflate the variance of every bin. What cannot
-    be read is left out.
+    be read is left out. Raises DataError where that is everything.
     """
-    count, rng = 0, np.random.default_rng(0)
-    total, squares = np.zeros(config.input_dim), np.zeros(config.input_dim)
-    for _, samples in readable(cuts, Skips()):
-        frames = augmented_frames(samples, config, augment, noises, rng)
-        windows = lfr(frames, config.lfr_m, config.lfr_n).astype(np.float64)
+    frontend, rng, skips = Frontend(config), np.random.default_rng(0), Skips()
+    count, total, squares = 0, np.zeros(config.input_dim), np.zeros(config.input_dim)
+    for _, samples in readable(cuts, skips):
+        windows = augmented_windows(samples, frontend, augment, noises, rng).astype(np.float64)
         count, total, squares = count + len(windows), total + windows.sum(0), squares + np.square(windows).sum(0)
+    if not count:
+        raise DataError(f"CMVN cannot be estimated, because no audio can be read: {skips}; see `paraformer data check`")
     mean = total / count
     scale = 1 / np.sqrt(squares / count - mean**2)
     return Cmvn(shift=-mean.astype(np.float32), scale=scale.astype(np.float32))
