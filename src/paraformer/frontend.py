@@ -1,7 +1,8 @@
 """Samples to model input: Kaldi-compatible log-mel frames, low frame rate stacking, CMVN.
 
 Whole utterances, live streams and training share one path: `Frontend.whole` gives the rows of a single final
-`Frontend.step` from the zero state, and training calls its two halves, `frames` and `windows`. Every operation works on each frame for itself, so any cut of the samples into packets gives the same bits.
+`Frontend.step` from the zero state, and training calls its two halves, `frames` and `windows`. Every operation works on
+each frame for itself, so any cut of the samples into packets gives the same bits.
 """
 
 from __future__ import annotations
