@@ -12,6 +12,7 @@ from paraformer.certificate.record import FILE as CERTIFICATE
 from paraformer.cli.complain import complain
 from paraformer.errors import DataError, ModelError
 from paraformer.language import LanguageModel, sentences_of
+from paraformer.mixture import Counts, mixed, tune
 from paraformer.text import Vocabulary
 
 
@@ -22,12 +23,7 @@ def lm(options: argparse.Namespace) -> int:
     if path.exists() and not options.overwrite:
         raise ModelError(f"{path} exists already: add --overwrite to replace it, or give a copy of the model")
     vocabulary = Vocabulary(bundle.tokens, bundle.words)
-    counted = LanguageModel.count(
-        sentences_of(_lines(options.texts), vocabulary),
-        len(vocabulary),
-        least_bigram=options.least[0],
-        least_trigram=options.least[1],
-    )
+    counted = _mixed(options, vocabulary) if options.dev else _counted(options, vocabulary)
     counted.save(path)
     bundle.save(options.model)  # for the checksum
     if (options.model / CERTIFICATE).is_file():
@@ -36,6 +32,23 @@ def lm(options: argparse.Namespace) -> int:
         )
     print(f"{path}: {counted.bigrams} bigrams, {counted.trigrams} trigrams, {path.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _counted(options: argparse.Namespace, vocabulary: Vocabulary) -> LanguageModel:
+    """All texts as one."""
+    two, three = options.least
+    sentences = sentences_of(_lines(options.texts), vocabulary)
+    return LanguageModel.count(sentences, len(vocabulary), least_bigram=two, least_trigram=three)
+
+
+def _mixed(options: argparse.Namespace, vocabulary: Vocabulary) -> LanguageModel:
+    """Each text with its weight, which is said."""
+    texts = [Counts.of(sentences_of(_lines([path]), vocabulary), len(vocabulary)) for path in options.texts]
+    weights, perplexity = tune(texts, sentences_of(_lines(options.dev), vocabulary))
+    for path, text, weight in zip(options.texts, texts, weights.texts, strict=True):
+        print(f"{path}: {text.items} items, weight {weight:.2g}")
+    print(f"perplexity of the development text: {perplexity:.1f} before anything is cut")
+    return mixed(texts, weights, options.megabytes)
 
 
 def _lines(paths: Iterable[Path]) -> Iterator[str]:

@@ -358,6 +358,17 @@ def _lm(options: argparse.ArgumentParser) -> None:
         metavar=("N2", "N3"),
         help="keep pairs and triples that occur so often (default: 2 3)",
     )
+    options.add_argument(
+        "--dev",
+        type=Path,
+        nargs="+",
+        metavar="TEXT",
+        help="text like what will be said, which the others do not hold: each gets the weight that suits it best, and "
+        "what is kept is what --megabytes hold, not what --least says",
+    )
+    options.add_argument(
+        "--megabytes", type=_positive, default=12.0, metavar="MB", help="at most, with --dev (default: 12)"
+    )
     options.add_argument("--overwrite", action="store_true", help="replace the language model that DIR has")
 
 
