@@ -67,6 +67,19 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(evaluation: Evaluat
         assert one.scored[2].errors.deletions == 3  # no sound, no text
 
 
+def test_whatever_fails_is_the_failure_of_one_utterance(recognizer: Recognizer) -> None:
+    def breaks() -> np.ndarray:
+        raise ZeroDivisionError("rate")
+
+    some = [utterance(0), Utterance("odd", "一", "", breaks), utterance(1)]
+    for one in (
+        collect(recognize_whole(recognizer, some, PLAIN, batch_s=1.0), "whole"),
+        collect(recognize_live(recognizer, some, PLAIN, ChunkConfig()), "live"),
+    ):
+        assert [scored.id for scored in one.scored] == ["u0", "u1"]
+        assert [(one.id, one.error) for one in one.failures] == [("odd", "odd failed: ZeroDivisionError: rate")]
+
+
 def test_every_token_of_a_live_pass_has_a_delay(evaluation: Evaluation) -> None:
     whole, live = evaluation.passes
     assert sum(len(one.commit_s) for one in live.scored) > 3

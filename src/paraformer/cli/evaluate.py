@@ -69,7 +69,8 @@ def _evaluated(options: argparse.Namespace) -> Evaluation:
     recognizer = paraformer.load(options.model, **loading(options))
     chunk = _chunk(options, recognizer) if options.live else None
     name = str(options.model or recognizer.bundle.card.get("name", "embedded model"))
-    outcomes = _shown(recognize_whole(recognizer, utterances, normalizer), utterances)
+    batch = {} if options.batch is None else {"batch_s": options.batch}
+    outcomes = _shown(recognize_whole(recognizer, utterances, normalizer, **batch), utterances)
     whole = collect(chain(unusable, outcomes), "whole")
     if chunk is None:
         return Evaluation(name, str(options.data), normalizer.erhua, (whole,))

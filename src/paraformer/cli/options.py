@@ -235,7 +235,7 @@ def _batch(options: argparse.ArgumentParser) -> None:
         "--batch",
         type=_positive,
         metavar="SECONDS",
-        help="of audio recognised at a time, not with --stream (default: 60); less takes less memory",
+        help="of audio recognised at a time, live apart (default: 60); less takes less memory",
     )
 
 
@@ -341,6 +341,7 @@ def _evaluate(options: argparse.ArgumentParser) -> None:
     )
     _speed(options)
     _machine(options)
+    _batch(options)
 
 
 def _lm(options: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from paraformer.audio import SAMPLE_RATE
 from paraformer.config import ChunkConfig
-from paraformer.errors import ParaformerError
+from paraformer.errors import ParaformerError, attempt
 from paraformer.evaluate.latency import transcribe_live
 from paraformer.evaluate.normalise import Normalizer
 from paraformer.evaluate.results import Failure, Mode, Pass, Scored, score
@@ -24,11 +24,11 @@ Outcome = Scored | Failure
 
 
 def recognize_whole(
-    recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer
+    recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer, *, batch_s: float = 60.0
 ) -> Iterator[Outcome]:
-    """Each utterance in view of all of itself, several in a batch; one that cannot be used gives its failure."""
+    """Each utterance in view of all of itself, batch_s seconds in a batch; one that fails gives its failure."""
     unreadable: dict[str, ParaformerError] = {}
-    results = recognizer.transcribe_each(_samples_of(utterances, unreadable))
+    results = recognizer.transcribe_each(_samples_of(utterances, unreadable), batch_s=batch_s)
     for utterance, result in zip(utterances, results, strict=True):
         outcome = unreadable.get(utterance.id, result)
         if isinstance(outcome, ParaformerError):
@@ -45,12 +45,13 @@ def recognize_live(
     Raises UnsupportedModel if the model recognises whole utterances only.
     """
     for utterance in utterances:
-        try:
+        session = recognizer.stream(chunk)
+        with attempt(utterance.id) as work:
             samples = utterance.load()
-        except ParaformerError as error:
-            yield Failure(utterance.id, str(error))
+            transcript, timing = transcribe_live(session, samples)
+        if work.error is not None:
+            yield Failure(utterance.id, str(work.error))
             continue
-        transcript, timing = transcribe_live(recognizer.stream(chunk), samples)
         scored = score(utterance, len(samples) / SAMPLE_RATE, transcript.text, normalizer)
         yield replace(scored, first_token_s=timing.first_token_s, commit_s=timing.commit_s)
 
@@ -72,8 +73,9 @@ def collect(outcomes: Iterable[Outcome], mode: Mode, setting: str = "") -> Pass:
 def _samples_of(utterances: Iterable[Utterance], unreadable: dict[str, ParaformerError]) -> Iterator[Samples]:
     """Samples of each utterance; nothing, in its place, of one that cannot be read, whose error is noted by its id."""
     for utterance in utterances:
-        try:
-            yield utterance.load()
-        except ParaformerError as error:
-            unreadable[utterance.id] = error
-            yield np.zeros(0, np.float32)
+        samples = np.zeros(0, np.float32)
+        with attempt(utterance.id) as reading:
+            samples = utterance.load()
+        if reading.error is not None:
+            unreadable[utterance.id] = reading.error
+        yield samples
