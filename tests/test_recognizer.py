@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 import tiny
 import tiny_bundle
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ import paraformer
 from paraformer.backends.base import Decoded
 from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
+from paraformer.checkpoint import convert
 from paraformer.config import TrainingChunk
 from paraformer.errors import AudioError, AudioNotFound, InputFailed, SessionError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer
@@ -193,6 +196,20 @@ def test_another_models_session_is_refused() -> None:
     with pytest.raises(SessionError, match="another model: the weights differ"):
         other.restore(tool.stream().save())
     tool.restore(tool.stream().save())
+
+
+def test_a_session_of_a_funasr_directory_goes_on_with_its_own_weights_only(tmp_path) -> None:
+    convert(tiny_bundle.directory(), tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    tensors = torch.load(tmp_path / "two" / "model.pt", weights_only=True)
+    tensors["decoder.output_layer.bias"] += 1
+    torch.save(tensors, tmp_path / "two" / "model.pt")
+    session = paraformer.load(tmp_path / "one", backend="torch").stream()
+    session.accept(tiny.signal(30_000))
+    restored = paraformer.load(tmp_path / "one", backend="native", precision="float32").restore(session.save())
+    assert restored.text == session.text
+    with pytest.raises(SessionError, match="the weights differ"):
+        paraformer.load(tmp_path / "two").restore(session.save())
 
 
 def test_a_model_for_whole_audio_opens_no_stream() -> None:

@@ -120,7 +120,7 @@ class Bundle:
             "card": dict(self.card),
             "units": list(self.units),
             "sha256": {path.name: checksum(path) for path in hashed},
-            "seal": self._digests() | {path.name: _digest_of_spots(path) for path in hashed},
+            "seal": self._digests() | {path.name: digest_of_spots(path) for path in hashed},
         }
         lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
         with replacing(directory / CONFIG_FILE) as temporary:
@@ -145,7 +145,7 @@ class Bundle:
         gone = [name for name, path in paths.items() if not path.is_file()]
         if gone:
             raise ModelError(f"{self.directory} was saved with {', '.join(gone)}, gone since; get the model again")
-        found = self._digests() | {name: _digest_of_spots(path) for name, path in paths.items()}
+        found = self._digests() | {name: digest_of_spots(path) for name, path in paths.items()}
         others = [name for name, digest in found.items() if self.seal.get(name, digest) != digest]
         if others:
             raise ModelError(
@@ -225,7 +225,7 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_of_spots(path: Path) -> str:
+def digest_of_spots(path: Path) -> str:
     """Of the length of a file and of spots at even distances, the first and last bytes among them."""
     size = path.stat().st_size
     last = max(size - _SPOT, 0)

@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from paraformer.bundle import Bundle, replacing
+from paraformer.bundle import Bundle, digest_of_spots, replacing
 from paraformer.checkpoint import funasr_config, funasr_parts, strict
 from paraformer.checkpoint.funasr_parts import Named
 from paraformer.checkpoint.keys import funasr_names
@@ -86,7 +86,7 @@ def _read(found: Directory) -> Bundle:
         raise type(error)(f"{found.settings_file}: {error}") from error
     cmvn = read_cmvn(found.cmvn) if found.cmvn else None
     words = read_words(found.words) if found.words else {}
-    return Bundle(found.path, config, tokens, cmvn, words, card)
+    return Bundle(found.path, config, tokens, cmvn, words, card, weights=digest_of_spots(found.weights))
 
 
 def _tensors(found: Directory, bundle: Bundle, model: Paraformer) -> tuple[dict[str, Tensor], dict[str, str], str]:
