@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import re
+import sys
 import time
 from dataclasses import dataclass, replace
 from functools import cache
@@ -186,7 +188,11 @@ def test_the_embedded_model_hears_the_same_however_it_is_given(
 
 
 def resident() -> float:
-    """MB of this process's own memory; pages of files, which come and go as the system likes, are left out."""
+    """MB of this process's own memory; pages of files, which come and go as the system likes, are left out.
+
+    What malloc holds free is given back first: 5 to 25 MB of it lie between what is in use, more or less at random.
+    """
+    ctypes.CDLL(None).malloc_trim(0)
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) / 1024
 
@@ -201,7 +207,7 @@ def step_s(session: Session, packet: np.ndarray) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is told by Linux and glibc")
 @pytest.mark.parametrize("engine", EMBEDDED, ids="-".join)
 def test_a_day_of_speech_costs_no_more_than_ten_minutes(engine: tuple[str, str]) -> None:
     """All samples again and again: ten minutes, then half a minute of each hour of the day.
