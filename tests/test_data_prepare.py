@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from speech_archives import sound_of, write_archive
 
-from paraformer.data.prepare import load_cuts, prepare, spoken_text, vocabulary
-from paraformer.data.reading import voiced_span
+from paraformer.data.prepare import load_cuts, prepare, save_cuts, spoken_text, vocabulary
+from paraformer.data.reading import load, measured, voiced_span
+from paraformer.data.skips import Skips
+from paraformer.data.sources import open_data
 from paraformer.errors import DataError
+from paraformer.evaluate.utterances import read_utterances
 
 
 def test_prepare_keeps_samples_texts_and_speakers(tmp_path: Path) -> None:
@@ -25,6 +29,28 @@ def test_prepare_reads_back_what_it_wrote(tmp_path: Path) -> None:
     archive.unlink()
     assert len(prepare([archive], tmp_path / "out")["tones"]) == 1
     assert len(load_cuts(tmp_path / "out", "tones")) == 1
+
+
+def test_a_prepared_set_is_right_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made under a relative name, read in another directory, and again after it was moved."""
+    write_archive(tmp_path / "tones.tar", ["一二"])
+    monkeypatch.chdir(tmp_path)
+    prepare([Path("tones.tar")], Path("out"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    np.testing.assert_allclose(load(*load_cuts(Path("../out"), "tones")), sound_of("一二"), atol=1e-4)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    np.testing.assert_allclose(load(*open_data(tmp_path / "moved")), sound_of("一二"), atol=1e-4)
+    np.testing.assert_allclose(read_utterances(tmp_path / "moved/tones")[0].load(), sound_of("一二"), atol=1e-4)
+
+
+def test_audio_outside_a_prepared_set_is_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", sound_of("一二"), 16000)
+    Path("list.tsv").write_text("path\ttext\na.wav\t一二\n", encoding="utf-8")
+    save_cuts(measured(open_data("list.tsv"), Skips("stop")), Path("sets"), "tones")
+    monkeypatch.chdir("/")
+    assert len(load(*load_cuts(tmp_path / "sets", "tones"))) == len(sound_of("一二"))
 
 
 def test_what_cannot_be_prepared_is_named(tmp_path: Path) -> None:

@@ -109,8 +109,8 @@ def listed(row: Row, path: Path, number: int) -> Listed:
 
 def beside(audio: str, directory: Path) -> Path:
     """A file by its name in a list: in the list's directory or, if it is not there, from the current one."""
-    there = directory / audio
-    return there if there.is_file() or not Path(audio).is_file() else Path(audio)
+    there = directory / audio  # the file itself where its name counts from the root
+    return there if Path(audio).is_absolute() or there.is_file() or not Path(audio).is_file() else Path(audio)
 
 
 def speakers(names: Iterable[str | None]) -> str:

@@ -25,10 +25,11 @@ from lhotse.cut import Cut, MonoCut
 
 from paraformer.config import BLANK_ID, EOS_ID, SOS_ID
 from paraformer.data.reading import SAMPLE_RATE, VOICED, voiced_span
-from paraformer.data.recordings import cut_of, recording_of
+from paraformer.data.recordings import cut_of, moved, recording_of
 from paraformer.data.shar import is_shar, open_shar
 from paraformer.data.skips import Skipped, Skips
 from paraformer.errors import DataError
+from paraformer.manifests import beside
 
 CUTS = ".cuts.jsonl.gz"
 """What the name of a prepared set's manifest ends in."""
@@ -58,9 +59,12 @@ def load_cuts(directory: Path, name: str) -> CutSet:
 
 
 def read_cuts(path: Path) -> CutSet:
-    """The cuts of a manifest, in memory. Raises DataError if it is damaged."""
+    """The cuts of a manifest, in memory; file names count from its directory or, if none is there, the current one.
+
+    Raises DataError if it is damaged.
+    """
     try:
-        return CutSet.from_file(path).to_eager()
+        return moved(CutSet.from_file(path), lambda file: str(beside(file, path.parent)))
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a manifest of cuts, or damaged; prepare it again: {error}") from error
 
@@ -81,18 +85,26 @@ def open_archive(archive: Path, skips: Skips) -> Iterator[MonoCut]:
 def save_cuts(cuts: Iterable[Cut], directory: Path, name: str) -> CutSet:
     """Write the manifests of a prepared set, cuts last and each file in one move; returns the cuts.
 
-    Raises DataError for a set without cuts.
+    Files below `directory` are named from there, so that it can be moved as a whole, others from the root. Raises
+    DataError for a set without cuts.
     """
     result = CutSet.from_cuts(cuts)
     if not len(result):
         raise DataError(f"no usable utterance in {name}: nothing was written")
     directory.mkdir(parents=True, exist_ok=True)
-    recordings = {cut.recording.id: cut.recording for cut in result}
+    written = moved(result, lambda file: _named_from(directory.resolve(), file))
+    recordings = {cut.recording.id: cut.recording for cut in written}
     _write(RecordingSet.from_recordings(recordings.values()), directory / f"{name}.recordings.jsonl.gz")
-    supervisions = SupervisionSet.from_segments(s for cut in result for s in cut.supervisions)
+    supervisions = SupervisionSet.from_segments(s for cut in written for s in cut.supervisions)
     _write(supervisions, directory / f"{name}.supervisions.jsonl.gz")
-    _write(result, directory / f"{name}{CUTS}")
+    _write(written, directory / f"{name}{CUTS}")
     return result
+
+
+def _named_from(directory: Path, file: str) -> str:
+    """The name of a file that is right wherever a manifest in `directory` is read."""
+    path = Path(file).resolve()
+    return str(path.relative_to(directory) if path.is_relative_to(directory) else path)
 
 
 def _write(manifest: CutSet | RecordingSet | SupervisionSet, path: Path) -> None:

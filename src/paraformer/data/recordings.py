@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import soundfile
-from lhotse import AudioSource, Recording, SupervisionSegment
-from lhotse.cut import MonoCut
+from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
+from lhotse.cut import Cut, MixedCut, MonoCut
 
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped
 
@@ -40,3 +41,21 @@ def cut_of(recording: Recording, said: SupervisionSegment) -> MonoCut:
     start, end = max(0.0, said.start), min(said.end, recording.duration)
     inside = dataclasses.replace(said, start=0.0, duration=end - start, channel=0)
     return MonoCut(id=said.id, start=start, duration=end - start, channel=0, recording=recording, supervisions=[inside])
+
+
+def moved(cuts: Iterable[Cut], rename: Callable[[str], str]) -> CutSet:
+    """The same cuts, in memory, each file of their audio by the name that `rename` gives it."""
+    return CutSet.from_cuts(_moved(cut, rename) for cut in cuts)
+
+
+def _moved(cut: Cut, rename: Callable[[str], str]) -> Cut:
+    if isinstance(cut, MixedCut):
+        tracks = [dataclasses.replace(track, cut=_moved(track.cut, rename)) for track in cut.tracks]
+        return dataclasses.replace(cut, tracks=tracks)
+    if not isinstance(cut, MonoCut) or cut.recording is None:
+        return cut
+    sources = [
+        dataclasses.replace(source, source=rename(source.source)) if source.type == "file" else source
+        for source in cut.recording.sources
+    ]
+    return dataclasses.replace(cut, recording=dataclasses.replace(cut.recording, sources=sources))

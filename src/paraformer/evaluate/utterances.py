@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paraformer import audio
 from paraformer.errors import AudioError, DataError
-from paraformer.manifests import Row, Samples, Utterance, json_rows, listed, speakers, table_rows
+from paraformer.manifests import Row, Samples, Utterance, beside, json_rows, listed, speakers, table_rows
 
 __all__ = ["Utterance", "is_plain", "read_utterances"]
 
@@ -35,7 +35,7 @@ def read_utterances(data: Path) -> list[Utterance]:
     data: lhotse cuts (DIR/NAME.cuts.jsonl.gz, or DIR/NAME for short), each a stretch of one file with one channel; JSON
     lines of which `paraformer.manifests` knows the names (`audio` and `text`, perhaps `id` and `speaker`); or a .tsv or
     .csv table of the same, its first line naming the columns or leaving them at audio and text. File names count from
-    the manifest's directory, those of cuts from the current one. Raises DataError for what is none of these, for two
+    the manifest's directory or, if none is there, from the current one. Raises DataError for what is none of these, for two
     utterances of one id, and for a line that cannot be used, which it names.
     """
     manifest = _manifest(data)
@@ -81,13 +81,13 @@ def _listed(row: Row, manifest: Path, number: int) -> Utterance:
 def _cut(row: Row, manifest: Path, number: int) -> Utterance:
     """A cut as lhotse writes it. Raises DataError, naming the line, where it is another kind of cut, or none at all."""
     try:
-        return _as_stretch(row)
+        return _as_stretch(row, manifest.parent)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise DataError(f"{manifest}, line {number}: {reason}") from error
 
 
-def _as_stretch(row: Row) -> Utterance:
+def _as_stretch(row: Row, directory: Path) -> Utterance:
     if not _is_stretch(row):
         raise DataError("this cut is not a stretch of one file with one channel, as the first one is")
     recording = row["recording"]
@@ -95,7 +95,7 @@ def _as_stretch(row: Row) -> Utterance:
     text = " ".join(one.get("text") or "" for one in said)
     speaker = speakers(one.get("speaker") for one in said)
     whole = row["start"] == 0 and row["duration"] == recording["duration"]
-    path = Path(recording["sources"][0]["source"])
+    path = beside(recording["sources"][0]["source"], directory)
     load = partial(audio.read, path) if whole else partial(_stretch, path, row["start"], row["duration"])
     return Utterance(row["id"], text, speaker, load)
 
