@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 from speech_archives import RATE, sound_of
 
+from paraformer import audio
 from paraformer.data.check import check, units
 from paraformer.data.check_report import draw, table, to_json
 from paraformer.data.skips import Skips
@@ -109,6 +113,56 @@ def test_a_test_set_is_held_against_the_training_set(tmp_path: Path) -> None:
     other = sound_of("三一")[::-1].copy()
     test = write(tmp_path / "test", {"x": "一，二", "y": "三一", "z": "四"}, {"x": sound_of("一二"), "y": other})
     assert found(train, test=test) == {"shared with the test set": ["a"], "unknown characters": ["z"]}
+
+
+SAMPLE = audio.read(Path(str(files("paraformer"))) / "samples/weather.flac")
+CHANGES = {
+    "nothing": lambda sound: sound,
+    "level": lambda sound: 0.3 * sound,
+    "polarity": lambda sound: -sound,
+    "silence around it": lambda sound: np.concatenate([np.zeros(3000), sound, np.zeros(5000)]),
+    "telephone": lambda sound: soxr.resample(soxr.resample(sound, 16000, 8000), 8000, 16000),
+    "mp3": lambda sound: coded(sound, "MP3", "MPEG_LAYER_III"),
+    "opus": lambda sound: coded(sound, "OGG", "OPUS"),
+    "noise": lambda sound: sound + np.random.default_rng(0).normal(0, 1e-3, len(sound)),
+}
+
+
+def coded(sound: np.ndarray, form: str, subtype: str) -> np.ndarray:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound, 16000, subtype, format=form)
+    buffer.seek(0)
+    return soundfile.read(buffer, dtype="float32")[0]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_same_sound_is_found_by_sound(tmp_path: Path, change: str) -> None:
+    """Whatever was done to it, and whatever its transcript is there."""
+    train = write(tmp_path / "train", {"a": "一二三四", "b": "一二三"}, {"a": SAMPLE})
+    test = write(tmp_path / "test", {"x": "四三一"}, {"x": CHANGES[change](SAMPLE).astype(np.float32)})
+    problems = found(train, test=test)
+    assert problems["shared with the test set"] == ["a"]
+    assert "'四三一'" in shared(train, test)[0]
+
+
+def shared(train: Path, test: Path) -> list[str]:
+    report = check(open_data(train), Skips(named=0), None, open_data(test))
+    return [one.detail for one in report.findings if one.kind == "shared with the test set"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [SAMPLE[::-1], SAMPLE[: len(SAMPLE) // 2], np.roll(SAMPLE, 16000), np.concatenate([SAMPLE[8000:], SAMPLE[:8000]])],
+    ids=["backwards", "half of it", "turned", "in another order"],
+)
+def test_other_sounds_are_not_shared(tmp_path: Path, other: np.ndarray) -> None:
+    train, test = (write(tmp_path / name, {"a": "一"}, {"a": x}) for name, x in (("train", SAMPLE), ("test", other)))
+    assert shared(train, test) == []
+
+
+def test_one_sound_has_one_text(tmp_path: Path) -> None:
+    path = write(tmp_path, {"a": "一二", "b": "三四", "c": "一，二"}, {"b": sound_of("一二"), "c": sound_of("一二")})
+    assert found(path) == {"same sound, another text": ["b"]}
 
 
 @given(st.text(st.sampled_from("一二ab 3"), max_size=12))

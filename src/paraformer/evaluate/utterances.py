@@ -35,8 +35,8 @@ def read_utterances(data: Path) -> list[Utterance]:
     data: lhotse cuts (DIR/NAME.cuts.jsonl.gz, or DIR/NAME for short), each a stretch of one file with one channel; JSON
     lines of which `paraformer.manifests` knows the names (`audio` and `text`, perhaps `id` and `speaker`); or a .tsv or
     .csv table of the same, its first line naming the columns or leaving them at audio and text. File names count from
-    the manifest's directory or, if none is there, from the current one. Raises DataError for what is none of these, for two
-    utterances of one id, and for a line that cannot be used, which it names.
+    the manifest's directory or, if none is there, from the current one. Raises DataError for what is none of these, for
+    two utterances of one id, and for a line that cannot be used, which it names.
     """
     manifest = _manifest(data)
     rows = table_rows(manifest, ("audio", "text")) if _is_table(manifest) else json_rows(manifest)
