@@ -124,6 +124,59 @@ def test_short_neighbours_join_and_long_pauses_part() -> None:
     )
 
 
+class ScriptedDetector(VoiceDetector):
+    """Says what it was told to of each window, and then that there is no speech."""
+
+    def __init__(self, script: list[float]) -> None:
+        super().__init__()
+        self._script = np.array(script, np.float32)
+
+    def step(self, windows: np.ndarray, state: VoiceState) -> tuple[np.ndarray, VoiceState]:
+        said, self._script = self._script[: len(windows)], self._script[len(windows) :]
+        return np.pad(said, (0, len(windows) - len(said))), state
+
+
+def scripted(script: list[float], samples: np.ndarray | None = None, **settings: float) -> list[tuple[int, int]]:
+    """First window and the one after the last of each segment, without pads."""
+    samples = np.full(len(script) * WINDOW, 0.5, np.float32) if samples is None else samples
+    found = VoiceSegmenter(SegmentConfig(pad_s=0.0, **settings), ScriptedDetector(script))([samples])
+    return [(round(start * RATE / WINDOW), round((start * RATE + len(piece)) / WINDOW)) for start, piece in found]
+
+
+def test_speech_begins_at_the_threshold_and_goes_on_a_little_below_it() -> None:
+    silence = [0.0] * 100
+    assert scripted([*silence, *[0.5] * 10, *silence]) == [(100, 110)]
+    assert scripted([*silence, *[0.49] * 10, *silence]) == []
+    assert scripted([*silence, *[0.6] * 3, *[0.36] * 10, *silence]) == [(100, 113)]
+    assert scripted([*silence, *[0.6] * 3, *[0.34] * 10, *silence]) == [(100, 103)]
+    assert scripted([*silence, *[0.6] * 3, 0.0, *[0.45] * 10, *silence]) == [(100, 103)], "not after a pause"
+    assert scripted([*[0.45] * 10, *silence]) == [], "nor at the start of the audio"
+
+
+def test_the_cut_is_where_speech_is_least_likely_and_softest_in_the_second_half() -> None:
+    """The likelihood counts as much as the loudness, relative to the largest; three windows together."""
+    longest = int(8.0 * RATE / WINDOW)
+
+    def cut(likelihood: dict[int, float], loudness: dict[int, float], level: float = 0.5) -> int:
+        """Where, when each of these is so for three windows from there on."""
+        script, levels = np.ones(longest), np.full(longest, level, np.float32)
+        for values, changes in ((script, likelihood), (levels, loudness)):
+            for place, value in changes.items():
+                values[place : place + 3] = value
+        samples = np.repeat(levels, WINDOW)
+        (_, place), _ = scripted([*script.tolist(), 1.0, *[0.0] * 40], np.append(samples, samples), max_s=8.0)
+        return place
+
+    assert cut({}, {}) == longest // 2
+    assert cut({200: 0.6}, {}) == 201
+    assert cut({}, {200: 0.2}) == 201
+    assert cut({200: 0.4}, {180: 0.25}) == 201, "0.4 + 1 is less than 1 + 0.5"
+    assert cut({200: 0.6}, {180: 0.25}) == 181
+    assert cut({100: 0.4, 200: 0.6}, {}) == 201, "not in the first half"
+    assert cut({longest - 3: 0.4, 200: 0.6}, {}) == longest - 2
+    assert cut({200: 0.6}, {}, level=0.0) == 201, "digital silence that is called speech"
+
+
 @pytest.mark.parametrize("missing", range(1, 13))
 def test_what_ends_before_the_longest_is_one_segment(missing: int) -> None:
     """Nothing is heard after the end of the audio, not even silence."""

@@ -34,15 +34,18 @@ def fired(weights: np.ndarray) -> int:
 @given(weights=speech(), cuts=st.lists(st.floats(0, 1), max_size=8), tail=st.booleans())
 def test_any_chunks_give_the_times_of_the_whole(weights: np.ndarray, cuts: list[float], tail: bool) -> None:
     tokens = fired(weights) + tail
-    clock, spans, seen = CifClock(), [], 0
+    clock, spans, seen, begun = CifClock(), [], 0, []
     edges = sorted(round(cut * len(weights)) for cut in cuts)
     for start, end in pairwise([0, *edges, len(weights)]):
         count = (fired(weights[:end]) if end < len(weights) else tokens) - seen
         clock = CifClock.from_dict(json.loads(json.dumps(clock.to_dict())))
         spans += clock.push(weights[start:end], count)
         seen += count
+        begun.append((len(spans), clock.began_s))
     spans += clock.push(weights[:0], tokens - seen)
     assert spans == token_times(weights, tokens)
+    assert all(start >= began for given, began in begun for start, _ in spans[given:])
+    assert all(began >= spans[given - 1][0] for given, began in begun if given), "and not much earlier"
 
 
 @given(weights=speech(), extra=st.integers(0, 2))
@@ -97,6 +100,17 @@ def test_a_token_does_not_stretch_over_the_pause_beside_it() -> None:
 def test_the_last_token_ends_with_its_weight_not_with_the_audio() -> None:
     weights = np.array([0.5, 0.5, 0.4, 0.4] + [1e-4] * 30, np.float32)
     assert token_times(weights, 2)[-1][1] < 6 * WINDOW_S
+
+
+@given(share=st.floats(0.15, 0.95), pause=st.integers(0, 5))
+def test_a_token_of_the_tail_lasts_a_window_beyond_the_last_tenth_that_it_reached(share: float, pause: int) -> None:
+    """At most to the end of the audio."""
+    whole = np.full(4, 0.25, np.float32)
+    tail = np.array([share, *[0.0] * pause], np.float32)
+    start, end = token_times(np.concatenate([whole, tail]), 2)[-1]
+    last = 3.5 + (np.floor(10 * (float(tail[0]) + 1e-3)) / 10 - 1e-3) / float(tail[0])
+    assert start == pytest.approx((3.5 - 1e-3 / 0.25) * WINDOW_S)
+    assert end == pytest.approx(min(4.5 + pause, last + 1) * WINDOW_S)
 
 
 def test_windows_before_the_stream_count_from_zero() -> None:
