@@ -29,22 +29,25 @@ from paraformer.data.prepare import load_cuts
 from paraformer.errors import DataError, TrainingError
 from paraformer.evaluate.cer import ErrorCounts, count_errors
 from paraformer.evaluate.significance import Comparison, cer_interval, compare
+from paraformer.model.paraformer import Trainable
 from paraformer.train import parallel
 from paraformer.train.batches import on_device
 from paraformer.train.checkpoints import PROGRESS, best_weights, newest
 from paraformer.train.config import TrainConfig
-from paraformer.train.decode import decode_batches
 from paraformer.train.events import EVENTS, read_events, throughput
-from paraformer.train.finish import AVERAGED, BEAMS, averaged, finish
+from paraformer.train.finish import AVERAGED, averaged, finish
 from paraformer.train.loop import train
+from paraformer.train.measure import decode_batches
 from paraformer.train.speech import SETUP, Setup, Speech, read_setup
-from paraformer.train.systems import Model, ids_of
+from recipes.autoregressive import Autoregressive
 from recipes.experiment_report import draw, write_page
 
 RUNS = Path("runs")
 TIMED = 100
 """Utterances that are decoded one by one for RTF, after some to warm up."""
 WARM_UP = 5
+BEAMS = 10
+"""Of an autoregressive system's search, once it is trained."""
 HELD_OUT = "held out"
 
 
@@ -126,10 +129,12 @@ def measure(run: Run, config: TrainConfig, data: Path, out: Path) -> Measured:
     """Errors on what was held out and on the dev set, and the speed of decoding, of the averaged weights of a run."""
     setup, speech = read_setup(out / SETUP), Speech.load(config, data)
     model = averaged(config.system, setup, best_weights(out)[: config.keep]).eval()
+    if isinstance(model, Autoregressive):
+        model.beams = BEAMS
     dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)
     sets = {HELD_OUT: list(speech.held_out), config.dev_set: list(load_cuts(data, config.dev_set))}
     pairs = {
-        name: decode_batches(model, measuring_batches(cuts, dataset), setup.symbols.vocabulary, beams=BEAMS)
+        name: decode_batches(model, measuring_batches(cuts, dataset), setup.symbols.vocabulary)
         for name, cuts in sets.items()
     }
     spent = throughput(read_events(out / EVENTS))
@@ -148,7 +153,7 @@ def measure(run: Run, config: TrainConfig, data: Path, out: Path) -> Measured:
 
 
 @torch.no_grad()
-def decoding(model: Model, setup: Setup, cuts: Sequence[Cut], dataset: SpeechDataset) -> dict[str, float]:
+def decoding(model: Trainable, setup: Setup, cuts: Sequence[Cut], dataset: SpeechDataset) -> dict[str, float]:
     """Seconds for a second of speech, one utterance at a time on one thread: features to ids, and the encoder's."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -159,7 +164,7 @@ def decoding(model: Model, setup: Setup, cuts: Sequence[Cut], dataset: SpeechDat
         hidden, _ = model.encoder(batch.feats, batch.lengths)
         hidden.sum().item()  # waits for a GPU
         between = time.perf_counter()
-        ids_of(model, batch, beams=BEAMS)
+        model.read(batch.feats, batch.lengths)
         if number >= min(WARM_UP, len(batches) - 1):
             encoding, taken = encoding + between - began, taken + time.perf_counter() - between
             frames += int(batch.lengths.sum())

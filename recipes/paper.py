@@ -80,7 +80,7 @@ def encoder() -> TrainConfig:
 
 def autoregressive() -> TrainConfig:
     """System a."""
-    return dataclasses.replace(base(ObjectiveConfig(ctc_weight=CTC)), system="autoregressive")
+    return dataclasses.replace(base(ObjectiveConfig(ctc_weight=CTC)), system="recipes.autoregressive:Autoregressive")
 
 
 def vanilla() -> TrainConfig:

@@ -14,15 +14,15 @@ from training import CONFIG, MODEL, TEXTS, prepared
 
 from paraformer.cli import main as command
 from paraformer.config import ModelConfig, ObjectiveConfig, TransformerDecoderConfig
-from paraformer.train.config import TrainConfig
-from paraformer.train.run_config import differences
-from paraformer.train.systems import build
+from paraformer.errors import ConfigError
+from paraformer.train.config import TrainConfig, differences, new_model
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
 
 from recipes import augmentation, experiment, hours, paper
 from recipes.experiment import Experiment, Run
 
+AUTOREGRESSIVE = "recipes.autoregressive:Autoregressive"
 TINY = dataclasses.replace(MODEL, decoder=TransformerDecoderConfig(ffn_dim=32, layers=1, heads=2))
 
 
@@ -46,7 +46,7 @@ TOY = Experiment(
     title="A toy",
     first=(Run("encoder", "the encoder", partial(tiny, cross_entropy_weight=0.0, quantity_weight=0.0)),),
     runs=(
-        Run("autoregressive", "(a) one by one", partial(from_encoder, "autoregressive")),
+        Run("autoregressive", "(a) one by one", partial(from_encoder, AUTOREGRESSIVE)),
         Run("vanilla", "(b) no sampler", partial(from_encoder, sampling_ratio=0.0)),
         Run("sampler", "(c) sampler", from_encoder),
         Run("mwer", "(d) MWER", mwer),
@@ -156,7 +156,7 @@ def test_every_run_is_a_model_of_a_few_million_parameters(module: str) -> None:
     for run in (*planned.first, *planned.runs):
         config = run.recipe()
         model: ModelConfig = dataclasses.replace(config.model, vocab_size=3300)
-        size = sum(parameter.numel() for parameter in build(config.system, model).parameters())
+        size = sum(parameter.numel() for parameter in new_model(config.system, model).parameters())
         assert 3.0e6 < size < 4.5e6
 
 
@@ -165,7 +165,7 @@ def test_an_autoregressive_run_is_trained_by_the_command(
 ) -> None:
     recipe = "test_recipes_experiment_recipe"
     module = type(sys)(recipe)
-    module.config = partial(tiny, "autoregressive")
+    module.config = partial(tiny, AUTOREGRESSIVE)
     sys.modules[recipe] = module
     try:
         arguments = ["train", f"{recipe}:config", "--data", str(data), "--out", str(tmp_path)]
@@ -176,3 +176,12 @@ def test_an_autoregressive_run_is_trained_by_the_command(
     card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
     assert card["errors"].keys() == {"dev, whole"}
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_system_is_a_trainable_that_can_be_imported() -> None:
+    strangers = (("recipes.nothing:Model", "no system"), ("recipes.paper:Nothing", "no system"))
+    for name, said in (*strangers, ("collections:Counter", "not a Trainable")):
+        with pytest.raises(ConfigError, match=said):
+            new_model(name, TINY)
+    with pytest.raises(ConfigError, match="init_encoder"):
+        dataclasses.replace(tiny(AUTOREGRESSIVE), init="elsewhere")

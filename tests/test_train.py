@@ -17,14 +17,11 @@ from paraformer.config import ChunkConfig
 from paraformer.data.dataset import BatchConfig
 from paraformer.errors import CheckpointError, ConfigError
 from paraformer.model.paraformer import Paraformer
-from paraformer.train.average import average
-from paraformer.train.checkpoints import Progress, best_weights, read_weights, save_weights
-from paraformer.train.config import LiveConfig, OptimiserConfig
-from paraformer.train.dropout import ByteDropout, seed_all, use_byte_dropout
+from paraformer.train.checkpoints import Progress, average, best_weights, read_weights, save_weights
+from paraformer.train.config import LiveConfig, OptimiserConfig, load_recipe
 from paraformer.train.finish import finish
 from paraformer.train.loop import train
-from paraformer.train.recipe import load_recipe
-from paraformer.train.schedule import chunking, learning_rate
+from paraformer.train.step import ByteDropout, chunking, learning_rate, seed_all, use_byte_dropout
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from paraformer.data.skips import Skips
 from paraformer.data.utterances import speaker_of, utterances
 from paraformer.evaluate.cer import ErrorCounts
 from paraformer.evaluate.significance import compare
-from paraformer.train.compare import Verdict
+from paraformer.train.finetune import Verdict
 from paraformer.train.parts import LEAST, MOST, hold_out, parts_of
 
 

@@ -19,8 +19,8 @@ from paraformer.data.dataset import Symbols
 from paraformer.data.prepare import UNKNOWN
 from paraformer.model.paraformer import Batch, Paraformer
 from paraformer.text import Vocabulary
+from paraformer.train.adapt import extend_rows, extend_tokens
 from paraformer.train.speech import Setup, initial_weights
-from paraformer.train.vocabulary import extend_rows, extend_tokens
 
 CHARACTERS = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x4E40), max_size=12)
 CTC = dataclasses.replace(tiny.config(), objective=ObjectiveConfig(ctc_weight=0.3))

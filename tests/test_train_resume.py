@@ -20,8 +20,8 @@ from training import CONFIG, TEXTS, events, prepared, same, stopping_after
 from paraformer.cli import main
 from paraformer.errors import CheckpointError, ConfigError
 from paraformer.train.checkpoints import best_weights, newest, read_weights
+from paraformer.train.config import differences
 from paraformer.train.loop import train
-from paraformer.train.run_config import differences
 
 CONFIG = dataclasses.replace(CONFIG, steps=7, save_s=1e9)
 

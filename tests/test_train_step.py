@@ -17,8 +17,7 @@ from paraformer.model.paraformer import Batch, Paraformer
 from paraformer.train.batches import Piece, grouped
 from paraformer.train.checkpoints import Progress
 from paraformer.train.config import BadStepConfig, TrainConfig
-from paraformer.train.schedule import build_optimiser
-from paraformer.train.step import Stepper, Taken, bad, judge
+from paraformer.train.step import Stepper, Taken, bad, build_optimiser, judge
 
 VOCABULARY = 9
 QUIET = dataclasses.replace(

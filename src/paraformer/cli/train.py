@@ -20,9 +20,9 @@ def train(options: argparse.Namespace) -> int:
     """Train until the recipe's end, then average, measure and write the bundle, whose path is printed."""
     try:
         from paraformer.train import parallel
+        from paraformer.train.config import load_recipe
         from paraformer.train.finish import finish
         from paraformer.train.loop import train as run
-        from paraformer.train.recipe import load_recipe
     except ImportError as error:
         raise MissingExtra("Training", "train") from error
     sys.path.insert(0, "")  # as `python -m` does: recipes lie beside the user, not in the package

@@ -144,7 +144,26 @@ class StepOutput:
     logits: Tensor
 
 
-class Paraformer(nn.Module):
+class Trainable(nn.Module):
+    """What the training loop asks of a model: all that a model of another kind must have to be trained by it.
+
+    encoder, decoder: modules whose `blocks` are sharded one by one where processes divide a model among them.
+    """
+
+    config: ModelConfig
+    encoder: Any
+    decoder: Any
+
+    def forward(self, batch: Batch, chunk: Chunking = None) -> Losses:
+        """The training objective on a batch, in the form that chunk asks for."""
+        raise NotImplementedError
+
+    def read(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> list[list[int]]:
+        """The ids that are heard in each utterance: feats (B, T, F), lengths (B,). Called in evaluation mode."""
+        raise NotImplementedError
+
+
+class Paraformer(Trainable):
     """A Paraformer of any published kind; `config` says which."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -214,6 +233,12 @@ class Paraformer(nn.Module):
         embeds = embeds * token_mask[..., None]
         logits = self.decode(encoded, weights, embeds, token_mask, chunk)
         return Whole(encoded.hidden, encoded.lengths, weights, embeds, counts, logits.log_softmax(-1))
+
+    def read(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> list[list[int]]:
+        """The best id of each token; see `Trainable.read`."""
+        whole = self.recognize(feats, lengths, chunk)
+        best, counts = whole.log_probs.argmax(-1).tolist(), whole.counts.tolist()
+        return [ids[:count] for ids, count in zip(best, counts, strict=True)]
 
     # -- training -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,8 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_together
 from paraformer.bundle import replacing
 from paraformer.checkpoint import strict
 from paraformer.errors import CheckpointError
-from paraformer.train import lora, parallel
+from paraformer.train import parallel
+from paraformer.train.adapt import merged
 
 CHECKPOINTS, WEIGHTS, PROGRESS = "checkpoints", "weights", "progress.json"
 KEPT = 2
@@ -118,7 +119,7 @@ def save_weights(out: Path, model: nn.Module, progress: Progress, cer: float, ke
 
     All processes must call it. Raises CheckpointError if they cannot be written; what was there before stays.
     """
-    whole = lora.merged(_tensors_of(get_model_state_dict(parallel.plain(model), options=_WHOLE)))
+    whole = merged(_tensors_of(get_model_state_dict(parallel.plain(model), options=_WHOLE)))
     if parallel.rank() > 0:
         return
     path = out / WEIGHTS / f"step-{progress.step:07d}.safetensors"
@@ -238,3 +239,17 @@ def _alone_is_fine() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         yield
+
+
+def average(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each tensor, computed in float64. Raises CheckpointError where names or shapes differ."""
+    if not weights:
+        raise CheckpointError("nothing to average: there is no checkpoint")
+    shapes = {name: tensor.shape for name, tensor in weights[0].items()}
+    for other in weights[1:]:
+        if {name: tensor.shape for name, tensor in other.items()} != shapes:
+            raise CheckpointError("the checkpoints to average are of different models")
+    return {
+        name: (sum(w[name].double() for w in weights) / len(weights)).to(weights[0][name].dtype)  # type: ignore[union-attr]
+        for name in shapes
+    }

@@ -1,16 +1,26 @@
-"""Settings of a training run. A recipe is a function that returns one."""
+"""Settings of a training run, the recipe that gives them, and the file that keeps them.
+
+A recipe is a function that returns a TrainConfig; it is named "module:function". config.json of a run directory says
+what the run computes, so that it is not continued as another one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from paraformer.bundle import replacing
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.errors import ConfigError
-from paraformer.train.systems import System
+from paraformer.model.paraformer import Paraformer, Trainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +78,9 @@ class TrainConfig:
     """Names of prepared archives."""
     train_h: float | None = None
     """Hours of them that are trained on, drawn utterance by utterance; less is always part of more. None: all."""
-    system: System = "paraformer"
-    """autoregressive: the encoder with a Transformer decoder that writes token after token, to compare with; it sees
-    whole utterances only, its decoder starts from nothing, and it becomes no bundle."""
+    system: str = "paraformer"
+    """The model: a Paraformer, or the "module:class" of another `Trainable`, called with `model`; what it is trained to
+    is no bundle, and of other models only the encoder can be taken over (init_encoder)."""
     steps: int
     dev_set: str
     init: str | None = None
@@ -125,11 +135,8 @@ class TrainConfig:
         for name in ("steps", "keep", "accumulate", "log_steps", "measure_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.system == "autoregressive" and (self.live is not None or self.init is not None):
-            raise ConfigError(
-                "an autoregressive system sees whole utterances and has a new decoder: no live, and no init but of its "
-                "encoder (init_encoder)"
-            )
+        if self.system != "paraformer" and self.init is not None:
+            raise ConfigError(f"{self.system} takes over no whole model; start from an encoder alone (init_encoder)")
         if self.init and self.init_encoder:
             raise ConfigError("init and init_encoder are both given: name one model to start from")
         if not self.train_sets:
@@ -138,3 +145,113 @@ class TrainConfig:
             raise ConfigError("extend_vocabulary and lora_rank change a model that is there: name it in init")
         if self.lora_rank is not None and (self.lora_rank < 1 or self.sharded):
             raise ConfigError("lora_rank must be at least 1, and goes with whole models (sharded=False)")
+
+
+def load_recipe(name: str) -> TrainConfig:
+    """Import "module:function" and call it. Raises ConfigError if there is no such function, or it returns else."""
+    config = _imported(name, "recipe")()
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"recipe {name!r} returned {type(config).__name__}, not a TrainConfig")
+    return config
+
+
+def new_model(system: str, config: ModelConfig) -> Trainable:
+    """The model that a run trains, with new weights.
+
+    system: as in TrainConfig. Raises ConfigError where there is none of this name, or the settings are not for it.
+    """
+    if system == "paraformer":
+        return Paraformer(config)
+    kind = _imported(system, "system")
+    if not (isinstance(kind, type) and issubclass(kind, Trainable)):
+        raise ConfigError(f"system {system!r} is not a Trainable; see paraformer.model.paraformer")
+    return kind(config)
+
+
+def _imported(name: str, what: str) -> Any:
+    """What "module:name" means. Raises ConfigError where there is no such thing."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"no {what} {name!r}: {error}; name it as module:name") from error
+
+
+CONFIG = "config.json"
+FREE = (
+    "workers",
+    "sharded",
+    "log_steps",
+    "save_s",
+    "measure_steps",
+    "keep",
+    "patience",
+    "on_bad_step",
+    "test_sets",
+    "card",
+)
+"""Settings that do not change what the next step computes, with all below them."""
+GROWING = ("steps",)
+"""Settings that may become larger. With schedule "cosine" the learning rate goes on as the longer plan has it."""
+
+
+def keep_config(config: TrainConfig, names: Sequence[str], out: Path) -> dict[str, str]:
+    """Write config.json, or compare with the one that is there; returns the permitted changes, as "old -> new".
+
+    names: of the training utterances. Raises ConfigError that shows every setting which changed and must not, the
+    training speech included.
+    """
+    path = out / CONFIG
+    new = _plain({**dataclasses.asdict(config), "speech": _fingerprint(names)})
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else new
+    changes = dict(differences(old, new))
+    refused = {name: pair for name, pair in changes.items() if not _permitted(config, name, *pair)}
+    if refused:
+        shown = "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in refused.items())
+        raise ConfigError(
+            f"{out} holds a run with other settings: {shown}; go back to them or choose another directory"
+        )
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(new, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return {name: f"{before!r} -> {after!r}" for name, (before, after) in changes.items()}
+
+
+def differences(old: object, new: object, name: str = "") -> Iterator[tuple[str, tuple[object, object]]]:
+    """The dotted name, old and new value of every setting that differs; None stands for one that is not there."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys((*old, *new)):
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield name, (old, new)
+
+
+def _permitted(config: TrainConfig, name: str, before: Any, after: Any) -> bool:
+    if name.partition(".")[0] in FREE or (name in GROWING and after > before):
+        return True
+    return before is None and after == _default(config, name)  # a newer version has a setting more
+
+
+def _default(config: TrainConfig, name: str) -> object:
+    """The default of a setting, as JSON has it; None where there is no such setting, or no default."""
+    *parents, last = name.split(".")
+    holder: object = config
+    for parent in parents:
+        holder = getattr(holder, parent, None)
+    fields = dataclasses.fields(holder) if dataclasses.is_dataclass(holder) else ()
+    for one in fields:
+        if one.name == last and one.default is not dataclasses.MISSING:
+            return _plain(one.default)
+        if one.name == last and one.default_factory is not dataclasses.MISSING:
+            return _plain(one.default_factory())
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is read back from JSON."""
+    as_mapping = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+    return json.loads(json.dumps(as_mapping))
+
+
+def _fingerprint(names: Sequence[str]) -> dict[str, int | str]:
+    """Number and digest of the training utterances: positions within an epoch mean nothing for other speech."""
+    return {"utterances": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}

@@ -16,19 +16,15 @@ from paraformer.config import ChunkConfig
 from paraformer.data.dataset import SpeechDataset, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import total_errors
-from paraformer.model.autoregressive import Autoregressive
+from paraformer.model.paraformer import Paraformer, Trainable
 from paraformer.train import parallel
-from paraformer.train.average import average
-from paraformer.train.checkpoints import best_weights, read_weights
-from paraformer.train.config import TrainConfig
-from paraformer.train.decode import decode_batches
+from paraformer.train.checkpoints import average, best_weights, read_weights
+from paraformer.train.config import TrainConfig, new_model
 from paraformer.train.events import EVENTS, read_events, throughput
+from paraformer.train.measure import decode_batches
 from paraformer.train.speech import Setup, Speech, set_up
-from paraformer.train.systems import Model, System, build
 
 AVERAGED = "averaged.safetensors"
-BEAMS = 10
-"""Of an autoregressive system's search, once it is trained; during training it is measured by greedy search."""
 
 
 def finish(config: TrainConfig, data: Path, out: Path, best: int, *, half: bool = False) -> Path:
@@ -36,7 +32,7 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int, *, half: bool 
 
     half: its weights in float16.
     Every pair of reference and hypothesis goes to `out`/decoded-SET-MODE.jsonl, the error rates to the model card.
-    Of an autoregressive system, which no recogniser opens, `out`/averaged.safetensors and `out`/card.json are all.
+    Of another system, which no recogniser opens, `out`/averaged.safetensors and `out`/card.json are all.
     Raises CheckpointError where the run left no weights.
     """
     speech = Speech.load(config, data)
@@ -53,7 +49,7 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int, *, half: bool 
         **({"speed": str(speed)} if speed else {}),
         **config.card,
     }
-    if isinstance(model, Autoregressive):
+    if not isinstance(model, Paraformer) or config.system != "paraformer":
         return _weights_and_card(model, card, out)
     directory = out / "bundle"
     units = tuple(sorted(setup.syllables, key=setup.syllables.__getitem__))
@@ -63,9 +59,9 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int, *, half: bool 
     return directory
 
 
-def averaged(system: System, setup: Setup, files: Sequence[Path]) -> Model:
+def averaged(system: str, setup: Setup, files: Sequence[Path]) -> Trainable:
     """A model of averaged weights, where this process computes. Raises CheckpointError where there are none."""
-    model = build(system, setup.model)
+    model = new_model(system, setup.model)
     model.load_state_dict(average([read_weights(file) for file in files]))
     return model.to(parallel.device())
 
@@ -79,7 +75,7 @@ def _weights_and_card(model: nn.Module, card: Mapping[str, Any], out: Path) -> P
     return path
 
 
-def measure_all(config: TrainConfig, setup: Setup, model: Model, data: Path, out: Path) -> dict[str, str]:
+def measure_all(config: TrainConfig, setup: Setup, model: Trainable, data: Path, out: Path) -> dict[str, str]:
     """Errors on all of dev_set and test_sets, whole and (where the run trained for it) live, in words."""
     modes: dict[str, ChunkConfig | None] = {} if config.live is not None and config.live.always else {"whole": None}
     if config.live is not None:
@@ -89,7 +85,7 @@ def measure_all(config: TrainConfig, setup: Setup, model: Model, data: Path, out
     for name in (config.dev_set, *config.test_sets):
         batches = list(measuring_batches(load_cuts(data, name), dataset))
         for mode, chunk in modes.items():
-            pairs = decode_batches(model, batches, setup.symbols.vocabulary, chunk, BEAMS)
+            pairs = decode_batches(model, batches, setup.symbols.vocabulary, chunk)
             _write_lines(out / f"decoded-{name}-{mode}.jsonl", pairs)
             errors[f"{name}, {mode}"] = str(total_errors(pairs))
     return errors

@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
 
 import numpy as np
 import torch
 
-from paraformer.config import ChunkConfig
-from paraformer.data.dataset import SpeechDataset, measuring_batches
-from paraformer.data.prepare import load_cuts
-from paraformer.evaluate.cer import ErrorCounts, total_errors
-from paraformer.model.paraformer import Batch, Paraformer
+from paraformer.model.paraformer import Paraformer, Trainable
 from paraformer.text import Vocabulary
-from paraformer.train import lora, parallel
+from paraformer.train import parallel
+from paraformer.train.adapt import add_adapters
 from paraformer.train.batches import Piece, steps
 from paraformer.train.checkpoints import Progress, newest, resume, save, save_weights
-from paraformer.train.config import TrainConfig
-from paraformer.train.decode import decode_batches
-from paraformer.train.dropout import use_byte_dropout
+from paraformer.train.config import TrainConfig, keep_config, new_model
 from paraformer.train.events import Reporter, Throughput
-from paraformer.train.run_config import keep_config
-from paraformer.train.schedule import build_optimiser
-from paraformer.train.signals import StopRequest
+from paraformer.train.measure import Texts, dev_batches, measure
 from paraformer.train.speech import Setup, Speech, encoder_weights, initial_weights, set_up
-from paraformer.train.step import Stepper, judge
-from paraformer.train.systems import Model, build
+from paraformer.train.step import Stepper, build_optimiser, judge, use_byte_dropout
 
-Texts = list[tuple[Batch, list[str]]]
-"""Batches to decode, with their transcripts."""
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """`with StopRequest() as stop`: the first SIGTERM or SIGINT only sets stop.signal; a second one ends the process.
+
+    Outside of the main thread, where no handler can be set, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._come) for number in STOPPING}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _come(self, number: int, _: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run, or this part of it, ended: the model as last trained, where, how fast, and by which signal if any."""
 
-    model: Model
+    model: Trainable
     progress: Progress
     throughput: Throughput
     signal: signal.Signals | None
@@ -78,13 +99,13 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
 def start(config: TrainConfig, setup: Setup, *, fresh: bool) -> Stepper:
     """The model before its first step, distributed, with its optimiser. fresh: no checkpoint has its weights."""
     torch.manual_seed(config.seed)
-    model = build(config.system, setup.model)
+    model = new_model(config.system, setup.model)
     if config.init and fresh:
         model.load_state_dict(initial_weights(config.init, setup))
     elif config.init_encoder and fresh:
         model.load_state_dict(encoder_weights(config.init_encoder, setup), strict=False)
     if config.lora_rank is not None and isinstance(model, Paraformer):
-        lora.adapt(model, config.lora_rank, whole_rows=bool(setup.added))
+        add_adapters(model, config.lora_rank, whole_rows=bool(setup.added))
     on_cpu = parallel.device().type == "cpu"
     generator = use_byte_dropout(model) if on_cpu else np.random.Generator(np.random.SFC64(0))
     distributed = parallel.distribute(model, sharded=config.sharded)
@@ -157,22 +178,3 @@ class Run:
 
     def _save_due(self) -> bool:
         return time.monotonic() - self.saved >= self.config.save_s
-
-
-def dev_batches(config: TrainConfig, setup: Setup, data: Path, speech: Speech) -> dict[str, Texts]:
-    """This process's part of what is measured during training: the first of dev_set, and the held-out training ones."""
-    dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)
-    order = random.Random(config.seed)  # noqa: S311
-    dev = load_cuts(data, config.dev_set).shuffle(order).subset(first=config.dev_utterances)
-    sets = {config.dev_set: dev, "held_out": speech.held_out}
-    return {
-        name: list(islice(measuring_batches(cuts, dataset), parallel.rank(), None, parallel.size()))
-        for name, cuts in sets.items()
-        if len(cuts)
-    }
-
-
-def measure(model: Model, batches: Texts, vocabulary: Vocabulary, chunk: ChunkConfig | None = None) -> ErrorCounts:
-    """Errors on whole utterances, those of all processes together; chunk: as live steps would decide."""
-    counts = total_errors(decode_batches(model, batches, vocabulary, chunk))
-    return ErrorCounts(*map(int, parallel.total(dataclasses.astuple(counts))))

@@ -18,8 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from paraformer.model.paraformer import Paraformer
-from paraformer.train.systems import Model
+from paraformer.model.paraformer import Paraformer, Trainable
 
 
 @contextmanager
@@ -91,7 +90,7 @@ def gathered(names: Sequence[str]) -> list[str]:
     return [name for part in lists for name in part]
 
 
-def distribute(model: Model, *, sharded: bool) -> nn.Module:
+def distribute(model: Trainable, *, sharded: bool) -> nn.Module:
     """The model as this process trains it. With one process and nothing to shard, the model itself.
 
     Shards of a block are gathered when it computes, those of all else for the whole of a step.
@@ -121,14 +120,14 @@ def gradients(model: nn.Module, *, shared: bool) -> Iterator[None]:
         yield
 
 
-def plain(model: nn.Module) -> Model:
+def plain(model: nn.Module) -> Trainable:
     """The model itself, without what distributes it; its parameters may be shards."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
-    assert isinstance(inner, Model)
+    assert isinstance(inner, Trainable)
     return inner
 
 
-def whole(model: nn.Module) -> Model:
+def whole(model: nn.Module) -> Trainable:
     """A model to decode with: a copy put together from the shards, or the model itself. All processes must call it."""
     inner = plain(model)
     if not isinstance(inner, FSDPModule):

@@ -27,9 +27,9 @@ from paraformer.data.reading import load
 from paraformer.errors import ConfigError
 from paraformer.frontend import Cmvn
 from paraformer.text import Vocabulary
+from paraformer.train.adapt import extend_rows, extend_tokens
 from paraformer.train.checkpoints import read_weights
 from paraformer.train.config import TrainConfig
-from paraformer.train.vocabulary import extend_rows, extend_tokens
 
 SETUP = "setup.json"
 WHISPER = "whisper:"

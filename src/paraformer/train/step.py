@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,7 @@ from paraformer.model.paraformer import Batch, Chunking, Losses
 from paraformer.train import parallel
 from paraformer.train.batches import Piece, on_device
 from paraformer.train.checkpoints import Progress
-from paraformer.train.config import BadStepConfig, TrainConfig
-from paraformer.train.dropout import seed_all
-from paraformer.train.schedule import chunking, learning_rate
+from paraformer.train.config import BadStepConfig, OptimiserConfig, TrainConfig
 
 NAMES = ("total", "cross_entropy", "quantity", "ctc", "mwer", "accuracy")
 """The losses that are reported."""
@@ -140,3 +139,78 @@ def one(batch: Batch, row: int) -> Batch:
 
 def _utterances(piece: Piece) -> int:
     return len(piece.batch.lengths)
+
+
+def learning_rate(number: int, steps: int, config: OptimiserConfig) -> float:
+    """The rate of step `number` (from 0) of `steps`: a linear rise over warmup_steps, then the fall of `schedule`."""
+    if number < config.warmup_steps:
+        return config.peak_lr * (number + 1) / config.warmup_steps
+    if config.schedule == "inverse_root":
+        return config.peak_lr * math.sqrt(max(1, config.warmup_steps) / (number + 1))
+    done = (number - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    return config.peak_lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def chunking(config: TrainConfig, number: int) -> Chunking:
+    """How step `number` sees its batches; the choice depends on the seed and the number alone."""
+    if config.live is None or number < config.live.start * config.steps:
+        return None
+    generator = random.Random(f"{config.seed} {number}")  # noqa: S311
+    return generator.choice(config.live.chunks) if generator.random() < config.live.probability else None
+
+
+def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """AdamW on what is not frozen; weight decay for matrices only."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim > 1]
+    vectors = [p for p in trained if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, fused=True)
+
+
+_BITS = {2: np.int16, 4: np.int32, 8: np.int64}
+
+
+class ByteDropout(nn.Module):
+    """Zero elements with probability round(256 p) / 256 and scale the others, in training only.
+
+    A mask costs one random byte per element. torch draws CPU masks with one call of a serial generator per element, a
+    third of the time of a training step of a small model; numpy's SFC64 fills 64 bits at a time.
+    """
+
+    def __init__(self, p: float, generator: np.random.Generator) -> None:
+        super().__init__()
+        self.threshold = round(256 * p)
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape -> the same shape and type."""
+        if not self.training or self.threshold == 0:
+            return x
+        words = self.generator.integers(0, 1 << 64, size=(x.numel() + 7) // 8, dtype=np.uint64)
+        kept = words.view(np.uint8)[: x.numel()] >= self.threshold
+        # A kept element's factor is written as its bit pattern: integer products are vectorised, conversions are not.
+        one = torch.tensor(256 / (256 - self.threshold), dtype=x.dtype)
+        bits = _BITS[x.element_size()]
+        pattern = one.view(getattr(torch, np.dtype(bits).name)).numpy()
+        return x * torch.from_numpy(np.multiply(kept, pattern, dtype=bits)).view(x.dtype).view(x.shape)
+
+
+def use_byte_dropout(model: nn.Module) -> np.random.Generator:
+    """Replace every nn.Dropout inside `model` by a ByteDropout of the same rate; returns the generator of all."""
+    generator = np.random.Generator(np.random.SFC64(0))
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, ByteDropout(child.p, generator))
+    return generator
+
+
+def seed_all(seed: Sequence[int], generator: np.random.Generator) -> None:
+    """Start the random numbers of torch and of `generator` anew, from whole numbers that say what they are for.
+
+    Where every batch does this, what it draws depends on nothing that came before it, and no state need be saved.
+    """
+    words = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    torch.manual_seed(int(words[0]))
+    generator.bit_generator.state = np.random.SFC64(int(words[1])).state

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -12,8 +14,11 @@ from torch import Tensor
 
 from paraformer.config import EOS_ID, SOS_ID, ObjectiveConfig, SanmEncoderConfig, TransformerDecoderConfig
 from paraformer.errors import ConfigError
-from paraformer.model.autoregressive import Autoregressive
 from paraformer.model.paraformer import Batch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
+
+from recipes.autoregressive import Autoregressive
 
 
 def model(vocab_size: int = 5) -> Autoregressive:

@@ -1,7 +1,9 @@
 """What the paper compares itself with: the same encoder, and a Transformer decoder that writes one token after another.
 
 It is here for that comparison, so it is made to be a fair one: keys and values are kept from step to step, and the
-beams of a whole batch advance together. Shapes: B batch, T encoder rows, L tokens, K beams, V items, D model width.
+beams of a whole batch advance together. It also shows what the training loop asks of a model that is not the package's:
+`system="recipes.autoregressive:Autoregressive"` in a recipe trains it.
+Shapes: B batch, T encoder rows, L tokens, K beams, V items, D model width.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from paraformer.config import EOS_ID, SOS_ID, ModelConfig, TransformerDecoderCon
 from paraformer.errors import ConfigError
 from paraformer.model import losses
 from paraformer.model.layers import attend, length_mask
-from paraformer.model.paraformer import Batch, Chunking, Losses, append_eos, build_encoder
+from paraformer.model.paraformer import Batch, Chunking, Losses, Trainable, append_eos, build_encoder
 from paraformer.model.transformer_decoder import TransformerDecoder, TransformerDecoderBlock
 
 Pair = tuple[Tensor, Tensor]
@@ -32,8 +34,13 @@ class _Beams:
     kept: list[Pair]
 
 
-class Autoregressive(nn.Module):
-    """Encoder, causal Transformer decoder, optional CTC layer for training."""
+class Autoregressive(Trainable):
+    """Encoder, causal Transformer decoder, optional CTC layer for training.
+
+    beams: of the search by which it reads; 1 is greedy, which measurements during training are content with.
+    """
+
+    beams = 1
 
     def __init__(self, config: ModelConfig) -> None:
         """Raises ConfigError unless config.decoder is a Transformer's and the objective one that there is here."""
@@ -53,9 +60,9 @@ class Autoregressive(nn.Module):
     def forward(self, batch: Batch, chunk: Chunking = None) -> Losses:
         """Cross-entropy of every token given those before it, and CTC. The parts that it lacks are zero.
 
-        chunk: must be None; it is there because the training loop calls all models alike.
+        Raises ConfigError for live steps: it sees whole utterances only.
         """
-        assert chunk is None, "it sees whole utterances only"
+        _refuse(chunk)
         c = self.config.objective
         hidden, lengths = self.encoder(batch.feats, batch.lengths)
         targets = append_eos(batch.targets, batch.target_lengths)
@@ -75,6 +82,11 @@ class Autoregressive(nn.Module):
         total = (1 - c.ctc_weight) * cross_entropy + c.ctc_weight * ctc
         per_token = (1 - c.ctc_weight) * cross_entropy if c.length_normalized else zero
         return Losses(total, cross_entropy, zero, ctc, zero, losses.accuracy(logits, targets), per_token)
+
+    def read(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> list[list[int]]:
+        """The best hypotheses of a search with `self.beams`; see `Trainable.read`."""
+        _refuse(chunk)
+        return self.recognize(feats, lengths, self.beams)
 
     @torch.no_grad()
     def recognize(self, feats: Tensor, lengths: Tensor, beams: int = 10, longest: int = 60) -> list[list[int]]:
@@ -122,6 +134,11 @@ class Autoregressive(nn.Module):
             x = x + cross.out(attend(asked, *memory[index], cross.heads, mask, cross.dropout))
             x = x + block.feed_forward(block.norm3(x))
         return losses.log_probabilities(self.decoder.output(self.decoder.norm(x))[:, 0])
+
+
+def _refuse(chunk: Chunking) -> None:
+    if chunk is not None:
+        raise ConfigError("the autoregressive model sees whole utterances only; set live to None")
 
 
 def _extend(state: _Beams, log_probs: Tensor) -> _Beams:
