@@ -152,6 +152,13 @@ def test_what_memory_would_not_hold_is_not_measured(
     assert caplog.messages == ["left out tones-0: too long, 3600.00 s"]
 
 
+def test_an_error_rate_of_nothing_is_no_error_rate(cuts: CutSet, dataset: SpeechDataset) -> None:
+    hour = next(iter(cuts)).pad(duration=3600.0)
+    for useless in ([], [hour], [nothing_said(cut) for cut in cuts]):
+        with pytest.raises(DataError, match="no utterance with a transcript to measure with"):
+            list(measuring_batches(useless, dataset))
+
+
 def test_syllables_carry_tones() -> None:
     assert syllables_of("中国") == ["zhong1", "guo2"]
     assert syllable_table(["中国", "国"]) == {"guo2": 1, "zhong1": 2}

@@ -314,11 +314,19 @@ def _bins(cuts: Sequence[Cut], config: BatchConfig) -> list[float]:
 
 
 def measuring_batches(cuts: Iterable[Cut], dataset: SpeechDataset, size: int = 20) -> Iterator[tuple[Batch, list[str]]]:
-    """Batches of `size` utterances of like length, as they are, with their transcripts; what is bad is left out."""
-    skips = Skips()
+    """Batches of `size` utterances of like length, as they are, with their transcripts; what is bad is left out.
+
+    Raises DataError at the end if there was nothing to measure with: an error rate of nothing would say 0.
+    """
+    skips, characters = Skips(), 0
     order = sorted(_fitting(cuts, MEASURED_S, skips), key=lambda cut: cut.duration)
     for first in range(0, len(order), size):
         loaded = dataset[CutSet.from_cuts(order[first : first + size])]
         skips.extend(loaded.skipped)
+        characters += sum(map(len, loaded.texts))
         if loaded.batch is not None:
             yield loaded.batch, loaded.texts
+    if not characters:
+        raise DataError(
+            f"there is no utterance with a transcript to measure with: {skips}; see `paraformer data check`"
+        )
