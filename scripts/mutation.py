@@ -23,7 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 TESTS = {
-    "session": ("session", "session_laws", "session_goldens", "language", "recognizer"),
+    "session": ("session", "session_laws", "session_goldens", "language", "silence"),
+    "silence": ("silence",),
     "frontend": ("frontend",),
     "model/cif": ("model_cif", "backends"),
     "backends/cif": ("backends", "session"),

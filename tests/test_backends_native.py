@@ -172,6 +172,15 @@ def test_callers_that_come_together_do_not_wait_for_each_other_for_ever() -> Non
             assert_same(one, two)
 
 
+@given(st.integers(1, 9), st.integers(0, 100))
+def test_a_thread_has_at_least_six_rows(threads: int, rows: int) -> None:
+    """And no thread is left out that would have them."""
+    parts = native.parts_of(threads, rows)
+    assert 1 <= parts <= threads
+    assert parts == 1 or rows >= 6 * parts
+    assert parts == threads or rows < 6 * (parts + 1)
+
+
 def test_packed_weights_on_disk_are_those_in_memory(tmp_path) -> None:
     if not native.available("int8"):
         pytest.skip("this processor has no int8")

@@ -19,6 +19,7 @@ from paraformer.frontend import Cmvn, Frontend
 from paraformer.language import LanguageModel
 from paraformer.session import Session, SpeechModel, advance
 from paraformer.text import Vocabulary
+from paraformer.types import Segment, Transcript
 
 T = TypeVar("T")
 
@@ -312,3 +313,29 @@ def test_what_is_taken_is_the_whole_and_is_forgotten(length: int, chunk: ChunkCo
     assert "".join(one.text for one in taken) == whole.text
     assert [token for one in taken for token in one.tokens] == list(whole.tokens)
     assert taken[-1].duration_s == whole.duration_s
+
+
+def test_the_transcript_lasts_from_the_first_token_to_the_last() -> None:
+    session = open_session(ChunkConfig())
+    assert session.transcript() == Transcript("", 0.0, ())
+    session.accept(tiny.signal(40_000))
+    session.finish()
+    tokens = session.tokens
+    assert len(tokens) > 2
+    segment = Segment(session.text, tokens[0].start_s, tokens[-1].end_s, tokens)
+    assert session.transcript() == Transcript(session.text, 2.5, (segment,))
+
+
+def test_sessions_of_other_settings_and_models_may_be_stepped_together() -> None:
+    kinds = [(chunk, name) for chunk in tiny.CHUNKS[:3] for name in tiny.EXACT[:2]]
+    sessions = [open_session(chunk, name) for chunk, name in kinds for _ in range(2)]
+    for number, session in enumerate(sessions):
+        session.feed(tiny.signal(30_000, number))
+    advance(sessions)
+    for session in sessions:
+        session.end()
+    texts = advance(sessions)
+    for number, (session, text) in enumerate(zip(sessions, texts, strict=True)):
+        chunk, name = kinds[number // 2]
+        assert_same(session, in_one_go(tiny.signal(30_000, number), chunk, name))
+        assert session.text.endswith(text)
