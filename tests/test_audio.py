@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import array
 import io
 import logging
 import os
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paraformer import audio
-from paraformer.errors import AudioError, AudioNotFound, MissingExtra
+from paraformer.audio import decoding, signal
+from paraformer.errors import AudioError, AudioNotFound, ConfigError, MissingExtra
 
 RATES = (4000, 7000, 8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000)
 
@@ -312,3 +315,384 @@ def test_headerless_pcm_as_it_comes(rate: int) -> None:
     blocks = list(audio.pcm16_blocks(io.BytesIO(signal.astype("<i2").tobytes() + b"!"), rate))
     assert len(blocks) >= 3
     np.testing.assert_allclose(np.concatenate(blocks), audio.from_array(signal, rate), atol=1e-6)
+
+
+# -- scale ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint8", ">i2", "<i4", "float16", "float64", "longdouble"])
+def test_every_width_is_the_same_sound(dtype: str) -> None:
+    wanted = np.array([0.5, -0.25, 0.0, -1.0], np.float32)
+    scale, zero = {"i": (2.0 ** (8 * np.dtype(dtype).itemsize - 1), 0), "u": (128, 128), "f": (1, 0)}[
+        np.dtype(dtype).kind
+    ]
+    values = (wanted.astype(np.float64) * scale + zero).astype(dtype)
+    np.testing.assert_array_equal(audio.from_array(values), wanted)
+    np.testing.assert_array_equal(audio.packet(values), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint16", "bool", "complex64", "object", "U3", "datetime64[s]"])
+def test_numbers_without_a_scale_are_refused(dtype: str) -> None:
+    for take in (audio.from_array, audio.packet):
+        with pytest.raises(AudioError, match="is not audio"):
+            take(np.zeros(5, dtype))
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_a_float_file_of_whole_numbers_is_refused(tmp_path: Path, subtype: str) -> None:
+    path = wav(tmp_path / "loud.wav", np.round(tone(0.2) * 24000), subtype=subtype)
+    with pytest.raises(AudioError, match=r"loud\.wav holds values up to 12000, far outside"):
+        audio.read(path)
+    with pytest.raises(AudioError, match="loud"):
+        audio.read(wav(tmp_path / "loud.wav", np.stack([tone(0.2), -tone(0.2)], 1) * 24000, subtype=subtype))
+    np.testing.assert_array_equal(audio.read(wav(tmp_path / "hot.wav", tone(0.2) * 4, subtype=subtype)), tone(0.2) * 4)
+
+
+# -- what may be passed -----------------------------------------------------------------------------------------------
+
+
+class Tensor:
+    """As those of libraries that know numpy but not its protocol."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def numpy(self) -> np.ndarray:
+        return self.values
+
+
+def heard(source: Any, **how: Any) -> np.ndarray:
+    return np.concatenate(list(audio.blocks_of(source, **how)))
+
+
+def test_whatever_holds_samples_is_heard(tmp_path: Path) -> None:
+    whole = np.round(tone(0.1) * 32768) / np.float32(32768)
+    pcm = (whole * 32768).astype("<i2")
+    path = wav(tmp_path / "a.wav", whole)
+    data = path.read_bytes()
+    for source in (
+        path,
+        str(path),
+        data,
+        bytearray(data),
+        memoryview(data),
+        io.BytesIO(data),
+        io.BytesIO(b"before" + data),
+        Unseekable(data),
+        pcm,
+        pcm.tobytes(),
+        array.array("h", pcm.tolist()),
+        whole.tolist(),
+        tuple(whole.tolist()),
+        torch.from_numpy(whole),
+        torch.from_numpy(pcm),
+        Tensor(whole),
+        whole[:, None],
+        whole[None],
+    ):
+        if isinstance(source, io.BytesIO) and source.read(6) != b"before":
+            source.seek(0)
+        np.testing.assert_array_equal(heard(source), whole)
+
+
+class Unseekable(io.RawIOBase):
+    """A stream that comes once, a few bytes at a time."""
+
+    def __init__(self, data: bytes, most: int = 1000) -> None:
+        self.data, self.most, self.taken = data, most, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self.data[self.taken : self.taken + min(len(buffer), self.most)]
+        buffer[: len(piece)] = piece
+        self.taken += len(piece)
+        return len(piece)
+
+
+class Failing(Unseekable):
+    """A stream that breaks in the middle."""
+
+    def __init__(self, data: bytes, error: BaseException) -> None:
+        super().__init__(data)
+        self.error = error
+
+    def readinto(self, buffer: Any) -> int:
+        if self.taken > 6000:
+            raise self.error
+        return super().readinto(buffer)
+
+
+def at_its_end() -> io.BytesIO:
+    file = io.BytesIO(b"RIFF")
+    file.read()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "a value of NoneType is not audio; pass a path"),
+        ({"a": 1}, "a value of dict is not audio; pass a path"),
+        (object(), "a value of object is not audio; pass a path"),
+        (5, "shape"),
+        (["a"], "is not audio"),
+        ([[0.1], [0.2, 0.3]], "cannot be taken for samples"),
+        (torch.zeros(5, requires_grad=True), "cannot be taken for samples.*detach"),
+        (torch.zeros(5, dtype=torch.bfloat16), "cannot be taken for samples"),
+        (io.StringIO("text"), "open as text"),
+        (at_its_end(), r"read to its end: seek\(0\)"),
+        (io.BytesIO(), "is empty"),
+        (b"abc", "3 bytes"),
+        (Unseekable(b""), "is empty"),
+    ],
+    ids=str,
+)
+def test_whatever_holds_none_is_refused_in_one_sentence(source: Any, message: str) -> None:
+    for take in (heard, audio.channels_of):
+        if take is audio.channels_of and source == ["a"]:
+            continue
+        with pytest.raises(AudioError, match=message) as caught:
+            take(source)
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_open_in_the_wrong_way(tmp_path: Path) -> None:
+    path = wav(tmp_path / "a.wav", tone(0.1))
+    with path.open(encoding="latin-1") as file, pytest.raises(AudioError, match=r"a\.wav is open as text"):
+        audio.read(file)  # type: ignore[arg-type]
+    with path.open("rb") as closed:
+        pass
+    with pytest.raises(AudioError, match=r"a\.wav is closed"):
+        audio.read(closed)
+    with (tmp_path / "new").open("wb") as writing, pytest.raises(AudioError, match="new cannot be read"):
+        audio.read(writing)
+    with pytest.raises(AudioError, match="cannot be opened"):
+        audio.read("a\0b.wav")
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+def test_an_error_of_the_source_is_told(tmp_path: Path, seekable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = wav(tmp_path / "a.wav", tone(1.0)).read_bytes()
+    monkeypatch.setattr(Failing, "seekable", lambda _: seekable)
+    monkeypatch.setattr(Failing, "tell", lambda self: self.taken)
+    monkeypatch.setattr(
+        Failing,
+        "seek",
+        lambda self, place, whence=0: setattr(self, "taken", place if whence == 0 else len(data)) or self.taken,
+    )
+    with pytest.raises(AudioError, match="the audio stream cannot be read: connection lost"):
+        audio.read(Failing(data, ConnectionError("connection lost")))
+    with pytest.raises(KeyboardInterrupt):
+        audio.read(Failing(data, KeyboardInterrupt()))
+
+
+def test_several_inputs_or_one() -> None:
+    path, numbers = "a.wav", [0.0, 0.5]
+    for one in (path, numbers, (0.0, 0.5), np.zeros(3), torch.zeros(3), io.BytesIO(), None, b"ab"):
+        assert audio.inputs_of(one)[1] is False
+    assert audio.inputs_of(iter(numbers)) == ([numbers], False)
+    for several in ([path, path], (path, path), (path for _ in range(2))):
+        assert audio.inputs_of(several) == ([path, path], True)
+    assert audio.inputs_of([]) == ([], True)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64"])
+def test_bytes_of_a_file_are_no_pcm(tmp_path: Path, suffix: str) -> None:
+    path = wav(tmp_path / f"a.{suffix}", tone(1.0))
+    np.testing.assert_array_equal(audio.from_bytes(path.read_bytes()), audio.read(path))
+
+
+@given(st.binary(max_size=600))
+def test_bytes_of_no_file_are_pcm(data: bytes) -> None:
+    if not decoding.is_file(data):
+        np.testing.assert_array_equal(audio.from_bytes(data * 2), audio.from_pcm16(data * 2))
+
+
+# -- channels ---------------------------------------------------------------------------------------------------------
+
+
+@given(count=st.integers(1, 9), length=st.integers(9, 300), chunk=st.integers(1, 300))
+def test_one_channel_is_as_a_file_of_its_own(count: int, length: int, chunk: int) -> None:
+    columns = np.random.default_rng(count).uniform(-1, 1, (length, count)).astype(np.float32)
+    for number in range(1, count + 1):
+        np.testing.assert_array_equal(audio.from_array(columns, channel=number), columns[:, number - 1])
+        listener = signal.Listener("it", number)
+        parts = [listener.mono(columns[at : at + chunk]) for at in range(0, length, chunk)]
+        np.testing.assert_array_equal(np.concatenate(parts), columns[:, number - 1])
+    each = [np.concatenate(list(blocks())) for blocks in audio.channels_of(columns)]
+    np.testing.assert_array_equal(np.stack(each, axis=1), columns)
+
+
+def test_channels_of_files_and_streams(tmp_path: Path) -> None:
+    left, right = tone(0.5, 8000), tone(0.5, 8000, 900)
+    path = wav(tmp_path / "call.wav", np.stack([left, right], 1), 8000, subtype="FLOAT")
+    data = path.read_bytes()
+    after = io.BytesIO(b"before" + data)
+    after.seek(6)
+    for source in (path, data, io.BytesIO(data), after, Unseekable(data)):
+        first, second = (np.concatenate(list(blocks())) for blocks in audio.channels_of(source))
+        np.testing.assert_array_equal(first, audio.from_array(left, 8000))
+        np.testing.assert_array_equal(second, audio.from_array(right, 8000))
+    np.testing.assert_array_equal(audio.read(path, channel=2), audio.from_array(right, 8000))
+    with pytest.raises(AudioError, match=r"call\.wav has 2 channels, so there is no channel 3"):
+        audio.read(path, channel=3)
+    (only,) = audio.channels_of(wav(tmp_path / "one.wav", left, 8000, subtype="FLOAT"))
+    np.testing.assert_array_equal(np.concatenate(list(only())), audio.from_array(left, 8000))
+    (tmp_path / "a.pcm").write_bytes(bytes(100))
+    assert len(audio.channels_of(tmp_path / "a.pcm")) == 1
+
+
+@pytest.mark.parametrize("channel", [0, -1, "left", "1.5", True, None, 1.5, "each", "²"])
+def test_a_channel_that_cannot_be(channel: Any) -> None:
+    with pytest.raises(ConfigError, match="must be 'mix'"):
+        audio.from_array(tone(0.1), channel=channel)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.95])
+def test_channels_that_cancel_each_other(tmp_path: Path, factor: float, caplog: pytest.LogCaptureFixture) -> None:
+    columns = np.stack([tone(0.5), -factor * tone(0.5)], axis=1)
+    path = wav(tmp_path / "phase.wav", columns)
+    audio.read(path)
+    assert "phase.wav has channels in opposite phase" in caplog.text
+    caplog.clear()
+    audio.from_array(columns)
+    assert "the array has channels in opposite phase" in caplog.text
+    caplog.clear()
+    audio.read(path, channel=2)
+    rng = np.random.default_rng(0)
+    for other in (columns * [1, 0], rng.standard_normal((8000, 8)) * 0.1, np.zeros((8000, 2)), columns[:, :1]):
+        audio.from_array(other)
+    assert not caplog.records
+
+
+def test_non_finite_samples_of_a_channel_that_nobody_hears(tmp_path: Path) -> None:
+    columns = np.stack([tone(0.1), np.full(1600, np.nan, np.float32)], axis=1)
+    path = wav(tmp_path / "a.wav", columns, subtype="FLOAT")
+    np.testing.assert_array_equal(audio.read(path, channel=1), tone(0.1))
+    with pytest.raises(AudioError, match="not finite"):
+        audio.read(path)
+
+
+# -- by FFmpeg --------------------------------------------------------------------------------------------------------
+
+
+def made_by_ffmpeg(form: str, codec: str, channels: int, seconds: float = 0.2, rate: int = 48000) -> bytes:
+    """A file whose channels are tones of 0.3, 0.6, 0.9 kHz and so on."""
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format=form) as container:
+        layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels, f"{channels}c")
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        columns = np.stack([tone(seconds, rate, 300 * (1 + k)) for k in range(channels)], axis=1)
+        frame = av.AudioFrame.from_ndarray(columns.reshape(1, -1), format="flt", layout=stream.layout)
+        frame.rate = rate
+        resampler = av.AudioResampler(stream.format.name, stream.layout, rate, stream.frame_size or None)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+MANY = [
+    ("mov", "pcm_s16le"),
+    ("avi", "pcm_s16le"),
+    ("matroska", "pcm_s16le"),
+    ("matroska", "pcm_f32le"),
+    ("matroska", "wavpack"),
+    ("nut", "pcm_s16le_planar"),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8, 10, 16])
+@pytest.mark.parametrize(("form", "codec"), MANY)
+def test_any_number_of_channels_by_ffmpeg(form: str, codec: str, channels: int) -> None:
+    data = made_by_ffmpeg(form, codec, channels)
+    if codec == "wavpack":  # FFmpeg's encoder begins with what the samples' width makes of it
+        assert len(audio.read(io.BytesIO(data))) == 3200
+        return
+    columns = np.stack([tone(0.2, 48000, 300 * (1 + k)) for k in range(channels)], axis=1)
+    for channel in ("mix", 1, channels):
+        wanted = audio.from_array(columns, 48000, channel=channel)
+        np.testing.assert_allclose(audio.read(io.BytesIO(data), channel=channel), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+@pytest.mark.parametrize(("form", "codec"), [("mp4", "aac"), ("matroska", "libopus"), ("webm", "libopus")])
+def test_any_number_of_compressed_channels_by_ffmpeg(form: str, codec: str, channels: int) -> None:
+    read = audio.read(io.BytesIO(made_by_ffmpeg(form, codec, channels)))
+    assert abs(len(read) - 3200) < 1600
+
+
+# -- streams that come once -------------------------------------------------------------------------------------------
+
+
+LIVE = [
+    ("WAV", "PCM_16"),
+    ("WAV", "ULAW"),
+    ("WAVEX", "PCM_24"),
+    ("RF64", "FLOAT"),
+    ("W64", "PCM_16"),
+    ("AIFF", "PCM_16"),
+    ("AU", "PCM_16"),
+    ("CAF", "PCM_16"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
+
+
+@pytest.mark.parametrize(("form", "subtype"), LIVE)
+@pytest.mark.parametrize("rate", [16000])
+def test_a_stream_is_heard_as_its_file_while_it_comes(form: str, subtype: str, rate: int) -> None:
+    file = io.BytesIO()
+    sound = np.random.default_rng(0).standard_normal((rate * 20, 1)) * 0.1
+    soundfile.write(file, sound, rate, subtype, format=form)
+    data = file.getvalue()
+    stream = Unseekable(data)
+    blocks = audio.read_blocks(stream, 0.1)
+    first = next(blocks)
+    at_once = len(data) // 40 + 16_384  # half a second, and what is read before; a pipe holds more
+    assert stream.taken <= (at_once if form not in ("OGG", "MP3") else at_once + 100_000)
+    np.testing.assert_array_equal(np.concatenate([first, *blocks]), audio.read(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(
+    ("form", "codec", "live"),
+    [
+        ("mp4", "aac", False),
+        ("matroska", "aac", True),
+        ("webm", "libopus", True),
+        ("mov", "pcm_s16le", False),
+        ("avi", "pcm_s16le", True),
+        ("adts", "aac", True),
+        ("mpegts", "aac", True),
+    ],
+)
+def test_what_ffmpeg_reads_comes_as_from_a_file(form: str, codec: str, live: bool) -> None:
+    data = made_by_ffmpeg(form, codec, 2, seconds=20)
+    stream = Unseekable(data)
+    blocks = audio.read_blocks(stream, 0.2)
+    first = next(blocks)
+    assert (stream.taken < len(data) / 2) is live
+    np.testing.assert_array_equal(np.concatenate([first, *blocks]), audio.read(io.BytesIO(data)))
+
+
+def test_a_stream_that_breaks_off_is_heard_so_far(caplog: pytest.LogCaptureFixture) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, tone(2.0), 16000, format="WAV")
+    cut = Unseekable(file.getvalue()[: 44 + 2 * 31_000])
+    assert len(audio.read(cut)) == 31_000
+    assert "only its first 1.94 s" in caplog.text
+
+
+def test_a_stream_left_early_does_no_harm() -> None:
+    for form in ("WAV", "MP3"):
+        file = io.BytesIO()
+        soundfile.write(file, np.tile(tone(1.0), 60), 16000, format=form)
+        blocks = audio.read_blocks(Unseekable(file.getvalue()), 0.2)
+        next(blocks)
+        blocks.close()
