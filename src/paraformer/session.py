@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -325,7 +324,7 @@ class Session:
     def _stepped(self, state: _State, decoded: Decoded, model: LiveState, *, final: bool) -> tuple[_State, _Said]:
         """The state after a step that came to `decoded`, and what it decided."""
         rows, _ = self._next(state)
-        assembler, clock = deepcopy((state.assembler, state.clock))
+        assembler, clock = state.assembler.copy(), state.clock.copy()
         spans: Sequence[Span] = clock.push(decoded.weights, len(decoded.ids))
         received_s = (state.samples if final else (state.steps + 1) * self._stride) / SAMPLE_RATE
         decoded, spans = audible(decoded, spans, state.hearing, received_s)

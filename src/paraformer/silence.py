@@ -7,20 +7,22 @@ may hear words all the same, so what it says of a silent stretch is not taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 PEAK = 1e-4
 """Half the range of samples up to which they are silent: -80 dB of full scale, 3 units of 16 bits."""
 MARGIN_S = 0.5
 """So far from its sound the times of a token may be."""
-_FRAME = 160
-"""Samples in which a constant offset is told from sound: 10 ms."""
-_FRAME_S = 0.01
+_FRAME = 960
+"""Samples in which a constant offset is told from sound."""
+_FRAME_S = 0.06
+_GAP = 2 * MARGIN_S / _FRAME_S
+"""Shorter gaps between sounds, in frames, hold no silent token: whatever lies in one is near a sound."""
 _MINUTE_S = 60.0
 
 Samples = Float32[np.ndarray, " samples"]
@@ -32,7 +34,7 @@ Run = tuple[int, int]
 class Hearing:
     """When something could be heard in a stream (16 kHz) so far; a few kilobytes.
 
-    runs: in frames of 10 ms, in order, gaps left out that are too short for a silent token; frames: how many have come;
+    runs: in frames of 60 ms, in order, gaps left out that are too short for a silent token; frames: how many have come;
     rest: samples of the next one.
     """
 
@@ -46,9 +48,14 @@ class Hearing:
         whole = len(waiting) - len(waiting) % _FRAME
         heard = _heard(waiting[:whole].reshape(-1, _FRAME))
         if final and whole < len(waiting):
-            heard = np.append(heard, _heard(waiting[None, whole:]))
-        new = ((first + self.frames, end + self.frames) for first, end in _runs(heard))
-        return Hearing(_joined([*self.runs, *new]), self.frames + len(heard), waiting[whole:].copy())
+            heard += _heard(waiting[None, whole:])
+        runs = list(self.runs)
+        for frame in (number for number, sound in enumerate(heard, self.frames) if sound):
+            if runs and frame - runs[-1][1] < _GAP:
+                runs[-1] = (runs[-1][0], frame + 1)
+            else:
+                runs.append((frame, frame + 1))
+        return Hearing(tuple(runs), self.frames + len(heard), waiting[whole:].copy())
 
     def anything(self, start_s: float, end_s: float, *, until_s: float) -> bool:
         """Whether something could be heard near a token of these times, in what came before `until_s`."""
@@ -82,24 +89,7 @@ def is_silent(samples: Samples) -> bool:
     return not Hearing().step(samples, final=True).runs
 
 
-def _heard(frames: Float32[np.ndarray, "n width"]) -> Bool[np.ndarray, " n"]:
+def _heard(frames: Float32[np.ndarray, "n width"]) -> list[bool]:
     """Whether something can be heard in each; a constant offset is no sound."""
-    heard: np.ndarray = np.ptp(frames, axis=1) > 2 * PEAK
+    heard: list[bool] = (np.ptp(frames, axis=1) > 2 * PEAK).tolist()
     return heard
-
-
-def _runs(heard: Bool[np.ndarray, " n"]) -> list[Run]:
-    """Stretches of True."""
-    changes = np.flatnonzero(np.diff(np.concatenate([[False], heard, [False]])))
-    return [(first, end) for first, end in changes.reshape(-1, 2).tolist()]
-
-
-def _joined(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """The same without the gaps of less than two margins: whatever token lies in one is near a sound."""
-    joined: list[Run] = []
-    for first, end in runs:
-        if joined and first - joined[-1][1] < 2 * MARGIN_S / _FRAME_S:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((first, end))
-    return tuple(joined)

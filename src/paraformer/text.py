@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -164,6 +164,12 @@ class TextAssembler:
     def finish(self) -> str:
         """Give the rest of the text. A piece that was to go on is dropped, as by FunASR."""
         return "".join([self._spaced(word) for word in self._joiner.finish()])
+
+    def copy(self) -> TextAssembler:
+        """Another one in the same state."""
+        twin = TextAssembler()
+        twin._space, twin._joiner = self._space, replace(self._joiner)
+        return twin
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain values, ready for JSON."""

@@ -60,6 +60,10 @@ class CifClock:
             self._advance(weight)
         return [self._next_span() for _ in range(tokens)]
 
+    def copy(self) -> CifClock:
+        """Another one in the same state."""
+        return CifClock.from_dict(self.to_dict())
+
     @property
     def began_s(self) -> float:
         """Seconds before which no token begins that is still to come."""
