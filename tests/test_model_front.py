@@ -36,7 +36,9 @@ from paraformer.config import (
     FrontConfig,
     ModelConfig,
     ObjectiveConfig,
+    SanmDecoderConfig,
     SanmEncoderConfig,
+    TextConfig,
     TrainingChunk,
     WindowsConfig,
 )
@@ -46,20 +48,23 @@ from paraformer.export.directories import write
 from paraformer.export.foreign import LiveEncoderGraph
 from paraformer.frontend import Cmvn
 from paraformer.model.layers import length_mask
-from paraformer.model.paraformer import Batch, Paraformer
+from paraformer.model.paraformer import Batch, Paraformer, unit_targets
 
 FRONT = FrontConfig(kernels=(4, 3), strides=(1, 2))
 WINDOWS = WindowsConfig(dim=12, heads=2, ffn_dim=20, layers=1, kernel=3)
 
 
 def config(front: FrontConfig = FRONT, windows: WindowsConfig = WINDOWS, kernel: int = 0) -> ModelConfig:
-    """A streaming model with three rows of width 16 to a window of width 12."""
+    """A streaming model with three rows of width 16 to a window of width 12, and a decoder with a text part."""
     plain = tiny.config()
     assert isinstance(plain.encoder, SanmEncoderConfig)
     encoder = dataclasses.replace(
         plain.encoder, kernel=kernel, activation="gelu", norm_epsilon=1e-5, front=front, windows=windows
     )
-    return dataclasses.replace(plain, encoder=encoder)
+    assert isinstance(plain.decoder, SanmDecoderConfig)
+    text = TextConfig(units=7, layers=1, ffn_dim=20)
+    decoder = dataclasses.replace(plain.decoder, shift=0, look_ahead=True, text=text)
+    return dataclasses.replace(plain, encoder=encoder, decoder=decoder)
 
 
 @cache
@@ -169,15 +174,56 @@ def test_streams_that_step_together(chunk: ChunkConfig, lengths: list[int], seed
 
 
 def test_gradients_reach_every_parameter() -> None:
-    made = Paraformer(dataclasses.replace(config(), objective=ObjectiveConfig(ctc_weight=0.3))).train()
+    made = Paraformer(dataclasses.replace(config(), objective=ObjectiveConfig(ctc_weight=0.3, ctc_units=7))).train()
     feats, lengths = pad([noise(30, seed=1), noise(17, seed=2)])
-    batch = Batch(feats, lengths, torch.tensor([[5, 9, 7, 3], [8, 4, -1, -1]]), torch.tensor([4, 2]))
+    targets, units = torch.tensor([[5, 9, 7, 3], [8, 4, -1, -1]]), torch.tensor([[1, 2, 3, 4], [5, 6, -1, -1]])
+    batch = Batch(feats, lengths, targets, torch.tensor([4, 2]), units, torch.tensor([4, 2]))
     chunk = ChunkConfig(left=2, chunk=3, right=2, encoder_look_back=2)
     for form in (None, chunk):
         made.zero_grad()
         made(batch, form, torch.Generator().manual_seed(1)).total.backward()
         silent = [name for name, value in made.named_parameters() if value.grad is None or not value.grad.any()]
         assert set(silent) <= {"decoder.embed.weight"}
+
+
+@torch.no_grad()
+def test_units_count_where_every_token_has_one() -> None:
+    """The second utterance has three units for two tokens, so its units say nothing."""
+    targets, units = torch.tensor([[5, 9, 7, 3], [8, 4, -1, -1]]), torch.tensor([[1, 2, 3, 4], [5, 6, 1, -1]])
+    batch = Batch(*pad([noise(30, seed=1)] * 2), targets, torch.tensor([4, 2]), units, torch.tensor([4, 3]))
+    assert unit_targets(batch, 5).tolist() == [[1, 2, 3, 4, -1], [-1] * 5]
+    assert unit_targets(dataclasses.replace(batch, ctc_targets=None), 2).tolist() == [[-1, -1]] * 2
+    made, totals = model(), []
+    for weight in (0.0, 1.0):
+        made.config = dataclasses.replace(config(), objective=ObjectiveConfig(units_weight=weight))
+        totals.append(made(batch, generator=torch.Generator().manual_seed(1)).total)
+    made.config = config()
+    assert totals[1] > totals[0] + 1
+
+
+@torch.no_grad()
+def test_characters_depend_on_units_alone() -> None:
+    """What the text part makes of the units' probabilities is what the whole decoder makes."""
+    decoder = model().decoder
+    memory, embeds, mask = noise(7, seed=1, width=12)[None], noise(5, seed=2, width=12)[None], torch.ones(1, 5).bool()
+    logits, units = decoder.scores(memory, None, embeds, mask)
+    close(decoder.characters(units.softmax(-1), mask), logits, 1e-5)
+
+
+@given(counts=st.lists(st.integers(0, 4), min_size=1, max_size=5), seed=st.integers(0, 9))
+@torch.no_grad()
+def test_decoder_stepping_equals_whole_under_the_steps(counts: list[int], seed: int) -> None:
+    """Tokens see later ones of their own step, and no others."""
+    decoder, tokens = model().decoder, sum(counts)
+    memory, embeds = noise(7, seed=seed, width=12)[None], noise(tokens, seed=seed + 1, width=12)[None]
+    mask, state, logits, begin = torch.ones(1, 7, dtype=torch.bool), decoder.init_state(1, 12, 0), [], 0
+    for count in counts:
+        step, state = decoder.step(memory, mask, embeds[:, begin : begin + count], torch.tensor([count]), state)
+        logits.append(step)
+        begin += count
+    steps = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))[None]
+    whole = decoder(memory, mask[:, None], embeds, torch.ones(1, tokens, dtype=torch.bool), steps)
+    close(torch.cat(logits, 1), whole, 1e-4)
 
 
 # -- engines ----------------------------------------------------------------------------------------------------------
@@ -233,12 +279,12 @@ def test_settings_survive_json() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"front": {"kernels": [3], "strides": [4]}}, "between 1 and its kernel"),
-        ({"front": {"kernels": [3, 3], "strides": [2]}}, "as many strides as kernels"),
-        ({"front": {"kernels": [4], "strides": [4]}}, "needs windows of a multiple"),
+        ({"front": {"kernels": [3], "strides": [4], "period": 0}}, "between 1 and its kernel"),
+        ({"front": {"kernels": [3, 3], "strides": [2], "period": 0}}, "as many strides as kernels"),
+        ({"front": {"kernels": [4], "strides": [4], "period": 0}}, "needs windows of a multiple"),
         ({"front": {"kernel": 3}}, "unknown setting in encoder.front"),
         ({"windows": None}, "3 rows to a window need"),
-        ({"windows": {"dim": 16, "heads": 3}}, "multiple of their 3 heads"),
+        ({"windows": {**dataclasses.asdict(WINDOWS), "dim": 16, "heads": 3}}, "multiple of their 3 heads"),
     ],
 )
 def test_impossible_settings(change: dict[str, object], message: str) -> None:
@@ -250,7 +296,7 @@ def test_impossible_settings(change: dict[str, object], message: str) -> None:
 
 def test_funasr_cannot_say_it() -> None:
     with pytest.raises(UnsupportedModel, match="keep it in our own format"):
-        funasr_config.check_encoder(config())
+        funasr_config.check_parts(config())
 
 
 def test_what_a_front_does_not_know() -> None:

@@ -188,6 +188,21 @@ class PredictorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """What stands between sounds and characters in a SAN-M decoder: a second output, and blocks after it.
+
+    The attention blocks end in scores of units, such as syllables, one for every token. All that follows sees nothing
+    but their probabilities, so it can learn from text that nobody has read aloud.
+    """
+
+    units: int = 0
+    """Number of units, 0 being none of them; filled in from the training texts."""
+    layers: int = 2
+    """Blocks of memory over tokens, without attention."""
+    ffn_dim: int = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
 class SanmDecoderConfig:
     """Parallel decoder of FSMN memory over tokens and cross-attention (large models)."""
 
@@ -202,6 +217,19 @@ class SanmDecoderConfig:
     """(kernel - 1) / 2 makes the memory causal over tokens, which live recognition needs."""
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    text: TextConfig | None = None
+    look_ahead: bool = False
+    """The memory sees later tokens, in live steps those of the same step: another way to be fit for them."""
+
+    @property
+    def memories(self) -> int:
+        """Blocks that keep rows from step to step."""
+        return self.layers + (self.text.layers if self.text else 0)
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is the decoder of the published models."""
+        return self.text is None and not self.look_ahead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +267,8 @@ class ObjectiveConfig:
     mwer_weight: float = 0.0
     """Of the expected number of wrong tokens, for fine-tuning; the paper then lowers cross_entropy_weight."""
     mwer_samples: int = 4
+    units_weight: float = 1.0
+    """Of the cross-entropy of the decoder's units, where it has a text part."""
     sampling_ratio: float = 0.75
     """Share of the first pass's errors replaced by target embeddings; 0: one pass."""
     predict_eos: bool = True
@@ -372,13 +402,13 @@ class ModelConfig:
 
     @property
     def streaming(self) -> bool:
-        """Whether the parameters can run live: SAN-M throughout, with a decoder causal over tokens."""
+        """Whether the parameters can run live: SAN-M throughout, with a decoder that knows what it may see ahead."""
         decoder = self.decoder
         return (
             self.encoder.kind == "sanm"
             and decoder.kind == "sanm"
             and decoder.attention_layers == decoder.layers
-            and decoder.shift == (decoder.kernel - 1) // 2
+            and (decoder.look_ahead or (decoder.shift == (decoder.kernel - 1) // 2 and decoder.text is None))
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -400,6 +430,9 @@ class ModelConfig:
                 parts[key] = kinds[str(kind)]
         if parts.get("encoder") is SanmEncoderConfig:
             nested["encoder"] = _with_parts(nested["encoder"])
+        if parts.get("decoder") is SanmDecoderConfig and nested["decoder"].get("text") is not None:
+            text = from_mapping(TextConfig, nested["decoder"]["text"], "decoder.text", optional=LATER)
+            nested["decoder"] = {**nested["decoder"], "text": text}
         for key in parts.keys() & nested.keys():
             if key != "live" or nested[key] is not None:
                 nested[key] = from_mapping(parts[key], nested[key], key, optional=LATER)
@@ -419,14 +452,21 @@ _PARTS = {
 _ENCODERS = {"sanm": SanmEncoderConfig, "conformer": ConformerEncoderConfig, "transformer": TransformerEncoderConfig}
 _DECODERS = {"sanm": SanmDecoderConfig, "transformer": TransformerDecoderConfig}
 
-LATER = frozenset({"encoder.activation", "encoder.norm_epsilon", "encoder.front", "encoder.windows"})
+LATER = frozenset(
+    {
+        *(f"encoder.{name}" for name in ("activation", "norm_epsilon", "front", "windows")),
+        *("decoder.text", "decoder.look_ahead", "objective.units_weight"),
+    }
+)
 """Settings that models of earlier versions lack: there the default is what they mean."""
 
 _LEAST = {
-    **dict.fromkeys(("shift", "left", "right", "attention_layers", "ctc_units", "vocab_size", "pad_left", "period"), 0),
+    **dict.fromkeys(
+        ("shift", "left", "right", "attention_layers", "ctc_units", "vocab_size", "pad_left", "period", "units"), 0
+    ),
     **dict.fromkeys(("encoder_look_back", "decoder_look_back"), -1),
     **dict.fromkeys(("frame_ms", "shift_ms"), 1.0),
-    **dict.fromkeys(("model.encoder.kernel", "model.encoder.windows.layers"), 0),
+    **dict.fromkeys(("model.encoder.kernel", "model.encoder.windows.layers", "model.decoder.text.layers"), 0),
 }
 """The smallest value of those numbers that may not be any float from 0 or any integer from 1."""
 

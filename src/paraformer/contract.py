@@ -98,7 +98,7 @@ def decoder(config: ModelConfig) -> Graph:
     ]
     outputs = [Port("logits", "float32", ("B", "L", config.vocab_size))]
     if config.streaming and isinstance(config.decoder, SanmDecoderConfig):
-        rows = (config.decoder.layers, config.decoder.kernel - 1, dim)
+        rows = (config.decoder.memories, config.decoder.kernel - 1, dim)
         inputs.append(Port("fsmn", "float32", ("B", *rows)))
         outputs.append(Port("next_fsmn", "float32", ("B", *rows)))
     return Graph("decoder.onnx", tuple(inputs), tuple(outputs))

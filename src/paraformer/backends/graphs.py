@@ -75,7 +75,7 @@ class GraphBackend:
             "past_lengths": count,
             "weight": np.zeros((), np.float32),
             "vector": np.zeros(c.encoder.output_dim, np.float32),
-            "fsmn": np.zeros((c.decoder.layers, c.decoder.kernel - 1, c.encoder.output_dim), np.float32),
+            "fsmn": np.zeros((c.decoder.memories, c.decoder.kernel - 1, c.encoder.output_dim), np.float32),
             "memory": np.zeros((chunk.decoder_look_back * chunk.chunk, c.encoder.output_dim), np.float32),
             "memory_lengths": count,
         }
@@ -171,4 +171,4 @@ class GraphBackend:
         decoder = self.config.decoder
         if not self.config.streaming or not isinstance(decoder, SanmDecoderConfig):
             return None
-        return np.zeros((batch, decoder.layers, decoder.kernel - 1, self.config.encoder.output_dim), np.float32)
+        return np.zeros((batch, decoder.memories, decoder.kernel - 1, self.config.encoder.output_dim), np.float32)

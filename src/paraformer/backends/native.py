@@ -45,7 +45,9 @@ def supports(config: ModelConfig) -> bool:
     """Whether the engine knows this kind of model: SAN-M as published, with the second kind of predictor."""
     encoder = config.encoder
     plain = isinstance(encoder, SanmEncoderConfig) and encoder.plain
-    return plain and config.decoder.kind == "sanm" and config.predictor.version == 2
+    decoder = config.decoder
+    plain = plain and isinstance(decoder, SanmDecoderConfig) and decoder.plain
+    return plain and config.predictor.version == 2
 
 
 def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, np.ndarray]:

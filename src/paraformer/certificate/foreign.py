@@ -56,7 +56,7 @@ class ForeignBackend:
             "position": np.zeros((), np.int64),
             "weight": np.zeros((), np.float32),
             "vector": np.zeros(c.encoder.output_dim, np.float32),
-            "fsmn": np.zeros((c.decoder.layers, c.encoder.output_dim, c.decoder.kernel - 1), np.float32),
+            "fsmn": np.zeros((c.decoder.memories, c.encoder.output_dim, c.decoder.kernel - 1), np.float32),
         }
 
     def step(

@@ -109,11 +109,11 @@ def save(bundle: Bundle, model: Paraformer, directory: str | Path) -> None:
     """Write a directory that FunASR's `AutoModel(model=directory)` opens, each file atomically.
 
     A CTC layer with units of its own stays out: FunASR has no place for it. Raises ConfigError if the bundle describes
-    another model, UnsupportedModel for an encoder that FunASR does not have.
+    another model, UnsupportedModel for parts that FunASR does not have.
     """
     if bundle.config != model.config:
         raise ConfigError("the bundle's settings are not those of the model; save both of the same model")
-    funasr_config.check_encoder(bundle.config)
+    funasr_config.check_parts(bundle.config)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     _write_tensors(directory / "model.pt", model)

@@ -32,6 +32,7 @@ from paraformer.config import (
     ModelConfig,
     ObjectiveConfig,
     PredictorConfig,
+    SanmDecoderConfig,
     SanmEncoderConfig,
     TrainingChunk,
 )
@@ -101,7 +102,7 @@ def _check_kind(settings: Mapping[str, Any]) -> None:
 def write(config: ModelConfig) -> dict[str, Any]:
     """The config.yaml of a model. A CTC layer with units of its own has no place in FunASR: its weight becomes 0.
 
-    Of a SAN-M encoder that is not as published it tells what other runtimes read; see `check_encoder`.
+    Of a SAN-M encoder that is not as published it tells what other runtimes read; see `check_parts`.
     """
     streaming = config.live is not None or bool(config.training_chunks)
     encoder = {"sanm": "SANMEncoderChunkOpt" if streaming else "SANMEncoder"}.get(
@@ -129,8 +130,13 @@ def write(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def check_encoder(config: ModelConfig) -> None:
-    """Raise UnsupportedModel for an encoder that FunASR does not have."""
+def check_parts(config: ModelConfig) -> None:
+    """Raise UnsupportedModel for an encoder or decoder that FunASR does not have."""
+    if isinstance(config.decoder, SanmDecoderConfig) and not config.decoder.plain:
+        raise UnsupportedModel(
+            "FunASR has no decoder with a text part or a memory that looks ahead, as this model has; keep it in our "
+            "own format, or export it to funasr-onnx or sherpa-onnx"
+        )
     if isinstance(config.encoder, SanmEncoderConfig) and not config.encoder.plain:
         raise UnsupportedModel(
             "FunASR has no encoder with a front, windows of several rows, GELU, another norm epsilon or no memory, as "

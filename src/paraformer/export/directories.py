@@ -92,6 +92,8 @@ def _write_funasr_onnx(bundle: Bundle, model: Paraformer, directory: Path, form:
     settings["model_conf"]["predictor_bias"] = 0
     # What funasr-onnx scales rows by and makes its acoustic vectors of: what comes out, where that is another width.
     settings["encoder_conf"]["output_size"] = bundle.config.encoder.output_dim
+    if isinstance(bundle.config.decoder, SanmDecoderConfig):
+        settings["decoder_conf"]["num_blocks"] = bundle.config.decoder.memories
     funasr.save_settings(replace(bundle, cmvn=_cmvn(bundle)), settings, directory)
     _write_graphs(model, directory, form, {})
 
@@ -119,7 +121,7 @@ def sherpa_onnx_settings(bundle: Bundle, directory: Path, *, live: bool) -> dict
     if live:
         assert isinstance(c.decoder, SanmDecoderConfig)
         metadata["encoder_output_size"] = c.encoder.output_dim
-        metadata |= {"decoder_num_blocks": c.decoder.layers, "decoder_kernel_size": c.decoder.kernel}
+        metadata |= {"decoder_num_blocks": c.decoder.memories, "decoder_kernel_size": c.decoder.kernel}
     return {key: str(value) for key, value in metadata.items()}
 
 

@@ -131,7 +131,7 @@ def live_encoder(config: ModelConfig) -> Graph:
 def live_decoder(config: ModelConfig) -> Graph:
     """The table of LiveDecoderGraph."""
     assert isinstance(config.decoder, SanmDecoderConfig)
-    dim, layers, rows = config.encoder.output_dim, config.decoder.layers, config.decoder.kernel - 1
+    dim, layers, rows = config.encoder.output_dim, config.decoder.memories, config.decoder.kernel - 1
     caches = [(f"cache_{index}", ("B", dim, rows)) for index in range(layers)]
     return Graph(
         "decoder.onnx",

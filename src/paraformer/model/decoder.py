@@ -1,17 +1,18 @@
 """The SAN-M decoder: all tokens in one pass, or the tokens of one live step (spec 4).
 
 A live step is exact because the memory is causal over tokens (`shift` = (kernel - 1) / 2): a layer needs only the
-last kernel - 1 rows that entered its memory.
+last kernel - 1 rows that entered its memory. With `look_ahead` it also sees the later tokens of the same step.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from paraformer.config import SanmDecoderConfig
+from paraformer.config import SanmDecoderConfig, TextConfig
 from paraformer.model.layers import CrossAttention, Fsmn, NormedFeedForward, layer_norm, length_mask, unless_full
 from paraformer.model.state import State
 
@@ -20,7 +21,7 @@ from paraformer.model.state import State
 class DecoderState(State):
     """What a decoder step takes from the steps before it.
 
-    fsmn (B, layers, kernel - 1, D): the last rows that entered each layer's memory.
+    fsmn (B, memories, kernel - 1, D): the last rows that entered each layer's memory.
     memory (B, P, D'): encoder rows of earlier steps; of each stream the last memory_lengths (B,) are valid.
     """
 
@@ -44,16 +45,24 @@ class SanmDecoderBlock(nn.Module):
         self.norm3 = layer_norm(dim) if cross else None
 
     def forward(
-        self, x: Tensor, past: Tensor, memory: Tensor, memory_mask: Tensor | None, token_mask: Tensor | None
+        self,
+        x: Tensor,
+        past: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        token_mask: Tensor | None,
+        steps: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """x (B, L, D), past (B, left, D) of the memory, encoder rows memory (B, K, D') with memory_mask (B, 1 or L, K).
+        """x (B, L, D), past (B, P, D) of the memory, encoder rows memory (B, K, D') with memory_mask (B, 1 or L, K).
 
-        Returns (B, L, D) and the rows that entered the memory, past included: (B, left + L, D).
+        P is at least the memory's `left`; steps (B, L): see Fsmn.step. Returns (B, L, D) and the rows that entered the
+        memory, past included: (B, P + L, D).
         """
         entered = self.norm2(self.feed_forward(self.norm1(x)))
         if token_mask is not None:
             entered = entered * token_mask[..., None].to(entered.dtype)
-        x = x + self.dropout(self.memory.step(entered, past.to(entered.dtype), token_mask))
+        nearest = past[:, past.shape[1] - self.memory.left :].to(entered.dtype)
+        x = x + self.dropout(self.memory.step(entered, nearest, token_mask, steps))
         if self.cross is not None and self.norm3 is not None:
             x = x + self.dropout(self.cross(self.norm3(x), memory, memory_mask))
         return x, torch.cat([past.to(entered.dtype), entered], 1)
@@ -73,6 +82,23 @@ class FinalFeedForward(nn.Module):
         return y
 
 
+class Text(nn.Module):
+    """Scores of units, and from their probabilities alone rows for characters: see TextConfig."""
+
+    def __init__(self, text: TextConfig, config: SanmDecoderConfig, dim: int) -> None:
+        super().__init__()
+        inner = dataclasses.replace(config, ffn_dim=text.ffn_dim)
+        self.norm = layer_norm(dim)
+        self.units = nn.Linear(dim, text.units)
+        self.back = nn.Linear(text.units, dim)
+        self.blocks = nn.ModuleList(SanmDecoderBlock(inner, dim, dim, cross=False) for _ in range(text.layers))
+
+    def score(self, x: Tensor) -> Tensor:
+        """Rows (B, L, D) of the last block with attention -> scores (B, L, units)."""
+        scores: Tensor = self.units(self.norm(x))
+        return scores
+
+
 class SanmDecoder(nn.Module):
     """Acoustic vectors to token scores, all in parallel."""
 
@@ -83,7 +109,9 @@ class SanmDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             SanmDecoderBlock(config, dim, dim, cross=index < config.attention_layers) for index in range(config.layers)
         )
-        self.final = FinalFeedForward(config, dim)
+        self.text = Text(config.text, config, dim) if config.text else None
+        last = dataclasses.replace(config, ffn_dim=config.text.ffn_dim) if config.text else config
+        self.final = FinalFeedForward(last, dim)
         self.norm = layer_norm(dim)
         self.output = nn.Linear(dim, vocab_size)
 
@@ -92,20 +120,84 @@ class SanmDecoder(nn.Module):
         y: Tensor = self.embed(ids)
         return y
 
-    def forward(self, memory: Tensor, memory_mask: Tensor | None, embeds: Tensor, token_mask: Tensor | None) -> Tensor:
-        """memory (B, K, D), memory_mask (B, 1 or L, K), embeds (B, L, D), token_mask (B, L) -> logits (B, L, V)."""
-        x = embeds
-        for block in self.blocks:
-            assert isinstance(block, SanmDecoderBlock)
-            past = x.new_zeros(x.shape[0], block.memory.left, x.shape[2])
-            x, _ = block(x, past, memory, memory_mask, token_mask)
+    def forward(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        embeds: Tensor,
+        token_mask: Tensor | None,
+        steps: Tensor | None = None,
+    ) -> Tensor:
+        """memory (B, K, D), memory_mask (B, 1 or L, K), embeds (B, L, D), token_mask (B, L) -> logits (B, L, V).
+
+        steps (B, L): the live step that each token would fall into, where they are to be seen as in live steps.
+        """
+        return self.scores(memory, memory_mask, embeds, token_mask, steps)[0]
+
+    def scores(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        embeds: Tensor,
+        token_mask: Tensor | None,
+        steps: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As forward, and scores (B, L, units) of the units where there is a text part."""
+        past = self._nothing_before(embeds)
+        steps = steps if self.config.look_ahead else None
+        x, units, _ = self._through(memory, memory_mask, embeds, token_mask, past, steps)
+        return self._characters(x), units
+
+    def characters(self, units: Tensor, token_mask: Tensor | None) -> Tensor:
+        """Scores (B, L, V) of characters from probabilities (B, L, units) alone: for a decoder with a text part."""
+        assert self.text is not None
+        x = self.text.back(units)
+        x, _ = self._read(x, token_mask, self._nothing_before(x), None)
+        return self._characters(x)
+
+    def _nothing_before(self, x: Tensor) -> Tensor:
+        """Memories (B, memories, kernel - 1, D) of the first tokens x (B, L, D)."""
+        return x.new_zeros(x.shape[0], self.config.memories, self.config.kernel - 1, x.shape[2])
+
+    def _characters(self, x: Tensor) -> Tensor:
         logits: Tensor = self.output(self.norm(self.final(x)))
         return logits
+
+    def _through(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        embeds: Tensor,
+        token_mask: Tensor | None,
+        past: Tensor,
+        steps: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """All blocks after a past (B, memories, kernel - 1, D): last rows, scores of units, what entered memories."""
+        x, entered = embeds, []
+        for index, block in enumerate(self.blocks):
+            x, rows = block(x, past[:, index], memory, memory_mask, token_mask, steps)
+            entered.append(rows)
+        if self.text is None:
+            return x, None, entered
+        units = self.text.score(x)
+        x, read = self._read(self.text.back(units.softmax(-1)), token_mask, past, steps)
+        return x, units, entered + read
+
+    def _read(
+        self, x: Tensor, token_mask: Tensor | None, past: Tensor, steps: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The text part's blocks on x (B, L, D)."""
+        assert self.text is not None
+        entered = []
+        for index, block in enumerate(self.text.blocks, start=len(self.blocks)):
+            x, rows = block(x, past[:, index], x, None, token_mask, steps)
+            entered.append(rows)
+        return x, entered
 
     def init_state(self, batch: int, dim: int, memory_rows: int, device: torch.device | None = None) -> DecoderState:
         """The state before the first step of `batch` streams; memory_rows: decoder look-back in encoder rows."""
         return DecoderState(
-            fsmn=torch.zeros(batch, self.config.layers, self.config.kernel - 1, dim, device=device),
+            fsmn=torch.zeros(batch, self.config.memories, self.config.kernel - 1, dim, device=device),
             memory=torch.zeros(batch, memory_rows, dim, device=device),
             memory_lengths=torch.zeros(batch, dtype=torch.int64, device=device),
         )
@@ -115,14 +207,13 @@ class SanmDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Scores of the tokens of one live step, and the next fsmn rows.
 
-        embeds (B, L, D) of which counts (B,) are tokens; fsmn (B, layers, kernel - 1, D).
+        embeds (B, L, D) of which counts (B,) are tokens; fsmn (B, memories, kernel - 1, D).
         """
-        x, mask, following = embeds, length_mask(counts, embeds.shape[1]), []
+        mask = length_mask(counts, embeds.shape[1])
         kept = counts[:, None] + torch.arange(fsmn.shape[2], device=counts.device)
-        for index, block in enumerate(self.blocks):
-            x, entered = block(x, fsmn[:, index], memory, memory_mask, mask)
-            following.append(entered.gather(1, kept[..., None].expand(-1, -1, x.shape[2])))
-        return self.output(self.norm(self.final(x))), torch.stack(following, 1)
+        x, _, entered = self._through(memory, memory_mask, embeds, mask, fsmn, None)
+        following = [rows.gather(1, kept[..., None].expand(-1, -1, x.shape[2])) for rows in entered]
+        return self._characters(x), torch.stack(following, 1)
 
     def step(
         self, memory: Tensor, mask: Tensor, embeds: Tensor, counts: Tensor, state: DecoderState

@@ -84,15 +84,28 @@ class Fsmn(nn.Conv1d):
         """x (B, T, D), mask (B, T): absent rows are zero, before and after. Returns (B, T, D)."""
         return self.step(x, x.new_zeros(x.shape[0], self.left, x.shape[2]), mask)
 
-    def step(self, x: Tensor, past: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As forward, with the `left` rows before x given: past (B, left, D)."""
+    def step(self, x: Tensor, past: Tensor, mask: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+        """As forward, with the `left` rows before x given: past (B, left, D).
+
+        steps (B, T): of each row the step it belongs to, where rows see no later ones but of their own step.
+        """
         if mask is not None:
             x = x * mask[..., None].to(x.dtype)
         # One row too many, cut off again: a convolution refuses to give no row, and a step may have no token.
         rows = F.pad(torch.cat([past, x], 1), (0, 0, 0, self.right + 1)).transpose(1, 2)
-        filtered = F.conv1d(rows, self.weight, groups=self.groups).transpose(1, 2)[:, : x.shape[1]]
+        if steps is None or self.right == 0 or x.shape[1] == 0:
+            filtered = F.conv1d(rows, self.weight, groups=self.groups).transpose(1, 2)[:, : x.shape[1]]
+        else:
+            filtered = self._within_steps(rows[:, :, : rows.shape[2] - 1], steps)
         y: Tensor = self.dropout(filtered + x)
         return y if mask is None else y * mask[..., None].to(y.dtype)
+
+    def _within_steps(self, rows: Tensor, steps: Tensor) -> Tensor:
+        """The filter over rows (B, D, left + T + right), blind to rows of later steps (B, T). Returns (B, T, D)."""
+        reach = self.left + 1 + self.right
+        later = F.pad(steps, (0, self.right), value=-1).unfold(1, self.right + 1, 1)
+        seen = F.pad(later == steps[..., None], (self.left, 0), value=True)
+        return torch.einsum("bdtk,btk,dk->btd", rows.unfold(2, reach, 1), seen.to(rows.dtype), self.weight[:, 0])
 
 
 class SanmAttention(nn.Module):

@@ -201,23 +201,33 @@ class Paraformer(Trainable):
 
     def decode(self, encoded: Encoded, weights: Tensor, embeds: Tensor, token_mask: Tensor, chunk: Chunking) -> Tensor:
         """Scores (B, L, V) of embeds (B, L, D); weights (B, T or T + 1) tell the chunked forms where tokens fire."""
+        return self.scores(encoded, weights, embeds, token_mask, chunk)[0]
+
+    def scores(
+        self, encoded: Encoded, weights: Tensor, embeds: Tensor, token_mask: Tensor, chunk: Chunking
+    ) -> tuple[Tensor, Tensor | None]:
+        """As decode, and scores (B, L, units) of the decoder's units where it has a text part."""
         if embeds.shape[1] == 0:
-            return embeds.new_zeros(embeds.shape[0], 0, self.config.vocab_size)
+            return embeds.new_zeros(embeds.shape[0], 0, self.config.vocab_size), None
         mask = self._seen(encoded, weights, token_mask, chunk)
-        logits: Tensor = self.decoder(encoded.hidden, mask, embeds, token_mask)
-        return logits
+        decoder: Any = self.decoder
+        if isinstance(decoder, SanmDecoder):
+            steps = _windows_of(encoded, weights, embeds.shape[1]) if isinstance(chunk, ChunkConfig) else None
+            return decoder.scores(encoded.hidden, mask, embeds, token_mask, steps)
+        logits: Tensor = decoder(encoded.hidden, mask, embeds, token_mask)
+        return logits, None
 
     def _seen(self, encoded: Encoded, weights: Tensor, token_mask: Tensor, chunk: Chunking) -> Tensor:
         """Which encoder rows each token sees, (B, 1 or L, T)."""
         if chunk is None:
             return encoded.memory_mask()
-        fired = cif.firing_frames(weights, token_mask.shape[1])
         if encoded.layout is not None:
+            fired = cif.firing_frames(weights, token_mask.shape[1])
             last = (encoded.lengths[:, None] - 1).clamp(min=0)
             return scama_mask(torch.minimum(fired, last), token_mask, encoded.layout)
         assert encoded.rows is not None
         assert isinstance(chunk, ChunkConfig)
-        window = torch.minimum(fired, encoded.lengths[:, None]) // encoded.rows.shape[2]
+        window = _windows_of(encoded, weights, token_mask.shape[1])
         return window_memory_mask(window, token_mask, encoded.rows, chunk.decoder_look_back * chunk.chunk)
 
     def recognize(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> Whole:
@@ -256,11 +266,16 @@ class Paraformer(Trainable):
         embeds = cif.integrate(encoded.hidden, weights, targets.shape[1])
         token_mask = length_mask(lengths, targets.shape[1])
         first, embeds = self._glance(encoded, weights, embeds, targets, token_mask, chunk, generator)
-        logits = self.decode(encoded, weights, embeds, token_mask, chunk)
+        logits, units = self.scores(encoded, weights, embeds, token_mask, chunk)
         cross_entropy = losses.smoothed_cross_entropy(logits, targets, c.label_smoothing, per_token=c.length_normalized)
         quantity = losses.quantity(encoded.weights.sum(-1), lengths, per_token=c.length_normalized)
         ctc = self._ctc(encoded, batch, chunk)
         counted = (1 - c.ctc_weight) * c.cross_entropy_weight * cross_entropy + c.quantity_weight * quantity
+        if units is not None:
+            sounds = unit_targets(batch, targets.shape[1])
+            counted = counted + c.units_weight * losses.smoothed_cross_entropy(
+                units, sounds, c.label_smoothing, per_token=c.length_normalized
+            )
         total = counted + c.ctc_weight * ctc
         if encoded.middle is not None:
             total = total + c.middle_ctc_weight * self._ctc_of(encoded.middle, encoded.lengths, batch)
@@ -370,9 +385,25 @@ def build_decoder(config: ModelConfig) -> Any:
     return TransformerDecoder(config.decoder, config.vocab_size, dim)
 
 
+def unit_targets(batch: Batch, tokens: int) -> Tensor:
+    """The unit of each token (B, tokens), -1 where there is none: of utterances with a unit for every token."""
+    if batch.ctc_targets is None or batch.ctc_target_lengths is None:
+        return torch.full((len(batch.lengths), tokens), losses.IGNORE_ID, device=batch.lengths.device)
+    units = F.pad(batch.ctc_targets, (0, max(0, tokens - batch.ctc_targets.shape[1])), value=losses.IGNORE_ID)
+    alike = batch.ctc_target_lengths == batch.target_lengths
+    present = length_mask(batch.ctc_target_lengths, tokens) & alike[:, None]
+    return units[:, :tokens].masked_fill(~present, losses.IGNORE_ID)
+
+
 def append_eos(targets: Tensor, lengths: Tensor) -> Tensor:
     """targets (B, L) padded with -1 -> (B, L + 1) with </s> after each row's last token."""
     return F.pad(targets, (0, 1), value=losses.IGNORE_ID).scatter(1, lengths[:, None], EOS_ID)
+
+
+def _windows_of(encoded: Encoded, weights: Tensor, tokens: int) -> Tensor:
+    """The window in which each of the first `tokens` tokens fires, (B, tokens), in the windowed form."""
+    assert encoded.rows is not None
+    return torch.minimum(cif.firing_frames(weights, tokens), encoded.lengths[:, None]) // encoded.rows.shape[2]
 
 
 def _committed(rows: Tensor, lengths: Tensor, chunk: ChunkConfig) -> Tensor:

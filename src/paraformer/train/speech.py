@@ -19,7 +19,7 @@ from torch import Tensor
 
 from paraformer.bundle import replacing
 from paraformer.checkpoint import open_any, strict, whisper
-from paraformer.config import ModelConfig
+from paraformer.config import ModelConfig, SanmDecoderConfig
 from paraformer.data.augment import Noise
 from paraformer.data.dataset import Symbols, estimate_cmvn, nothing_said, syllable_table, text_of
 from paraformer.data.prepare import load_cuts, vocabulary
@@ -218,9 +218,14 @@ def _from_speech(config: TrainConfig, speech: Speech) -> Setup:
     """Vocabulary, syllables and CMVN of the training cuts."""
     texts = [text_of(cut) for cut in speech.train]
     tokens, ctc = vocabulary(texts), config.model.objective.ctc_weight > 0
-    syllables = syllable_table(texts) if ctc else {}
+    decoder = config.model.decoder
+    reads = isinstance(decoder, SanmDecoderConfig) and decoder.text is not None
+    syllables = syllable_table(texts) if ctc or reads else {}
     objective = dataclasses.replace(config.model.objective, ctc_units=len(syllables) + 1 if ctc else 0)
     model = dataclasses.replace(config.model, vocab_size=len(tokens), objective=objective)
+    if isinstance(decoder, SanmDecoderConfig) and decoder.text:
+        text = dataclasses.replace(decoder.text, units=len(syllables) + 1)
+        model = dataclasses.replace(model, decoder=dataclasses.replace(decoder, text=text))
     order = np.random.default_rng(config.seed).permutation(len(speech.train))[:_CMVN_UTTERANCES]
     cuts = list(speech.train)
     cmvn = estimate_cmvn([cuts[i] for i in order], model.frontend, config.augment, speech.noises)
