@@ -25,6 +25,11 @@ CONTEXT = 64
 """Samples before a window that the network sees too."""
 _FRAME, _SHIFT, _BINS, _HIDDEN = 256, 128, 129, 128
 _STRIDES = (1, 2, 2, 1)
+_SERIAL = 1 << 18
+"""Multiplications up to which numpy's BLAS makes a product in the calling thread (OpenBLAS, interface/gemm.c). Larger ones
+wake its own threads, as many as there are processors: products this small gain nothing, and lose much where one is busy."""
+_TOGETHER, _ROWS = 4, 64
+"""Windows whose gates make one product; rows of a matrix in one product with a vector, which has a lower limit."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,13 @@ class VoiceDetector:
     def __init__(self) -> None:
         with as_file(files("paraformer.segment") / "silero.safetensors") as path:
             weights = load_file(path)
-        self._stft = weights["stft"].T
+        self._stft = np.ascontiguousarray(weights["stft"].T)
         self._convs = [_taps(weights[f"conv{i}.weight"]) for i in range(1, 5)]
         self._biases = [weights[f"conv{i}.bias"] for i in range(1, 5)]
         # sigmoid(z) = tanh(z / 2) / 2 + 1 / 2: with the three sigmoid gates halved, one tanh serves all four gates.
         halves = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], np.float32), _HIDDEN)
-        self._input = (weights["lstm.input"] * halves[:, None]).T
-        self._recurrent = weights["lstm.hidden"] * halves[:, None]
+        self._input = np.ascontiguousarray((weights["lstm.input"] * halves[:, None]).T)
+        self._recurrent = (weights["lstm.hidden"] * halves[:, None]).reshape(-1, _ROWS, _HIDDEN)
         self._bias = weights["lstm.bias"] * halves
         self._output, self._output_bias = weights["output.weight"], weights["output.bias"]
 
@@ -60,9 +65,9 @@ class VoiceDetector:
     def step(self, windows: Float32[Array, "n 512"], state: VoiceState) -> tuple[Float32[Array, " n"], VoiceState]:
         """Probability of speech in each of these consecutive windows, and the state after them."""
         contexts = np.concatenate([state.context[None], windows[:-1, -CONTEXT:]])
-        gates = self._features(np.concatenate([contexts, windows], axis=1)) @ self._input + self._bias
+        gates = self._gates(self._features(np.concatenate([contexts, windows], axis=1)))
         outputs, cell = self._recur(gates, state)
-        logits = np.maximum(outputs, 0) @ self._output + self._output_bias
+        logits = np.einsum("nc,c->n", np.maximum(outputs, 0), self._output) + self._output_bias
         after = VoiceState(outputs[-1].copy(), cell, windows[-1, -CONTEXT:].copy())
         return (np.tanh(logits / 2) / 2 + 0.5).astype(np.float32), after
 
@@ -77,12 +82,19 @@ class VoiceDetector:
         features: Array = x[:, 0]
         return features
 
+    def _gates(self, features: Float32[Array, "n 128"]) -> Float32[Array, "n 512"]:
+        """What the features of each window add to its gates."""
+        padded = np.pad(features, ((0, -len(features) % _TOGETHER), (0, 0)))
+        product = _matmul(padded.reshape(-1, _TOGETHER, _HIDDEN), self._input)
+        gates: Array = product.reshape(len(padded), -1)[: len(features)] + self._bias
+        return gates
+
     def _recur(self, gates: Float32[Array, "n 512"], state: VoiceState) -> tuple[Float32[Array, "n 128"], Array]:
         """LSTM over the windows: its outputs, and its last cell."""
         hidden, cell = state.hidden, state.cell
         outputs = np.empty((len(gates), _HIDDEN), np.float32)
         for n, gate in enumerate(gates):
-            z = np.tanh(self._recurrent @ hidden + gate)
+            z = np.tanh((self._recurrent @ hidden).ravel() + gate)
             enter, leave, keep = (z[: 3 * _HIDDEN] / 2 + np.float32(0.5)).reshape(3, _HIDDEN)
             cell = keep * cell + enter * z[3 * _HIDDEN :]
             hidden = outputs[n] = leave * np.tanh(cell)
@@ -102,6 +114,6 @@ def _convolve(x: Float32[Array, "n t c"], taps: Float32[Array, "taps out"], stri
 
 
 def _matmul(x: Float32[Array, "n t c"], weight: Float32[Array, "c out"]) -> Float32[Array, "n t out"]:
-    """One large product, which is several times faster than numpy's n small ones."""
-    product: Array = x.reshape(-1, x.shape[2]) @ weight
-    return product.reshape(*x.shape[:2], -1)
+    """Products of a size that BLAS makes in this thread; one after another they take no longer than a large one."""
+    columns = max(1, _SERIAL // (x.shape[1] * x.shape[2]))
+    return np.concatenate([x @ weight[:, at : at + columns] for at in range(0, weight.shape[1], columns)], axis=-1)
