@@ -18,7 +18,7 @@ from paraformer import contract
 from paraformer.backends import cif, native
 from paraformer.backends.base import pad_rows, split_state, stack_states
 from paraformer.backends.graphs import GraphBackend
-from paraformer.backends.onnx import OnnxEngine
+from paraformer.backends.onnx import OnnxRunner
 from paraformer.backends.panels import Precision
 from paraformer.backends.torch import TorchBackend
 from paraformer.config import PredictorConfig
@@ -131,13 +131,13 @@ def test_pad_rows() -> None:
 
 def test_a_directory_without_graphs_is_named(tmp_path) -> None:
     with pytest.raises(ModelNotFound, match=r"holds no encoder\.onnx"):
-        OnnxEngine(tmp_path, tiny.config())
+        OnnxRunner(tmp_path, tiny.config())
 
 
 def test_a_broken_graph_is_named(tmp_path) -> None:
     (tmp_path / contract.ENCODER).write_bytes(b"no graph")
     with pytest.raises(ModelError, match=r"encoder\.onnx is not a graph"):
-        OnnxEngine(tmp_path, tiny.config())
+        OnnxRunner(tmp_path, tiny.config())
 
 
 @cache

@@ -87,7 +87,7 @@ def test_scores_are_near_those_of_onnx_runtime(precision: panels.Precision, clos
     graph = contract.decoder(tiny.config())
     backend = tiny.backend("onnx")
     assert isinstance(backend, GraphBackend)
-    expected, got = backend._engine.run(graph, inputs), engine(precision).run(graph, inputs)
+    expected, got = backend._runner.run(graph, inputs), engine(precision).run(graph, inputs)
     for row, count in enumerate(inputs["counts"]):
         error = np.abs(got[0][row, :count] - expected[0][row, :count]).max()
         assert error <= close * np.abs(expected[0]).max()

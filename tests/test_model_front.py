@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from paraformer.backends import native
 from paraformer.backends.base import Backend
 from paraformer.backends.graphs import GraphBackend
-from paraformer.backends.onnx import OnnxEngine
+from paraformer.backends.onnx import OnnxRunner
 from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
 from paraformer.certificate.foreign import ForeignBackend
@@ -235,7 +235,7 @@ def engine(name: str, directory: Path) -> TorchBackend | GraphBackend:
         return TorchBackend(model())
     save_file(model().state_dict(), directory / "model.safetensors")
     export(model(), directory)
-    return GraphBackend(OnnxEngine(directory, config()), config())
+    return GraphBackend(OnnxRunner(directory, config()), config())
 
 
 def ids(backend: Backend, feats: np.ndarray, chunk: ChunkConfig) -> list[int]:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.native import NativeEngine, available
-from paraformer.backends.onnx import OnnxEngine
+from paraformer.backends.onnx import OnnxRunner
 from paraformer.backends.torch import TorchBackend
 from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.export import export
@@ -73,7 +73,7 @@ def backend(name: str) -> TorchBackend | GraphBackend:
     if name == "torch":
         return TorchBackend(model())
     if name == "onnx":
-        return GraphBackend(OnnxEngine(directory(), config()), config())
+        return GraphBackend(OnnxRunner(directory(), config()), config())
     precision = "float32" if name == "native" else name
     return GraphBackend(NativeEngine(model().state_dict(), config(), precision), config())
 

@@ -204,7 +204,7 @@ def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
 
 
 def _open_onnx(bundle: Bundle, threads: int) -> Backend:
-    from paraformer.backends.onnx import OnnxEngine
+    from paraformer.backends.onnx import OnnxRunner
 
     assert bundle.directory is not None
     if not is_ours(bundle.directory):
@@ -212,20 +212,21 @@ def _open_onnx(bundle: Bundle, threads: int) -> Backend:
             f"{bundle.directory} is a FunASR directory, without graphs for the onnx backend: leave backend out, or "
             f"make a directory with them by `paraformer convert --graphs {bundle.directory} NEW`"
         )
-    engine = OnnxEngine(bundle.directory, bundle.config, threads)
+    runner = OnnxRunner(bundle.directory, bundle.config, threads)
     bundle.check(contract.WEIGHTS, *(graph.file for graph in contract.graphs(bundle.config)))
-    return GraphBackend(engine, bundle.config)
+    return GraphBackend(runner, bundle.config)
 
 
 def _open_torch(directory: Path, device: str, threads: int) -> tuple[Bundle, Backend]:
     try:
-        from paraformer.backends.torch import TorchBackend
+        from paraformer.backends.torch import TorchBackend, set_threads
     except ImportError as error:
         raise MissingExtra(f"{directory} has no graphs for the base install; running it", "torch") from error
     from paraformer.checkpoint import open_any
 
+    set_threads(threads)  # before anything is computed, since threads that were made once stay
     bundle, model = open_any(directory)
-    return bundle, TorchBackend(model, device, threads)
+    return bundle, TorchBackend(model, device)
 
 
 def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:

@@ -1,1 +1,1 @@
-"""The engines: the same small protocol over torch and over ONNX Runtime."""
+"""The same small protocol over torch, over ONNX Runtime and over the package's own engine."""

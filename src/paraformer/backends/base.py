@@ -1,4 +1,4 @@
-"""The seam between streams and engines: ragged things per stream on one side, rectangular batches on the other.
+"""The seam between streams and what computes them: ragged things per stream here, rectangular batches there.
 
 A backend gets and gives numpy arrays, one entry per stream, and does the padding and stacking itself. The state of a
 stream is a value with the same names and shapes in every backend, so a saved session moves between them.
@@ -43,7 +43,7 @@ class Decoded:
 
 
 class Backend(Protocol):
-    """An engine that runs one model."""
+    """What runs one model."""
 
     @property
     def config(self) -> ModelConfig:
@@ -52,7 +52,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """Engine and precision, for people: "onnx float32"."""
+        """Backend and precision, for people: "onnx float32"."""
         ...
 
     def whole(self, feats: Sequence[Float32[np.ndarray, "rows dim"]]) -> list[Decoded]:

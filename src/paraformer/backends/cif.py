@@ -1,4 +1,4 @@
-"""Integrate-and-fire on numpy arrays, for engines whose graphs end before it and begin after it.
+"""Integrate-and-fire on numpy arrays, for graphs that end before it and begin after it.
 
 The twin of paraformer.model.cif, in the same view: token k gets, of each frame, the length of the overlap between the
 frame's stretch of the running sum and [k, k + 1]. One test holds the two together.

@@ -1,4 +1,4 @@
-"""Backends whose engine knows the functions of `paraformer.contract` and no state.
+"""Backends that run the functions of `paraformer.contract`, which know no state.
 
 Keys, values and memory rows go in and out; what a stream keeps is decided here, and integrate-and-fire is done here.
 """
@@ -17,7 +17,7 @@ from paraformer.config import ChunkConfig, ModelConfig, SanmDecoderConfig
 from paraformer.errors import UnsupportedModel
 
 
-class Engine(Protocol):
+class Runner(Protocol):
     """What computes the functions of `paraformer.contract` for one model. Several threads may call it at once."""
 
     @property
@@ -33,8 +33,8 @@ class Engine(Protocol):
 class GraphBackend:
     """Runs a model whose encoder and decoder are functions of arrays, with all that lies between them on arrays too."""
 
-    def __init__(self, engine: Engine, config: ModelConfig) -> None:
-        self._engine = engine
+    def __init__(self, runner: Runner, config: ModelConfig) -> None:
+        self._runner = runner
         self._config = config
 
     @property
@@ -45,13 +45,13 @@ class GraphBackend:
     @property
     def name(self) -> str:
         """See Backend.name."""
-        return self._engine.name
+        return self._runner.name
 
     def whole(self, feats: Sequence[np.ndarray]) -> list[Decoded]:
         """See Backend.whole."""
         padded, lengths = pad_rows(feats)
         inputs = {"feats": padded, "lengths": lengths, "start": np.ones_like(lengths)}
-        hidden, weights = self._engine.run(contract.encoder(self.config), inputs)
+        hidden, weights = self._runner.run(contract.encoder(self.config), inputs)
         rows, summed, counts = cif.complete(self.config.predictor, hidden, weights, lengths)
         embeds = cif.integrate(rows, summed, int(counts.max()))
         mask = np.arange(hidden.shape[1])[None] < lengths[:, None]
@@ -112,10 +112,10 @@ class GraphBackend:
         inputs = {"feats": rows, "lengths": lengths, "start": state["position"] - chunk.context + 1}
         names = ("keys", "values", "past_lengths")
         if chunk.encoder_look_back == 0:
-            hidden, weights = self._engine.run(contract.encoder(self.config), inputs)
+            hidden, weights = self._runner.run(contract.encoder(self.config), inputs)
             return hidden, weights, {name: state[name] for name in names}
         inputs |= {"past_keys": state["keys"], "past_values": state["values"], "past_lengths": state["past_lengths"]}
-        hidden, weights, keys, values = self._engine.run(contract.look_back(self.config), inputs)
+        hidden, weights, keys, values = self._runner.run(contract.look_back(self.config), inputs)
         per_window = self.config.rows_per_window
         kept = (rows.shape[1] - chunk.right) * per_window
         drop = kept if chunk.encoder_look_back > 0 else 0
@@ -156,15 +156,15 @@ class GraphBackend:
     def _decode(
         self, memory: np.ndarray, mask: np.ndarray, embeds: np.ndarray, counts: np.ndarray, fsmn: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (B, L, V) and the next memory rows; the engine is not asked when there is no token at all."""
+        """Scores (B, L, V) and the next memory rows; nothing is asked when there is no token at all."""
         if embeds.shape[1] == 0:
             empty = np.zeros((len(embeds), 0, self.config.vocab_size), np.float32)
             return empty, fsmn if fsmn is not None else empty
         inputs = {"memory": memory, "memory_mask": mask, "embeds": embeds, "counts": counts}
         if fsmn is None:
-            (logits,) = self._engine.run(contract.decoder(self.config), inputs)
+            (logits,) = self._runner.run(contract.decoder(self.config), inputs)
             return logits, logits
-        logits, following = self._engine.run(contract.decoder(self.config), inputs | {"fsmn": fsmn})
+        logits, following = self._runner.run(contract.decoder(self.config), inputs | {"fsmn": fsmn})
         return logits, following
 
     def _no_memory(self, batch: int) -> np.ndarray | None:

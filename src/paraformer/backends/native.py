@@ -59,7 +59,7 @@ def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, n
 
 
 class NativeEngine:
-    """The functions that `paraformer.contract` lists, of one model; see backends.graphs.Engine."""
+    """The functions that `paraformer.contract` lists, of one model; see backends.graphs.Runner."""
 
     def __init__(
         self, weights: Mapping[str, ArrayLike], config: ModelConfig, precision: Precision, threads: int = 1

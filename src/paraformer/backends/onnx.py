@@ -1,11 +1,22 @@
-"""ONNX Runtime: the engine for every processor, and without torch. Runs the graphs of `paraformer.contract`."""
+"""ONNX Runtime: for every processor, and without torch. Runs the graphs of `paraformer.contract`.
+
+It reports what it runs to its maker unless told not to, from a thread that a forked child waits for when it ends. So it
+is told not to, before it is imported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime as ort
 
 from paraformer import contract
@@ -13,8 +24,66 @@ from paraformer.config import ModelConfig
 from paraformer.errors import ModelError, ModelNotFound
 
 
-class OnnxEngine:
-    """Runs the exported graphs of a bundle on the CPU in float32. Graphs are opened when first needed."""
+class OnnxGraph:
+    """One graph on the CPU. In a forked child it goes on as it was where that is safe, else it is opened again."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """threads: of one run, 0 for one per core. Raises ModelError for what is not a graph."""
+        self._path, self._threads = path, threads
+        self._running = 0
+        self._session: ort.InferenceSession | None = self._opened()
+        _watch_forks()
+        _GRAPHS.add(self)
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs of these names, given all inputs by name."""
+        session = self._session = self._session or self._opened()
+        self._running += 1
+        try:
+            found: list[np.ndarray] = session.run(list(outputs), dict(inputs))
+        finally:
+            self._running -= 1
+        return found
+
+    def _opened(self) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # A thread that waits sleeps: one that spins instead keeps others from a processor that is busy anyway, and with
+        # two threads on one free processor everything takes twice as long.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return ort.InferenceSession(str(self._path), options, ["CPUExecutionProvider"])
+        except Exception as error:  # the library's own exception types are not public
+            raise ModelError(f"{self._path} is not a graph that ONNX Runtime can run: {error}") from error
+
+    def forked(self) -> None:
+        """In the child: leave behind a session whose threads are not here, or that a thread was in the midst of.
+
+        Ending it would wait for those threads too, so it never ends. One that was idle and has no threads is good, and
+        shares its memory with the parent.
+        """
+        if self._session is not None and (self._threads != 1 or self._running):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+            self._session, self._running = None, 0
+
+
+_GRAPHS: WeakSet[OnnxGraph] = WeakSet()
+
+
+@cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    for graph in list(_GRAPHS):
+        graph.forked()
+
+
+class OnnxRunner:
+    """Runs the exported graphs of a bundle in float32. Graphs are opened when first needed."""
 
     name = "onnx float32"
 
@@ -22,28 +91,20 @@ class OnnxEngine:
         """threads: of one run, 0 for one per core. Raises ModelNotFound if the bundle has no graphs."""
         self.directory = Path(directory)
         self.threads = threads
-        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._graphs: dict[str, OnnxGraph] = {}
         self._open(contract.encoder(config))
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """See backends.graphs.Engine."""
-        outputs: list[np.ndarray] = self._open(graph).run([port.name for port in graph.outputs], dict(inputs))
-        return outputs
+        """See backends.graphs.Runner."""
+        return self._open(graph).run([port.name for port in graph.outputs], inputs)
 
-    def _open(self, graph: contract.Graph) -> ort.InferenceSession:
-        if graph.file not in self._sessions:
+    def _open(self, graph: contract.Graph) -> OnnxGraph:
+        if graph.file not in self._graphs:
             path = self.directory / graph.file
             if not path.is_file():
                 raise ModelNotFound(
                     f"{self.directory} holds no {graph.file}: it was saved without graphs; "
                     "run `paraformer convert` on it where torch is installed, or load it with backend='torch'"
                 )
-            options = ort.SessionOptions()
-            options.intra_op_num_threads = self.threads
-            options.inter_op_num_threads = 1
-            options.log_severity_level = 3
-            try:
-                self._sessions[graph.file] = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-            except Exception as error:  # the engine's own exception types are not public
-                raise ModelError(f"{path} is not a graph that the engine can run: {error}") from error
-        return self._sessions[graph.file]
+            self._graphs[graph.file] = OnnxGraph(path, self.threads)
+        return self._graphs[graph.file]

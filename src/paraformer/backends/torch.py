@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -34,11 +35,13 @@ class TorchBackend:
     """Runs a Paraformer module; the module is put into evaluation mode and not changed otherwise."""
 
     def __init__(self, model: Paraformer, device: str | torch.device = "cpu", threads: int | None = None) -> None:
-        """threads: sets torch's own number of CPU threads, which is one setting for the process; None leaves it."""
+        """threads: see `set_threads`; None leaves it."""
         if threads is not None:
-            torch.set_num_threads(threads or os.cpu_count() or 1)
+            set_threads(threads)
         self.model = model.to(device).eval()
         self.device = torch.device(device)
+        self._process = os.getpid()
+        _watch_forks()
 
     @property
     def config(self) -> ModelConfig:
@@ -87,7 +90,23 @@ class TorchBackend:
         return decoded, split_state(arrays, unlimited=chunk.encoder_look_back < 0)
 
     def _put(self, array: np.ndarray) -> Tensor:
+        if self.device.type != "cpu" and os.getpid() != self._process:
+            raise UnsupportedModel(
+                f"this model was put on {self.device} before the process forked, and a forked process cannot use it: "
+                "load the model in each process, or start them with multiprocessing's 'spawn'"
+            )
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def set_threads(threads: int) -> None:
+    """Set torch's own number of CPU threads, 0 for one per core: one setting for the process."""
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+
+
+@cache
+def _watch_forks() -> None:
+    """A forked child has none of torch's threads, and would wait for them: there one thread has to do."""
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from paraformer.backends import cif
 from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, stack_states
+from paraformer.backends.onnx import OnnxGraph
 from paraformer.certificate.record import Form
 from paraformer.config import ChunkConfig, ModelConfig, SanmDecoderConfig
-from paraformer.errors import ModelError, UnsupportedModel
+from paraformer.errors import UnsupportedModel
 
 
 class ForeignBackend:
@@ -22,11 +22,11 @@ class ForeignBackend:
     """
 
     def __init__(self, directory: Path, form: Form, config: ModelConfig, threads: int) -> None:
-        """threads: of one run. Raises ModelError for graphs that the engine cannot run."""
+        """threads: of one run. Raises ModelError for graphs that ONNX Runtime cannot run."""
         self.name = f"{form.runtime} {form.precision}"
         self._config = config
         self._live = form.live
-        self._graphs = [_open(directory / name, threads) for name in form.graphs]
+        self._graphs = [OnnxGraph(directory / name, threads) for name in form.graphs]
 
     @property
     def config(self) -> ModelConfig:
@@ -106,14 +106,3 @@ class ForeignBackend:
         names = ["logits", *(f"out_cache_{layer}" for layer in range(fsmn.shape[1]))]
         logits, *caches = self._graphs[1].run(names, inputs)
         return logits, np.stack(caches, 1)
-
-
-def _open(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    except Exception as error:  # the engine's own exception types are not public
-        raise ModelError(f"{path} is not a graph that the engine can run: {error}") from error

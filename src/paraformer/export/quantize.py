@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+
+import paraformer.backends.onnx  # noqa: F401  first, because it tells ONNX Runtime not to report home
+
+# isort: split
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 

@@ -3,9 +3,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-/* Looks at a counter, some 40 ns each, before a thread goes to sleep: longer than the parts of a layer differ, shorter
- * than the processor is worth to somebody else. */
-enum { PATIENCE = 2000 };
+/* Looks at a counter, some 40 ns each, before a thread goes to sleep: about what sleeping and waking cost. Where others
+ * want the processor every further look is taken from them, and from the thread that is waited for. */
+enum { PATIENCE = 300 };
 
 static inline void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)

@@ -26,8 +26,8 @@ CONTEXT = 64
 _FRAME, _SHIFT, _BINS, _HIDDEN = 256, 128, 129, 128
 _STRIDES = (1, 2, 2, 1)
 _SERIAL = 1 << 18
-"""Multiplications up to which numpy's BLAS makes a product in the calling thread (OpenBLAS, interface/gemm.c). Larger ones
-wake its own threads, as many as there are processors: products this small gain nothing, and lose much where one is busy."""
+"""Multiplications up to which numpy's BLAS makes a product in the calling thread (OpenBLAS, interface/gemm.c). Larger
+ones wake its own threads, one a processor: products so small gain nothing by them, and lose much where one is busy."""
 _TOGETHER, _ROWS = 4, 64
 """Windows whose gates make one product; rows of a matrix in one product with a vector, which has a lower limit."""
 

@@ -1,0 +1,114 @@
+"""What test_backends_concurrency.py runs in processes of their own: a model that computes, and what happens meanwhile.
+
+    python concurrency_child.py BACKEND THREADS
+
+Signals come while it computes, children are made while another thread does and recognise for themselves. Prints what
+threads there were after a recognition of each kind, and what those that numpy brought had to do with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+import paraformer
+from paraformer.audio import read
+
+SAMPLES = Path(paraformer.__file__).parent / "samples"
+LONG = 35
+"""Seconds after which audio is cut at pauses, which voice activity detection finds."""
+
+
+def loaded(name: str, threads: int) -> paraformer.Recognizer:
+    if name in ("onnx", "torch"):
+        return paraformer.load(backend=name, threads=threads, lm=False)
+    return paraformer.load(backend="native", precision=name, threads=threads, lm=False)
+
+
+def stop(number: int, frame: object) -> None:
+    sys.exit("stopped")
+
+
+def interrupted(recognizer: paraformer.Recognizer, samples: np.ndarray, number: int) -> None:
+    """Again and again, at any moment of a recognition; afterwards it recognises as before."""
+    signal.signal(signal.SIGTERM, stop)
+    before, came = recognizer.transcribe(samples).text, 0
+    moments = (0.002, 0.007, 0.02, 0.05)
+    for after in moments:
+        sender = threading.Timer(after, os.kill, (os.getpid(), number))
+        try:
+            sender.start()
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                recognizer.transcribe(samples)
+        except (KeyboardInterrupt, SystemExit):
+            came += 1
+        sender.join()
+    assert came == len(moments), came
+    assert recognizer.transcribe(samples).text == before
+
+
+def forked(recognizer: paraformer.Recognizer, samples: np.ndarray) -> None:
+    """Two children, each made while another thread computes, or holds what one computes with."""
+    before, done = recognizer.transcribe(samples).text, threading.Event()
+
+    def busy() -> None:
+        while not done.is_set():
+            recognizer.transcribe(samples)
+
+    other = threading.Thread(target=busy)
+    other.start()
+    for _ in range(2):
+        time.sleep(0.03)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            assert recognizer.transcribe(samples).text == before
+            sys.exit(0)  # which ends every object, as a program would
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+    done.set()
+    other.join()
+    assert recognizer.transcribe(samples).text == before
+
+
+def spent() -> dict[str, int]:
+    """Nanoseconds that each thread of this process has computed."""
+    tasks = Path("/proc/self/task")
+    return {task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()}
+
+
+def tasks(name: str, threads: int, samples: np.ndarray) -> paraformer.Recognizer:
+    """Prints the threads that came, and the share of all work that those which numpy brought did."""
+    at_first = spent()
+    recognizer = loaded(name, threads)
+    for audio in (samples, np.resize(samples, LONG * 16000)):
+        recognizer.transcribe(audio)
+    session = recognizer.stream()
+    session.accept(samples)
+    session.finish()
+    after, own = spent(), str(os.getpid())
+    others = sum(after.get(task, 0) - at_first[task] for task in at_first if task != own)
+    print(json.dumps({"came": len(after.keys() - at_first.keys()), "others": others / (after[own] - at_first[own])}))
+    return recognizer
+
+
+def main() -> None:
+    """See above."""
+    name, threads = sys.argv[1], int(sys.argv[2])
+    samples = read(SAMPLES / "subway.flac")
+    recognizer = tasks(name, threads, samples)
+    interrupted(recognizer, samples, signal.SIGINT)
+    interrupted(recognizer, samples, signal.SIGTERM)
+    forked(recognizer, samples)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Threads, signals and forks: whatever comes while a model computes, nothing hangs, breaks, or computes beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from paraformer.backends import native
+from paraformer.backends.torch import TorchBackend
+from paraformer.errors import UnsupportedModel
+
+CHILD = Path(__file__).with_name("concurrency_child.py")
+NAMES = ("onnx", "torch", *(["int8"] if native.available("int8") else []))
+MATRIX = [
+    pytest.param(name, threads, marks=[pytest.mark.slow] if (name, threads) == ("torch", 8) else [])
+    for name in NAMES
+    for threads in (1, 2, 8)
+]
+LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+@pytest.mark.parametrize(("name", "threads"), MATRIX)
+def test_signals_forks_and_threads(name: str, threads: int) -> None:
+    """In a process whose environment limits no library: see concurrency_child.py."""
+    environment = {name: value for name, value in os.environ.items() if name not in LIBRARIES}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", str(CHILD), name, str(threads)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[0])
+    most = {"int8": 0, "onnx": 3 * (threads - 1), "torch": 2 * (threads - 1)}  # three graphs; torch has two libraries
+    assert found["came"] <= most[name]
+    assert found["others"] < 0.02
+
+
+def test_a_lease_that_a_fork_inherited_is_nobodys() -> None:
+    """A child made while helpers computed for its parent has helpers too: else its calls would all compute alone."""
+    if not native.available("float32"):
+        pytest.skip("the engine was not built")
+    backend = tiny.backend("native")
+    runner = backend._runner
+    runner._lent_to.value = os.getppid()
+    backend.whole([np.zeros((30, 560), np.float32)])
+    assert runner._lent_to.value == os.getppid(), "one thread borrows nothing"
+    divided = native.NativeEngine(tiny.model().state_dict(), tiny.config(), "float32", 3)
+    divided._lent_to.value = os.getppid()
+    expected = backend.whole([np.zeros((30, 560), np.float32)])[0]
+    got = type(backend)(divided, tiny.config()).whole([np.zeros((30, 560), np.float32)])[0]
+    np.testing.assert_array_equal(got.scores, expected.scores)
+    assert divided._lent_to.value == 0, "borrowed, and given back"
+    runner._lent_to.value = 0
+
+
+@pytest.mark.parametrize(
+    ("threads", "rows", "parts"),
+    [(1, 1000, 1), (8, 0, 1), (8, 5, 1), (8, 11, 1), (8, 12, 2), (8, 47, 7), (8, 48, 8), (3, 900, 3)],
+)
+def test_every_thread_has_rows_enough(threads: int, rows: int, parts: int) -> None:
+    assert native.parts_of(threads, rows) == parts
+
+
+def test_more_threads_than_the_system_has_are_fewer_threads() -> None:
+    """Where no thread can be started at all, the caller computes alone."""
+    if not native.available("float32"):
+        pytest.skip("the engine was not built")
+    rows = [np.random.default_rng(n).standard_normal((40, 560)).astype(np.float32) for n in range(60)]
+    engine = native.NativeEngine(tiny.model().state_dict(), tiny.config(), "float32", 10_000)
+    got = type(tiny.backend("native"))(engine, tiny.config()).whole(rows)
+    for one, two in zip(got, tiny.backend("native").whole(rows), strict=True):
+        np.testing.assert_array_equal(one.scores, two.scores)
+    assert threading.active_count() < 100
+
+
+def test_a_device_is_not_taken_into_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = TorchBackend(tiny.model())
+    backend.device = torch.device("cuda")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(UnsupportedModel, match="put on cuda before the process forked"):
+        backend.whole([np.zeros((3, 560), np.float32)])
