@@ -25,6 +25,7 @@ from paraformer.backends import native
 from paraformer.config import ChunkConfig
 from paraformer.recognizer import Recognizer
 from paraformer.session import Session, advance
+from paraformer.silence import FRAME
 from paraformer.timestamps import CifClock
 
 SIZES = [(0, 10, 0), (0, 10, 5), (5, 10, 0), (5, 10, 5), (8, 8, 4), (0, 1, 0), (1, 1, 1), (0, 3, 7), (12, 2, 0)]
@@ -74,7 +75,7 @@ def move_ahead(session: Session, seconds: int) -> None:
     state, chunk = session._state, session.chunk.chunk
     steps = seconds * 16_000 // session._stride
     clock, hearing = state.clock.to_dict(), state.hearing
-    frames = steps * session._stride // 160
+    frames = steps * session._stride // FRAME
     session._state = replace(
         state,
         model={**state.model, "position": np.asarray(state.model["position"] + steps * chunk)},

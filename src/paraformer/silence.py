@@ -18,7 +18,7 @@ PEAK = 1e-4
 """Half the range of samples up to which they are silent: -80 dB of full scale, 3 units of 16 bits."""
 MARGIN_S = 0.5
 """So far from its sound the times of a token may be."""
-_FRAME = 960
+FRAME = 960
 """Samples in which a constant offset is told from sound."""
 _FRAME_S = 0.06
 _GAP = 2 * MARGIN_S / _FRAME_S
@@ -45,8 +45,8 @@ class Hearing:
     def step(self, samples: Samples, *, final: bool = False) -> Hearing:
         """After further samples; the same however they are cut. final: no more will come."""
         waiting = np.concatenate([self.rest, samples])
-        whole = len(waiting) - len(waiting) % _FRAME
-        heard = _heard(waiting[:whole].reshape(-1, _FRAME))
+        whole = len(waiting) - len(waiting) % FRAME
+        heard = _heard(waiting[:whole].reshape(-1, FRAME))
         if final and whole < len(waiting):
             heard += _heard(waiting[None, whole:])
         runs = list(self.runs)
