@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +60,27 @@ def test_what_cannot_be_prepared_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_bytes(b"not a tar")
     with pytest.raises(DataError, match=r"bad\.tar"):
         prepare([tmp_path / "bad.tar"], tmp_path / "out")
-    with pytest.raises(DataError, match="16 kHz"):
-        prepare([write_archive(tmp_path / "slow.tar", ["一"], rate=8000)], tmp_path / "out")
     with pytest.raises(DataError, match="'none'"):
         load_cuts(tmp_path, "none")
+
+
+def test_what_is_bad_in_an_archive_is_left_out(tmp_path: Path) -> None:
+    """Another rate is none of it; what does not decode is, and what the archive lacks."""
+    [cut] = prepare([write_archive(tmp_path / "slow.tar", ["一"], rate=8000)], tmp_path / "slow")["slow"]
+    assert (cut.sampling_rate, len(load(cut))) == (16000, 2 * len(sound_of("一")))
+    sound = (tmp_path / "slow/audio/slow/slow-0.wav").read_bytes()
+    entries = [{"id": name, "audio": f"{name}.x", "text": "一"} for name in ("good", "broken", "gone")]
+    manifest = "\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries).encode()
+    members = {"manifest.jsonl": manifest, "good.x": sound, "broken.x": b"no sound"}
+    with tarfile.open(tmp_path / "some.tar", "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    skips = Skips()
+    assert [cut.id for cut in open_data(tmp_path / "some.tar", skips)] == ["good"]
+    assert [cut.id for cut in prepare([tmp_path / "some.tar"], tmp_path / "out", skips)["some"]] == ["good"]
+    assert sorted(one.id for one in skips.found) == ["broken", "broken", "gone", "gone"]
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import CutSet
+from lhotse.cut import MonoCut
 from speech_archives import RATE, sound_of, write_archive
 
+from paraformer import audio
 from paraformer.data.dataset import text_of
 from paraformer.data.hugging_face import from_hugging_face
-from paraformer.data.prepare import save_cuts
-from paraformer.data.reading import load, measured
+from paraformer.data.prepare import load_cuts, save_cuts
+from paraformer.data.reading import at_rate, load, measured, readable
+from paraformer.data.recordings import recording_of
 from paraformer.data.shar import write_shar
 from paraformer.data.skips import Skips
 from paraformer.data.sources import open_data
@@ -135,14 +138,46 @@ def test_relative_paths_and_ids_of_tables(tmp_path: Path) -> None:
     assert [cut.id for cut in cuts] == ["wavs/a", "wavs/b"]
 
 
-def test_other_rates_and_channels_are_read_as_16_khz_mono(tmp_path: Path) -> None:
-    stereo = np.stack([sound_of("一"), np.zeros_like(sound_of("一"))], axis=1)
-    soundfile.write(tmp_path / "a.wav", np.repeat(stereo, 3, axis=0), 3 * RATE)
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_training_hears_a_file_as_recognition_does(tmp_path: Path, rate: int) -> None:
+    """Speech on the second channel, at any rate: the same samples, alone and joined to others."""
+    speech = np.repeat(sound_of("一"), 3)[: rate // 2]
+    soundfile.write(tmp_path / "a.wav", np.stack([np.zeros_like(speech), speech], axis=1), rate)
     (tmp_path / "list.csv").write_text("path,text\na.wav,一\n", encoding="utf-8")
-    [cut] = open_data(tmp_path / "list.csv")
-    assert cut.sampling_rate == 48000
-    assert len(load(cut)) == len(stereo)
-    assert np.abs(load(cut)).max() > 0.2
+    heard = audio.read(tmp_path / "a.wav")
+    save_cuts(measured(open_data(tmp_path / "list.csv"), Skips("stop")), tmp_path / "sets", "tones")
+    for cuts in (open_data(tmp_path / "list.csv"), load_cuts(tmp_path / "sets", "tones")):
+        [cut] = cuts
+        assert cut.sampling_rate == rate
+        np.testing.assert_array_equal(load(cut), heard)
+        joined = load(at_rate(cut).pad(duration=cut.duration + 0.5, direction="left").append(at_rate(cut)))
+        np.testing.assert_array_equal(joined[8000:][: len(heard)], heard)
+        np.testing.assert_array_equal(joined[-len(heard) :], heard)
+        assert not joined[:8000].any()
+
+
+def test_a_cut_may_name_its_channel(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.stack([np.zeros(8000), sound_of("一")[:8000]], axis=1), RATE)
+    recording = recording_of(tmp_path / "a.wav", "a")
+    for channel, loud in ((0, False), (1, True)):
+        cut = MonoCut(id="a", start=0.0, duration=0.5, channel=channel, recording=recording)
+        assert load(cut).any() == loud
+
+
+def test_whatever_fails_is_the_failure_of_one_utterance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuts, from_array = list(open_data(kaldi(tmp_path / "kaldi"))), audio.from_array
+    calls = iter(range(10))
+
+    def strange(*values: object) -> np.ndarray:
+        if next(calls) == 0:
+            raise ZeroDivisionError("deep inside")
+        return from_array(*values)
+
+    monkeypatch.setattr(audio, "from_array", strange)
+    skips = Skips()
+    assert [cut.id for cut, _ in readable(cuts, skips)] == [cut.id for cut in cuts[1:]]
+    assert skips.counts == {"unreadable audio": 1}
+    assert "deep inside" in skips.found[0].detail
 
 
 def test_what_has_no_usable_file_is_named_and_the_rest_goes_on(

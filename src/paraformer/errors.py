@@ -115,5 +115,8 @@ def _reason(error: Exception) -> str:
     """The first line of an error of another package, with its kind where the words alone may say nothing."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    words = str(error).strip().split("\n")[0]
+    try:
+        words = str(error).strip().split("\n")[0]
+    except Exception:  # noqa: BLE001  errors whose words themselves fail: soundfile's, once lhotse has raised them again
+        words = ""
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

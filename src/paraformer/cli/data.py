@@ -58,7 +58,7 @@ def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Any]]
     if options.kind in CORPORA:
         return dict(open_corpus(options.kind, options.source, skips, options.parts))
     if options.kind == "archive":
-        return dict(unpack([options.source], options.target))
+        return dict(unpack([options.source], options.target, skips))
     name = options.name or options.source.name.split(".")[0]
     cuts = open_data(options.source, skips)
     if any(source.type == "memory" for cut in cuts for source in cut.recording.sources):

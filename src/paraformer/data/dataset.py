@@ -24,7 +24,7 @@ from paraformer.data.prepare import UNKNOWN, spoken_text
 from paraformer.data.reading import VOICED, at_rate, load, name_of, readable, skipped
 from paraformer.data.skips import EMPTY, TOO_LONG, Policy, Skipped, Skips
 from paraformer.data.skips import UNKNOWN as UNKNOWN_TEXT
-from paraformer.errors import AudioError, ConfigError, DataError
+from paraformer.errors import ConfigError, DataError, attempt
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.model.paraformer import Batch
 from paraformer.text import Vocabulary
@@ -206,11 +206,16 @@ class SpeechDataset(Dataset[Loaded]):
 
     def example(self, cut: Cut, rng: np.random.Generator) -> Example | Skipped:
         """One utterance, or why it cannot be used."""
-        text = text_of(cut)
-        try:
-            samples = load(cut)
-        except AudioError as error:
-            return skipped(cut, error)
+        made: Example | Skipped | None = None
+        with attempt(name_of(cut)) as making:
+            made = self._example(cut, rng)
+        if making.error is not None:
+            return skipped(cut, making.error)
+        assert made is not None
+        return made
+
+    def _example(self, cut: Cut, rng: np.random.Generator) -> Example | Skipped:
+        text, samples = text_of(cut), load(cut)
         tokens = self.symbols.encode(text)
         if tokens or says_nothing(cut):
             return Example(self.windows(samples, rng), text, tokens)

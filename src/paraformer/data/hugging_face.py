@@ -13,8 +13,8 @@ from lhotse import Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 
 from paraformer.data.recordings import cut_of, recording_of
-from paraformer.data.skips import MISSING, Skipped, Skips
-from paraformer.errors import DataError, MissingExtra
+from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
+from paraformer.errors import DataError, MissingExtra, attempt
 from paraformer.manifests import ID_NAMES, SPEAKER_NAMES, TEXT_NAMES
 
 
@@ -60,7 +60,11 @@ def from_hugging_face(dataset: Any, skips: Skips, prefix: str = "") -> Iterator[
         )
     for number, row in enumerate(dataset.cast_column(audio, datasets.Audio(decode=False))):
         name = str(row[id_]) if id_ else f"{prefix}{number:08d}"
-        recording = _recording(row[audio] or {}, name)
+        recording: Recording | Skipped = Skipped(name, MISSING, "the row is empty")
+        with attempt(name) as reading:
+            recording = _recording(row[audio] or {}, name)
+        if reading.error is not None:
+            recording = Skipped(name, UNREADABLE, str(reading.error))
         if isinstance(recording, Skipped):
             skips.add(recording)
             continue
@@ -69,7 +73,7 @@ def from_hugging_face(dataset: Any, skips: Skips, prefix: str = "") -> Iterator[
             recording_id=name,
             start=0.0,
             duration=recording.duration,
-            text=row[text] or "",
+            text=str(row[text] or ""),
             speaker=str(row[speaker]) if speaker else None,
             language="cmn",
         )

@@ -11,7 +11,8 @@ import io
 import json
 import tarfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -23,12 +24,14 @@ from jaxtyping import Float32
 from lhotse import AudioSource, CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.cut import Cut, MonoCut
 
+from paraformer import audio
+from paraformer.audio import SAMPLE_RATE
 from paraformer.config import BLANK_ID, EOS_ID, SOS_ID
-from paraformer.data.reading import SAMPLE_RATE, VOICED, voiced_span
+from paraformer.data.reading import VOICED, voiced_span
 from paraformer.data.recordings import cut_of, moved, recording_of
 from paraformer.data.shar import is_shar, open_shar
-from paraformer.data.skips import Skipped, Skips
-from paraformer.errors import DataError
+from paraformer.data.skips import UNREADABLE, Skipped, Skips
+from paraformer.errors import DataError, attempt
 from paraformer.manifests import beside
 
 CUTS = ".cuts.jsonl.gz"
@@ -37,12 +40,14 @@ SPECIAL_TOKENS = ("<blank>", "<s>", "</s>")
 UNKNOWN = "<unk>"
 
 
-def prepare(archives: Iterable[Path], directory: Path) -> dict[str, CutSet]:
+def prepare(archives: Iterable[Path], directory: Path, skips: Skips | None = None) -> dict[str, CutSet]:
     """Unpack `archives` below `directory` and write the manifests of each; returns its cuts by archive name.
 
-    An archive whose cuts are already there is read back, not unpacked again. Raises DataError for a damaged one.
+    An archive whose cuts are already there is read back, not unpacked again. Utterances that cannot be read go to
+    `skips`. Raises DataError for an archive that is damaged, or holds none that can.
     """
-    return {archive.stem: _prepare_one(archive, directory) for archive in archives}
+    skips = Skips() if skips is None else skips
+    return {archive.stem: _prepare_one(archive, directory, skips) for archive in archives}
 
 
 def load_cuts(directory: Path, name: str) -> CutSet:
@@ -74,8 +79,11 @@ def open_archive(archive: Path, skips: Skips) -> Iterator[MonoCut]:
 
     Raises DataError for a damaged archive.
     """
-    for entry, data in _members(archive):
-        recording = recording_of(data, entry["id"])
+    for entry, read in _members(archive):
+        with attempt(_id(entry)) as opening:
+            recording = recording_of(read(), entry["id"])
+        if opening.error is not None:
+            recording = Skipped(_id(entry), UNREADABLE, str(opening.error))
         if isinstance(recording, Skipped):
             skips.add(recording)
             continue
@@ -140,24 +148,38 @@ def vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
     return tokens
 
 
-def _prepare_one(archive: Path, directory: Path) -> CutSet:
+def _prepare_one(archive: Path, directory: Path, skips: Skips) -> CutSet:
     if (directory / f"{archive.stem}{CUTS}").is_file():
         return load_cuts(directory, archive.stem)
     audio_directory = directory / "audio" / archive.stem
     audio_directory.mkdir(parents=True, exist_ok=True)
-    cuts = [_unpack(entry, data, audio_directory) for entry, data in _members(archive)]
+    cuts = []
+    for entry, read in _members(archive):
+        with attempt(_id(entry)) as unpacking:
+            cuts.append(_unpack(entry, read(), audio_directory))
+        if unpacking.error is not None:
+            skips.add(Skipped(_id(entry), UNREADABLE, str(unpacking.error)))
     return save_cuts(cuts, directory, archive.stem)
 
 
-def _members(archive: Path) -> Iterator[tuple[Mapping[str, Any], bytes]]:
-    """Manifest entries of an archive, each with the bytes of its audio file."""
+def _id(entry: Mapping[str, Any]) -> str:
+    """What to call an entry in a report."""
+    return str(entry.get("id", entry))
+
+
+def _members(archive: Path) -> Iterator[tuple[Mapping[str, Any], Callable[[], bytes]]]:
+    """Manifest entries of an archive, each with what reads the bytes of its audio file."""
     try:
         with tarfile.open(archive) as tar:
             for line in _read_member(tar, "manifest.jsonl").decode().splitlines():
                 entry = json.loads(line)
-                yield entry, _read_member(tar, entry["audio"])
+                yield entry, partial(_audio_of, tar, entry)
     except (OSError, KeyError, tarfile.TarError, json.JSONDecodeError) as error:
         raise DataError(f"{archive} is not a speech archive: {error}") from error
+
+
+def _audio_of(tar: tarfile.TarFile, entry: Mapping[str, Any]) -> bytes:
+    return _read_member(tar, entry["audio"])
 
 
 def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
@@ -169,12 +191,9 @@ def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
 
 def _unpack(entry: Mapping[str, Any], data: bytes, directory: Path) -> MonoCut:
     """Decode one utterance to a 16-bit wave file and describe it."""
-    try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"utterance {entry['id']} does not decode: {error}") from error
-    if rate != SAMPLE_RATE or samples.ndim != 1 or not len(samples):
-        raise DataError(f"utterance {entry['id']} is not 16 kHz mono speech")
+    samples = audio.read(io.BytesIO(data))
+    if not len(samples):
+        raise DataError(f"utterance {entry['id']} holds no samples")
     path = directory / f"{entry['id']}.wav"
     soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE, subtype="PCM_16")
     return _describe(entry, path, samples)

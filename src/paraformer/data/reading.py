@@ -8,21 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from jaxtyping import Float32
-from lhotse import AudioSource
+from lhotse import AudioSource, Recording
 from lhotse.audio.backend import get_current_audio_backend, set_current_audio_backend
-from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
+from lhotse.augmentation import AudioTransform, Resample
 from lhotse.cut import Cut, MixedCut, MonoCut, PaddingCut
 
-from paraformer.config import FrontendConfig
+from paraformer import audio
+from paraformer.audio import SAMPLE_RATE
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
-from paraformer.errors import AudioError, AudioNotFound
+from paraformer.errors import AudioError, AudioNotFound, ParaformerError, attempt
 
-SAMPLE_RATE = FrontendConfig().sample_rate
 SHARD = "shard"
 """Custom field of a cut whose audio lies in a tar: path, first byte, bytes."""
 
+CHANNELS, MIX = "channels", "mix"
+"""Custom field of a cut whose recording has several channels of which it is the mean."""
 VOICED = "voiced"
 """Custom field of a cut: start and end of speech in it, seconds; joining leaves the rest out."""
 _ENERGY_FRAME = 160
@@ -31,38 +32,64 @@ _VOICED_MARGIN_S = 0.1
 
 Samples = Float32[np.ndarray, "samples"]
 
-_FAULTS = (
-    AudioLoadingError,
-    DurationMismatchError,
-    soundfile.SoundFileError,
-    AssertionError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What lhotse and libsndfile raise for files that are damaged, cut short, or other than their manifest says."""
-
 
 def load(cut: Cut) -> Samples:
-    """Samples of a cut, 16 kHz; of several channels the first.
+    """Samples of a cut, 16 kHz, as recognition hears the same file: the mean of its channels, resampled by one rule.
 
+    A cut that names its channel itself, as those that others wrote may do, is that channel alone.
     Raises AudioError (AudioNotFound for a missing file) that names the cut and what is wrong with its audio.
     """
-    try:
-        with libsndfile():
-            audio = at_rate(in_memory(cut)).load_audio()
-    except _FAULTS as error:
-        for part in _parts(cut) if isinstance(cut, MixedCut) else ():
-            load(part)  # one of them raises the error that names it
-        if path := missing_file(cut):
-            raise AudioNotFound(f"the audio of {cut.id} is missing: there is no file {path}") from error
-        raise AudioError(f"the audio of {cut.id} cannot be read: {_reason(error)}") from error
-    if audio is None or audio.shape[-1] == 0:
+    samples: Samples = np.zeros(0, np.float32)
+    with attempt(str(cut.id)) as reading, libsndfile():
+        samples = _samples(cut)
+    if reading.error is not None:
+        raise _fault(cut, reading.error) from reading.error
+    if not len(samples):
         raise AudioError(f"cut {cut.id} has no audio")
-    if not np.isfinite(audio[0]).all():
-        raise AudioError(f"the audio of {cut.id} holds samples that are not finite numbers")
-    return np.ascontiguousarray(audio[0], dtype=np.float32)
+    return samples
+
+
+def _samples(cut: Cut) -> Samples:
+    """The sound of a cut; of one that was put together, each part at its place with silence between."""
+    if isinstance(cut, MixedCut) and all(track.snr is None for track in cut.tracks) and not cut.transforms:
+        samples = np.zeros(round(cut.duration * SAMPLE_RATE), np.float32)
+        for track in cut.tracks:
+            if not isinstance(track.cut, PaddingCut):
+                place = samples[round(track.offset * SAMPLE_RATE) :]
+                part = _samples(track.cut)[: len(place)]
+                place[: len(part)] += part
+        return samples
+    if isinstance(cut, MonoCut):
+        recording = _as_recorded(in_memory(cut).recording)
+        channel = None if (cut.custom or {}).get(CHANNELS) == MIX else cut.channel
+        sound = recording.load_audio(channels=channel, offset=cut.start, duration=cut.duration)
+        return audio.from_array(sound.T, recording.sampling_rate)
+    sound = cut.load_audio()
+    return np.zeros(0, np.float32) if sound is None else audio.from_array(sound.T, cut.sampling_rate)
+
+
+def _as_recorded(recording: Recording) -> Recording:
+    """Without lhotse's resampling as its last change: all resampling is `paraformer.audio`'s."""
+    *before, last = recording.transforms or [None]
+    change = AudioTransform.from_dict(last) if isinstance(last, dict) else last
+    if not isinstance(change, Resample):
+        return recording
+    rate = change.source_sampling_rate
+    return dataclasses.replace(
+        recording, sampling_rate=rate, num_samples=round(recording.duration * rate), transforms=before or None
+    )
+
+
+def _fault(cut: Cut, error: ParaformerError) -> AudioError:
+    """What is wrong with the audio of a cut that could not be read; of one that was put together, with which part."""
+    for part in _parts(cut) if isinstance(cut, MixedCut) else ():
+        try:
+            load(part)
+        except AudioError as its:
+            return its
+    if path := missing_file(cut):
+        return AudioNotFound(f"the audio of {cut.id} is missing: there is no file {path}")
+    return AudioError(f"the audio of {cut.id} cannot be read: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
@@ -75,12 +102,13 @@ def _reason(error: BaseException) -> str:
 def readable(cuts: Iterable[Cut], skips: Skips) -> Iterator[tuple[Cut, Samples]]:
     """The cuts whose audio can be read, with their samples; the others go to `skips`."""
     for cut in cuts:
-        try:
+        samples: Samples = np.zeros(0, np.float32)
+        with attempt(name_of(cut)) as reading:
             samples = load(cut)
-        except AudioError as error:
-            skips.add(skipped(cut, error))
-        else:
+        if reading.error is None:
             yield cut, samples
+        else:
+            skips.add(skipped(cut, reading.error))
 
 
 def measured(cuts: Iterable[Cut], skips: Skips) -> Iterator[Cut]:
@@ -90,8 +118,8 @@ def measured(cuts: Iterable[Cut], skips: Skips) -> Iterator[Cut]:
         yield cut
 
 
-def skipped(cut: Cut, error: AudioError) -> Skipped:
-    """What `load` said of a cut, for a report."""
+def skipped(cut: Cut, error: ParaformerError) -> Skipped:
+    """What `attempt` found wrong with a cut, for a report."""
     return Skipped(name_of(cut), MISSING if isinstance(error, AudioNotFound) else UNREADABLE, str(error))
 
 
@@ -100,12 +128,9 @@ def at_rate(cut: Cut) -> Cut:
     return cut if cut.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
 
 
-def in_memory(cut: Cut) -> Cut:
-    """The cut with the bytes of its shards read, ready to be decoded; as it is if it is not from a shard."""
-    if isinstance(cut, MixedCut):
-        tracks = [dataclasses.replace(track, cut=in_memory(track.cut)) for track in cut.tracks]
-        return dataclasses.replace(cut, tracks=tracks)
-    if not isinstance(cut, MonoCut) or SHARD not in (cut.custom or {}):
+def in_memory(cut: MonoCut) -> MonoCut:
+    """The cut with the bytes of its shard read, ready to be decoded; as it is if it is not from a shard."""
+    if SHARD not in (cut.custom or {}):
         return cut
     path, offset, size = cut.custom[SHARD]
     with Path(path).open("rb") as file:

@@ -11,18 +11,22 @@ import soundfile
 from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
 from lhotse.cut import Cut, MixedCut, MonoCut
 
+from paraformer.data.reading import CHANNELS, MIX
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped
+from paraformer.errors import attempt
 
 
 def recording_of(audio: Path | bytes, name: str) -> Recording | Skipped:
     """The recording in a file, or in the bytes of one; or why there is none."""
     where = str(audio) if isinstance(audio, Path) else "its audio"
-    try:
+    header = None
+    with attempt(where) as reading:
         header = soundfile.info(str(audio) if isinstance(audio, Path) else io.BytesIO(audio))
-    except (soundfile.SoundFileError, OSError) as error:
+    if header is None:
         if isinstance(audio, Path) and not audio.is_file():
             return Skipped(name, MISSING, where)
-        return Skipped(name, UNREADABLE, f"{where}: {getattr(error, 'error_string', error)}")
+        reason = getattr(reading.error.__cause__, "error_string", reading.error) if reading.error else ""
+        return Skipped(name, UNREADABLE, f"{where}: {reason}")
     if header.frames <= 0:
         return Skipped(name, UNREADABLE, f"{where} holds no samples")
     channels = list(range(header.channels))
@@ -37,10 +41,19 @@ def recording_of(audio: Path | bytes, name: str) -> Recording | Skipped:
 
 
 def cut_of(recording: Recording, said: SupervisionSegment) -> MonoCut:
-    """The stretch of a recording in which something is said, as a cut of that id; of several channels the first."""
+    """The stretch of a recording in which something is said, as a cut of that id; their mean, of several channels."""
     start, end = max(0.0, said.start), min(said.end, recording.duration)
     inside = dataclasses.replace(said, start=0.0, duration=end - start, channel=0)
-    return MonoCut(id=said.id, start=start, duration=end - start, channel=0, recording=recording, supervisions=[inside])
+    custom = {CHANNELS: MIX} if recording.num_channels > 1 else None
+    return MonoCut(
+        id=said.id,
+        start=start,
+        duration=end - start,
+        channel=0,
+        recording=recording,
+        supervisions=[inside],
+        custom=custom,
+    )
 
 
 def moved(cuts: Iterable[Cut], rename: Callable[[str], str]) -> CutSet:

@@ -19,17 +19,18 @@ from lhotse import AudioSource, CutSet, Recording
 from lhotse.cut import Cut, MonoCut
 from lhotse.shar import AudioTarWriter, JsonlShardWriter
 
+from paraformer.audio import SAMPLE_RATE
 from paraformer.data.reading import (
-    SAMPLE_RATE,
     SHARD,
     VOICED,
     Samples,
     libsndfile,
     readable,
+    skipped,
     voiced_span,
 )
 from paraformer.data.skips import UNREADABLE, Skipped, Skips
-from paraformer.errors import DataError
+from paraformer.errors import DataError, attempt
 
 SHARD_SIZE = 1000
 """Utterances in a shard: about 100 MB."""
@@ -107,11 +108,13 @@ def write_shar(cuts: Iterable[Cut], directory: Path, skips: Skips) -> int:
         AudioTarWriter(str(partial / "recording.%06d.tar"), shard_size=SHARD_SIZE, format="flac") as sounding,
     ):
         for cut, samples in readable(cuts, skips):
-            recording = _recording(cut.id, len(samples))
-            with libsndfile():
+            with attempt(cut.id) as packing, libsndfile():
+                recording = _recording(cut.id, len(samples))
                 sounding.write(cut.id, samples[None], SAMPLE_RATE, manifest=recording)
-            described.write(_placed(cut, recording, samples))
-            count += 1
+                described.write(_placed(cut, recording, samples))
+                count += 1
+            if packing.error is not None:
+                skips.add(skipped(cut, packing.error))
     if count == 0:
         shutil.rmtree(partial)
         raise DataError(f"no usable utterance for {directory}: nothing was written")
