@@ -111,6 +111,16 @@ def test_a_run_can_start_from_the_encoder_alone(run: Path, data: Path, tmp_path:
         dataclasses.replace(config, init=str(run / "bundle"))
 
 
+def test_frozen_parts_stay_as_they_were(run: Path, data: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, init=str(run / "bundle"), frozen=("encoder.blocks.1",), steps=2)
+    found, given = train(config, data, tmp_path / "run").model.state_dict(), native.load(run / "bundle")[1].state_dict()
+    moved = {name for name in given if not torch.equal(found[name], given[name])}
+    assert not any(name.startswith("encoder.blocks.1.") for name in moved)
+    assert {"encoder.blocks.0.feed_forward.up.weight", "decoder.output.weight"} <= moved
+    with pytest.raises(ConfigError, match=r"encoder\.block, but"):
+        train(dataclasses.replace(config, frozen=("encoder.block",)), data, tmp_path / "other")
+
+
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     for name, content in (("a.pt", b"nothing"), ("b.safetensors", b"nothing")):
         (tmp_path / name).write_bytes(content)

@@ -89,6 +89,8 @@ class TrainConfig:
     init_encoder: str | None = None
     """The same, but of a model whose encoder and CTC layer alone are taken; everything else starts from nothing.
     "whisper:DIR" takes a Whisper's encoder, with the settings that `paraformer.checkpoint.whisper.settings` gives."""
+    frozen: tuple[str, ...] = ()
+    """Parts of the model that stay as they were at the start, as "encoder.front" or "encoder.blocks.0"."""
     extend_vocabulary: bool = False
     """Characters of the training texts that the vocabulary of `init` lacks become tokens."""
     lora_rank: int | None = None

@@ -14,7 +14,9 @@ from typing import Self
 
 import numpy as np
 import torch
+from torch import nn
 
+from paraformer.errors import ConfigError
 from paraformer.model.paraformer import Paraformer, Trainable
 from paraformer.text import Vocabulary
 from paraformer.train import parallel
@@ -104,12 +106,23 @@ def start(config: TrainConfig, setup: Setup, *, fresh: bool) -> Stepper:
         model.load_state_dict(initial_weights(config.init, setup))
     elif config.init_encoder and fresh:
         model.load_state_dict(encoder_weights(config.init_encoder, setup), strict=False)
+    freeze(model, config.frozen)
     if config.lora_rank is not None and isinstance(model, Paraformer):
         add_adapters(model, config.lora_rank, whole_rows=bool(setup.added))
     on_cpu = parallel.device().type == "cpu"
     generator = use_byte_dropout(model) if on_cpu else np.random.Generator(np.random.SFC64(0))
     distributed = parallel.distribute(model, sharded=config.sharded)
     return Stepper(config, distributed, build_optimiser(distributed, config.optimiser), generator)
+
+
+def freeze(model: nn.Module, parts: Sequence[str]) -> None:
+    """Take the weights of these parts out of training. Raises ConfigError for a part that the model lacks."""
+    for part in parts:
+        found = [weight for name, weight in model.named_parameters() if f"{name}.".startswith(f"{part}.")]
+        if not found:
+            raise ConfigError(f"frozen names {part}, but the model has no such part")
+        for weight in found:
+            weight.requires_grad_(False)
 
 
 @dataclass
