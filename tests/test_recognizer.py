@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
 from paraformer.checkpoint import convert
 from paraformer.config import TrainingChunk
-from paraformer.errors import AudioError, AudioNotFound, InputFailed, SessionError, UnsupportedModel
+from paraformer.errors import AudioError, AudioNotFound, ConfigError, InputFailed, SessionError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer
 from paraformer.recognizer import Recognizer, join_segments
 from paraformer.types import Transcript
@@ -238,3 +240,81 @@ def test_without_voice_detection_long_audio_is_recognised_in_pieces() -> None:
     assert max(rows) <= 60 / 0.06 + 2
     assert sum(rows) >= 130 / 0.06
     assert result.duration_s == 130
+
+
+# -- channels and kinds of input --------------------------------------------------------------------------------------
+
+
+def call(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A recording with another party on each of two channels."""
+    columns = np.stack([tiny.signal(32_000, 1), tiny.signal(32_000, 2)], axis=1)
+    path = tmp_path / "call.wav"
+    soundfile.write(path, columns, 16000, subtype="FLOAT")
+    return path, columns
+
+
+def test_a_channel_is_recognised_as_a_recording_of_its_own(tmp_path: Path) -> None:
+    path, columns = call(tmp_path)
+    tool = recognizer()
+    alone = [tool.transcribe(column) for column in (*columns.T, columns.mean(axis=1))]
+    assert alone[0].text != alone[1].text != ""
+    for source in (path, path.read_bytes(), columns, columns.T):
+        assert tool.transcribe(source, channel=1) == alone[0]
+        assert tool.transcribe(source, channel=2) == alone[1]
+        assert tool.transcribe(source).text == alone[2].text
+        assert tool.transcribe(source, channel="each") == alone[:2]
+    with path.open("rb") as file:
+        assert tool.transcribe(file, channel="each") == alone[:2]
+    assert tool.transcribe([path, columns[:, :1]], channel="each") == [alone[:2], alone[:1]]
+    each = list(tool.transcribe_each([tmp_path / "gone.wav", path], channel="each"))
+    assert isinstance(each[0], AudioNotFound)
+    assert each[1] == alone[:2]
+
+
+def test_channels_that_are_not_there(tmp_path: Path) -> None:
+    path, _ = call(tmp_path)
+    tool = recognizer()
+    with pytest.raises(AudioError, match="has 2 channels, so there is no channel 3"):
+        tool.transcribe(path, channel=3)
+    for channel in (0, "left", 1.5):
+        with pytest.raises(ConfigError, match="channel"):
+            tool.transcribe(path, channel=channel)
+
+
+def test_whatever_holds_speech_can_be_passed() -> None:
+    samples = tiny.signal(20_000)
+    tool = recognizer()
+    expected = tool.transcribe(samples)
+    for one in (samples.tolist(), tuple(samples.tolist()), iter(samples.tolist()), torch.from_numpy(samples)):
+        assert tool.transcribe(one) == expected
+    for several in ([samples, samples], (samples, samples), (samples for _ in range(2)), [samples.tolist()] * 2):
+        assert tool.transcribe(several) == [expected, expected]
+    assert tool.transcribe([]) == tool.transcribe(()) == []
+
+
+@pytest.mark.parametrize("thing", [None, 5, {"a": 1}, object(), np.full(900, 3e4), [None], [[0.1], 0.2], [0.1, "a"]])
+def test_whatever_holds_none_is_refused(thing: Any) -> None:
+    with pytest.raises(AudioError, match=r"not audio|far outside|cannot be taken"):
+        recognizer().transcribe(thing)
+
+
+@pytest.mark.parametrize("thing", ["a.wav", Path("a.wav"), b"", np.zeros(5), None, 5, io.BytesIO()])
+def test_one_input_is_not_several(thing: Any) -> None:
+    with pytest.raises(AudioError, match="not several inputs; pass a list"):
+        recognizer().transcribe_each(thing)
+
+
+@pytest.mark.parametrize("chunk", [[5, 10, 5], (5, 10, 5), "5,10,5", 10, {"chunk": 10}])
+def test_a_chunk_that_is_none(chunk: Any) -> None:
+    with pytest.raises(ConfigError, match=r"ChunkConfig\(left=5, chunk=10, right=5\)"):
+        recognizer().stream(chunk)
+
+
+def test_a_stream_at_another_rate() -> None:
+    session = recognizer().stream(rate=8000)
+    session.accept(tiny.signal(16_000))
+    session.finish()
+    assert session.duration_s == 2.0
+    assert session.transcript().duration_s == 2.0
+    with pytest.raises(AudioError, match="sample rate of 100 Hz"):
+        recognizer().stream(rate=100)

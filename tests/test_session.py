@@ -10,11 +10,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paraformer.audio import LiveResampler
 from paraformer.config import ChunkConfig
-from paraformer.errors import SessionError
+from paraformer.errors import AudioError, SessionError
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.language import LanguageModel
 from paraformer.session import Session, SpeechModel, advance
@@ -142,7 +144,7 @@ def test_use_after_the_end_is_refused() -> None:
 def test_bad_packets_are_refused_and_change_nothing() -> None:
     session = open_session(ChunkConfig())
     for packet in (np.array([np.nan], np.float32), np.zeros((2, 3), np.float32)):
-        with pytest.raises(SessionError, match="packet"):
+        with pytest.raises(AudioError, match="packet"):
             session.accept(packet)
     session.accept(tiny.signal(5000))
     session.finish()
@@ -339,3 +341,76 @@ def test_sessions_of_other_settings_and_models_may_be_stepped_together() -> None
         chunk, name = kinds[number // 2]
         assert_same(session, in_one_go(tiny.signal(30_000, number), chunk, name))
         assert session.text.endswith(text)
+
+
+# -- other rates ------------------------------------------------------------------------------------------------------
+
+RATE = st.sampled_from([8000, 11025, 22050, 24000, 44100, 48000])
+
+
+def at_rate(length: int, rate: int) -> np.ndarray:
+    """Some sound, length samples at 16 kHz long."""
+    return np.interp(np.arange(length * rate // 16000) * 16000 / rate, np.arange(length), tiny.signal(length)).astype(
+        np.float32
+    )
+
+
+@given(st.integers(16, 30_000), CHUNK, RATE, st.lists(st.integers(0, 60_000), max_size=8))
+def test_any_rate_any_packets_saved_anywhere(length: int, chunk: ChunkConfig, rate: int, cuts: list[int]) -> None:
+    samples = at_rate(length, rate)
+    whole = Session(tiny.engine(), chunk, rate=rate)
+    whole.accept(samples)
+    whole.finish()
+    session = Session(tiny.engine(), chunk, rate=rate)
+    for packet in np.split(samples, sorted(min(cut, len(samples)) for cut in cuts)):
+        session.accept(packet)
+        assert session.duration_s <= len(samples) / rate
+        session = Session.restore(tiny.engine(), session.save())
+    session.finish()
+    assert session.tokens == whole.tokens
+    assert session.text == whole.text
+    assert session.rate == rate
+    assert session.duration_s == whole.duration_s == len(samples) / rate
+    assert whole.done
+
+
+@given(st.integers(960, 30_000), CHUNK, RATE)
+def test_a_rate_is_heard_as_the_resampled_file_is(length: int, chunk: ChunkConfig, rate: int) -> None:
+    session, expected = Session(tiny.engine(), chunk, rate=rate), Session(tiny.engine(), chunk)
+    samples = at_rate(length, rate)
+    resampler = LiveResampler(rate)
+    first, state = resampler.step(samples, resampler.init_state(), final=False)
+    session.accept(samples)
+    expected.accept(first)
+    expected.accept(resampler.step(samples[:0], state, final=True)[0])
+    session.finish()
+    expected.finish()
+    assert session.tokens == expected.tokens
+
+
+@pytest.mark.parametrize("packet", [[0.1, 0.2], (0.1,), [], torch.zeros(5), np.zeros((9, 1)), np.zeros(9, np.int16)])
+def test_packets_of_other_kinds(packet: Any) -> None:
+    session = open_session(ChunkConfig())
+    session.accept(packet)
+    assert session.duration_s == len(packet) / 16000
+
+
+def test_int16_packets_are_scaled() -> None:
+    pcm = np.round(tiny.signal(30_000) * 20000).astype(np.int16)
+    session = open_session(ChunkConfig())
+    session.accept(pcm)
+    session.finish()
+    assert session.tokens == in_one_go(pcm.astype(np.float32) / 32768, ChunkConfig()).tokens
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [None, bytes(100_000), bytearray(8), "a.wav", [[0.1], [0.2, 0.3]], np.full(9, 12000.0), np.zeros(5, np.int64)],
+    ids=lambda packet: type(packet).__name__,
+)
+def test_packets_that_are_no_samples(packet: Any) -> None:
+    session = open_session(ChunkConfig())
+    with pytest.raises(AudioError) as caught:
+        session.accept(packet)
+    assert len(str(caught.value)) < 300
+    assert session.duration_s == 0

@@ -18,7 +18,7 @@ from paraformer.bundle import Bundle, is_ours
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.language import LanguageModel
-from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter
+from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.settings import check_choice, check_type
 
 EMBEDDED = "zh-small"
@@ -138,8 +138,7 @@ def _check_options(threads: Any, chunk: object, lm_weight: Any, switches: Mappin
     check_type(threads, int, "threads")
     if threads < 0:
         raise ConfigError(f"threads must be 0 (one per core) or more, not {threads}")
-    if chunk is not None and not isinstance(chunk, ChunkConfig):
-        raise ConfigError(f"chunk must be a ChunkConfig such as ChunkConfig(left=5, chunk=10, right=5), not {chunk!r}")
+    check_chunk(chunk)
     check_type(lm_weight, float, "lm_weight")
     if not 0 <= lm_weight < math.inf:
         raise ConfigError(f"lm_weight must be a number from 0 on, not {lm_weight!r}")

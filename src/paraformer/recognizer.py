@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, Literal, NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Float32
 
 from paraformer import audio
+from paraformer.audio import Channel, blocks_of, channels_of, check_several, chosen, inputs_of
 from paraformer.backends.base import Backend
 from paraformer.bundle import Bundle
 from paraformer.config import ChunkConfig
-from paraformer.errors import ParaformerError, UnsupportedModel, attempt
+from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, attempt
 from paraformer.frontend import Frontend
 from paraformer.language import LanguageModel
 from paraformer.session import Session, SpeechModel, advance, audible, tokens_of
@@ -25,7 +27,7 @@ from paraformer.timestamps import token_times
 from paraformer.types import Segment, Token, Transcript
 
 Samples = Float32[np.ndarray, " samples"]
-Audio = str | Path | BinaryIO | np.ndarray
+Audio = str | Path | BinaryIO | bytes | np.ndarray | Sequence[float]
 Segmenter = Callable[[Iterable[Samples]], Iterator[tuple[float, Samples]]]
 """Cuts blocks of one recording into stretches of speech: (start in seconds, samples), in order."""
 
@@ -82,42 +84,76 @@ class Recognizer:
         return f"<Recognizer {name} on {self.engine}, {live}, {lm}>"
 
     @overload
-    def transcribe(self, audio: Audio, *, batch_s: float = 60.0) -> Transcript: ...
+    def transcribe(self, audio: Audio, *, channel: Channel = "mix", batch_s: float = 60.0) -> Transcript: ...
     @overload
-    def transcribe(self, audio: list[Audio], *, batch_s: float = 60.0) -> list[Transcript]: ...
-    def transcribe(self, audio: Audio | list[Audio], *, batch_s: float = 60.0) -> Transcript | list[Transcript]:
-        """Recognise a file, an open binary file, an array (16 kHz, mono), or a list of these.
+    def transcribe(
+        self, audio: list[Audio], *, channel: Channel = "mix", batch_s: float = 60.0
+    ) -> list[Transcript]: ...
+    @overload
+    def transcribe(self, audio: Audio, *, channel: Literal["each"], batch_s: float = 60.0) -> list[Transcript]: ...
+    @overload
+    def transcribe(
+        self, audio: list[Audio], *, channel: Literal["each"], batch_s: float = 60.0
+    ) -> list[list[Transcript]]: ...
+    def transcribe(self, audio: Any, *, channel: Channel | Literal["each"] = "mix", batch_s: float = 60.0) -> Any:
+        """Recognise one recording, or several in a list: files, open binary files, their bytes, samples at 16 kHz.
 
-        Audio of any length, in memory that does not grow with it. batch_s: seconds of audio recognised in one batch.
-        Raises AudioError for audio that cannot be used; `transcribe_each` goes on with the others instead.
+        Samples are an array, tensor or sequence of floats in [-1, 1] or of int16, shape (n,), (n, channels) or
+        (channels, n). Audio of any length, in memory that does not grow with it.
+
+        channel: what is heard of several: "mix" the mean of all, a number from 1 that one, "each" all of them apart,
+        which gives a list of transcripts for a recording, as for a call with a party on each channel:
+
+            for party, heard in enumerate(recognizer.transcribe("call.wav", channel="each"), 1):
+                print(party, heard.text)
+
+        batch_s: seconds of audio recognised in one batch. Raises AudioError for audio that cannot be used, where
+        `transcribe_each` goes on with the others, and ConfigError for a channel that cannot be.
         """
-        results = list(self._results(audio if isinstance(audio, list) else [audio], batch_s))
+        inputs, several = inputs_of(audio)
+        results = list(self.transcribe_each(inputs, channel=channel, batch_s=batch_s))
         for result in results:
             if isinstance(result, ParaformerError):
                 raise result
-        transcripts = [result for result in results if isinstance(result, Transcript)]
-        return transcripts if isinstance(audio, list) else transcripts[0]
+        return results if several else results[0]
 
+    @overload
     def transcribe_each(
-        self, audios: Iterable[Audio], *, batch_s: float = 60.0
-    ) -> Iterator[Transcript | ParaformerError]:
+        self, audios: Iterable[Audio], *, channel: Channel = "mix", batch_s: float = 60.0
+    ) -> Iterator[Transcript | ParaformerError]: ...
+    @overload
+    def transcribe_each(
+        self, audios: Iterable[Audio], *, channel: Literal["each"], batch_s: float = 60.0
+    ) -> Iterator[list[Transcript] | ParaformerError]: ...
+    def transcribe_each(
+        self, audios: Iterable[Audio], *, channel: Channel | Literal["each"] = "mix", batch_s: float = 60.0
+    ) -> Iterator[Transcript | ParaformerError] | Iterator[list[Transcript] | ParaformerError]:
         """As transcribe, one result after another, in order; an input that fails gives its error in place of one.
 
         Whatever fails: what is no audio, a decoder, the engine on this one (`errors.attempt`).
         """
-        return self._results(audios, batch_s)
+        check_several(audios)
+        if channel == "each":
+            return self._channels(audios, batch_s)
+        heard = chosen(channel)
+        recordings = (_Recording(_name(item, n), partial(blocks_of, item, heard)) for n, item in enumerate(audios))
+        return self._results(recordings, batch_s)
 
-    def stream(self, chunk: ChunkConfig | None = None, *, drop_short_tail: bool = False) -> Session:
-        """Open a live session. Raises UnsupportedModel if the model recognises whole utterances only.
+    def stream(
+        self, chunk: ChunkConfig | None = None, *, rate: int = audio.SAMPLE_RATE, drop_short_tail: bool = False
+    ) -> Session:
+        """Open a live session. rate: of the samples that it will be given, 4000 to 192000 Hz.
 
-        drop_short_tail: discard a last piece of under 60 ms as FunASR does, for parity with it only.
+        Raises UnsupportedModel if the model recognises whole utterances only. drop_short_tail: discard a last piece of
+        under 60 ms as FunASR does, for parity with it only.
         """
+        check_chunk(chunk)
         chunk = chunk or self.chunk
         if chunk is None and not self.config.streaming:
             raise UnsupportedModel(
                 "this model recognises whole utterances only; live recognition needs a streaming one"
             )
-        return Session(self._model, chunk or ChunkConfig(), drop_short_tail=drop_short_tail)
+        return Session(self._model, chunk or ChunkConfig(), rate=rate, drop_short_tail=drop_short_tail)
 
     def advance(self, sessions: Sequence[Session]) -> list[str]:
         """Step all sessions that are ready in one batch, until none is. Returns the new text of each."""
@@ -129,14 +165,28 @@ class Recognizer:
 
     # -- whole audio --------------------------------------------------------------------------------------------------
 
-    def _results(self, audios: Iterable[Audio], batch_s: float) -> Iterator[Transcript | ParaformerError]:
+    def _channels(self, audios: Iterable[Audio], batch_s: float) -> Iterator[list[Transcript] | ParaformerError]:
+        """The results of all channels of each input, or the first error."""
+        for number, item in enumerate(audios):
+            name = _name(item, number)
+            with attempt(name) as counting:
+                channels = channels_of(item)
+            if counting.error is not None:
+                yield counting.error
+                continue
+            recordings = (_Recording(f"{name}, channel {n}", blocks) for n, blocks in enumerate(channels, 1))
+            results = list(self._results(recordings, batch_s))
+            errors = [result for result in results if isinstance(result, ParaformerError)]
+            yield errors[0] if errors else [result for result in results if isinstance(result, Transcript)]
+
+    def _results(self, recordings: Iterable[_Recording], batch_s: float) -> Iterator[Transcript | ParaformerError]:
         """Results in order; pieces of several sources share batches, and a source is given out once it is complete."""
         pending: dict[int, _Source] = {}
         waiting: list[_Piece] = []
         emitted = 0
-        for number, item in enumerate(audios):
-            source = pending[number] = _Source(_name(item, number))
-            for piece in self._pieces_of(item, number, source):
+        for number, recording in enumerate(recordings):
+            source = pending[number] = _Source(recording.name)
+            for piece in self._pieces_of(recording, number, source):
                 waiting.append(piece)
                 if sum(len(piece.samples) for piece in waiting) >= batch_s * audio.SAMPLE_RATE:
                     self._recognize(waiting, pending)
@@ -149,16 +199,16 @@ class Recognizer:
         for number in sorted(pending):
             yield pending.pop(number).result()
 
-    def _pieces_of(self, item: Audio, number: int, source: _Source) -> Iterator[_Piece]:
+    def _pieces_of(self, recording: _Recording, number: int, source: _Source) -> Iterator[_Piece]:
         """Stretches of speech of one source, up to where it cannot be read."""
         with attempt(source.name) as reading:
-            for start_s, samples in self._pieces(item, source):
+            for start_s, samples in self._pieces(recording, source):
                 yield _Piece(number, start_s, samples)
         source.error = source.error or reading.error
 
-    def _pieces(self, item: Audio, source: _Source) -> Iterator[tuple[float, Samples]]:
+    def _pieces(self, recording: _Recording, source: _Source) -> Iterator[tuple[float, Samples]]:
         """Stretches of speech of one source, and its duration on the way."""
-        blocks = source.measured(_blocks(item))
+        blocks = source.measured(recording.open())
         head = list(_up_to(blocks, WHOLE_S))
         following = next(blocks, None)
         if following is not None and self.segmenter is not None:
@@ -207,6 +257,13 @@ class Recognizer:
         advance(sessions)
         for session, piece in zip(sessions, pieces, strict=True):
             yield piece, list(session.tokens)
+
+
+class _Recording(NamedTuple):
+    """What is to be recognised: its name, for messages, and what gives its samples in blocks."""
+
+    name: str
+    open: Callable[[], Iterator[Samples]]
 
 
 class _Source:
@@ -262,10 +319,10 @@ def _name(item: Audio, number: int) -> str:
     return name if isinstance(name, str) else f"input {number + 1}"
 
 
-def _blocks(item: Audio) -> Iterator[Samples]:
-    if isinstance(item, np.ndarray):
-        return audio.regrouped([audio.from_array(item)], round(WHOLE_S * audio.SAMPLE_RATE))
-    return audio.read_blocks(item)
+def check_chunk(chunk: object) -> None:
+    """Raises ConfigError for what is no setting of live sessions; None stands for the default."""
+    if chunk is not None and not isinstance(chunk, ChunkConfig):
+        raise ConfigError(f"chunk must be a ChunkConfig such as ChunkConfig(left=5, chunk=10, right=5), not {chunk!r}")
 
 
 def _up_to(blocks: Iterator[Samples], seconds: float) -> Iterator[Samples]:

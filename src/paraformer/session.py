@@ -18,11 +18,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from paraformer.audio import SAMPLE_RATE
+from paraformer import audio
+from paraformer.audio import SAMPLE_RATE, LiveResampler, RateState
 from paraformer.backends.base import Backend, Decoded, LiveState
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
@@ -40,6 +41,8 @@ _DIGEST = 32
 
 
 Span = tuple[float, float]
+Packet = Shaped[np.ndarray, "..."] | Sequence[float]
+"""Samples of one channel as they come, any number of them: an array, a tensor or a list."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,13 @@ def audible(
 class _State:
     """Where a stream stands: all that a step changes but the text and tokens that are decided.
 
-    rows: of the frontend, not yet stepped; model: keys, values and so on; waiting: tokens, with waiting_spans their
-    times, of which the language model has not seen enough; history: the last ids that it chose; hearing: where there
-    was no silence; samples and steps: taken in; ended: no samples will come; done: all is recognised.
+    incoming: what the resampler waits with; rows: of the frontend, not yet stepped; model: keys, values and so on;
+    waiting: tokens, with waiting_spans their times, of which the language model has not seen enough; history: the last
+    ids that it chose; hearing: where there was no silence; samples and steps: taken in; ended: no samples will come;
+    done: all is recognised.
     """
 
+    incoming: RateState
     frontend: FrontendState
     rows: Float32[np.ndarray, "rows dim"]
     model: LiveState
@@ -156,15 +161,22 @@ class _Said:
 class Session:
     """One stream of one recogniser. Made by `Recognizer.stream`."""
 
-    def __init__(self, model: SpeechModel, chunk: ChunkConfig, *, drop_short_tail: bool = False) -> None:
-        """drop_short_tail: discard a last piece of under 60 ms as FunASR does (spec 7.4), for parity with it only."""
+    def __init__(
+        self, model: SpeechModel, chunk: ChunkConfig, *, rate: int = SAMPLE_RATE, drop_short_tail: bool = False
+    ) -> None:
+        """rate: of the samples that will come, Hz.
+
+        drop_short_tail: discard a last piece of under 60 ms as FunASR does (spec 7.4), for parity with it only.
+        """
         config = model.backend.config
         self.chunk = chunk
+        self._resampler = LiveResampler(rate)
         self._model = model
         self._drop_short_tail = drop_short_tail
         self._tokens: list[Token] = []
         self._text: list[str] = []
         self._state = _State(
+            incoming=self._resampler.init_state(),
             frontend=model.frontend.init_state(),
             rows=np.zeros((0, config.frontend.input_dim), np.float32),
             model=model.backend.init_state(chunk),
@@ -184,9 +196,14 @@ class Session:
         return tuple(self._tokens)
 
     @property
+    def rate(self) -> int:
+        """Of the samples that the session takes, Hz."""
+        return self._resampler.rate
+
+    @property
     def duration_s(self) -> float:
         """Seconds of audio received."""
-        return self._state.samples / SAMPLE_RATE
+        return self._state.incoming.received / self.rate
 
     @property
     def done(self) -> bool:
@@ -198,18 +215,22 @@ class Session:
         """Whether a step can be taken: a full chunk has come, or the stream has ended."""
         return self._is_ready(self._state)
 
-    def feed(self, samples: Float32[np.ndarray, " samples"]) -> None:
-        """Take in samples (mono, 16 kHz, -1 to 1) without recognising yet. Raises SessionError once ended."""
+    def feed(self, samples: Packet) -> None:
+        """Take in samples of one channel, at the session's rate, without recognising yet.
+
+        Floats in [-1, 1] or int16, in an array, a tensor or a list. Raises SessionError once ended, and AudioError for
+        what are no such samples; the session is then as before.
+        """
         self._state = self._fed(samples)
 
     def end(self) -> None:
         """No more samples will come: the next steps flush everything. Raises SessionError if called twice."""
         self._state = self._ended()
 
-    def accept(self, samples: Float32[np.ndarray, " samples"]) -> str:
-        """Take in samples and recognise what is ready. Returns the newly decided text, which will not change.
+    def accept(self, samples: Packet) -> str:
+        """Take in samples, as `feed` does, and recognise what is ready.
 
-        Where this raises, the samples have not been taken in.
+        Returns the newly decided text, which will not change. Where this raises, the samples have not been taken in.
         """
         return _advance({self: self._fed(samples)})[self]
 
@@ -239,10 +260,14 @@ class Session:
         state = self._state
         arrays = {f"state.{name}": array for name, array in state.model.items()}
         arrays |= {f"frontend.{name}": array for name, array in state.frontend.to_arrays().items()}
-        arrays |= {"rows": state.rows, "waiting.ids": state.waiting.ids, "waiting.log_probs": state.waiting.log_probs}
+        arrays |= {"incoming": state.incoming.waiting, "rows": state.rows}
+        arrays |= {"waiting.ids": state.waiting.ids, "waiting.log_probs": state.waiting.log_probs}
         progress = {
             "model": self._model.fingerprint,
             "chunk": asdict(self.chunk),
+            "rate": self.rate,
+            "received": state.incoming.received,
+            "resampled": state.incoming.given,
             "drop_short_tail": self._drop_short_tail,
             "samples": state.samples,
             "steps": state.steps,
@@ -265,10 +290,16 @@ class Session:
         """The inverse of `save`. Raises SessionError for bytes that are not a session of this model."""
         progress, arrays = _parse(saved)
         model.check(progress["model"])
-        session = cls(model, ChunkConfig(**progress["chunk"]), drop_short_tail=progress["drop_short_tail"])
+        session = cls(
+            model,
+            ChunkConfig(**progress["chunk"]),
+            rate=progress["rate"],
+            drop_short_tail=progress["drop_short_tail"],
+        )
         session._text = [progress["text"]]
         session._tokens = [Token(**token) for token in progress["tokens"]]
         session._state = _State(
+            incoming=RateState(arrays["incoming"], progress["received"], progress["resampled"]),
             frontend=FrontendState.from_arrays(_prefixed(arrays, "frontend.")),
             rows=arrays["rows"],
             model=_prefixed(arrays, "state."),
@@ -292,24 +323,28 @@ class Session:
     def _is_ready(self, state: _State) -> bool:
         return not state.done and (state.ended or state.samples >= (state.steps + 1) * self._stride)
 
-    def _fed(self, samples: np.ndarray) -> _State:
+    def _fed(self, samples: Packet) -> _State:
         """The state after further samples."""
         if self._state.ended:
             raise SessionError("this session has ended; open a new one for more audio")
-        samples = np.asarray(samples, np.float32)
-        if samples.ndim != 1 or not np.isfinite(samples).all():
-            raise SessionError("a packet must be one row of finite samples: float32, mono, 16 kHz, -1 to 1")
-        return self._extracted(replace(self._state, samples=self._state.samples + len(samples)), samples, final=False)
+        return self._heard(self._state, audio.packet(samples), final=False)
 
     def _ended(self) -> _State:
         """The state after the last sample."""
         if self._state.ended:
             raise SessionError("this session has already ended")
-        state = replace(self._state, ended=True, done=self._state.samples == 0)
+        state = self._heard(self._state, np.zeros(0, np.float32), final=True)
+        state = replace(state, ended=True, done=state.samples == 0)
         if self._drop_short_tail and state.samples % self._stride < self._model.backend.config.frontend.window_samples:
             complete = state.samples // self._stride - state.steps
             return replace(state, rows=state.rows[: complete * self.chunk.chunk])
         return self._extracted(state, np.zeros(0, np.float32), final=True)
+
+    def _heard(self, state: _State, samples: np.ndarray, *, final: bool) -> _State:
+        """The state after samples of the session's rate; final: the last ones, of the resampler alone."""
+        samples, incoming = self._resampler.step(samples, state.incoming, final=final)
+        state = replace(state, incoming=incoming, samples=state.samples + len(samples))
+        return self._extracted(state, samples, final=False)
 
     def _extracted(self, state: _State, samples: np.ndarray, *, final: bool) -> _State:
         rows, frontend = self._model.frontend.step(samples, state.frontend, final=final)

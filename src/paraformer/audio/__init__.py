@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from paraformer.audio.decoding import Block, check_rate, is_file, sound_in
-from paraformer.audio.resampling import SAMPLE_RATE, at_16k, resampled
+from paraformer.audio.decoding import Block, is_file, sound_in
+from paraformer.audio.resampling import SAMPLE_RATE, LiveResampler, RateState, at_16k, check_rate, resampled
 from paraformer.audio.signal import (
     Channel,
     Channels,
@@ -39,10 +39,13 @@ from paraformer.errors import AudioError, ParaformerError
 __all__ = [
     "SAMPLE_RATE",
     "Channel",
+    "LiveResampler",
+    "RateState",
     "Samples",
     "Source",
     "blocks_of",
     "channels_of",
+    "check_several",
     "chosen",
     "from_array",
     "from_bytes",
@@ -71,8 +74,10 @@ def blocks_of(audio: Any, channel: Channel = "mix") -> Iterator[Samples]:
     if isinstance(audio, str | PathLike) or hasattr(audio, "read"):
         return read_blocks(audio, channel=channel)
     if isinstance(audio, bytes | bytearray | memoryview):
-        return iter([from_bytes(bytes(audio), channel=channel)])
-    return iter([from_array(audio, channel=channel)])
+        samples = from_bytes(bytes(audio), channel=channel)
+    else:
+        samples = from_array(audio, channel=channel)
+    return regrouped([samples], round(_BLOCK_S * SAMPLE_RATE))
 
 
 def channels_of(audio: Any) -> list[Callable[[], Iterator[Samples]]]:
@@ -111,6 +116,13 @@ def inputs_of(audio: Any) -> tuple[list[Any], bool]:
     if members and isinstance(members[0], Real):
         return [members], False
     return members, True
+
+
+def check_several(audios: object) -> None:
+    """Raises AudioError for what is one input, or none, where several are to be passed."""
+    one = isinstance(audios, str | bytes | PathLike) or hasattr(audios, "read") or hasattr(audios, "__array__")
+    if one or not isinstance(audios, Iterable):
+        raise AudioError(f"one {type(audios).__name__} is not several inputs; pass a list of them")
 
 
 def read(source: Source, *, channel: Channel = "mix") -> Samples:

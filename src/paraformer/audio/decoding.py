@@ -19,11 +19,10 @@ import numpy as np
 import soundfile
 from jaxtyping import Shaped
 
+from paraformer.audio.resampling import check_rate
 from paraformer.audio.signal import Channels, scaled
 from paraformer.audio.source import ByteSource, OneWay
 from paraformer.errors import AudioError, MissingExtra
-
-LOWEST_RATE, HIGHEST_RATE = 4000, 192000
 
 _BLOCK = 4096
 """Samples decoded at a time: so many are lost at most where a damaged file breaks off."""
@@ -113,12 +112,6 @@ def is_file(data: bytes) -> bool:
     with suppress(soundfile.LibsndfileError), soundfile.SoundFile(io.BytesIO(data)):
         return True
     return False
-
-
-def check_rate(rate: int, name: str) -> None:
-    """Raises AudioError for rates that no speech is recorded at."""
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"{name} has a sample rate of {rate} Hz; it must lie between {LOWEST_RATE} and {HIGHEST_RATE}")
 
 
 # -- libsndfile -------------------------------------------------------------------------------------------------------

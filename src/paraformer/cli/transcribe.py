@@ -113,7 +113,8 @@ class _Work:
 
     def _whole(self, source: Path | BinaryIO) -> Transcript:
         batch = {} if self.options.batch is None else {"batch_s": self.options.batch}
-        return self.recognizer.transcribe(sources.whole(source, self.options.raw), **batch)
+        heard: Transcript = self.recognizer.transcribe(sources.whole(source, self.options.raw), **batch)
+        return heard
 
     def _live(self, name: str, source: Path | BinaryIO) -> Transcript:
         session = self.recognizer.stream()
