@@ -193,8 +193,8 @@ def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
     if is_ours(bundle.directory):
         packed = precision == "int8" and (bundle.directory / contract.PACKED).is_file()
         name = contract.PACKED if packed else contract.WEIGHTS
-        weights = panels.Stored(bundle.directory / name, mapped=packed)
         bundle.check(name)
+        weights = panels.Stored(bundle.directory / name, mapped=packed)
     else:
         from paraformer.checkpoint import funasr
 
@@ -211,9 +211,8 @@ def _open_onnx(bundle: Bundle, threads: int) -> Backend:
             f"{bundle.directory} is a FunASR directory, without graphs for the onnx backend: leave backend out, or "
             f"make a directory with them by `paraformer convert --graphs {bundle.directory} NEW`"
         )
-    runner = OnnxRunner(bundle.directory, bundle.config, threads)
     bundle.check(contract.WEIGHTS, *(graph.file for graph in contract.graphs(bundle.config)))
-    return GraphBackend(runner, bundle.config)
+    return GraphBackend(OnnxRunner(bundle.directory, bundle.config, threads), bundle.config)
 
 
 def _open_torch(directory: Path, device: str, threads: int) -> tuple[Bundle, Backend]:

@@ -88,7 +88,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 def _check_kind(settings: Mapping[str, Any]) -> None:
     kind = settings.get("model")
-    if kind in OTHER_KINDS:
+    if isinstance(kind, str) and kind in OTHER_KINDS:
         raise UnsupportedModel(
             f"models of kind {kind} ({OTHER_KINDS[kind]}) are not supported yet; use the plain Paraformer of the same "
             "data, 'paraformer' for whole recordings or 'paraformer-zh-streaming' for live recognition"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from paraformer.bundle import check_empty
 from paraformer.certificate.record import Form
 from paraformer.cli.complain import complain
-from paraformer.errors import MissingExtra, ModelError
+from paraformer.errors import MissingExtra
 from paraformer.loader import locate
 
 
@@ -44,8 +45,8 @@ def write(model: Path, out: Path | None, form: Form, *, measure: Path | None = N
         raise MissingExtra("Exporting a model", "export") from error
     from paraformer.checkpoint import native, open_any
 
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} is not empty; name a new directory to export {model} into")
+    if out is not None:
+        check_empty(out, f"export {model} into")
     bundle, opened = native.load(model) if out is None else open_any(model)
     directory = model if out is None else out
     export_certified(bundle, opened, directory, form, measure=measure)

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from paraformer import contract
-from paraformer.bundle import Bundle, is_ours
+from paraformer.bundle import Bundle, check_empty, is_ours, making
 from paraformer.certificate.record import Form
 from paraformer.cli.export import write
 from paraformer.config import ChunkConfig, ModelConfig
@@ -25,10 +25,12 @@ def convert(options: argparse.Namespace) -> int:
     source = locate(options.source)
     if options.graphs and is_ours(source):
         raise ModelError("--graphs goes with a native directory, and this conversion writes one of FunASR's")
-    target = convert_directory(source, options.target)
-    if options.graphs:
-        write(target, None, Form())
-    print(target)
+    check_empty(options.target, f"convert {source} into")
+    with making(options.target) as made:
+        convert_directory(source, made)
+        if options.graphs:
+            write(made, None, Form())
+    print(options.target)
     return 0
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from paraformer import __version__
+from paraformer.backends import native
 from paraformer.backends.torch import TorchBackend
-from paraformer.bundle import Bundle, checksum
+from paraformer.bundle import Bundle, checksum, making
 from paraformer.certificate import golden
 from paraformer.certificate.checks import recognizers
 from paraformer.certificate.golden import Golden
 from paraformer.certificate.record import Certificate, Form
 from paraformer.certificate.verify import open_backend, run_checks
-from paraformer.errors import ModelError
+from paraformer.contract import WEIGHTS
+from paraformer.errors import ModelError, UnsupportedModel
 from paraformer.export.directories import write
 from paraformer.model.paraformer import Paraformer
 
@@ -30,8 +33,34 @@ def export_certified(
 
     measure: transcribed speech, as `paraformer evaluate` takes it, on which to count the errors of both.
     Weights that are kept in float16 are rounded before anything is computed with them.
-    Raises what `directories.write` raises, and ModelError if a float32 export does not compute what torch computes.
+    All of it is written or nothing. Raises what `directories.write` raises, UnsupportedModel for int8 where nothing
+    could check it, and ModelError if a float32 export does not compute what torch computes.
     """
+    if form.runtime == "paraformer" and form.precision == "int8" and not native.available("int8"):
+        raise UnsupportedModel(
+            "the package's own engine was not built here, so nothing could check an int8 directory; export where it "
+            "was, or with --precision fp16"
+        )
+    weights = directory / WEIGHTS
+    into_itself = bundle.directory is not None and directory.resolve() == bundle.directory.resolve()
+    with making(directory) as made:
+        if into_itself:
+            _link(weights, made / WEIGHTS)
+        certificate = _certified(bundle, model, made, form, measure)
+        if into_itself:
+            (made / WEIGHTS).unlink()  # those that are there stay
+    return certificate
+
+
+def _link(source: Path, target: Path) -> None:
+    """One file under two names, or a copy where the disk has no links."""
+    try:
+        target.hardlink_to(source.resolve())
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _certified(bundle: Bundle, model: Paraformer, directory: Path, form: Form, measure: Path | None) -> Certificate:
     if form.precision == "fp16":
         model = deepcopy(model).half().float()  # what the directory will hold
     files = write(bundle, model, directory, form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from copy import copy
@@ -27,6 +28,8 @@ from paraformer.export.tracing import trace
 from paraformer.frontend import Cmvn
 from paraformer.model.paraformer import Paraformer
 
+logger = logging.getLogger(__name__)
+
 EOS = "</s>"
 
 
@@ -44,15 +47,17 @@ def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> lis
         case "funasr":
             _write_funasr(bundle, model, directory, form)
         case "funasr-onnx":
+            _leave_lm(bundle, form)
             _write_funasr_onnx(bundle, model, directory, form)
         case "sherpa-onnx":
+            _leave_lm(bundle, form)
             _write_sherpa_onnx(bundle, model, directory, form)
     return sorted(path.name for path in directory.iterdir())
 
 
 def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path, *, half: bool) -> list[str]:
     """Weights, graphs and settings; where the weights are there already, they stay untouched."""
-    if bundle.directory is None or directory.resolve() != bundle.directory.resolve():
+    if not (directory / contract.WEIGHTS).exists():
         native.save(bundle, model, directory, half=half)
     graphs, lm = export(model, directory), _copy_lm(bundle, directory)
     bundle.save(directory)  # last, for the checksums of the graphs
@@ -71,9 +76,15 @@ def _copy_lm(bundle: Bundle, directory: Path) -> list[str]:
     """The language model goes along, where the model has one. Returns its name."""
     if bundle.directory is None or not (bundle.directory / contract.LM).is_file():
         return []
-    if directory.resolve() != bundle.directory.resolve():
+    if not (directory / contract.LM).exists():
         shutil.copyfile(bundle.directory / contract.LM, directory / contract.LM)
     return [contract.LM]
+
+
+def _leave_lm(bundle: Bundle, form: Form) -> None:
+    """Other runtimes do not know it, and so may recognise less well than this package does."""
+    if bundle.directory is not None and (bundle.directory / contract.LM).is_file():
+        logger.warning("%s has no place for the language model of %s: it stays behind", form.runtime, bundle.directory)
 
 
 def _write_funasr(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
@@ -83,6 +94,7 @@ def _write_funasr(bundle: Bundle, model: Paraformer, directory: Path, form: Form
     config, twin = replace(bundle.config, live=live), copy(model)
     twin.config = config
     funasr.save(replace(bundle, config=config), twin, directory)
+    _copy_lm(bundle, directory)  # for the way back: FunASR leaves it alone
 
 
 def _write_funasr_onnx(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
