@@ -306,8 +306,15 @@ def test_a_harmed_setting_of_a_bundle(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_value_of_every_setting(tmp_path):
-    try_all(tmp_path / "1", "funasr", "config.yaml", OTHER_VALUES)
-    try_all(tmp_path / "2", "funasr", "config.yaml", FEW, metadata=False)
-    try_all(tmp_path / "3", "funasr", "configuration.json", OTHER_VALUES)
-    try_all(tmp_path / "4", "bundle", "config.json", OTHER_VALUES)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("form", "name", "metadata"),
+    [
+        ("funasr", "config.yaml", True),
+        ("funasr", "config.yaml", False),
+        ("funasr", "configuration.json", True),
+        ("bundle", "config.json", True),
+    ],
+)
+def test_every_value_of_every_setting(tmp_path, form, name, metadata):
+    try_all(tmp_path, form, name, OTHER_VALUES, metadata=metadata)

@@ -26,9 +26,13 @@ from paraformer.certificate.checks import compare, worst
 from paraformer.certificate.golden import RECORDINGS, Golden, Outcome
 from paraformer.certificate.record import EXACT, FILE, Certificate, Difference, Form
 from paraformer.certificate.verify import verify
+from paraformer.checkpoint import convert
+from paraformer.checkpoint import native as native_files
 from paraformer.cli import main
-from paraformer.errors import ModelError, ModelNotFound
+from paraformer.errors import ModelError, ModelNotFound, UnsupportedModel
+from paraformer.export import certify
 from paraformer.export.certify import export_certified
+from paraformer.export.directories import write
 from paraformer.language import LanguageModel
 
 OWN, WHOLE, LIVE = Form(), Form(runtime="sherpa-onnx"), Form(runtime="sherpa-onnx", live=True)
@@ -232,3 +236,60 @@ def test_export_and_verify_as_commands(tmp_path: Path, capsys: pytest.CaptureFix
 def test_options_at_odds(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+# -- whole or nothing -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """Exports that fail at the very end."""
+
+    def refuse(certificate: Certificate) -> None:
+        raise ModelError("refused")
+
+    monkeypatch.setattr(certify, "_refuse", refuse)
+    return monkeypatch
+
+
+def test_an_export_that_fails_leaves_nothing_behind(tmp_path: Path, refusing) -> None:
+    target = tmp_path / "new" / "out"
+    with pytest.raises(ModelError, match="refused"):
+        export_certified(Bundle.open(tiny_bundle.directory()), tiny.model(), target, OWN)
+    assert list(target.parent.iterdir()) == []
+    refusing.undo()
+    export_certified(Bundle.open(tiny_bundle.directory()), tiny.model(), target, OWN)
+    assert verify(target).passed
+
+
+def test_an_export_into_a_model_itself_that_fails_leaves_it_as_it_was(tmp_path: Path, refusing) -> None:
+    model = Path(shutil.copytree(exported(HALF), tmp_path / "model"))
+    before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in model.iterdir()}
+    with pytest.raises(ModelError, match="refused"):
+        export_certified(Bundle.open(model), native_files.load(model)[1], model, OWN)
+    assert {path.name: (path.read_bytes(), path.stat().st_ino) for path in model.iterdir()} == before
+    refusing.undo()
+    export_certified(Bundle.open(model), native_files.load(model)[1], model, OWN)
+    weights = model / "model.safetensors"
+    assert (weights.read_bytes(), weights.stat().st_ino) == before["model.safetensors"]
+    Bundle.open(model).check(*before)
+    assert verify(model).passed
+
+
+def test_int8_is_refused_before_the_work_where_nothing_can_check_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(native, "available", lambda precision: False)
+    with pytest.raises(UnsupportedModel, match="nothing could check an int8 directory"):
+        export_certified(Bundle.open(tiny_bundle.directory()), tiny.model(), tmp_path / "out", PACKED)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_language_model_survives_the_way_to_funasr_and_back(tmp_path: Path, caplog) -> None:
+    model = Path(shutil.copytree(tiny_bundle.directory(), tmp_path / "model"))
+    LanguageModel.count([[3, 4, 5]], len(tiny.TOKENS)).save(model / "lm.safetensors")
+    there = convert(model, tmp_path / "funasr")
+    back = convert(there, tmp_path / "back")
+    export_certified(Bundle.open(model), tiny.model(), tmp_path / "export", Form(runtime="funasr"))
+    for directory in (there, back, tmp_path / "export"):
+        assert (directory / "lm.safetensors").read_bytes() == (model / "lm.safetensors").read_bytes()
+    write(Bundle.open(model), tiny.model(), tmp_path / "sherpa", LIVE)
+    assert "sherpa-onnx has no place for the language model" in caplog.text

@@ -1,0 +1,237 @@
+"""From a name or directory to a recogniser: an option is there or named, a directory opens as fast as it can."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import tiny_bundle
+from funasr_dirs import write_funasr
+
+import paraformer
+from paraformer import checkpoint, loader
+from paraformer.backends import native
+from paraformer.bundle import Bundle, is_ours
+from paraformer.config import ChunkConfig
+from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
+
+FAST = pytest.mark.skipif(not native.fast("int8"), reason="this processor has no fast int8")
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_bundle.directory(), tmp_path / "bundle"))
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "foo"}, "backend must be auto, native, onnx or torch, not 'foo'"),
+        ({"backend": "tourch"}, "not 'tourch'; did you mean torch?"),
+        ({"backend": None}, "backend must be .* not None"),
+        ({"precision": "garbage"}, "precision must be auto, float32, bfloat16 or int8, not 'garbage'"),
+        ({"precision": "bf16"}, "not 'bf16'; did you mean bfloat16?"),
+        ({"precision": 8}, "precision must be .* not 8"),
+        ({"backend": "torch", "precision": "int8"}, "torch backend computes in float32 only"),
+        ({"device": "nonsense"}, "no device 'nonsense' here, but cpu"),
+        ({"device": "meta"}, "'meta' computes nothing"),
+        ({"device": 0}, "device must be a name such as 'cpu' or 'cuda', not 0"),
+        ({"device": "cuda", "backend": "onnx"}, "backend 'onnx' computes on the CPU only"),
+        ({"device": "cuda", "backend": "native"}, "backend 'native' computes on the CPU only"),
+        ({"device": "cuda", "precision": "int8"}, "precision 'int8' computes on the CPU only"),
+        ({"threads": "2"}, "threads must be a whole number, not '2'"),
+        ({"threads": 2.0}, "threads must be a whole number, not 2.0"),
+        ({"threads": True}, "threads must be a whole number, not True"),
+        ({"threads": None}, "threads must be a whole number, not None"),
+        ({"threads": -1}, "threads must be 0 .* not -1"),
+        ({"chunk": [5, 10, 5]}, r"chunk must be a ChunkConfig .* not \[5, 10, 5\]"),
+        ({"lm_weight": "0.3"}, "lm_weight must be a number, not '0.3'"),
+        ({"lm_weight": -1.0}, "lm_weight must be a number from 0 on, not -1.0"),
+        ({"lm_weight": float("nan")}, "lm_weight must be a number from 0 on, not nan"),
+        ({"vad": "no"}, "vad must be true or false, not 'no'"),
+        ({"lm": 0}, "lm must be true or false, not 0"),
+        ({"download": None}, "download must be true or false, not None"),
+        ({"model": 5}, "model must be a directory or a published name, not 5"),
+        ({"model": b"dir"}, "model must be a directory or a published name"),
+    ],
+)
+def test_an_option_that_there_is_not_is_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        paraformer.load(**options)
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is such a device here")
+@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
+def test_a_device_that_is_not_here_is_named_with_those_that_are(device):
+    with pytest.raises(ConfigError, match=f"no device '{device}' here, but cpu"):
+        paraformer.load(device=device)
+
+
+@pytest.mark.parametrize("value", ["5", 2.5, True, None])
+def test_a_chunk_setting_is_of_whole_numbers(value):
+    with pytest.raises(ConfigError, match="left of a chunk setting must be a whole number"):
+        ChunkConfig(left=value)
+
+
+# -- places -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_below_home(bundle, monkeypatch):
+    monkeypatch.setenv("HOME", str(bundle.parent))
+    assert paraformer.load("~/bundle").engine
+    with pytest.raises(ModelNotFound, match="~/nowhere"):
+        paraformer.load("~/nowhere")
+
+
+def test_what_is_no_model_says_what_it_is(tmp_path, bundle):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelNotFound, match=r"neither config.json nor config.yaml, nor anything else"):
+        paraformer.load(tmp_path / "empty")
+    with pytest.raises(ModelNotFound, match=r"model\.safetensors is a file; a model is a directory"):
+        paraformer.load(bundle / "model.safetensors")
+    with pytest.raises(ModelNotFound, match=f"there is a model in {bundle}; name that"):
+        paraformer.load(tmp_path)
+    (tmp_path / "many").mkdir()
+    for index in range(7):
+        (tmp_path / "many" / f"{index}.wav").touch()
+    with pytest.raises(ModelNotFound, match=r"but 0\.wav, 1\.wav, .* and 2 more; name the directory that holds"):
+        paraformer.load(tmp_path / "many")
+
+
+def test_the_root_of_a_hugging_face_cache_names_the_model_in_it(tmp_path, bundle):
+    snapshot = tmp_path / "hub" / "models--someone--tiny" / "snapshots" / "0123abc"
+    shutil.copytree(bundle, snapshot)
+    for root in (tmp_path / "hub", tmp_path / "hub" / "models--someone--tiny"):
+        with pytest.raises(ModelNotFound, match=f"there is a model in {snapshot}; name that"):
+            paraformer.load(root)
+    assert paraformer.load(snapshot).engine
+
+
+# -- whose a directory is ---------------------------------------------------------------------------------------------
+
+FOREIGN = {
+    "config.json": json.dumps({"model_type": "paraformer", "architectures": ["Paraformer"]}),
+    "configuration.json": json.dumps({"framework": "pytorch", "task": "auto-speech-recognition"}),
+}
+
+
+@pytest.mark.parametrize("act", [paraformer.load, loader.open_settings, checkpoint.open_any, loader.choose])
+def test_a_hubs_own_settings_beside_a_model_change_nothing(tmp_path, bundle, act):
+    theirs = write_funasr(tmp_path / "funasr")
+    (theirs / "config.json").write_text(FOREIGN["config.json"])
+    (bundle / "configuration.json").write_text(FOREIGN["configuration.json"])
+    assert not is_ours(theirs)
+    assert is_ours(bundle)
+    act(theirs)
+    act(bundle)
+    checkpoint.convert(theirs, tmp_path / "ours")
+    assert is_ours(tmp_path / "ours")
+
+
+def test_a_damaged_bundle_stays_one(bundle):
+    (bundle / "configuration.json").write_text(FOREIGN["configuration.json"])
+    (bundle / "config.json").write_text("{")
+    assert is_ours(bundle)
+    with pytest.raises(ModelError, match=r"config\.json is not JSON"):
+        paraformer.load(bundle)
+
+
+# -- engines ----------------------------------------------------------------------------------------------------------
+
+
+@FAST
+def test_a_funasr_directory_runs_as_fast_as_the_bundle_made_of_it(tmp_path):
+    theirs = write_funasr(tmp_path / "funasr")
+    ours = checkpoint.convert(theirs, tmp_path / "ours")
+    loaded = [paraformer.load(directory, vad=False) for directory in (theirs, ours)]
+    assert [one.engine for one in loaded] == ["native int8"] * 2
+    first, second = (one.transcribe(tiny.signal(40_000)) for one in loaded)
+    assert first == second
+    assert str(loader.choose(theirs)) == str(loader.choose(ours)) == "native int8"
+
+
+@pytest.mark.parametrize("options", [{"precision": "float32"}, {"backend": "torch"}])
+def test_funasrs_own_numbers_are_to_be_had(tmp_path, options):
+    assert paraformer.load(write_funasr(tmp_path), **options).engine == "torch float32"
+
+
+def test_a_kind_of_model_that_the_engine_lacks_runs_on_torch(tmp_path):
+    assert paraformer.load(write_funasr(tmp_path, "aishell_conformer")).engine == "torch float32"
+
+
+def test_the_onnx_backend_asks_for_graphs(tmp_path):
+    with pytest.raises(ModelNotFound, match=r"FunASR directory, without graphs .*convert --graphs"):
+        paraformer.load(write_funasr(tmp_path), backend="onnx")
+
+
+def packed(bundle: Path) -> Path:
+    """A directory of int8 weights alone."""
+    for path in bundle.glob("*"):
+        path.unlink()
+    opened = Bundle.open(tiny_bundle.directory())
+    native.panels.save(native.packed(tiny.model().state_dict(), opened.config), bundle / "model.int8.safetensors")
+    opened.save(bundle)
+    return bundle
+
+
+@pytest.mark.skipif(not native.available("int8"), reason="the engine was not built")
+@pytest.mark.parametrize("options", [{"backend": "torch"}, {"backend": "onnx"}, {"precision": "float32"}])
+def test_int8_weights_alone_open_without_options(bundle, options):
+    directory = packed(bundle)
+    assert paraformer.load(directory).engine == "native int8"
+    with pytest.raises(ModelError, match=r"holds int8 weights only, .* leave backend, precision and device out"):
+        paraformer.load(directory, **options)
+    with pytest.raises(ModelError, match=r"holds int8 weights only, .* take the model that it was exported from"):
+        checkpoint.open_any(directory)
+
+
+@pytest.mark.skipif(not native.available("int8"), reason="the engine was not built")
+def test_int8_weights_without_an_engine_are_no_circle_of_advice(bundle, monkeypatch):
+    directory = packed(bundle)
+    monkeypatch.setattr(native, "available", lambda precision: False)
+    with pytest.raises(
+        UnsupportedModel, match=r"int8 weights only, which this .* take the directory that it was exported"
+    ):
+        paraformer.load(directory)
+
+
+# -- the seal ---------------------------------------------------------------------------------------------------------
+
+
+def test_weights_of_another_model_are_seen_whatever_their_size(tmp_path):
+    """One number changed in each of many blocks, as training does."""
+    path = tmp_path / "model.safetensors"
+    rng = np.random.default_rng(0)
+    path.write_bytes(rng.bytes(3_000_000))
+    opened = Bundle.open(tiny_bundle.directory())
+    opened.save(tmp_path)
+    Bundle.open(tmp_path).check("model.safetensors")
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 500):
+        data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"changed since it was saved: model\.safetensors belongs to another model"):
+        Bundle.open(tmp_path).check("model.safetensors")
+
+
+def test_settings_that_were_edited_are_named(bundle):
+    values = json.loads((bundle / "config.json").read_text())
+    values["model"]["predictor"]["tail_threshold"] = 0.3
+    (bundle / "config.json").write_text(json.dumps(values))
+    for act in (paraformer.load, checkpoint.open_any):
+        with pytest.raises(ModelError, match="changed since it was saved: model"):
+            act(bundle)
+
+
+def test_a_bundle_of_an_earlier_version_has_no_seal(bundle):
+    values = json.loads((bundle / "config.json").read_text())
+    del values["seal"]
+    (bundle / "config.json").write_text(json.dumps(values))
+    assert paraformer.load(bundle).engine
