@@ -15,7 +15,7 @@ from funasr_dirs import write_funasr
 import paraformer
 from paraformer import checkpoint, loader
 from paraformer.backends import native
-from paraformer.bundle import Bundle, is_ours
+from paraformer.bundle import Bundle, _digest, is_ours
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
 
@@ -235,3 +235,14 @@ def test_a_bundle_of_an_earlier_version_has_no_seal(bundle):
     del values["seal"]
     (bundle / "config.json").write_text(json.dumps(values))
     assert paraformer.load(bundle).engine
+
+
+def test_the_seal_is_of_what_was_written_whatever_settings_came_later(bundle):
+    """A version that knows more settings opens models of one that knew fewer."""
+    values = json.loads((bundle / "config.json").read_text())
+    for name in ("front", "windows", "activation", "norm_epsilon"):
+        del values["model"]["encoder"][name]
+    values["seal"]["model"] = _digest(values["model"])
+    (bundle / "config.json").write_text(json.dumps(values))
+    assert paraformer.load(bundle).engine
+    checkpoint.open_any(bundle)

@@ -49,6 +49,8 @@ _FORMS: Mapping[str, tuple[type, ...]] = {
 _LATER: Mapping[str, Any] = {"units": [], "seal": {}}
 """Keys that earlier files lack, and what these mean."""
 
+_SEALED = ("model", "tokens", "cmvn")
+"""Keys that decide with the weights what is recognised; the seal holds digests of them."""
 _SPOT, _SPOTS = 4096, 64
 """Bytes of a spot that the seal looks at, and how many there are of them in a file."""
 
@@ -60,8 +62,9 @@ class Bundle:
     words: English word -> its pieces ("hello" -> ("hel@@", "lo")), for training targets. card: free, for readers.
     units: of a CTC layer whose units are not the tokens, such as syllables, from number 1 on (0 is the blank); training
     goes on with them. weights: the checksum of the weights that were saved with it; None: not known. seal: digests of
-    settings and files as they were saved, by name; see `check`. Raises ModelError where vocabulary or CMVN do not fit
-    the settings.
+    settings and files as they were saved, by name; edited: settings that are so no longer; see `check`.
+
+    Raises ModelError where vocabulary or CMVN do not fit the settings.
     """
 
     directory: Path | None
@@ -73,6 +76,7 @@ class Bundle:
     units: tuple[str, ...] = ()
     weights: str | None = None
     seal: Mapping[str, str] = field(default_factory=dict, repr=False)
+    edited: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"{self.directory}: " if self.directory else ""
@@ -103,36 +107,41 @@ class Bundle:
             raise type(error)(f"{directory / CONFIG_FILE}: {error}") from error
         words = {word: tuple(pieces) for word, pieces in values["words"].items()}
         cmvn = _cmvn_from_json(values["cmvn"], directory / CONFIG_FILE)
-        recorded = values["sha256"]
-        weights = recorded.get(contract.WEIGHTS) or recorded.get(contract.PACKED)
-        tokens, units = tuple(values["tokens"]), tuple(values["units"])
-        return cls(directory, config, tokens, cmvn, words, values["card"], units, weights, values["seal"])
+        recorded, seal = values["sha256"], values["seal"]
+        edited = tuple(key for key in _SEALED if seal.get(key, _digest(values[key])) != _digest(values[key]))
+        return cls(
+            directory,
+            config,
+            tuple(values["tokens"]),
+            cmvn,
+            words,
+            values["card"],
+            tuple(values["units"]),
+            weights=recorded.get(contract.WEIGHTS) or recorded.get(contract.PACKED),
+            seal=seal,
+            edited=edited,
+        )
 
     def save(self, directory: str | Path) -> None:
         """Write config.json, atomically, with checksums of the weights and graphs that are in the directory by now."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         hashed = [path for path in sorted(directory.iterdir()) if path.suffix in HASHED]
-        values = {
+        values: dict[str, Any] = {
             "format": FORMAT,
-            **self._sealed(),
+            "model": self.config.to_dict(),
+            "tokens": list(self.tokens),
+            "cmvn": None if self.cmvn is None else _cmvn_to_json(self.cmvn),
             "words": {word: list(pieces) for word, pieces in self.words.items()},
             "card": dict(self.card),
             "units": list(self.units),
             "sha256": {path.name: checksum(path) for path in hashed},
-            "seal": self._digests() | {path.name: digest_of_spots(path) for path in hashed},
         }
+        seal = {key: _digest(values[key]) for key in _SEALED}
+        values["seal"] = seal | {path.name: digest_of_spots(path) for path in hashed}
         lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
         with replacing(directory / CONFIG_FILE) as temporary:
             temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-    def _sealed(self) -> dict[str, Any]:
-        """What decides with the weights what is recognised, as config.json has it."""
-        cmvn = None if self.cmvn is None else _cmvn_to_json(self.cmvn)
-        return {"model": self.config.to_dict(), "tokens": list(self.tokens), "cmvn": cmvn}
-
-    def _digests(self) -> dict[str, str]:
-        return {key: _digest(json.dumps(value).encode()) for key, value in self._sealed().items()}
 
     def check(self, *files: str) -> None:
         """Whether settings and the files named are those that were saved together, as the seal tells in milliseconds.
@@ -145,9 +154,8 @@ class Bundle:
         gone = [name for name, path in paths.items() if not path.is_file()]
         if gone:
             raise ModelError(f"{self.directory} was saved with {', '.join(gone)}, gone since; get the model again")
-        found = self._digests() | {name: digest_of_spots(path) for name, path in paths.items()}
-        others = [name for name, digest in found.items() if self.seal.get(name, digest) != digest]
-        if others:
+        changed = [name for name, path in paths.items() if digest_of_spots(path) != self.seal[name]]
+        if others := [*self.edited, *changed]:
             raise ModelError(
                 f"{self.directory} was changed since it was saved: {', '.join(others)} belongs to another model or was "
                 f"edited; get the model again, or run `paraformer export {self.directory}` if that was meant"
@@ -237,8 +245,9 @@ def digest_of_spots(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+def _digest(value: Any) -> str:
+    """Of plain values as they stand in a file, where settings of later versions may be missing."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager
