@@ -137,7 +137,7 @@ def test_utterances_that_cannot_be_used_are_counted_and_the_run_goes_on(
     single, batch = JoinConfig(clips=1, edge_s=(0.0, 0.0)), BatchConfig(seconds=3.0, longest_s=1.0)
     plan = planned(CutSet.from_cuts(some), single, batch)
     with caplog.at_level(logging.WARNING, "paraformer.data"):
-        batches = run(plan, lambda epoch: dataset(cuts), 2 * len(plan(0, Skips())) + 1, workers)
+        batches = run(plan, lambda epoch: dataset(cuts), 2 * len(plan(0, Skips(named=0))) + 1, workers)
     rows = [sum(len(one.batch.feats) for one in batches if one.task.epoch == epoch) for epoch in (0, 1)]
     assert min(rows) >= len(TEXTS) - 3
     assert batches[-1].task.epoch == 2
@@ -145,6 +145,7 @@ def test_utterances_that_cannot_be_used_are_counted_and_the_run_goes_on(
         [said] = [message for message in caplog.messages if message.startswith(f"epoch {epoch}: 3 left out")]
         for reason in ("1 unknown characters only", "1 empty text", "1 too long"):
             assert reason in said
+    assert sum(message.startswith("left out") for message in caplog.messages) == 3
     with pytest.raises(DataError, match="utterance tones-"):
         run(plan, lambda epoch: dataset(cuts), 9, workers, on_bad="stop")
 

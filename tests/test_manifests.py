@@ -34,6 +34,13 @@ def test_columns_without_names_have_them_only_where_that_is_agreed(tmp_path: Pat
     assert [row for _, row in table_rows(named, ("audio", "text"))] == [{"Sentence": "一", "PATH": "a.wav"}]
 
 
+def test_a_first_line_of_other_names_is_told_from_a_file_and_its_text(tmp_path: Path) -> None:
+    for names in ("recording,words", "path,label", "number"):
+        table = write(tmp_path / "a.csv", f"{names}\na.wav,一\n")
+        with pytest.raises(DataError, match=rf"line 1: needs a path .* but has {names.replace(',', ', ')}"):
+            list(table_rows(table, ("audio", "text")))
+
+
 def test_values_have_their_usual_names_in_any_case(tmp_path: Path) -> None:
     one = listed({"Key": 7, "source": " a.wav ", "target": " 一 ", "Client_ID": "anna"}, tmp_path / "x.jsonl", 1)
     assert (one.audio, one.written, one.text, one.id, one.speaker) == (tmp_path / "a.wav", "a.wav", "一", "7", "anna")

@@ -68,8 +68,8 @@ def json_rows(path: Path) -> Iterator[tuple[int, Row]]:
 def table_rows(path: Path, unnamed: Sequence[str] = ()) -> Iterator[tuple[int, Row]]:
     """The rows of a table, .csv or .tsv, by the names of its columns, and the numbers of their lines.
 
-    The first line names the columns; unnamed: what they are called where it names no audio and text, but has some. In a
-    .tsv, quotation marks mean nothing.
+    The first line names the columns; unnamed: what they are called where it names none, but has an audio file and a
+    text. In a .tsv, quotation marks mean nothing. Raises DataError where it is neither.
     """
     names: Sequence[str] = ()
     with opened(path) as file:
@@ -78,6 +78,8 @@ def table_rows(path: Path, unnamed: Sequence[str] = ()) -> Iterator[tuple[int, R
         for values in filter(None, rows):
             if not names:
                 names = values if _names_all(values) or not unnamed else unnamed
+                if names is unnamed and not Path(values[0].strip()).suffix:
+                    raise DataError(f"{path}, line {rows.line_num}: {_lacking(values)}")
                 if names is values:
                     continue
             yield rows.line_num, dict(zip(names, values, strict=False))
@@ -93,10 +95,7 @@ def listed(row: Row, path: Path, number: int) -> Listed:
     values = {_plain(name): value for name, value in row.items()}
     audio, text = _first(values, AUDIO_NAMES), _first(values, TEXT_NAMES)
     if not (isinstance(audio, str) and audio.strip() and isinstance(text, str | None)):
-        raise DataError(
-            f"{path}, line {number}: needs a path (one of {', '.join(AUDIO_NAMES)}) and a text (one of "
-            f"{', '.join(TEXT_NAMES)}), but has {', '.join(values) or 'nothing'}"
-        )
+        raise DataError(f"{path}, line {number}: {_lacking(values)}")
     id_, speaker = (_first(values, names) for names in (ID_NAMES, SPEAKER_NAMES))
     return Listed(
         audio=beside(audio.strip(), path.parent),
@@ -104,6 +103,13 @@ def listed(row: Row, path: Path, number: int) -> Listed:
         text=None if text is None else text.strip(),
         id=None if id_ in (None, "") else str(id_).strip(),
         speaker=None if speaker is None else str(speaker).strip(),
+    )
+
+
+def _lacking(names: Iterable[str]) -> str:
+    return (
+        f"needs a path (one of {', '.join(AUDIO_NAMES)}) and a text (one of {', '.join(TEXT_NAMES)}), "
+        f"but has {', '.join(names) or 'nothing'}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from paraformer.errors import ConfigError, DataError, attempt
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.model.paraformer import Batch
 from paraformer.text import Vocabulary
+
+_log = logging.getLogger(__name__)
 
 PADDING_ID = -1
 NO_SPEECH = "zxx"
@@ -319,11 +322,12 @@ def _bins(cuts: Sequence[Cut], config: BatchConfig) -> list[float]:
 
 
 def measuring_batches(cuts: Iterable[Cut], dataset: SpeechDataset, size: int = 20) -> Iterator[tuple[Batch, list[str]]]:
-    """Batches of `size` utterances of like length, as they are, with their transcripts; what is bad is left out.
+    """Batches of `size` utterances of like length, as they are, with their transcripts.
 
-    Raises DataError at the end if there was nothing to measure with: an error rate of nothing would say 0.
+    What is bad is left out and told in one line, since the same sets are measured again and again. Raises DataError at
+    the end if there was nothing to measure with: an error rate of nothing would say 0.
     """
-    skips, characters = Skips(), 0
+    skips, characters = Skips(named=0), 0
     order = sorted(_fitting(cuts, MEASURED_S, skips), key=lambda cut: cut.duration)
     for first in range(0, len(order), size):
         loaded = dataset[CutSet.from_cuts(order[first : first + size])]
@@ -331,6 +335,8 @@ def measuring_batches(cuts: Iterable[Cut], dataset: SpeechDataset, size: int = 2
         characters += sum(map(len, loaded.texts))
         if loaded.batch is not None:
             yield loaded.batch, loaded.texts
+    if skips.found:
+        _log.warning("not measured with: %s, first %s; `paraformer data check` names all", skips, skips.found[0])
     if not characters:
         raise DataError(
             f"there is no utterance with a transcript to measure with: {skips}; see `paraformer data check`"

@@ -175,7 +175,8 @@ def usable(filled: Iterable[Filled], on_bad: Policy) -> Iterator[Usable]:
             if any(task.first for task in owed):
                 raise DataError(f"not one utterance can be used: {skips}; see `paraformer data check`")
             _sum_up(epoch, skips)
-            epoch, skips = one.task.epoch, Skips(on_bad)
+            # What is wrong with an utterance is wrong in every epoch: names are told in the first, then numbers alone.
+            epoch, skips = one.task.epoch, Skips(on_bad) if epoch < 0 else Skips(on_bad, named=0)
         skips.extend((*one.task.left_out, *one.loaded.skipped))
         owed.append(one.task)
         if one.loaded.batch is not None:
