@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import array
 import io
+import itertools
 import logging
 import os
+import signal as signals
 import sys
 import threading
 import tracemalloc
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -696,3 +699,24 @@ def test_a_stream_left_early_does_no_harm() -> None:
         blocks = audio.read_blocks(Unseekable(file.getvalue()), 0.2)
         next(blocks)
         blocks.close()
+
+
+def test_an_interrupt_while_a_file_is_read_is_an_interrupt(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """And not a damaged file: it may come in a callback of libsndfile, where it would be printed and lost."""
+    soundfile.write(tmp_path / "talk.wav", np.zeros(200_000), 16_000)
+    calls = itertools.count()
+
+    def press(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "vio_read" and next(calls) == 4:
+            signals.raise_signal(signals.SIGINT)
+
+    before = signals.getsignal(signals.SIGINT)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the profile must end
+        try:
+            sys.setprofile(press)
+            audio.read(tmp_path / "talk.wav")
+        finally:
+            sys.setprofile(None)
+    assert next(calls) > 4
+    assert signals.getsignal(signals.SIGINT) is before
+    assert capfd.readouterr() == ("", "")

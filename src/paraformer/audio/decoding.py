@@ -9,10 +9,11 @@ import io
 import logging
 import os
 import re
+import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, suppress
-from types import SimpleNamespace
+from contextlib import ExitStack, closing, contextmanager, suppress
+from types import FrameType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,7 +123,8 @@ def _by_libsndfile(data: ByteSource, head: bytes, stack: ExitStack) -> soundfile
     with suppress(soundfile.LibsndfileError):
         if isinstance(data, OneWay):
             return _by_libsndfile_live(data, head, stack)
-        return stack.enter_context(_Forward(data))
+        with _interrupts_wait():
+            return stack.enter_context(_Forward(data))
     data.seek(0)
     return None
 
@@ -174,7 +176,8 @@ def _sound_blocks(sound: soundfile.SoundFile, data: ByteSource) -> Iterator[Bloc
     count, broken = 0, _wav_breaks_off(sound)
     while True:
         try:
-            block = sound.read(_BLOCK, dtype="float32", always_2d=True)
+            with _interrupts_wait():
+                block = sound.read(_BLOCK, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError:
             broken = True
             break
@@ -184,6 +187,23 @@ def _sound_blocks(sound: soundfile.SoundFile, data: ByteSource) -> Iterator[Bloc
         count += len(block)
         yield Block(sound.samplerate, block)
     _report_break(data.name, broken or count < _promised(sound), count / sound.samplerate)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block: in a callback of C's it would be lost, and the file seem damaged."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        handler(signal.SIGINT, came[0])
 
 
 def _wav_breaks_off(sound: soundfile.SoundFile) -> bool:
