@@ -178,11 +178,21 @@ def _from_model(source: str, config: TrainConfig, speech: Speech) -> Setup:
     units = found.model.objective.ctc_units if config.model.objective.ctc_weight > 0 else 0
     objective = dataclasses.replace(config.model.objective, ctc_units=units)
     model = dataclasses.replace(config.model, vocab_size=len(found.tokens), objective=objective)
+    model = _with_units(model, len(found.syllables) + 1)
     rest = model if config.init_encoder else found.model
     its = dataclasses.replace(rest, encoder=found.model.encoder, frontend=found.model.frontend)
     if dataclasses.replace(its, vocab_size=model.vocab_size, objective=objective, live=model.live) != model:
         raise ConfigError(f"{source} has other sizes than the recipe's model; give the recipe those it has")
     return dataclasses.replace(found, model=model)
+
+
+def _with_units(model: ModelConfig, units: int) -> ModelConfig:
+    """The model with so many units in its decoder's text part, where it has one."""
+    decoder = model.decoder
+    if not isinstance(decoder, SanmDecoderConfig) or decoder.text is None:
+        return model
+    text = dataclasses.replace(decoder.text, units=units)
+    return dataclasses.replace(model, decoder=dataclasses.replace(decoder, text=text))
 
 
 def _of_directory(source: str, config: TrainConfig, speech: Speech) -> Setup:
@@ -223,9 +233,8 @@ def _from_speech(config: TrainConfig, speech: Speech) -> Setup:
     syllables = syllable_table(texts) if ctc or reads else {}
     objective = dataclasses.replace(config.model.objective, ctc_units=len(syllables) + 1 if ctc else 0)
     model = dataclasses.replace(config.model, vocab_size=len(tokens), objective=objective)
-    if isinstance(decoder, SanmDecoderConfig) and decoder.text:
-        text = dataclasses.replace(decoder.text, units=len(syllables) + 1)
-        model = dataclasses.replace(model, decoder=dataclasses.replace(decoder, text=text))
+    if reads:
+        model = _with_units(model, len(syllables) + 1)
     order = np.random.default_rng(config.seed).permutation(len(speech.train))[:_CMVN_UTTERANCES]
     cuts = list(speech.train)
     cmvn = estimate_cmvn([cuts[i] for i in order], model.frontend, config.augment, speech.noises)

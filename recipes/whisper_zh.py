@@ -1,0 +1,156 @@
+"""A Mandarin model on whisper-base's encoder: 36 million parameters, whole and live. It is in the making.
+
+What each ingredient has brought so far stands in docs/embedded-model.md. Stages, WHISPER being a directory with
+whisper-base and `speech` the prepared archives that the recipe names:
+
+    python -m recipes.reading WHISPER runs/reading texts/*.txt
+    paraformer train recipes.whisper_zh:head --data speech --out runs/head
+    paraformer train recipes.whisper_zh:everything --data speech --out runs/everything
+    python -m recipes.whisper_zh back runs/head/bundle runs/everything/bundle runs/back --share 0.35
+    paraformer train recipes.whisper_zh:again --data speech --out runs/again
+    paraformer lm runs/again/bundle texts/*.txt --dev like-what-will-be-said.txt
+
+`reading` teaches the text part from text alone, `head` all but the encoder, `everything` the whole; `back` goes a part
+of the way from the first to the second, which on real speech is better than either, and `again` fits the head to that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from paraformer.checkpoint import native
+from paraformer.config import (
+    ChunkConfig,
+    FrontConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    SanmDecoderConfig,
+    SanmEncoderConfig,
+    TextConfig,
+    WindowsConfig,
+)
+from paraformer.data.dataset import BatchConfig
+from paraformer.errors import CheckpointError
+from paraformer.train.config import LiveConfig, OptimiserConfig, TrainConfig
+
+LIVE = ChunkConfig(left=5, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
+CHUNKS = (LIVE, ChunkConfig(left=5, chunk=8, right=4, encoder_look_back=6, decoder_look_back=1))
+FRONT = FrontConfig(kernels=(4, 3), strides=(1, 2), period=1500)
+"""Positions begin again after 30 s, the longest that Whisper has heard."""
+ENCODER = SanmEncoderConfig(
+    dim=512,
+    heads=8,
+    ffn_dim=2048,
+    layers=6,
+    kernel=0,
+    activation="gelu",
+    norm_epsilon=1e-5,
+    front=FRONT,
+    attention_dropout=0.0,
+)
+"""As `paraformer.checkpoint.whisper.settings` gives it for whisper-base."""
+HEARD = ("encoder.front", "encoder.blocks", "encoder.norm")
+"""What Whisper has taught."""
+TRAIN_SETS = (
+    "train_kokoro_0",
+    "train_kokoro_1",
+    "train_hsk_sentences",
+    "train_words_audio_cmn",
+    "train_dspspeech20",
+)
+CARD = {
+    "language": "Mandarin (cmn), simplified characters",
+    "sources": (
+        "encoder: whisper-base (MIT); train_kokoro: synthetic sentences read by Kokoro-82M (Apache-2.0) voices; "
+        "train_hsk_sentences: HSK graded sentences read by CosyVoice2 (CC-BY-SA 4.0); train_words_audio_cmn: HSK words "
+        "read by Yue Tan (CC-BY-SA); train_dspspeech20: twelve words by 34 students (MIT); noise_esc10: ESC-10 "
+        "(CC-BY 3.0)"
+    ),
+    "licence": "Apache-2.0 for the code; the weights under CC-BY-SA 4.0, the strictest licence of their sources",
+}
+
+
+def sized(encoder: SanmEncoderConfig, vocab_size: int = 0, units: int = 0) -> ModelConfig:
+    """The model on an encoder of Whisper's, with 384 wide windows and a decoder that hears, names and then writes."""
+    windows = WindowsConfig(dim=384, heads=6, ffn_dim=1536, layers=2, kernel=11)
+    text = TextConfig(units=units, layers=2, ffn_dim=1024)
+    decoder = SanmDecoderConfig(
+        heads=6,
+        ffn_dim=1536,
+        layers=2,
+        attention_layers=2,
+        kernel=11,
+        look_ahead=True,
+        text=text,
+        attention_dropout=0.0,
+    )
+    return ModelConfig(
+        vocab_size=vocab_size,
+        encoder=dataclasses.replace(encoder, front=FRONT, windows=windows),
+        decoder=decoder,
+        objective=ObjectiveConfig(ctc_weight=0.3, ctc_units=units, sampling_ratio=0.0, predict_eos=False),
+        live=LIVE,
+    )
+
+
+def head() -> TrainConfig:
+    """All but Whisper's encoder, which stays as it is, from what `recipes.reading` left."""
+    return TrainConfig(
+        model=sized(ENCODER),
+        init="runs/reading",
+        frozen=HEARD,
+        train_sets=TRAIN_SETS,
+        noise_set="noise_esc10",
+        learn_noise=True,
+        dev_set="dev_aishell_sample",
+        test_sets=("test_real",),
+        steps=2000,
+        batch=BatchConfig(seconds=100.0),
+        optimiser=OptimiserConfig(peak_lr=1.5e-3, warmup_steps=100),
+        live=LiveConfig(chunks=CHUNKS, start=0.3, probability=0.3),
+        card=CARD,
+    )
+
+
+def everything() -> TrainConfig:
+    """All weights, at a tenth of the rate."""
+    rates = OptimiserConfig(peak_lr=1.5e-4, warmup_steps=100)
+    return dataclasses.replace(head(), init="runs/head/bundle", frozen=(), steps=1300, optimiser=rates, seed=1)
+
+
+def again() -> TrainConfig:
+    """The head once more, on the encoder that `back` has left between the two."""
+    rates = OptimiserConfig(peak_lr=5e-4, warmup_steps=50)
+    return dataclasses.replace(head(), init="runs/back", steps=1900, optimiser=rates, seed=2)
+
+
+def back(start: Path, end: Path, out: Path, share: float) -> None:
+    """Write a model whose encoder is so far on the way from that of start to that of end; all else is end's.
+
+    Raises CheckpointError where the models differ.
+    """
+    (_, before), (bundle, model) = native.load(start), native.load(end)
+    first, weights = before.state_dict(), model.state_dict()
+    if {name: tensor.shape for name, tensor in first.items()} != {n: t.shape for n, t in weights.items()}:
+        raise CheckpointError(f"{start} and {end} are not of one kind, so nothing lies between them")
+    moved = {name: first[name].lerp(weights[name], share) for name in weights if name.startswith(HEARD)}
+    model.load_state_dict(weights | moved)
+    native.save(dataclasses.replace(bundle, directory=None), model, out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of `back`."""
+    parser = argparse.ArgumentParser(description="Go a part of the way from one model's encoder to another's")
+    parser.add_argument("command", choices=["back"])
+    for name in ("start", "end", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--share", type=float, default=0.35)
+    options = parser.parse_args(arguments)
+    back(options.start, options.end, options.out, options.share)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The stages of the model on Whisper's encoder, on a crumb of text and of data."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_checkpoint_whisper import written
+from training import CONFIG, TEXTS, prepared
+
+from paraformer.checkpoint import native, whisper
+from paraformer.config import SanmDecoderConfig
+from paraformer.errors import CheckpointError
+from paraformer.train.loop import train
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
+
+from recipes import reading, whisper_zh
+
+
+def test_syllables_are_taken_for_those_that_sound_like_them() -> None:
+    units = ["shi4", "shi2", "si4", "zhi4", "ma1", "lin2", "ling2"]
+    ids, sums = reading.alike([*units, "zhong1", "zong1"])
+    assert {units[index - 1] for index in ids[1][:2]} == {"shi2", "si4"}
+    assert units[ids[6][0] - 1] == "ling2"
+    np.testing.assert_allclose(sums[:, -1], 1)
+
+
+def test_what_is_heard_is_a_probability() -> None:
+    """The right syllable has most of it in most places."""
+    units = ["shi4", "shi2", "si4", "zhi4", "ma1", "lin2", "ling2", "zhong1", "zong1"]
+    hearing = reading.Hearing(reading.alike(units), np.random.default_rng(0))
+    syllables = np.random.default_rng(1).integers(1, 10, (40, 12))
+    heard = hearing(syllables)
+    np.testing.assert_allclose(heard.sum(-1), 1, atol=1e-5)
+    assert not heard[..., 0].any()
+    assert 0.75 < (heard.argmax(-1) == syllables).mean() < 0.95
+
+
+def test_batches_hold_clauses_of_like_length(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("\n".join(["一二三四五六七八九十", "一二，三", "四五六"] * 9), encoding="utf-8")
+    tokens, units, found = reading.read([tmp_path / "text"])
+    assert len(tokens) == 14
+    assert units[0] == "ba1"
+    for seed in range(5):
+        characters, syllables, lengths = reading.batch(found, 60, np.random.default_rng(seed))
+        assert characters.shape == syllables.shape == (len(lengths), lengths.max())
+        assert characters.size <= 60
+        for row, sound, length in zip(characters, syllables, lengths, strict=True):
+            text = "".join(tokens[index] for index in row[:length])
+            assert text in ("一二三四五六七八九十", "一二", "三", "四五六")
+            assert [units[index - 1] for index in sound[:length]] == reading.syllables_of(text)
+
+
+def test_all_stages_on_a_crumb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text part from text, head on a frozen encoder, everything, and part of the way back."""
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "whisper"
+    source.mkdir()
+    (tmp_path / "text").write_text("\n".join(TEXTS * 30), encoding="utf-8")
+    encoder = whisper.settings(written("openai", source))
+    reading.main([str(source), "runs/reading", "text", "--steps", "60", "--size", "200"])
+    begun = native.load("runs/reading")[1]
+    assert isinstance(begun.config.decoder, SanmDecoderConfig)
+    with torch.no_grad():
+        units = native.load("runs/reading")[0].units
+        said = [units.index(sound) + 1 for sound in ("yi1", "er4", "san1")]
+        probabilities = torch.zeros(1, 3, len(units) + 1).scatter(2, torch.tensor(said)[None, :, None], 1.0)
+        ids = begun.decoder.characters(probabilities, torch.ones(1, 3, dtype=torch.bool)).argmax(-1)[0].tolist()
+    assert [native.load("runs/reading")[0].tokens[index] for index in ids] == ["一", "二", "三"]
+
+    data = prepared(tmp_path / "speech")
+    small = dataclasses.replace(CONFIG, model=whisper_zh.sized(encoder), steps=2, measure_steps=2, live=None)
+    head = dataclasses.replace(small, init="runs/reading", frozen=whisper_zh.HEARD)
+    outcome = train(head, data, Path("runs/head"))
+    found = outcome.model.state_dict()
+    moved = {name for name, tensor in begun.state_dict().items() if not torch.equal(tensor, found[name])}
+    assert moved
+    assert not any(name.startswith(whisper_zh.HEARD) for name in moved)
+
+
+def test_part_of_the_way(tmp_path: Path) -> None:
+    """Only the encoder goes back, and only as far as asked; models of two kinds have nothing between them."""
+    source = tmp_path / "whisper"
+    source.mkdir()
+    (tmp_path / "text").write_text("一二三\n" * 9, encoding="utf-8")
+    written("openai", source)
+    arguments = [str(source), str(tmp_path / "a"), str(tmp_path / "text"), "--steps", "1"]
+    reading.main(arguments)
+    bundle, model = native.load(tmp_path / "a")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 1
+    native.save(bundle, model, tmp_path / "b")
+    whisper_zh.main(["back", *(str(tmp_path / name) for name in "abc"), "--share", "0.25"])
+    first, between = (native.load(tmp_path / name)[1].state_dict() for name in ("a", "c"))
+    for name, tensor in between.items():
+        share = 0.25 if name.startswith(whisper_zh.HEARD) else 1.0
+        torch.testing.assert_close(tensor, first[name] + share)
+    other = tmp_path / "other"
+    (tmp_path / "text").write_text("一二三四\n" * 9, encoding="utf-8")
+    reading.main([str(source), str(other), str(tmp_path / "text"), "--steps", "1"])
+    with pytest.raises(CheckpointError, match="nothing lies between"):
+        whisper_zh.back(tmp_path / "a", other, tmp_path / "d", 0.5)
