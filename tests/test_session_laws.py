@@ -133,7 +133,7 @@ def test_a_stream_may_move_between_engines(stream: Stream, first: str, second: s
 
 
 @pytest.mark.parametrize("look_backs", LOOK_BACKS[:-1])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SIZES[::2])
 def test_what_a_stream_keeps_does_not_grow(size: tuple[int, int, int], look_backs: tuple[int, int]) -> None:
     """Saved after every 20 steps, what was decided taken, and once more a day ahead."""
     session, sizes = Session(tiny.engine(), settings_of(size, look_backs)), []
