@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from speech_archives import RATE, sound_of
 
 from paraformer import audio
-from paraformer.data.check import check, units
+from paraformer.data.check import check, spoken_words
 from paraformer.data.check_report import draw, table, to_json
 from paraformer.data.skips import Skips
 from paraformer.data.sources import open_data
@@ -166,10 +166,10 @@ def test_one_sound_has_one_text(tmp_path: Path) -> None:
 
 
 @given(st.text(st.sampled_from("一二ab 3"), max_size=12))
-def test_units_are_the_text_in_pieces(text: str) -> None:
-    assert "".join(units(text)) == text.replace(" ", "")
-    assert all(len(unit) == 1 or unit.isalpha() for unit in units(text))
-    assert units("今天hello world好1") == ["今", "天", "hello", "world", "好", "1"]
+def test_words_are_the_text_in_pieces(text: str) -> None:
+    assert "".join(spoken_words(text)) == text.replace(" ", "")
+    assert all(len(word) == 1 or word.isalpha() for word in spoken_words(text))
+    assert spoken_words("今天hello world好1") == ["今", "天", "hello", "world", "好", "1"]
 
 
 def test_reports(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from training import events, prepared
 from paraformer.model.paraformer import Paraformer
 from paraformer.train import parallel
 from paraformer.train.checkpoints import Progress, newest
-from paraformer.train.loop import Outcome, train
+from paraformer.train.loop import Trained, train
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def close(left: Paraformer, right: Paraformer) -> bool:
 
 
 @pytest.fixture(scope="module")
-def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
     """The run of one process whose batches are twice as large, its directory and how it ended."""
     out = tmp_path_factory.mktemp("one")
     return out, train(dataclasses.replace(TOGETHER, accumulate=2), data, out)
@@ -69,7 +69,7 @@ def means(out: Path) -> list[tuple[float, float]]:
     return [(event["total"], event["norm"]) for event in events(out) if "total" in event]
 
 
-def test_two_processes_equal_one_with_twice_the_batch(data: Path, one: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(data: Path, one: tuple[Path, Trained], tmp_path: Path) -> None:
     """Dropout and sampler included, for what a batch draws depends on its place in the run alone."""
     two(data, tmp_path)
     together = train(TOGETHER, data, tmp_path)  # nothing is left to do: it reads what two wrote
@@ -80,7 +80,7 @@ def test_two_processes_equal_one_with_twice_the_batch(data: Path, one: tuple[Pat
 
 
 @pytest.mark.slow
-def test_shards_equal_the_whole(data: Path, one: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_shards_equal_the_whole(data: Path, one: tuple[Path, Trained], tmp_path: Path) -> None:
     two(data, tmp_path, "sharded")
     assert close(train(TOGETHER, data, tmp_path).model, one[1].model)
     assert means(tmp_path) == means(one[0])
@@ -92,7 +92,7 @@ def test_shards_equal_the_whole(data: Path, one: tuple[Path, Outcome], tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("whole", "whole"), ("sharded", "whole"), ("whole", "sharded")])
 def test_two_processes_stop_and_go_on(
-    before: str, after: str, data: Path, one: tuple[Path, Outcome], tmp_path: Path
+    before: str, after: str, data: Path, one: tuple[Path, Trained], tmp_path: Path
 ) -> None:
     two(data, tmp_path, before, stop=3)
     assert newest(tmp_path).name == "step-0000003"

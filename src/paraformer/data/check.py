@@ -100,7 +100,7 @@ class Heard:
     @property
     def speed(self) -> float:
         """Chinese characters and Latin words per second from the first sound to the last."""
-        return len(units(self.spoken)) / max(self.voiced_s, 1e-3)
+        return len(spoken_words(self.spoken)) / max(self.voiced_s, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def check(cuts: Iterable[Cut], skips: Skips, vocabulary: Vocabulary | None = Non
     if vocabulary is not None:
         findings += [finding for one in heard for finding in _outside(one, known_to(vocabulary, one))]
     elif testing:
-        learned = {unit for one in training for unit in units(one.spoken)}
+        learned = {word for one in training for word in spoken_words(one.spoken)}
         findings += [finding for one in testing for finding in _outside(one, learned)]
     return Report(heard, [*findings, *_twofold(heard), *_shared(training, testing)])
 
@@ -151,7 +151,7 @@ def _digest(samples: Samples) -> bytes:
     return hashlib.blake2b(np.round(samples * 32767).astype(np.int16).tobytes(), digest_size=16).digest()
 
 
-def units(spoken: str) -> list[str]:
+def spoken_words(spoken: str) -> list[str]:
     """Chinese characters, Latin words and single digits of a spoken text."""
     found: list[str] = []
     latin = False
@@ -201,19 +201,19 @@ def _oddity(character: str) -> str:
 
 
 def known_to(vocabulary: Vocabulary, one: Heard) -> set[str]:
-    """The units of an utterance that a vocabulary has tokens for."""
-    return {unit for unit in units(one.spoken) if _known(vocabulary, unit)}
+    """The words of an utterance that a vocabulary has tokens for."""
+    return {word for word in spoken_words(one.spoken) if _known(vocabulary, word)}
 
 
-def _known(vocabulary: Vocabulary, unit: str) -> bool:
+def _known(vocabulary: Vocabulary, word: str) -> bool:
     try:
-        return UNKNOWN not in map(vocabulary.token, vocabulary.encode(unit))
+        return UNKNOWN not in map(vocabulary.token, vocabulary.encode(word))
     except DataError:  # it has no token for what is unknown either
         return False
 
 
 def _outside(one: Heard, known: set[str]) -> Iterator[Finding]:
-    if outside := [unit for unit in dict.fromkeys(units(one.spoken)) if unit not in known]:
+    if outside := [word for word in dict.fromkeys(spoken_words(one.spoken)) if word not in known]:
         yield Finding(CHARACTERS, one.id, f"{' '.join(outside[:10])} in {one.text!r}")
 
 

@@ -20,12 +20,13 @@ from paraformer.recognizer import Recognizer
 
 Samples = Float32[np.ndarray, " samples"]
 
-Outcome = Scored | Failure
+Recognised = Scored | Failure
+"""What became of one utterance."""
 
 
 def recognize_whole(
     recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer, *, batch_s: float = 60.0
-) -> Iterator[Outcome]:
+) -> Iterator[Recognised]:
     """Each utterance in view of all of itself, batch_s seconds in a batch; one that fails gives its failure."""
     unreadable: dict[str, ParaformerError] = {}
     results = recognizer.transcribe_each(_samples_of(utterances, unreadable), batch_s=batch_s)
@@ -39,7 +40,7 @@ def recognize_whole(
 
 def recognize_live(
     recognizer: Recognizer, utterances: Iterable[Utterance], normalizer: Normalizer, chunk: ChunkConfig
-) -> Iterator[Outcome]:
+) -> Iterator[Recognised]:
     """Each utterance as a stream of its own, with the delays of its tokens.
 
     Raises UnsupportedModel if the model recognises whole utterances only.
@@ -56,15 +57,15 @@ def recognize_live(
         yield replace(scored, first_token_s=timing.first_token_s, commit_s=timing.commit_s)
 
 
-def collect(outcomes: Iterable[Outcome], mode: Mode, setting: str = "") -> Pass:
-    """Take all outcomes, and the time that they took to come."""
+def collect(results: Iterable[Recognised], mode: Mode, setting: str = "") -> Pass:
+    """Take all results, and the time that they took to come."""
     wall_s, cpu_s = time.perf_counter(), time.process_time()
-    taken = list(outcomes)
+    taken = list(results)
     return Pass(
         mode=mode,
         setting=setting,
-        scored=tuple(outcome for outcome in taken if isinstance(outcome, Scored)),
-        failures=tuple(outcome for outcome in taken if isinstance(outcome, Failure)),
+        scored=tuple(one for one in taken if isinstance(one, Scored)),
+        failures=tuple(one for one in taken if isinstance(one, Failure)),
         wall_s=time.perf_counter() - wall_s,
         cpu_s=time.process_time() - cpu_s,
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from paraformer.data.check import units
+from paraformer.data.check import spoken_words
 from paraformer.model.paraformer import Paraformer
 from paraformer.text import UNKNOWN, Vocabulary
 
@@ -41,8 +41,8 @@ def extend_tokens(tokens: Sequence[str], words: Words, texts: Iterable[str]) -> 
     """
     listed = tuple(tokens) if UNKNOWN in tokens else (*tokens, UNKNOWN)
     known, unknown = Vocabulary(listed, words), listed.index(UNKNOWN)
-    strange = {unit for text in texts for unit in units(text) if unknown in known.encode(unit)}
-    letters = {character for unit in strange for character in unit if _is_letter(character)}
+    strange = {word for text in texts for word in spoken_words(text) if unknown in known.encode(word)}
+    letters = {character for word in strange for character in word if _is_letter(character)}
     lacking = sorted(character for character in letters if unknown in known.encode(character))
     added = tuple(character for character in lacking if character not in tokens)
     pieces = {**words, **{character: (character,) for character in lacking}} if words else words

@@ -25,7 +25,7 @@ import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from paraformer.data.check import FASTEST, SLOWEST, units
+from paraformer.data.check import FASTEST, SLOWEST, spoken_words
 from paraformer.data.dataset import SpeechDataset, text_of
 from paraformer.errors import DataError, TrainingError
 from paraformer.model.paraformer import Batch, Paraformer
@@ -130,7 +130,7 @@ def attempt(config: TrainConfig, setup: Setup, cuts: Sequence[Cut], rate: float)
     optimiser = torch.optim.AdamW(model.to(parallel.device()).parameters(), lr=rate, betas=config.optimiser.betas)
     cross_entropy, miscounted = _overfit(model.eval(), on_device(loaded.batch), optimiser, config)
     seconds = sum(cut.duration for cut in cuts)
-    said = sum(len(units(text_of(cut))) for cut in cuts)
+    said = sum(len(spoken_words(text_of(cut))) for cut in cuts)
     return Trial(cross_entropy, miscounted, *_statistics(loaded.batch, setup), speed=said / seconds)
 
 

@@ -63,7 +63,7 @@ class StopRequest:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Trained:
     """How a run, or this part of it, ended: the model as last trained, where, how fast, and by which signal if any."""
 
     model: Trainable
@@ -72,7 +72,7 @@ class Outcome:
     signal: signal.Signals | None
 
 
-def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tensorboard: bool = False) -> Outcome:
+def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tensorboard: bool = False) -> Trained:
     """Train from the last checkpoint in `out`, else another model or nothing, until steps, patience or a signal end it.
 
     Leaves checkpoints, weights, settings and events in `out`. bar: show progress, where standard error is a terminal.
@@ -95,7 +95,7 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
         run = Run(config, out, stepper, progress, report, setup.symbols.vocabulary, dev)
         number = run.follow(stream)
         report.speed(progress)
-    return Outcome(parallel.whole(stepper.model), progress, report.throughput, number)
+    return Trained(parallel.whole(stepper.model), progress, report.throughput, number)
 
 
 def start(config: TrainConfig, setup: Setup, *, fresh: bool) -> Stepper:
