@@ -51,11 +51,11 @@ def transcript(text: str = TEXT, *, step_s: float = 0.5) -> Transcript:
 class FakeSession:
     """Decides one character for each full piece of 600 ms, and the rest at the end."""
 
-    def __init__(self) -> None:
-        self.text, self.ended = "", False
+    def __init__(self, rate: int = SAMPLE_RATE) -> None:
+        self.text, self.ended, self.rate = "", False, rate
 
     def accept(self, samples: np.ndarray) -> str:
-        new = TEXT[len(self.text) :][:1] if len(samples) == 9600 else ""
+        new = TEXT[len(self.text) :][:1] if len(samples) == 0.6 * self.rate else ""
         self.text += new
         return new
 
@@ -78,12 +78,14 @@ class FakeRecognizer:
     def __repr__(self) -> str:
         return "<Recognizer fake>"
 
-    def transcribe(self, source: Path | np.ndarray) -> Transcript:
+    def transcribe(self, source: Path | np.ndarray, channel: int | str = "mix") -> Transcript | list[Transcript]:
+        if channel == "each":
+            return [transcript(TEXT[:2]), transcript("")]
         samples = from_array(source) if isinstance(source, np.ndarray) else read(source)
         return transcript() if len(samples) else transcript("")
 
-    def stream(self) -> FakeSession:
-        return FakeSession()
+    def stream(self, rate: int = SAMPLE_RATE) -> FakeSession:
+        return FakeSession(rate)
 
 
 @pytest.fixture(autouse=True)
@@ -509,9 +511,10 @@ class FakeSoundDevice(ModuleType):
     PortAudioError = OSError
 
     def InputStream(  # noqa: N802 - its own name
-        self, rate: int, size: int, device: object, *, callback: Callable[..., None], **_: object
+        self, rate: int, size: int, device: object, *, callback: Callable[..., None], **how: Any
     ) -> object:
         assert (rate, size, device) == (SAMPLE_RATE, 9600, 3)
+        size = int(how.get("resize", size))
         for _ in range(2):
             callback(np.zeros((size, 1), np.float32), size, None, None)
         Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
@@ -525,6 +528,33 @@ def test_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         assert main(["mic", "--device", "3"]) == 0
     finally:
         signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr() == (TEXT + "\n", "listening; Ctrl-C ends\n")
+
+
+class OtherRate(FakeSoundDevice):
+    """A sound card without 16 kHz."""
+
+    def InputStream(self, rate: int, size: int, *others: object, **how: Any) -> object:  # noqa: N802
+        if rate != 44100:
+            raise OSError("Invalid sample rate")
+        assert size == 26460
+        return super().InputStream(SAMPLE_RATE, 9600, *others, **how, resize=size)
+
+    def query_devices(self, device: object, kind: str) -> dict[str, object]:
+        assert (device, kind) == (3, "input")
+        return {"default_samplerate": 44100.0}
+
+
+def test_a_microphone_without_16_khz(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", OtherRate("sounddevice"))
+    before = signal.getsignal(signal.SIGINT)
+    rates = []
+    monkeypatch.setattr(FakeRecognizer, "stream", lambda _, rate=0: rates.append(rate) or FakeSession(rate))
+    try:
+        assert main(["mic", "--device", "3"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert rates == [44100]
     assert capsys.readouterr() == (TEXT + "\n", "listening; Ctrl-C ends\n")
 
 
@@ -559,3 +589,46 @@ def test_a_long_segment_is_cut_at_its_pauses() -> None:
         ("今天天气很好吗", pytest.approx(1.4)),
         ("我们一起去公园散步吧然后回家吃饭", pytest.approx(5.6)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("form", "lines"),
+    [
+        ("text", [f"1: {TEXT[:2]}", "2:"]),
+        ("tsv", ["talk.wav\t1\t0.000\t1.000\t" + TEXT[:2]]),
+        ("srt", ["1", "00:00:00,000 --> 00:00:01,000", f"1: {TEXT[:2]}"]),
+        ("vtt", ["WEBVTT", "", "00:00:00.000 --> 00:00:01.000", f"1: {TEXT[:2]}"]),
+    ],
+)
+def test_each_channel(form: str, lines: list[str], wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", str(wav), "--channel", "each", "--format", form]) == 0
+    printed = capsys.readouterr().out.replace(str(wav), "talk.wav").strip().splitlines()
+    assert printed == lines
+
+
+def test_each_channel_as_json(wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", str(wav), "--channel", "each", "--format", "json"]) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["channel"], one["text"]) for one in results] == [(1, TEXT[:2]), (2, "")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--channel", "each", "--stream"], "--stream hears one channel"),
+        (["--channel", "1", "--raw", "8000"], "--raw is of one channel"),
+    ],
+)
+def test_channels_that_do_not_go_with_others(
+    arguments: list[str], words: str, wav: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["transcribe", str(wav), *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("channel", ["0", "left", "-1", ""])
+def test_a_channel_that_cannot_be(channel: str, wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["transcribe", str(wav), f"--channel={channel}"])
+    assert ended.value.code == 2
+    assert "must be 'mix'" in capsys.readouterr().err

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +203,61 @@ def test_conversion_never_overwrites(model: str, tmp_path: Path, capsys: pytest.
 
 def test_pull_of_what_is_not_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no-such-model" in fails(["pull", "no-such-model"], capsys)
+
+
+def test_channels_of_a_call_from_end_to_end(files: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    left, right = tiny.signal(32_000, 1), tiny.signal(32_000, 2)
+    soundfile.write(files / "call.wav", np.stack([left, right], 1), 16_000, subtype="FLOAT")
+    soundfile.write(files / "left.wav", left, 16_000, subtype="FLOAT")
+    soundfile.write(files / "right.wav", right, 16_000, subtype="FLOAT")
+
+    def printed(name: str, *options: str) -> list[str]:
+        assert main(["transcribe", "--model", model, str(files / name), *options]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    for live in ([], ["--stream"]):
+        assert printed("call.wav", "--channel", "1", *live) == printed("left.wav", *live)
+        assert printed("call.wav", "--channel", "2", *live) == printed("right.wav", *live)
+    assert printed("call.wav", "--channel", "each") == [f"1: {printed('left.wav')[0]}", f"2: {printed('right.wav')[0]}"]
+    assert "has 2 channels" in fails(
+        ["transcribe", "--model", model, str(files / "call.wav"), "--channel", "3"], capsys
+    )
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "mp4", "matroska"])
+def test_standard_input_is_heard_while_it_comes(form: str, model: str) -> None:
+    """The sender waits for the first text before it sends the rest; mp4 has its index at the end, so it cannot."""
+    speech = np.tile(tiny.signal(160_000), 2)
+    file = io.BytesIO()
+    if form.isupper():
+        soundfile.write(file, speech, 16_000, format=form)
+    else:
+        encode(file, form, speech)
+    data = file.getvalue()
+    command = [sys.executable, "-m", "paraformer.cli", "transcribe", "--model", model, "--stream", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        half = len(data) if form == "mp4" else len(data) // 2
+        process.stdin.write(data[:half])
+        process.stdin.flush()
+        if form == "mp4":
+            process.stdin.close()
+        assert process.stdout.read(1)
+        process.stdin.write(data[half:]) if form != "mp4" else None
+        process.stdin.close()
+        assert process.stdout.read()
+    assert process.returncode == 0
+
+
+def encode(file: io.BytesIO, form: str, speech: np.ndarray) -> None:
+    """Speech at 16 kHz as AAC in a file that FFmpeg alone reads."""
+    av = pytest.importorskip("av")
+    with av.open(file, "w", format=form) as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(speech[None], format="fltp", layout="mono")
+        frame.rate = 16_000
+        resampler = av.AudioResampler(stream.format.name, stream.layout, 16_000, stream.frame_size)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))

@@ -4,43 +4,54 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 from paraformer.cli.subtitles import Cue, cues
 from paraformer.types import Transcript
 
+Heard = Transcript | list[Transcript]
+"""What was heard of an input, or of each of its channels."""
 SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt", "tsv": ".tsv"}
 
 
-def render(transcript: Transcript, form: str, *, name: str, timestamps: bool) -> str:
-    """The transcript of the input called `name`, in one of the forms of SUFFIXES."""
-    match form:
-        case "text":
-            return _text(transcript, timestamps)
-        case "json":
-            return _json(transcript, name, timestamps)
-        case "srt":
-            return _srt(transcript)
-        case "vtt":
-            return _vtt(transcript)
-        case _:
-            return _tsv(transcript, name, timestamps)
+def render(heard: Heard, form: str, *, name: str, timestamps: bool) -> str:
+    """The transcript of the input called `name`, in one of the forms of SUFFIXES.
+
+    Of a list, one for each channel, all that is said goes into one text: in subtitles in the order of time, else
+    channel after channel; each line says which channel it is of.
+    """
+    channels = dict(enumerate(heard, 1)) if isinstance(heard, list) else {None: heard}
+    if form in ("srt", "vtt"):
+        lines = [
+            replace(cue, text=_label(channel) + cue.text) for channel, one in channels.items() for cue in cues(one)
+        ]
+        return (_srt if form == "srt" else _vtt)(sorted(lines, key=lambda cue: cue.start_s))
+    write = {"text": _text, "json": _json, "tsv": _tsv}[form]
+    return "\n".join(write(one, name, channel, timestamps) for channel, one in channels.items())
 
 
-def _text(transcript: Transcript, timestamps: bool) -> str:
+def _text(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:  # noqa: ARG001
     """A line for each segment: a viewer can read an hour of them."""
-    if not timestamps:
-        return "\n".join([segment.text for segment in transcript.segments])
-    return "\n".join(f"[{_clock(s.start_s)} - {_clock(s.end_s)}] {s.text}" for s in transcript.segments)
+    label = _label(channel)
+    if not transcript.segments:
+        return label.rstrip()
+    times = [f"[{_clock(s.start_s)} - {_clock(s.end_s)}] " if timestamps else "" for s in transcript.segments]
+    return "\n".join(time + label + s.text for time, s in zip(times, transcript.segments, strict=True))
 
 
-def _json(transcript: Transcript, name: str, timestamps: bool) -> str:
+def _label(channel: int | None) -> str:
+    return "" if channel is None else f"{channel}: "
+
+
+def _json(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:
     segments = [asdict(segment) for segment in transcript.segments]
     for segment in segments:
         if not timestamps:
             del segment["tokens"]
     result = {
         "file": name,
+        **({} if channel is None else {"channel": channel}),
         "text": transcript.text,
         "duration_s": transcript.duration_s,
         "confidence": transcript.confidence,
@@ -62,18 +73,18 @@ def rounded(value: object) -> object:
             return value
 
 
-def _srt(transcript: Transcript) -> str:
-    return "\n\n".join(f"{n}\n{_span(cue, ',')}\n{cue.text}" for n, cue in enumerate(cues(transcript), 1))
+def _srt(lines: Sequence[Cue]) -> str:
+    return "\n\n".join(f"{n}\n{_span(cue, ',')}\n{cue.text}" for n, cue in enumerate(lines, 1))
 
 
-def _vtt(transcript: Transcript) -> str:
-    blocks = (f"{_span(cue, '.')}\n{html.escape(cue.text, quote=False)}" for cue in cues(transcript))
+def _vtt(lines: Sequence[Cue]) -> str:
+    blocks = (f"{_span(cue, '.')}\n{html.escape(cue.text, quote=False)}" for cue in lines)
     return "\n\n".join(["WEBVTT", *blocks])
 
 
-def _tsv(transcript: Transcript, name: str, timestamps: bool) -> str:
+def _tsv(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:
     rows = transcript.tokens if timestamps else transcript.segments
-    file = " ".join(name.split())
+    file = " ".join(name.split()) + ("" if channel is None else f"\t{channel}")
     return "\n".join(f"{file}\t{row.start_s:.3f}\t{row.end_s:.3f}\t{row.text}" for row in rows)
 
 

@@ -33,13 +33,13 @@ class Decision:
         return Transcript(self.text, self.heard_s, (Segment(self.text, times[0], times[-1], self.tokens),))
 
 
-def decisions(session: Session, pieces: Iterable[Float32[np.ndarray, " _"]]) -> Iterator[Decision]:
-    """Feed the pieces (16 kHz) as they come, then finish; yield whatever new text each of them decides."""
+def decisions(session: Session, pieces: Iterable[Float32[np.ndarray, " _"]], rate: int = RATE) -> Iterator[Decision]:
+    """Feed the pieces as they come, then finish; yield whatever new text each of them decides. rate: theirs, Hz."""
     samples = known = 0
     for piece in pieces:
         samples += len(piece)
         if text := session.accept(piece):
-            yield Decision(samples / RATE, text, tuple(session.tokens[known:]))
+            yield Decision(samples / rate, text, tuple(session.tokens[known:]))
             known = len(session.tokens)
     if text := session.finish():
-        yield Decision(samples / RATE, text, tuple(session.tokens[known:]))
+        yield Decision(samples / rate, text, tuple(session.tokens[known:]))

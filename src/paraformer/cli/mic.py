@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from shutil import get_terminal_size
 from threading import Event
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -28,8 +29,9 @@ def mic(options: argparse.Namespace) -> int:
     recognizer = paraformer.load(
         options.model, chunk=options.chunk, precision=options.precision, threads=options.threads, lm=options.lm
     )
-    session = recognizer.stream()
-    show(session, _microphone(options.device, _first_interrupt()), refresh=sys.stdout.isatty())
+    rate, pieces = _microphone(options.device, _first_interrupt())
+    session = recognizer.stream() if rate == RATE else recognizer.stream(rate=rate)
+    show(session, pieces, refresh=sys.stdout.isatty())
     return 0
 
 
@@ -60,8 +62,11 @@ def _first_interrupt() -> Event:
     return interrupted
 
 
-def _microphone(device: str | None, interrupted: Event) -> Iterator[Samples]:
-    """Pieces of 600 ms from a microphone (a name or number, None: the system's), until interrupted."""
+def _microphone(device: str | None, interrupted: Event) -> tuple[int, Iterator[Samples]]:
+    """A microphone's rate, and pieces of 600 ms from it, until interrupted. device: name or number; None: the system's.
+
+    One that has no 16 kHz is heard at its own rate.
+    """
     try:
         import sounddevice
     except ImportError as error:
@@ -69,15 +74,30 @@ def _microphone(device: str | None, interrupted: Event) -> Iterator[Samples]:
     except OSError as error:
         raise AudioError("the PortAudio library is missing; on Debian: apt install libportaudio2") from error
     heard: queue.SimpleQueue[Samples] = queue.SimpleQueue()
+    number = int(device) if device and device.isdigit() else device
+    try:
+        try:
+            return RATE, _pieces(_input(sounddevice, number, RATE, heard), heard, interrupted)
+        except sounddevice.PortAudioError:
+            rate = round(sounddevice.query_devices(number, "input")["default_samplerate"])
+            if rate == RATE:
+                raise
+            return rate, _pieces(_input(sounddevice, number, rate, heard), heard, interrupted)
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise AudioError(f"no microphone can be opened: {error}") from error
+
+
+def _input(sounddevice: Any, device: int | str | None, rate: int, heard: queue.SimpleQueue[Samples]) -> Any:
+    """A stream that puts what it hears into the queue, 600 ms at a time."""
 
     def keep(block: np.ndarray, *_: object) -> None:
         heard.put(block[:, 0].copy())
 
-    number = int(device) if device and device.isdigit() else device
-    try:
-        stream = sounddevice.InputStream(RATE, PIECE, number, channels=1, dtype="float32", callback=keep)
-    except (sounddevice.PortAudioError, ValueError) as error:
-        raise AudioError(f"no microphone can be opened: {error}") from error
+    size = rate * PIECE // RATE
+    return sounddevice.InputStream(rate, size, device, channels=1, dtype="float32", callback=keep)
+
+
+def _pieces(stream: Any, heard: queue.SimpleQueue[Samples], interrupted: Event) -> Iterator[Samples]:
     with stream:
         print("listening; Ctrl-C ends", file=sys.stderr)
         while not interrupted.is_set():

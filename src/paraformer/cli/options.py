@@ -168,6 +168,12 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--stream", action="store_true", help="recognise live, 600 ms at a time, printing text as it is decided"
     )
+    options.add_argument(
+        "--channel",
+        type=_channel_or_each,
+        metavar="N",
+        help="hear this channel, counted from 1, each of them apart, or (default) mix, their mean",
+    )
     options.add_argument("--raw", type=_rate, metavar="RATE", help="FILES are headerless 16-bit mono PCM at RATE Hz")
     options.add_argument(
         "--output-dir",
@@ -397,6 +403,19 @@ def _chunk(text: str) -> ChunkConfig:
         return ChunkConfig(left=left, chunk=chunk, right=right, encoder_look_back=encoder, decoder_look_back=decoder)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _channel(text: str) -> int | str:
+    from paraformer.audio import chosen  # numpy, which help does without
+
+    try:
+        return chosen(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _channel_or_each(text: str) -> int | str:
+    return text if text == "each" else _channel(text)
 
 
 def _count(text: str) -> int:

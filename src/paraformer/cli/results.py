@@ -15,10 +15,9 @@ from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 from paraformer.bundle import replacing
-from paraformer.cli.formats import SUFFIXES, render, rounded
+from paraformer.cli.formats import SUFFIXES, Heard, render, rounded
 from paraformer.cli.live import Decision
 from paraformer.cli.sources import STDIN
-from paraformer.types import Transcript
 
 LONGEST_NAME = 255
 """Bytes, on the disks of today."""
@@ -33,7 +32,7 @@ class Results(Protocol):
     def decided(self, name: str, decision: Decision) -> None:
         """A live session knows more."""
 
-    def end(self, name: str, transcript: Transcript) -> None:
+    def end(self, name: str, heard: Heard) -> None:
         """The input is done."""
 
 
@@ -67,16 +66,16 @@ class Printed:
             print(self._label(name) * (not self._open_line) + decision.text, end="", flush=True)
             self._open_line = self._told = True
 
-    def end(self, name: str, transcript: Transcript) -> None:
+    def end(self, name: str, heard: Heard) -> None:
         """Print the result, or end the line that holds it already."""
         if not self._told:
-            self._print(name, transcript)
+            self._print(name, heard)
         elif self._open_line:
             print()
             self._open_line = False
 
-    def _print(self, name: str, transcript: Transcript) -> None:
-        text = render(transcript, self.form, name=name, timestamps=self.timestamps)
+    def _print(self, name: str, heard: Heard) -> None:
+        text = render(heard, self.form, name=name, timestamps=self.timestamps)
         print("\n".join(self._label(name) + line for line in text.split("\n")), flush=True)
 
     def _label(self, name: str) -> str:
@@ -97,9 +96,9 @@ class Saved:
     def decided(self, name: str, decision: Decision) -> None:
         """Wait for the end."""
 
-    def end(self, name: str, transcript: Transcript) -> None:
+    def end(self, name: str, heard: Heard) -> None:
         """Write the file, all of it or nothing."""
-        text = render(transcript, self._form, name=name, timestamps=self._timestamps)
+        text = render(heard, self._form, name=name, timestamps=self._timestamps)
         target = self._directory / self._targets[name]
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:

@@ -86,12 +86,10 @@ def whole(source: Path | BinaryIO, raw_rate: int | None) -> Path | BinaryIO | Sa
     return source if raw_rate is None else np.concatenate([np.zeros(0, np.float32), *pieces(source, raw_rate)])
 
 
-def pieces(source: Path | BinaryIO, raw_rate: int | None) -> Iterator[Samples]:
-    """One input as a live source delivers it, 600 ms at a time; headerless PCM as soon as it has come."""
+def pieces(source: Path | BinaryIO, raw_rate: int | None, channel: audio.Channel = "mix") -> Iterator[Samples]:
+    """One input as a live source delivers it, 600 ms at a time, each as soon as it has come."""
     if raw_rate is None:
-        for block in audio.read_blocks(source):
-            for start in range(0, len(block), PIECE):
-                yield block[start : start + PIECE]
+        yield from audio.read_blocks(source, PIECE / audio.SAMPLE_RATE, channel=channel)
         return
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         yield from audio.pcm16_blocks(file, raw_rate, block_s=PIECE / audio.SAMPLE_RATE)

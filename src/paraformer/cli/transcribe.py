@@ -53,6 +53,10 @@ def _mistake(options: argparse.Namespace, names: list[str]) -> str:
         return "standard input (-) can be given only once"
     if options.format in ("srt", "vtt") and len(names) > 1 and not options.output_dir:
         return f"one {options.format} file describes one input: give --output-dir DIR for several"
+    if options.channel is not None and options.raw is not None:
+        return "--raw is of one channel, so that --channel cannot go with it"
+    if options.channel == "each" and options.stream:
+        return "--stream hears one channel: give --channel 1, or leave --stream out"
     if options.overwrite and not options.output_dir:
         return "--overwrite goes with --output-dir DIR"
     return ""
@@ -94,11 +98,12 @@ class _Work:
         with attempt(name) as work:
             self.results.begin(name)
             with sources.opened(name, None if self.bar.disable else self.bar.update) as source:
-                transcript = self._live(name, source) if self.options.stream else self._whole(source)
+                heard = self._live(name, source) if self.options.stream else self._whole(source)
             with tqdm.external_write_mode():
-                self.results.end(name, transcript)
+                self.results.end(name, heard)
         if work.error is None:
-            self._tell(name, transcript.duration_s, perf_counter() - started)
+            longest_s = max([one.duration_s for one in heard] if isinstance(heard, list) else [heard.duration_s])
+            self._tell(name, longest_s, perf_counter() - started)
             return True
         if isinstance(work.error.__cause__, BrokenPipeError):  # nobody reads the output: no failure of this input
             raise work.error.__cause__
@@ -111,13 +116,16 @@ class _Work:
             with tqdm.external_write_mode():
                 complain(f"{duration_s:.1f} s of audio in {took_s:.2f} s", name)
 
-    def _whole(self, source: Path | BinaryIO) -> Transcript:
-        batch = {} if self.options.batch is None else {"batch_s": self.options.batch}
-        heard: Transcript = self.recognizer.transcribe(sources.whole(source, self.options.raw), **batch)
+    def _whole(self, source: Path | BinaryIO) -> Transcript | list[Transcript]:
+        """The transcript, or one for each channel."""
+        asked = {"batch_s": self.options.batch, "channel": self.options.channel}
+        given = {name: value for name, value in asked.items() if value is not None}
+        heard: Transcript | list[Transcript]
+        heard = self.recognizer.transcribe(sources.whole(source, self.options.raw), **given)
         return heard
 
     def _live(self, name: str, source: Path | BinaryIO) -> Transcript:
         session = self.recognizer.stream()
-        for decision in decisions(session, sources.pieces(source, self.options.raw)):
+        for decision in decisions(session, sources.pieces(source, self.options.raw, self.options.channel or "mix")):
             self.results.decided(name, decision)
         return session.transcript()
