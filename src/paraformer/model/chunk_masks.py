@@ -65,6 +65,7 @@ class ChunkLayout:
         age = self.segments[:, None] - self.segments[None, :]
         early = self.filled & (self.offsets < self.chunk.stride)
         earlier = (age > 0) & (age <= self.chunk.encoder_look_back) & early[:, None] & early[None, :]
+        # Within a segment everything sees everything, the look-ahead included.
         own = (age == 0) & self.filled[:, None] & self.filled[None, :]
         return own | earlier
 
@@ -72,6 +73,8 @@ class ChunkLayout:
 def chunk_layout(lengths: Tensor, chunk: TrainingChunk, gap: int) -> ChunkLayout:
     """The layout for utterances of lengths (B,) windows, at least one of which is above 0; gap in rows."""
     segment = gap + chunk.size
+    # All utterances of a batch are rewritten alike, so one table of rows serves them all; lengths tell how much of it
+    # counts.
     row_lengths = _rows(lengths, chunk, segment, gap)
     rows = torch.arange(int(row_lengths.max()), device=lengths.device)
     windows = torch.arange(int(lengths.max()), device=lengths.device)
@@ -90,6 +93,7 @@ def chunk_layout(lengths: Tensor, chunk: TrainingChunk, gap: int) -> ChunkLayout
 
 def _rows(lengths: Tensor, chunk: TrainingChunk, segment: int, gap: int) -> Tensor:
     """Rows of utterances of lengths (B,): up to the home of the last window, so the last segment has nothing ahead."""
+    # Whole segments before the one that keeps the last window.
     before = (lengths + chunk.stride - 1) // chunk.stride - 1
     rows = before * segment + gap + chunk.pad_left + lengths - before * chunk.stride
     return torch.where(lengths > 0, rows, 0)

@@ -27,6 +27,7 @@ class CifState(State):
 
 def running_sum(weights: Tensor) -> Tensor:
     """Cumulative sum over the last axis, summed in float64 and returned in float32 as the reference does (spec 3.2)."""
+    # In float32 a sum of some hundred weights is off by 1e-5, enough to gain or lose a token at a whole number.
     return weights.double().cumsum(-1).float()
 
 
@@ -44,9 +45,11 @@ def integrate(hidden: Tensor, weights: Tensor, tokens: int | Tensor) -> Tensor:
     complete two tokens; the reference completes one and has zero vectors at the end for those it lacks.
     """
     ends = weights.double().cumsum(-1)
+    # Frame t covers [starts, ends] of the running sum, token k covers [k, k + 1]: their overlap is the frame's share.
     starts = ends - weights
     index = torch.arange(tokens, device=weights.device)[None, :, None]  # type: ignore[arg-type]  # tensors will do
     overlap = torch.minimum(ends[:, None], index + 1) - torch.maximum(starts[:, None], index)
+    # One product instead of a loop over frames, although most of the overlaps are 0.
     return overlap.clamp(min=0).to(hidden.dtype) @ hidden
 
 
@@ -54,6 +57,7 @@ def firing_frames(weights: Tensor, tokens: int) -> Tensor:
     """The frame in which each of the first `tokens` tokens completes, (B, tokens); the last frame if none does."""
     ends = running_sum(weights)
     index = torch.arange(1, tokens + 1, device=weights.device, dtype=ends.dtype)
+    # Sums only grow, so the first frame whose sum reaches a token's number is found by bisection.
     frames = torch.searchsorted(ends, index.expand(weights.shape[0], tokens).contiguous())
     return frames.clamp(max=weights.shape[1] - 1)
 
@@ -70,12 +74,15 @@ def step(hidden: Tensor, weights: Tensor, state: CifState) -> tuple[Tensor, Tens
     hidden (B, T, D), weights (B, T) with zeros for frames that do not count.
     Returns vectors (B, L, D) with L the largest count, counts (B,), and the next state.
     """
+    # The unfinished token goes in as one more frame in front, with the weight that it has gathered.
     hidden = torch.cat([state.vector[:, None], hidden], 1)
     weights = torch.cat([state.weight[:, None], weights], 1)
     counts = token_counts(weights)
+    # One token more than any row completes: behind each row's last whole token stands what it has begun.
     vectors = integrate(hidden, weights, int(counts.max()) + 1)
     rest = (weights.double().sum(-1) - counts).clamp(min=0).to(weights.dtype)
     partial = vectors.gather(1, counts[:, None, None].expand(-1, 1, vectors.shape[2])).squeeze(1)
+    # Kept as the mean of its frames, because the next step weights it again by what it has gathered.
     vector = torch.where(rest[:, None] > 0, partial / rest[:, None].clamp(min=1e-12), partial)
     return vectors[:, :-1], counts, CifState(weight=rest, vector=vector)
 
@@ -86,6 +93,7 @@ class Predictor(nn.Module):
     def __init__(self, config: PredictorConfig, dim: int) -> None:
         super().__init__()
         self.config = config
+        # The first version filters every dimension by itself, the second mixes them.
         groups = dim if config.version == 1 else 1
         self.conv = nn.Conv1d(dim, dim, config.left + config.right + 1, groups=groups)
         self.output = nn.Linear(dim, 1)
@@ -101,6 +109,7 @@ class Predictor(nn.Module):
             if c.version == 1:
                 x = self.dropout(x + hidden)
             weights: Tensor = self.output(x.relu()).squeeze(-1).sigmoid()
+            # Below the threshold a weight becomes exactly zero; the factor makes up for what the others lose by it.
             weights = (weights * c.smooth_factor - c.noise_threshold).relu()
         return weights if mask is None else weights * mask
 

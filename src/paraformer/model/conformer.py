@@ -39,6 +39,8 @@ class SwishFeedForward(nn.Module):
 
 def legacy_positions(size: int, dim: int, device: torch.device) -> Tensor:
     """The reference's position rows for `size` keys, (S, D): absolute positions, last of the table first."""
+    # The last row of the table and not row 0: the reference reads its table from the end, and its weights have learnt
+    # that.
     table = max(POSITION_TABLE, size)
     return interleaved_sinusoid(torch.arange(table - 1, table - 1 - size, -1, device=device), dim)
 
@@ -53,9 +55,12 @@ def relative_shift(scores: Tensor, lengths: Tensor) -> Tensor:
     size = scores.shape[-1]
     index = torch.arange(size, device=scores.device)
     distance = index[:, None] - index[None, :]
+    # Gathered by index instead of padded, reshaped and cut, since each utterance of a batch has a square of its own
+    # side.
     past_rows = (lengths[:, None, None] - 1 - distance).clamp(0, size - 1)[:, None]
     wrap_rows = (-distance - 2).clamp(min=0)
     past = scores.gather(-1, past_rows.expand_as(scores))
+    # What the reference's reshape gives to keys after the query; its weights are trained with it.
     wrapped = scores.roll(-1, dims=-2).gather(-1, wrap_rows.expand_as(scores))
     later = torch.where(distance == -1, 0.0, wrapped)
     return torch.where(distance >= 0, past, later)
@@ -80,10 +85,12 @@ class RelativeAttention(nn.Module):
         """x (B, S, D), positions (S, D), mask (B, S), lengths (B,) that positions count from -> (B, S, D)."""
         query, key, value = (self._split(linear(x)) for linear in (self.q, self.k, self.v))
         place = self._split(self.position(positions)[None])
+        # Two questions with a bias each: what a key says, and how far away it is.
         content = (query + self.bias_u[:, None]) @ key.transpose(-2, -1)
         position = (query + self.bias_v[:, None]) @ place.transpose(-2, -1)
         scores = (content + relative_shift(position, lengths)) * query.shape[-1] ** -0.5
         absent = ~mask[:, None, None]
+        # The lowest finite number and not -inf: a row without any key would become NaN, and so would its gradient.
         weights = scores.masked_fill(absent, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(absent, 0.0)
         out: Tensor = self.out((self.dropout(weights) @ value).transpose(1, 2).flatten(-2))
         return out
@@ -107,6 +114,8 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x (B, S, D) -> (B, S, D); the depthwise filter reads zeros where mask (B, S) is false."""
         gated = F.glu(self.pointwise1(x.transpose(1, 2)), dim=1)
+        # After the gate, whose bias would make something of the padding again, and before the filter, which would
+        # reach into it.
         if mask is not None:
             gated = gated * mask[:, None]
         y: Tensor = self.pointwise2(F.silu(self.norm(self.depthwise(gated)))).transpose(1, 2)
@@ -131,6 +140,8 @@ class ConformerBlock(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor, lengths: Tensor, conv_mask: Tensor | None) -> Tensor:
         """x (B, S, D) -> (B, S, D); the other arguments as in `RelativeAttention` and `Convolution`."""
+        # Half before and half after attention and convolution, the Macaron form, which the Conformer found better
+        # than one.
         x = x + 0.5 * self.dropout(self.macaron(self.norm_macaron(x)))
         x = x + self.dropout(self.attention(self.norm_attention(x), positions, mask, lengths))
         x = x + self.dropout(self.conv(self.norm_conv(x), conv_mask))
@@ -159,8 +170,10 @@ class ConformerEncoder(nn.Module):
         x, rows = self.subsampling(feats, lengths)
         size = x.shape[1]
         if padding_leaks:
+            # The reference takes every fourth frame's mask for the rows', two of which can be made of padding.
             rows = ((lengths + 3) // 4).clamp(max=size)
         mask = length_mask(rows, size)
+        # Where positions are counted from: the end of the padding there, the own end here.
         origin = torch.full_like(rows, size) if padding_leaks else rows
         positions = self.dropout(legacy_positions(size, self.config.dim, x.device))
         x = self.dropout(x * self.config.dim**0.5)

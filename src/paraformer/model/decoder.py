@@ -35,6 +35,7 @@ class SanmDecoderBlock(nn.Module):
 
     def __init__(self, config: SanmDecoderConfig, dim: int, memory_dim: int, *, cross: bool) -> None:
         super().__init__()
+        # As in the reference, where the memory of layers without attention is centred.
         shift = config.shift if cross else 0
         self.feed_forward = NormedFeedForward(dim, config.ffn_dim, config.dropout)
         self.memory = Fsmn(dim, config.kernel, shift, 0.0)
@@ -58,9 +59,12 @@ class SanmDecoderBlock(nn.Module):
         P is at least the memory's `left`; steps (B, L): see Fsmn.step. Returns (B, L, D) and the rows that entered the
         memory, past included: (B, P + L, D).
         """
+        # Feed-forward first and without a residual of its own: the reference's order, which the weights were trained
+        # in.
         entered = self.norm2(self.feed_forward(self.norm1(x)))
         if token_mask is not None:
             entered = entered * token_mask[..., None].to(entered.dtype)
+        # The past may hold more rows than the filter reaches: one size for all layers makes one tensor of state.
         nearest = past[:, past.shape[1] - self.memory.left :].to(entered.dtype)
         x = x + self.dropout(self.memory.step(entered, nearest, token_mask, steps))
         if self.cross is not None and self.norm3 is not None:

@@ -73,6 +73,8 @@ class SanmBlock(nn.Module):
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """What follows attention: x (B, T, input), attended (B, T, D) -> (B, T, D)."""
         attended = self.dropout(attended)
+        # The first block makes 560 stacked values into the model's width, and what it is given cannot be added to
+        # that.
         x = x + attended if self.residual else attended
         y: Tensor = x + self.dropout(self.feed_forward(self.norm2(x)))
         return y
@@ -176,6 +178,8 @@ class SanmEncoder(nn.Module):
         positions = start[:, None] + offsets if isinstance(start, Tensor) else (start + offsets)[None]
         if self.front is None:
             scale: float = self.config.dim**0.5
+            # Positions are added to the stacked frames themselves: the projection to the model's width is the first
+            # block's.
             return feats * scale + sinusoid(positions, self.input_dim)
         return self._from_front(feats, positions.expand(feats.shape[:2]), mask)
 
@@ -226,6 +230,7 @@ class SanmEncoder(nn.Module):
         mask = length_mask(lengths, feats.shape[1])
         rows = spread(mask, self.rows)
         middle = x = self.embed(feats, start, mask)
+        # Not `run`, which would keep keys and values of every layer for a past that nobody asks for.
         for index, block in enumerate(self.blocks):
             x, _, _ = block(x, rows[:, None, :], rows)
             if index == len(self.blocks) // 2:
@@ -239,6 +244,7 @@ class SanmEncoder(nn.Module):
         """
         if self.front or self.windows_of_rows:
             raise ConfigError("an encoder with a front or windows cannot learn from training chunks; use live chunks")
+        # A gap as wide as the memory reaches back, so that none passes from one segment to the next.
         layout = chunk_layout(lengths, chunk, (self.config.kernel - 1) // 2)
         rows = layout.filled & layout.present()
         seen = layout.attention_mask() & layout.present()[:, None, :]
@@ -263,13 +269,16 @@ class SanmEncoder(nn.Module):
         frames (B, n, F): new input rows, of which counts (B,) are present: chunk.chunk, fewer only at the end.
         Returns hidden (B, left + right + n, D), its row mask, and the next state (meaningless after a final step).
         """
+        # The context of a step is given to it again as input, not as state of the layers: it may be looked at anew.
         rows = torch.cat([state.overlap, frames], 1)
         mask = length_mask(counts + chunk.context, rows.shape[1])
         past = Past(state.keys, state.values, state.past_lengths) if state.keys.shape[2] else None
         hidden, keys, values = self.look_back(rows, mask, state.position - chunk.context + 1, past)
+        # Rows ahead of their time are heard again in the next step, better, so they do not enter the past.
         kept = (rows.shape[1] - chunk.right) * self.rows
         drop = kept if chunk.encoder_look_back >= 0 else 0
         next_state = EncoderState(
+            # Cloned, since a view would keep the whole step's rows alive in every saved stream.
             overlap=rows[:, rows.shape[1] - chunk.context :].clone(),
             position=state.position + counts,
             keys=torch.cat([state.keys, keys[:, :, :kept]], 2)[:, :, drop:].clone(),

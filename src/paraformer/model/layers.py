@@ -58,11 +58,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
     """
     width = query.shape[-1] // heads
     q, k, v = (x.reshape(*x.shape[:-1], heads, width).transpose(1, 2) for x in (query, key, value))
+    # Queries are scaled and not scores, which are more numbers.
     scores = (q * width**-0.5) @ k.transpose(-2, -1)
     if mask is None:
         weights = scores.softmax(-1)
     else:
         mask = mask[:, None]
+        # The lowest finite number and not -inf, so that a query with nothing to see gets equal weights, made zero
+        # after, and no NaN.
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~mask, 0.0)
     context: Tensor = dropout(weights) @ v
     return context.transpose(1, 2).flatten(-2)
@@ -97,6 +100,8 @@ class Fsmn(nn.Conv1d):
             filtered = F.conv1d(rows, self.weight, groups=self.groups).transpose(1, 2)[:, : x.shape[1]]
         else:
             filtered = self._within_steps(rows[:, :, : rows.shape[2] - 1], steps)
+        # The filter's own input is added here and not by the block, whose residual is around attention and memory
+        # together.
         y: Tensor = self.dropout(filtered + x)
         return y if mask is None else y * mask[..., None].to(y.dtype)
 
@@ -124,6 +129,7 @@ class SanmAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, input) -> query, key, value, each (B, T, D)."""
+        # One product of three times the width is faster than three.
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         return query, key, value
 
@@ -193,6 +199,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
         """x (B, L, D), memory (B, K, D'), mask (B, 1 or L, K). Returns (B, L, D)."""
+        # Keys and values of one product, since both come of the same rows.
         key, value = self.kv(memory).chunk(2, dim=-1)
         out: Tensor = self.out(attend(self.q(x), key, value, self.heads, mask, self.dropout))
         return out

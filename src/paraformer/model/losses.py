@@ -25,9 +25,11 @@ def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, *,
     """
     log_probs = log_probabilities(logits)
     vocab, present = logits.shape[-1], targets != IGNORE_ID
+    # Padding points at item 0 only so that there is something to gather; `present` takes it out below.
     picked = log_probs.gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
     low, high = smoothing / (vocab - 1), 1.0 - smoothing
     entropy = sum(weight * torch.log(torch.tensor(p)).item() for p, weight in ((high, high), (low, smoothing)) if p > 0)
+    # high * right + low * all others, written so that no smoothed distribution of the vocabulary's size is made.
     cross = -(high - low) * picked - low * log_probs.sum(-1)
     total = ((cross + entropy) * present).sum()
     return total / (present.sum().clamp(min=1) if per_token else targets.shape[0])
@@ -67,12 +69,15 @@ def mwer(logits: Tensor, targets: Tensor, lengths: Tensor, negatives: Tensor) ->
     number of positions that differ from the target: hypotheses are as long as targets, so nothing can be inserted or
     lost. The gradient flows through P. Zero where all samples are equally wrong.
     """
+    # A hypothesis is the best item everywhere but at the drawn positions, which take the second best.
     best, items = log_probabilities(logits).topk(2, dim=-1)
     mask = length_mask(lengths, targets.shape[1])
     log_probs = torch.where(negatives, best[..., 1], best[..., 0]) * mask
     wrong = (torch.where(negatives, items[..., 1], items[..., 0]) != targets) & mask
+    # Softmax of log-probabilities: each hypothesis's share of what all samples together have.
     share = log_probs.sum(-1).softmax(0)
     errors = wrong.sum(-1).to(share.dtype)
+    # Less the mean: shares sum to 1, so this changes the value alone and no gradient.
     return (share * (errors - errors.mean(0))).sum(0)
 
 

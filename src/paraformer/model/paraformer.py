@@ -196,6 +196,7 @@ class Paraformer(Trainable):
         committed = rows & _committed(rows, lengths, chunk)
         weights = self.predictor(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]) * committed
         # The tail comes after the last existing row: of the final window, which starts at row (n // chunk) * rows.
+        # Even of an exact number of chunks: a final step without new rows still commits what was ahead.
         ends = (lengths // chunk.chunk) * chunk.rows + lengths % chunk.chunk + chunk.context
         return Encoded(hidden.flatten(1, 2), weights.flatten(1), ends, rows)
 
@@ -262,6 +263,8 @@ class Paraformer(Trainable):
         targets, lengths = batch.targets, batch.target_lengths
         if c.predict_eos:
             targets, lengths = append_eos(targets, lengths), lengths + 1
+        # Scaled, so that there are as many vectors as target tokens and each has its own; the count is learnt by
+        # `quantity`.
         weights = cif.scale_to_targets(encoded.weights, lengths)
         embeds = cif.integrate(encoded.hidden, weights, targets.shape[1])
         token_mask = length_mask(lengths, targets.shape[1])
@@ -285,6 +288,7 @@ class Paraformer(Trainable):
             mwer = losses.mwer(logits, targets, lengths, negatives).mean()
             total = total + c.mwer_weight * mwer
         accuracy = losses.accuracy(logits if first is None else first, targets)
+        # CTC is a mean over utterances whatever the others are, so the loop must weight the two apart.
         per_token = counted if c.length_normalized else torch.zeros_like(total)
         return Losses(total, cross_entropy, quantity, ctc, mwer, accuracy, per_token)
 
@@ -304,6 +308,7 @@ class Paraformer(Trainable):
             return None, embeds * token_mask[..., None]
         with torch.no_grad():
             first = self.decode(encoded, weights, embeds, token_mask, chunk)
+        # What the model would say now decides how much of the answer it is shown in the second pass.
         predicted, lengths = first.argmax(-1), token_mask.sum(-1)
         replace = sampler.choose_positions(predicted, targets, lengths, ratio, generator)
         known = self.decoder.embed_tokens(targets.clamp(min=0))
@@ -348,6 +353,7 @@ class Paraformer(Trainable):
         encoder, carry, decoder = state.split()
         hidden, mask, encoder = self.encoder.step(frames, counts, encoder, chunk)
         raw = self.predictor(hidden, mask)
+        # Rows before the chunk were committed by the step before, rows after it will be by the next, if there is one.
         row = torch.arange(raw.shape[1], device=raw.device)[None]
         committed = (row >= chunk.left) & ((row < chunk.left + chunk.chunk) | final[:, None])
         weights = raw * committed

@@ -21,8 +21,11 @@ def choose_positions(
     counts, right = lengths.tolist(), (predicted == targets)
     for row, length in enumerate(counts):
         errors = length - int(right[row, :length].sum())
+        # Rounded through float32, as the reference rounds: in float64 some products fall on the other side of a whole
+        # number.
         chosen = int(torch.tensor(errors * ratio, dtype=torch.float32).item())
         if chosen > 0:
+            # Among all positions, right ones too, as the paper and the reference draw them.
             mask[row, torch.randperm(length, generator=generator)[:chosen].to(mask.device)] = True
     return mask
 

@@ -36,6 +36,7 @@ class State:
 
     def take(self, rows: Sequence[int]) -> Self:
         """The named streams, in that order, as a copy that keeps nothing else alive."""
+        # Indexing by a list copies, so that a stream that is kept does not keep its whole batch in memory.
         return self.from_tensors({name: tensor[list(rows)] for name, tensor in self.tensors().items()})
 
     def where(self, keep: Tensor, other: Self) -> Self:

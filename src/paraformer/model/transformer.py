@@ -40,6 +40,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
         """From x (B, Q, D) to memory (B, K, D); mask (B, 1 or Q, K). Returns (B, Q, D)."""
+        # Three projections and not one of three times the width, since queries may come of other rows than keys.
         context = attend(self.q(x), self.k(memory), self.v(memory), self.heads, mask, self.dropout)
         out: Tensor = self.out(context)
         return out
@@ -59,6 +60,8 @@ class Subsampling(nn.Module):
 
         Row s sees frames 4 s to 4 s + 6, all inside the utterance.
         """
+        # A convolution refuses input that is shorter than it reaches; what the padding gives is cut off by the
+        # length.
         feats = F.pad(feats, (0, 0, 0, max(SUBSAMPLING_REACH - feats.shape[1], 0)))
         x = self.conv2(self.conv1(feats[:, None]).relu()).relu()
         rows: Tensor = self.out(x.transpose(1, 2).flatten(2))
@@ -109,6 +112,7 @@ class TransformerEncoder(nn.Module):
         x, lengths = self.subsampling(feats, lengths)
         mask = length_mask(lengths, x.shape[1])
         positions = torch.arange(x.shape[1], device=x.device)
+        # Scaled up, so that positions, which have a root mean square of 0.7, do not drown what was heard.
         x = self.dropout(x * self.config.dim**0.5 + interleaved_sinusoid(positions, self.config.dim))
         for block in self.blocks:
             x = block(x, mask[:, None])

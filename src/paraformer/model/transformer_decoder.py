@@ -60,6 +60,7 @@ class TransformerDecoder(nn.Module):
 
         Returns logits (B, L, V).
         """
+        # One mask for all tokens of an utterance, or one for each, which a decoder that must not look ahead needs.
         mask = token_mask[:, None] if token_mask is not None and token_mask.ndim == 2 else token_mask
         x = embeds
         for block in self.blocks:

@@ -62,6 +62,7 @@ def extend_rows(
     token's rows are the mean of all rows: before training its score is the mean of all scores, and so never the best.
     """
     place = {token: row for row, token in enumerate(old)}
+    # New tokens point one row past the last old one, where the mean of all is put.
     rows = torch.tensor([place.get(token, len(old)) for token in new])
     return {
         name: tensor
@@ -82,6 +83,7 @@ class LowRank(nn.Module):
     def __init__(self, outputs: int, inputs: int, rank: int) -> None:
         super().__init__()
         self.up = nn.Parameter(torch.zeros(outputs, rank))
+        # Only one of the two is zero: their product is then zero, and yet the other's gradient is not.
         self.down = nn.Parameter(torch.empty(rank, inputs))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
@@ -101,6 +103,7 @@ def add_adapters(model: Paraformer, rank: int, *, whole_rows: bool) -> None:
     whole_rows: what has a row for each token (embedding, output, CTC) is trained as it is, which new tokens need.
     """
     by_token = [model.decoder.embed, model.decoder.output, *([model.ctc] if model.ctc is not None else [])]
+    # Before the adapters are registered, whose parameters then ask for gradients as usual.
     model.requires_grad_(requires_grad=False)
     for part in (model.encoder, model.decoder):
         for layer in [module for module in part.modules() if isinstance(module, nn.Linear) and module not in by_token]:

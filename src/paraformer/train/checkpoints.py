@@ -76,6 +76,7 @@ def save(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress
     Raises CheckpointError if it cannot be written; what was there before stays.
     """
     path = out / CHECKPOINTS / f"step-{progress.step:07d}"
+    # Begins with a dot, so that `newest`, which looks for step-*, never sees half a checkpoint.
     partial = path.with_name(f".{path.name}.partial")
     try:
         _write(partial, model, optimiser, progress)
@@ -172,6 +173,7 @@ def _write(partial: Path, model: nn.Module, optimiser: torch.optim.Optimizer, pr
 
 def _put_in_place(partial: Path, path: Path) -> None:
     """One move, once all is on the disk, names too; then older ones may go."""
+    # Without this a lost machine can keep the name of a file and lose what is in it.
     _sync(partial / PROGRESS)
     _sync(partial)
     if path.exists():  # of a run that was stopped between this step and the next

@@ -128,6 +128,7 @@ def attempt(config: TrainConfig, setup: Setup, cuts: Sequence[Cut], rate: float)
     model = Paraformer(dataclasses.replace(setup.model, objective=plain))
     model.load_state_dict(initial_weights(config.init, setup))
     optimiser = torch.optim.AdamW(model.to(parallel.device()).parameters(), lr=rate, betas=config.optimiser.betas)
+    # In evaluation mode, without dropout: ten utterances are to be learnt by heart, as fast as they can be.
     cross_entropy, miscounted = _overfit(model.eval(), on_device(loaded.batch), optimiser, config)
     seconds = sum(cut.duration for cut in cuts)
     said = sum(len(spoken_words(text_of(cut))) for cut in cuts)

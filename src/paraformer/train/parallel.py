@@ -71,6 +71,7 @@ def total(values: Sequence[float]) -> list[float]:
     """Sums over the processes, in float64: exact for counts."""
     if size() == 1:
         return list(values)
+    # Counts stay exact up to 2 ** 53, far beyond any number of tokens.
     sums = torch.tensor(values, dtype=torch.float64, device=device())
     distributed.all_reduce(sums)
     return [float(value) for value in sums]
@@ -99,6 +100,7 @@ def distribute(model: Trainable, *, sharded: bool) -> nn.Module:
     if size() == 1:
         return model
     if sharded:
+        # Blocks first, then the whole: what is outermost takes only what no inner one has.
         for block in (*model.encoder.blocks, *model.decoder.blocks):
             fully_shard(block)
         fully_shard(model)

@@ -54,14 +54,18 @@ class Stepper:
         """
         self.model.train()
         rate = learning_rate(progress.step, self.config.steps, self.config.optimiser)
+        # Set anew at every step from its number alone, so that no state of a scheduler must be saved.
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        # None and not zero: what has no gradient in this step is not moved by momentum and decay either.
         self.optimiser.zero_grad(set_to_none=True)
         losses = self._accumulate(pieces, progress.step)
         norm = parallel.number(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip_norm))
+        # The norm before clipping; the weights have not seen the gradient yet.
         if bad(norm, progress.norm, self.config.on_bad_step.divergence):
             progress.bad, progress.skipped = progress.bad + 1, progress.skipped + 1
             return Taken(losses, rate, norm, tuple(parallel.gathered(self._suspects(pieces, progress.step))))
+        # A bad step never enters the running mean, or the next bad one would look usual.
         self.optimiser.step()
         progress.bad = 0
         progress.norm = norm if progress.norm is None else NORM_MEMORY * progress.norm + (1 - NORM_MEMORY) * norm
@@ -73,9 +77,11 @@ class Stepper:
         Each piece counts by its share of the step's tokens and utterances, so that the gradient is that of one batch
         made of all pieces of all processes, however they are divided.
         """
+        # Of all processes, so that a loss per token weighs the same wherever its utterance was drawn to.
         tokens, utterances = parallel.total([sum(map(self._tokens, pieces)), sum(map(_utterances, pieces))])
         chunk, sums = chunking(self.config, number), dict.fromkeys(NAMES, 0.0)
         for piece in pieces:
+            # A batch of cuts that say nothing has no tokens at all.
             by_token, by_utterance = self._tokens(piece) / max(1, tokens), _utterances(piece) / utterances
             with parallel.gradients(self.model, shared=piece is pieces[-1]):
                 losses = self._losses(piece, chunk)
@@ -147,6 +153,7 @@ def learning_rate(number: int, steps: int, config: OptimiserConfig) -> float:
         return config.peak_lr * (number + 1) / config.warmup_steps
     if config.schedule == "inverse_root":
         return config.peak_lr * math.sqrt(max(1, config.warmup_steps) / (number + 1))
+    # Never above 1: a run may go on a few steps past its plan, at a rate of 0 and not of a cosine that rises again.
     done = (number - config.warmup_steps) / max(1, steps - config.warmup_steps)
     return config.peak_lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
@@ -155,6 +162,7 @@ def chunking(config: TrainConfig, number: int) -> Chunking:
     """How step `number` sees its batches; the choice depends on the seed and the number alone."""
     if config.live is None or number < config.live.start * config.steps:
         return None
+    # From the step's number, so that all processes choose alike and a resumed run chooses as it would have.
     generator = random.Random(f"{config.seed} {number}")  # noqa: S311
     return generator.choice(config.live.chunks) if generator.random() < config.live.probability else None
 
@@ -162,6 +170,7 @@ def chunking(config: TrainConfig, number: int) -> Chunking:
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
     """AdamW on what is not frozen; weight decay for matrices only."""
     trained = [p for p in model.parameters() if p.requires_grad]
+    # Decay is for what mixes: it would pull the gains of norms to 0, and they begin at 1.
     matrices = [p for p in trained if p.ndim > 1]
     vectors = [p for p in trained if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
