@@ -21,6 +21,7 @@ from lhotse.utils import fastcopy
 from speech_archives import write_archive
 from training import TEXTS
 
+from paraformer.bundle import Bundle
 from paraformer.checkpoint import native
 from paraformer.data.sources import open_data
 from paraformer.errors import DataError, TrainingError
@@ -84,9 +85,9 @@ def trial(directory: Path, **objective: Any) -> tuple[Trial, list[Cut]]:
     cuts = list(open_data(write_archive(directory / "tones.tar", TEXTS[:10])))
     model = directory / "model"
     shutil.copytree(tiny_bundle.directory(), model)
-    settings = json.loads((model / "config.json").read_text("utf-8"))
-    settings["model"]["objective"] |= objective
-    (model / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    bundle = Bundle.open(model)
+    counted = dataclasses.replace(bundle.config.objective, **objective)
+    dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, objective=counted)).save(model)
     config = configure(Finetuning(model=model, data=directory, out=directory / "out"), native.load(model)[0], 1.0)
     setup = new_setup(config, Speech(CutSet.from_cuts(cuts), CutSet.from_cuts([]), []))
     return attempt(config, setup, cuts, 1e-3), cuts
