@@ -233,3 +233,14 @@ def test_a_cache_that_cannot_be_written_to_still_serves(server: Hub, monkeypatch
     monkeypatch.setattr(hub, "replacing", refuse)
     assert hub.resolve(NAMES[0]) == directory
     assert "changes of the model will go unnoticed" in caplog.text
+
+
+def test_a_bundle_comes_with_all_that_it_was_saved_with(tmp_path):
+    """What is left behind would be missed when the model is opened."""
+    from paraformer.bundle import HASHED, Bundle
+    from paraformer.loader import locate
+
+    needed = set(Bundle.open(locate(None)).seal) - {"model", "tokens", "cmvn"}
+    assert needed, "the embedded model is sealed"
+    assert needed <= set(hub.FILES)
+    assert {"model.int8.safetensors", "lm.safetensors"} <= {name for name in hub.FILES if name.endswith(HASHED)}

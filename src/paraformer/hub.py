@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from paraformer.bundle import CONFIG_FILE, checksum, replacing
+from paraformer import contract
+from paraformer.bundle import CONFIG_FILE, FUNASR_FILES, checksum, replacing
 from paraformer.errors import MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ UNSUPPORTED: Mapping[str, str] = {
 }
 """Parts of published names that tell a kind which this version does not run: no one should wait for its download."""
 
-WEIGHTS = ("model.safetensors", "model.pt", "model.pb")
-SETTINGS = (CONFIG_FILE, "config.yaml", "configuration.json")
+WEIGHTS = (contract.WEIGHTS, contract.PACKED, "model.pt", "model.pb")
+SETTINGS = (CONFIG_FILE, *FUNASR_FILES)
 FILES = (
     *WEIGHTS,
     *SETTINGS,
@@ -52,6 +53,7 @@ FILES = (
     "tokens.json",
     "tokens.txt",
     "seg_dict",
+    contract.LM,
     "encoder.onnx",
     "look_back.onnx",
     "decoder.onnx",

@@ -81,7 +81,11 @@ FINAL_BLOCK = {**NORMED_FEED_FORWARD, "norm1": "norm1"}
 
 
 def funasr_names(config: ModelConfig, names: Iterable[str]) -> dict[str, str]:
-    """Our parameter name -> FunASR's, for each of a model's names; one to one."""
+    """Our parameter name -> FunASR's, for each of a model's names; one to one.
+
+    >>> funasr_names(config, ["encoder.blocks.1.feed_forward.up.weight"])
+    {'encoder.blocks.1.feed_forward.up.weight': 'encoder.encoders.0.feed_forward.w_1.weight'}
+    """
     modules = dict(_modules(config))
     translated = {name: modules.get(name) or _translate(name, modules) for name in names}
     assert len(set(translated.values())) == len(translated), "two parameters with one name"

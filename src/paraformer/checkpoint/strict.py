@@ -36,16 +36,18 @@ def fill(model: Paraformer, tensors: Mapping[str, Tensor], names: Mapping[str, s
 
 
 class Converted(Mapping[str, np.ndarray]):
-    """Weights by our names, each in float32 and a copy, made when it is asked for.
+    """Weights by our names, each in float32 when it is asked for.
 
-    So a model that is brought into another layout is never in memory twice, and keeps nothing of the file open.
+    So a model that is brought into another layout is never in memory twice.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
         self._tensors, self._names = tensors, names
 
     def __getitem__(self, name: str) -> np.ndarray:
-        array: np.ndarray = self._tensors[self._names[name]].to(torch.float32, copy=True).numpy()
+        tensor = self._tensors[self._names[name]]
+        # An engine keeps rows as they are, and a row of a mapped file would keep that open; matrices it lays out anew.
+        array: np.ndarray = tensor.to(torch.float32, copy=tensor.ndim == 1).numpy()
         return array
 
     def __iter__(self) -> Iterator[str]:
