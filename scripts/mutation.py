@@ -33,7 +33,10 @@ TESTS = {
     "language": ("language",),
     "segment/cut": ("segment",),
     "segment/silero": ("segment",),
-    "audio": ("audio",),
+    "audio/decoding": ("audio",),
+    "audio/resampling": ("audio_resampling",),
+    "audio/signal": ("audio",),
+    "audio/source": ("audio",),
     "recognizer": ("recognizer",),
     "train/gate": ("train_finetune_gate",),
 }

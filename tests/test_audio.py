@@ -720,3 +720,14 @@ def test_an_interrupt_while_a_file_is_read_is_an_interrupt(capfd: pytest.Capture
     assert next(calls) > 4
     assert signals.getsignal(signals.SIGINT) is before
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_film_without_sound_is_named(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "silent.mp4"), "w") as film:
+        stream = film.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        film.mux(stream.encode())
+    with pytest.raises(AudioError, match=r"silent\.mp4 holds no audio track"):
+        audio.read(tmp_path / "silent.mp4")
