@@ -450,7 +450,7 @@ def at_its_end() -> io.BytesIO:
         (b"abc", "3 bytes"),
         (Unseekable(b""), "is empty"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_whatever_holds_none_is_refused_in_one_sentence(source: Any, message: str) -> None:
     for take in (heard, audio.channels_of):
