@@ -731,3 +731,16 @@ def test_a_film_without_sound_is_named(tmp_path: Path) -> None:
         film.mux(stream.encode())
     with pytest.raises(AudioError, match=r"silent\.mp4 holds no audio track"):
         audio.read(tmp_path / "silent.mp4")
+
+
+@given(st.binary(min_size=2, max_size=400))
+def test_raw_pcm_is_never_taken_for_mp3(data: bytes) -> None:
+    """Not even where it begins as a frame of mp3 does."""
+    assert not decoding.is_file(b"\xff\xfb" + data + bytes(2000))
+
+
+@given(st.integers(0, 1000), st.floats(-4, 0))
+def test_speech_as_raw_pcm_is_never_taken_for_a_file(seed: int, loudness: float) -> None:
+    """libsndfile takes some of it for one of its formats."""
+    samples = np.random.default_rng(seed).normal(0, 10**loudness / 4, 4000).clip(-1, 1)
+    assert not decoding.is_file((samples * 32767).astype("<i2").tobytes())

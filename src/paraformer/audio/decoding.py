@@ -5,7 +5,6 @@ Sound comes in small blocks, as soon as its bytes have come, and memory does not
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
@@ -50,6 +49,8 @@ _AV_SIGNATURES = re.compile(
     re.DOTALL,
 )
 """First bytes of mp4, m4a and mov, webm and mkv, amr, wma, avi, flv, wavpack, monkey's audio, tta, mpeg, aac."""
+_OTHERS = re.compile(rb"OggS|ID3|NIST_1A|Creative Voice File")
+"""First bytes of what else libsndfile reads. To ask it would not do: it takes some raw PCM for a file of its own."""
 _AAC = b"\xff"
 
 _log = logging.getLogger(__name__)
@@ -108,11 +109,38 @@ def is_file(data: bytes) -> bool:
     if data[:1] == _AAC and len(data) > 6 and data[1] & 0xF6 == 0xF0:  # a little thing to go by: is there a second one?
         length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
         return data[length : length + 2] == data[:2]
-    if _FORWARD.match(data) or _AV_SIGNATURES.match(data):
-        return True
-    with suppress(soundfile.LibsndfileError), soundfile.SoundFile(io.BytesIO(data)):
-        return True
-    return False
+    return bool(_FORWARD.match(data) or _AV_SIGNATURES.match(data) or _OTHERS.match(data)) or _is_mp3(data)
+
+
+_MPEG1 = 3
+_BITRATES = {
+    True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+"""Kilobits a second, of MPEG 1 and of MPEG 2 and 2.5."""
+_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+
+
+def _is_mp3(data: bytes) -> bool:
+    """Whether three frames of MPEG layer III follow one another; what only begins like one is PCM."""
+    at = 0
+    for _ in range(3):
+        length = _frame_length(data[at : at + 4])
+        if not length:
+            return at > 0 and at >= len(data)
+        at += length
+    return True
+
+
+def _frame_length(header: bytes) -> int:
+    """Bytes of the frame of layer III that begins with these four (ISO 11172-3, 2.4.1.3); 0 where none does."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return 0
+    version, bitrate, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or bitrate in (0, 15) or rate == 3:
+        return 0
+    bytes_a_kilobit = 144_000 if version == _MPEG1 else 72_000
+    return bytes_a_kilobit * _BITRATES[version == _MPEG1][bitrate - 1] // _RATES[version][rate] + (header[2] >> 1 & 1)
 
 
 # -- libsndfile -------------------------------------------------------------------------------------------------------

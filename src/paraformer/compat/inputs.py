@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -15,15 +14,11 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from paraformer import audio
+from paraformer.audio.decoding import is_file as sound_file
 from paraformer.errors import AudioError, DataError
 
 LISTS = (".scp", ".txt", ".text", ".json", ".jsonl")
 """Files that hold the paths of others."""
-_FILES = re.compile(
-    rb"RIFF|RIFX|RF64|riff|FORM|fLaC|OggS|ID3|\.snd|caff|wvpk|....ftyp|\x1a\x45\xdf\xa3|#!AMR|\x30\x26\xb2\x75|FLV\x01",
-    re.DOTALL,
-)
-"""First bytes of audio files: wav, aiff, flac, ogg, mp3, au, caf, wavpack, mp4, webm, amr, wma, flv."""
 
 
 class Tensor(Protocol):
@@ -111,7 +106,7 @@ def is_samples(item: object) -> bool:
 def is_file(item: object) -> bool:
     """Whether this is a file, complete by itself: its path, its bytes, or itself."""
     if isinstance(item, bytes | bytearray | memoryview):
-        return _is_sound(bytes(item))
+        return sound_file(bytes(item))
     return isinstance(item, str | os.PathLike) or hasattr(item, "read")
 
 
@@ -130,12 +125,14 @@ def samples(item: Any, rate: int = audio.SAMPLE_RATE, *, within_stream: bool = F
     if is_file(item):
         return audio.read(_file(item))
     if hasattr(item, "detach"):
-        item = item.detach().cpu().numpy()
-    if isinstance(item, np.ndarray) or is_samples(item):
-        return audio.from_array(_numbers(item), rate)
-    raise AudioError(
-        f"{type(item).__name__} is no audio: pass a path, an open file, bytes, an array or tensor, or a list of these"
-    )
+        item = item.detach().cpu()
+    return audio.from_array(_whole_numbers(item) if is_samples(item) else item, rate)
+
+
+def _whole_numbers(item: Sequence[float]) -> np.ndarray:
+    """Samples of a list; whole numbers are of 16 bits."""
+    whole = all(isinstance(value, Integral) for value in item)
+    return np.array(item, np.int16 if whole and max(map(abs, item)) < 1 << 15 else np.float64)
 
 
 def _file(item: Any) -> str | BinaryIO:
@@ -150,47 +147,3 @@ def _file(item: Any) -> str | BinaryIO:
         item.seek(0)
     opened: BinaryIO = item
     return opened
-
-
-def _numbers(item: np.ndarray | Sequence[float]) -> np.ndarray:
-    """Samples as an array; whole numbers are of 16 bits."""
-    if isinstance(item, np.ndarray):
-        return item
-    whole = all(isinstance(value, Integral) for value in item)
-    return np.array(item, np.int16 if whole and max(map(abs, item)) < 1 << 15 else np.float64)
-
-
-def _is_sound(data: bytes) -> bool:
-    """Whether bytes are those of an audio file, and not raw PCM: by their first ones."""
-    return _FILES.match(data) is not None or _is_mp3(data)
-
-
-_MPEG1 = 3
-_BITRATES = {
-    True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-"""Kilobits a second, of MPEG 1 and of MPEG 2 and 2.5."""
-_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-
-
-def _is_mp3(data: bytes) -> bool:
-    """Whether three frames of MPEG layer III follow one another; what only begins like one is PCM."""
-    at = 0
-    for _ in range(3):
-        length = _frame_length(data[at : at + 4])
-        if not length:
-            return at > 0 and at >= len(data)
-        at += length
-    return True
-
-
-def _frame_length(header: bytes) -> int:
-    """Bytes of the frame of layer III that begins with these four (ISO 11172-3, 2.4.1.3); 0 where none does."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
-        return 0
-    version, bitrate, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or bitrate in (0, 15) or rate == 3:
-        return 0
-    bytes_a_kilobit = 144_000 if version == _MPEG1 else 72_000
-    return bytes_a_kilobit * _BITRATES[version == _MPEG1][bitrate - 1] // _RATES[version][rate] + (header[2] >> 1 & 1)
