@@ -265,6 +265,8 @@ def test_the_own_engine_declines() -> None:
     assert not native.supports(config())
     with pytest.raises(UnsupportedModel, match=r"SAN-M models as published|cannot compute"):
         native.NativeEngine(model().state_dict(), config(), "float32")
+    with pytest.raises(UnsupportedModel, match="int8 is for SAN-M models as published"):
+        native.packed(model().state_dict(), config())
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

@@ -50,8 +50,16 @@ def supports(config: ModelConfig) -> bool:
     return plain and config.predictor.version == 2
 
 
+def _check(config: ModelConfig, precision: Precision) -> None:
+    if not supports(config):
+        raise UnsupportedModel(
+            f"{precision} is for SAN-M models as published, with the second kind of predictor; use 'float32'"
+        )
+
+
 def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, np.ndarray]:
-    """All that the engine needs of a model to compute in int8, for `panels.save`. Raises ModelError as NativeEngine."""
+    """All that the engine needs of a model to compute in int8, for `panels.save`. Raises as NativeEngine."""
+    _check(config, "int8")
     weights = _Weights(tensors, "int8")
     _encoder(config, weights)
     _decoder(config, weights)
@@ -76,10 +84,7 @@ class NativeEngine:
                 f"the package's own engine was not built here and cannot compute in {precision}; "
                 "install a wheel or a C compiler, or use precision='float32' with a directory that has graphs"
             )
-        if not supports(config):
-            raise UnsupportedModel(
-                f"{precision} is for SAN-M models as published, with the second kind of predictor; use 'float32'"
-            )
+        _check(config, precision)
         self.name = f"native {precision}"
         self._c, self._kernels, self._config = library, kernels, config
         packed = _Weights(weights, precision)
