@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import tiny_bundle
 from speech_archives import RATE, sound_of, write_archive
 
+from paraformer import audio
 from paraformer.cli import main
 from paraformer.data.prepare import load_cuts
+from paraformer.data.reading import load
 from paraformer.data.sources import open_data
 
 TEXTS = ["一二", "三四", "一二三"]
@@ -36,6 +39,24 @@ def test_other_data_become_a_prepared_set(listed: Path, tmp_path: Path, capsys: 
     assert len(load_cuts(tmp_path / "out", "talks")) == 3
     assert run("prepare", "other", listed, tmp_path / "out", "--name", "mine") == 0
     assert len(load_cuts(tmp_path / "out", "mine")) == 3
+
+
+def test_a_channel_of_recordings_with_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = sound_of("一二")
+    soundfile.write(tmp_path / "call.wav", np.stack([np.zeros_like(sound), sound], axis=1), RATE)
+    (tmp_path / "calls.csv").write_text("path,text\ncall.wav,一二\n", encoding="utf-8")
+    listed = tmp_path / "calls.csv"
+    assert run("prepare", "other", listed, tmp_path / "out", "--channel", "2") == 0
+    np.testing.assert_array_equal(
+        load(load_cuts(tmp_path / "out", "calls")[0]), audio.read(tmp_path / "call.wav", channel=2)
+    )
+    assert run("shar", listed, tmp_path / "packed", "--channel", "2") == 0
+    assert run("check", listed) == run("check", listed, "--channel", "2") == 0
+    capsys.readouterr()
+    assert run("check", listed, "--channel", "1") == 1
+    assert "silen" in capsys.readouterr().out
+    assert run("prepare", "aishell", tmp_path, tmp_path / "out", "--channel", "2") == 1
+    assert "--channel goes with other data" in capsys.readouterr().err
 
 
 def test_bad_utterances_are_left_out_or_end_it(

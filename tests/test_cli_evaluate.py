@@ -130,3 +130,10 @@ def test_silence_is_all_deletions(good: Path, capsys: pytest.CaptureFixture[str]
     soundfile.write(good.parent / "a.wav", np.zeros(16000), 16000)
     assert evaluate_tiny("--data", good) == 0
     assert "S 0, D 6, I 0" in capsys.readouterr().out
+
+
+def test_a_channel_that_is_not_there_fails(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate_tiny("--data", good, "--channel", "1") == 0
+    capsys.readouterr()
+    assert evaluate_tiny("--data", good, "--channel", "2") == 1
+    assert "has 1 channel, so there is no channel 2" in capsys.readouterr().err

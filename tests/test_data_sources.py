@@ -164,16 +164,41 @@ def test_a_cut_may_name_its_channel(tmp_path: Path) -> None:
         assert load(cut).any() == loud
 
 
+@pytest.mark.parametrize("channel", [1, 2])
+def test_a_chosen_channel_is_heard_everywhere(tmp_path: Path, channel: int) -> None:
+    columns = np.stack([sound_of("一")[:8000], sound_of("二")[:8000]], axis=1)
+    soundfile.write(tmp_path / "call.wav", columns, RATE)
+    soundfile.write(tmp_path / "one.wav", columns[:, 0], RATE)
+    (tmp_path / "list.csv").write_text("path,text\ncall.wav,一\none.wav,一\n", encoding="utf-8")
+    skips = Skips()
+    cuts = open_data(tmp_path / "list.csv", skips, channel)
+    save_cuts(measured(cuts, skips), tmp_path / "sets", "calls")
+    for prepared in (cuts, load_cuts(tmp_path / "sets", "calls")):
+        np.testing.assert_array_equal(load(prepared[0]), audio.read(tmp_path / "call.wav", channel=channel))
+        assert len(prepared) == 3 - channel
+    assert [(one.id, one.detail) for one in skips.found] == [("one", "there is no channel 2")] * (channel - 1)
+
+
+def test_channels_that_cancel_are_left_out_and_named(tmp_path: Path) -> None:
+    sound = sound_of("一")[:8000]
+    soundfile.write(tmp_path / "phase.wav", np.stack([sound, -sound], axis=1), RATE)
+    (tmp_path / "list.csv").write_text("path,text\nphase.wav,一\n", encoding="utf-8")
+    skips = Skips()
+    assert not list(readable(open_data(tmp_path / "list.csv"), skips))
+    assert "phase has channels in opposite phase" in skips.found[0].detail
+    assert len(list(readable(open_data(tmp_path / "list.csv", channel=1), skips))) == 1
+
+
 def test_whatever_fails_is_the_failure_of_one_utterance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuts, from_array = list(open_data(kaldi(tmp_path / "kaldi"))), audio.from_array
+    cuts, mono = list(open_data(kaldi(tmp_path / "kaldi"))), audio.mono
     calls = iter(range(10))
 
     def strange(*values: object) -> np.ndarray:
         if next(calls) == 0:
             raise ZeroDivisionError("deep inside")
-        return from_array(*values)
+        return mono(*values)
 
-    monkeypatch.setattr(audio, "from_array", strange)
+    monkeypatch.setattr(audio, "mono", strange)
     skips = Skips()
     assert [cut.id for cut, _ in readable(cuts, skips)] == [cut.id for cut in cuts[1:]]
     assert skips.counts == {"unreadable audio": 1}

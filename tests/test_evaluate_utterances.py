@@ -120,3 +120,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl.gz").write_bytes(b"not compressed")
     with pytest.raises(DataError, match=r"bad\.jsonl\.gz cannot be read"):
         read_utterances(tmp_path / "bad.jsonl.gz")
+
+
+@pytest.mark.parametrize("channel", [1, 2])
+def test_a_chosen_channel(tmp_path: Path, channel: int) -> None:
+    columns = np.random.default_rng(0).uniform(-0.5, 0.5, (8000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "call.wav", columns, 16000, subtype="FLOAT")
+    (tmp_path / "list.tsv").write_text("path\ttext\ncall.wav\t一\n", encoding="utf-8")
+    (one,) = read_utterances(tmp_path / "list.tsv", channel)
+    np.testing.assert_array_equal(one.load(), columns[:, channel - 1])
+    (mean,) = read_utterances(tmp_path / "list.tsv")
+    np.testing.assert_allclose(mean.load(), columns.mean(axis=1), atol=1e-7)

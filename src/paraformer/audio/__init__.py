@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from jaxtyping import Float32
 
 from paraformer.audio.decoding import Block, is_file, sound_in
 from paraformer.audio.resampling import SAMPLE_RATE, LiveResampler, RateState, at_16k, check_rate, resampled
 from paraformer.audio.signal import (
     Channel,
-    Channels,
     Listener,
     Samples,
     as_array,
@@ -207,16 +207,18 @@ def pcm16_blocks(file: BinaryIO, rate: int = SAMPLE_RATE, *, block_s: float = 0.
         yield from resampled((block.samples[:, 0] for block in blocks), rate)
 
 
-def mono(columns: Channels, name: str) -> Samples:
-    """What is heard of a recording that others have decoded: the mean of its channels.
+def mono(columns: Float32[np.ndarray, "instants channels"], rate: int, name: str) -> Samples:
+    """What is heard of a recording that others have decoded, at `rate` Hz: the mean of its channels, at 16 kHz.
 
-    Raises AudioError that names it where samples are not finite or far outside [-1, 1], or the channels cancel.
+    Raises AudioError that names it where samples are not finite or far outside [-1, 1], the rate is impossible, or the
+    channels cancel each other, so that there is nothing to learn or to measure.
     """
+    check_rate(rate, name)
     listener = Listener(name)
     heard = listener.mono(columns)
     if listener.cancelled:
         raise AudioError(opposite_phase(name))
-    return heard
+    return np.concatenate([np.zeros(0, np.float32), *resampled([heard], rate)])
 
 
 def _is_raw(source: object) -> bool:

@@ -55,12 +55,14 @@ def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Any]]
     from paraformer.data.prepare import prepare as unpack
     from paraformer.data.sources import open_data
 
+    if options.kind != "other" and options.channel != "mix":
+        raise DataError(f"{options.kind} has one channel: --channel goes with other data")
     if options.kind in CORPORA:
         return dict(open_corpus(options.kind, options.source, skips, options.parts))
     if options.kind == "archive":
         return dict(unpack([options.source], options.target, skips))
     name = options.name or options.source.name.split(".")[0]
-    cuts = open_data(options.source, skips)
+    cuts = open_data(options.source, skips, options.channel)
     if any(source.type == "memory" for cut in cuts for source in cut.recording.sources):
         raise DataError(f"the audio of {options.source} is inside it, not in files; use `paraformer data shar`")
     return {name: cuts}
@@ -74,7 +76,7 @@ def shar(options: argparse.Namespace) -> int:
     from paraformer.data.sources import open_data
 
     skips = Skips("stop" if options.stop else "skip")
-    write_shar(_shown(open_data(options.source, skips), options.target.name), options.target, skips)
+    write_shar(_shown(open_data(options.source, skips, options.channel), options.target.name), options.target, skips)
     _line(str(options.target), open_shar(options.target))
     return _left_out(skips)
 
@@ -113,8 +115,8 @@ def _check(options: argparse.Namespace) -> int:
 
     skips = Skips(named=0)  # the report names them
     vocabulary = _vocabulary(options.model) if options.model else None
-    cuts = open_data(options.source, skips)
-    test = open_data(options.test, skips) if options.test else ()
+    cuts = open_data(options.source, skips, options.channel)
+    test = open_data(options.test, skips, options.channel) if options.test else ()
     report = look_at(_shown(cuts, "data"), skips, vocabulary, _shown(test, "test"))
     print(json.dumps(to_json(report), ensure_ascii=False) if options.json else table(report))
     if options.picture:

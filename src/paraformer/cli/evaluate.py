@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 import paraformer
+from paraformer.audio import Channel
 from paraformer.cli.complain import complain
 from paraformer.cli.options import loading
 from paraformer.config import ChunkConfig
@@ -64,7 +65,7 @@ def _mistake(options: argparse.Namespace) -> str:
 
 def _evaluated(options: argparse.Namespace) -> Evaluation:
     """The model on the data, whole and, if asked for, live."""
-    utterances, unusable = _opened(options.data)
+    utterances, unusable = _opened(options.data, options.channel)
     normalizer = Normalizer(erhua=options.erhua == "keep")
     recognizer = paraformer.load(options.model, **loading(options))
     chunk = _chunk(options, recognizer) if options.live else None
@@ -78,10 +79,10 @@ def _evaluated(options: argparse.Namespace) -> Evaluation:
     return Evaluation(name, str(options.data), normalizer.erhua, (whole, collect(outcomes, "live", _words(chunk))))
 
 
-def _opened(data: Path) -> tuple[list[Utterance], list[Failure]]:
+def _opened(data: Path, channel: Channel) -> tuple[list[Utterance], list[Failure]]:
     """The utterances of some data, and those that are of no use; what is more than a plain list, lhotse opens."""
     if is_plain(data):
-        return read_utterances(data), []
+        return read_utterances(data, channel), []
     try:
         from paraformer.data.skips import Skips
         from paraformer.data.sources import open_data
@@ -89,7 +90,7 @@ def _opened(data: Path) -> tuple[list[Utterance], list[Failure]]:
     except ImportError as error:
         raise MissingExtra(f"{data} is neither .jsonl, .tsv, .csv nor a prepared set; opening it", "train") from error
     skips = Skips(named=0)
-    opened = utterances(open_data(data, skips))
+    opened = utterances(open_data(data, skips, channel))
     return opened, [Failure(one.id, f"{one.reason} {one.detail}".rstrip()) for one in skips.found]
 
 

@@ -89,6 +89,8 @@ def _data(options: argparse.ArgumentParser) -> None:
         "other sample rates, empty and odd texts, unknown characters, durations and speaking rates out of line, "
         "utterances shared with a test set. Exit code 0 if there is nothing, 1 if there is, 2 if it could not look.",
     )
+    for hearing in (prepare, shar, check):
+        _one_channel(hearing)
     check.add_argument("source", type=Path, metavar="DATA")
     check.add_argument("--test", type=Path, metavar="DATA", help="test set that must share nothing with DATA")
     check.add_argument("--model", metavar="DIR|NAME", help="model whose vocabulary the texts must keep to")
@@ -323,6 +325,7 @@ def _evaluate(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--data", type=Path, metavar="DATA", help=".tsv or .csv of path and text, .jsonl, cuts, or what training takes"
     )
+    _one_channel(options)
     options.add_argument(
         "--live",
         nargs="?",
@@ -403,6 +406,16 @@ def _chunk(text: str) -> ChunkConfig:
         return ChunkConfig(left=left, chunk=chunk, right=right, encoder_look_back=encoder, decoder_look_back=decoder)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _one_channel(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--channel",
+        type=_channel,
+        default="mix",
+        metavar="N",
+        help="hear this channel of each recording, counted from 1 (default: mix, the mean of all)",
+    )
 
 
 def _channel(text: str) -> int | str:

@@ -63,9 +63,9 @@ def _samples(cut: Cut) -> Samples:
         recording = _as_recorded(in_memory(cut).recording)
         channel = None if (cut.custom or {}).get(CHANNELS) == MIX else cut.channel
         sound = recording.load_audio(channels=channel, offset=cut.start, duration=cut.duration)
-        return audio.from_array(sound.T, recording.sampling_rate)
+        return audio.mono(sound.T, recording.sampling_rate, str(cut.id))
     sound = cut.load_audio()
-    return np.zeros(0, np.float32) if sound is None else audio.from_array(sound.T, cut.sampling_rate)
+    return np.zeros(0, np.float32) if sound is None else audio.mono(sound.T, cut.sampling_rate, str(cut.id))
 
 
 def _as_recorded(recording: Recording) -> Recording:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import soundfile
 from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
 from lhotse.cut import Cut, MixedCut, MonoCut
 
+from paraformer.audio import Channel
 from paraformer.data.reading import CHANNELS, MIX
-from paraformer.data.skips import MISSING, UNREADABLE, Skipped
+from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import attempt
 
 
@@ -54,6 +55,22 @@ def cut_of(recording: Recording, said: SupervisionSegment) -> MonoCut:
         supervisions=[inside],
         custom=custom,
     )
+
+
+def on_channel(cuts: Iterable[Cut], channel: Channel, skips: Skips) -> Iterator[Cut]:
+    """The same cuts, heard on one channel of their recordings, counted from 1; those without it go to `skips`.
+
+    "mix": as they are.
+    """
+    for cut in cuts:
+        if channel == "mix":
+            yield cut
+        elif isinstance(cut, MonoCut) and channel <= cut.recording.num_channels:
+            custom = {key: value for key, value in (cut.custom or {}).items() if key != CHANNELS}
+            number = sorted(cut.recording.channel_ids)[channel - 1]
+            yield dataclasses.replace(cut, channel=number, custom=custom or None)
+        else:
+            skips.add(Skipped(cut.id, UNREADABLE, f"there is no channel {channel}"))
 
 
 def moved(cuts: Iterable[Cut], rename: Callable[[str], str]) -> CutSet:

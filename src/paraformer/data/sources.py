@@ -10,8 +10,10 @@ from pathlib import Path
 from lhotse import CutSet
 from lhotse.cut import Cut
 
+from paraformer.audio import Channel
 from paraformer.data import hugging_face, tables
 from paraformer.data.prepare import CUTS, open_archive, read_cuts
+from paraformer.data.recordings import on_channel
 from paraformer.data.shar import is_shar, open_shar
 from paraformer.data.skips import Skips
 from paraformer.errors import DataError
@@ -24,11 +26,12 @@ KNOWN = (
 Opener = Callable[[Path, Skips], Iterable[Cut]]
 
 
-def open_data(source: str | Path, skips: Skips | None = None) -> CutSet:
+def open_data(source: str | Path, skips: Skips | None = None, channel: Channel = "mix") -> CutSet:
     """The cuts of speech data on disk, in memory; what kind of data it is, its files tell.
 
     source: one of KNOWN; DIR/NAME stands for a prepared set or a directory of shards. Texts are as written. Only
-    headers of audio files are read; what has none goes to `skips`, which stops the run if it is told to.
+    headers of audio files are read; what has none goes to `skips`, which stops the run if it is told to. channel: of
+    each recording, the mean of all unless a cut names its own.
     Raises DataError that says what was found where nothing known is, or which line is wrong; MissingExtra.
     """
     source, skips = Path(source), Skips() if skips is None else skips
@@ -36,7 +39,7 @@ def open_data(source: str | Path, skips: Skips | None = None) -> CutSet:
         source = short
     if not source.exists():
         raise DataError(f"there is no {source}; check the name. Data may be: {KNOWN}")
-    cuts = CutSet.from_cuts(_opener(source)(source, skips))
+    cuts = CutSet.from_cuts(on_channel(_opener(source)(source, skips), channel, skips))
     if not len(cuts):
         raise DataError(f"{source} holds no usable utterance: {skips}")
     return cuts

@@ -29,8 +29,8 @@ def is_plain(data: Path) -> bool:
     return not _is_cut(first) or _is_stretch(first)
 
 
-def read_utterances(data: Path) -> list[Utterance]:
-    """The utterances of a manifest, in its order.
+def read_utterances(data: Path, channel: audio.Channel = "mix") -> list[Utterance]:
+    """The utterances of a manifest, in its order; channel: what is heard of recordings with several.
 
     data: lhotse cuts (DIR/NAME.cuts.jsonl.gz, or DIR/NAME for short), each a stretch of one file with one channel; JSON
     lines of which `paraformer.manifests` knows the names (`audio` and `text`, perhaps `id` and `speaker`); or a .tsv or
@@ -42,7 +42,7 @@ def read_utterances(data: Path) -> list[Utterance]:
     rows = table_rows(manifest, ("audio", "text")) if _is_table(manifest) else json_rows(manifest)
     utterances: dict[str, Utterance] = {}
     for number, row in rows:
-        utterance = (_cut if _is_cut(row) else _listed)(row, manifest, number)
+        utterance = (_cut if _is_cut(row) else _listed)(row, manifest, number, channel)
         if utterances.setdefault(utterance.id, utterance) is not utterance:
             raise DataError(f"{manifest}, line {number}: the id {utterance.id!r} was there before; give each its own")
     if not utterances:
@@ -72,22 +72,23 @@ def _is_stretch(row: Row) -> bool:
     return row.get("type") == "MonoCut" and not recording.get("transforms") and len(files) == len(sources) == 1
 
 
-def _listed(row: Row, manifest: Path, number: int) -> Utterance:
+def _listed(row: Row, manifest: Path, number: int, channel: audio.Channel) -> Utterance:
     """An utterance of named values."""
     one = listed(row, manifest, number)
-    return Utterance(one.id or one.written, one.text or "", speakers([one.speaker]), partial(audio.read, one.audio))
+    load = partial(audio.read, one.audio, channel=channel)
+    return Utterance(one.id or one.written, one.text or "", speakers([one.speaker]), load)
 
 
-def _cut(row: Row, manifest: Path, number: int) -> Utterance:
+def _cut(row: Row, manifest: Path, number: int, channel: audio.Channel) -> Utterance:
     """A cut as lhotse writes it. Raises DataError, naming the line, where it is another kind of cut, or none at all."""
     try:
-        return _as_stretch(row, manifest.parent)
+        return _as_stretch(row, manifest.parent, channel)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise DataError(f"{manifest}, line {number}: {reason}") from error
 
 
-def _as_stretch(row: Row, directory: Path) -> Utterance:
+def _as_stretch(row: Row, directory: Path, channel: audio.Channel) -> Utterance:
     if not _is_stretch(row):
         raise DataError("this cut is not a stretch of one file with one channel, as the first one is")
     recording = row["recording"]
@@ -97,13 +98,13 @@ def _as_stretch(row: Row, directory: Path) -> Utterance:
     whole = row["start"] == 0 and row["duration"] == recording["duration"]
     path = beside(recording["sources"][0]["source"], directory)
     load = partial(audio.read, path) if whole else partial(_stretch, path, row["start"], row["duration"])
-    return Utterance(row["id"], text, speaker, load)
+    return Utterance(row["id"], text, speaker, partial(load, channel=channel))
 
 
-def _stretch(path: Path, start_s: float, duration_s: float) -> Samples:
+def _stretch(path: Path, start_s: float, duration_s: float, *, channel: audio.Channel) -> Samples:
     """Part of a file. Raises AudioError if the file ends before it."""
     start, count = round(start_s * audio.SAMPLE_RATE), round(duration_s * audio.SAMPLE_RATE)
-    samples = audio.read(path)[start : start + count]
+    samples = audio.read(path, channel=channel)[start : start + count]
     if not len(samples):
         raise AudioError(f"{path} ends before second {start_s:g}, where this utterance begins")
     return samples
