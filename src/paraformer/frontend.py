@@ -176,7 +176,11 @@ def _pad_last(rows: Float32[np.ndarray, "rows mel"], width: int, stride: int) ->
 
 
 def lfr(rows: Float32[np.ndarray, "rows mel"], width: int, stride: int) -> Float32[np.ndarray, "windows stacked"]:
-    """Low frame rate: every full window of `width` rows, oldest first, moved by `stride` rows."""
+    """Low frame rate: every full window of `width` rows, oldest first, moved by `stride` rows.
+
+    >>> lfr(np.arange(5, dtype=np.float32)[:, None], 3, 2).tolist()  # five frames of one mel bin
+    [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]
+    """
     if len(rows) < width:
         return np.zeros((0, width * rows.shape[1]), np.float32)
     stacked = sliding_window_view(rows, width, axis=0)[::stride].transpose(0, 2, 1)

@@ -120,7 +120,11 @@ def beside(audio: str, directory: Path) -> Path:
 
 
 def speakers(names: Iterable[str | None]) -> str:
-    """Who speaks, as one name; nothing where nobody is named."""
+    """Who speaks, as one name; nothing where nobody is named.
+
+    >>> speakers(["li", None, "an", "li"]), speakers(["unknown"])
+    ('an+li', '')
+    """
     return "+".join(sorted({name for name in names if name and name not in _NOBODY}))
 
 

@@ -19,8 +19,10 @@ def from_mapping(cls: type[T], values: Any, where: str, *, optional: Collection[
 
     optional: the settings, as "where.name", that may be missing; None: all that have a default.
 
+    >>> from paraformer.config import PredictorConfig
     >>> from_mapping(PredictorConfig, {"tail_treshold": 0.45}, "predictor")
-    ConfigError: unknown setting in predictor: tail_treshold; did you mean tail_threshold?
+    Traceback (most recent call last):
+    paraformer.errors.ConfigError: unknown setting in predictor: tail_treshold; did you mean tail_threshold?
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(map(str, set(by_name(values, where)) - set(fields)))
@@ -88,7 +90,8 @@ def check_choice(value: object, choices: Iterable[object], where: str) -> None:
     """Raise ConfigError, with the nearest choice, unless a value is one of those there are.
 
     >>> check_choice("int9", ("auto", "float32", "bfloat16", "int8"), "precision")
-    ConfigError: precision must be auto, float32, bfloat16 or int8, not 'int9'; did you mean int8?
+    Traceback (most recent call last):
+    paraformer.errors.ConfigError: precision must be auto, float32, bfloat16 or int8, not 'int9'; did you mean int8?
     """
     choices = tuple(choices)
     if any(value == choice and type(value) is type(choice) for choice in choices):

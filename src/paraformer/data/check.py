@@ -152,7 +152,11 @@ def _digest(samples: Samples) -> bytes:
 
 
 def spoken_words(spoken: str) -> list[str]:
-    """Chinese characters, Latin words and single digits of a spoken text."""
+    """Chinese characters, Latin words and single digits of a spoken text.
+
+    >>> spoken_words("今天hello world好12")
+    ['今', '天', 'hello', 'world', '好', '1', '2']
+    """
     found: list[str] = []
     latin = False
     for character in spoken:

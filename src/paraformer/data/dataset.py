@@ -95,14 +95,22 @@ class Symbols:
 
 
 def syllables_of(text: str) -> list[str]:
-    """Pinyin with tone numbers, one per character; heteronyms are resolved by the words they stand in."""
+    """Pinyin with tone numbers, one per character; heteronyms are resolved by the words they stand in.
+
+    >>> syllables_of("中国的银行")
+    ['zhong1', 'guo2', 'de5', 'yin2', 'hang2']
+    """
     from pypinyin import Style, lazy_pinyin
 
     return list(lazy_pinyin(text, style=Style.TONE3, neutral_tone_with_five=True))
 
 
 def syllable_table(texts: Sequence[str]) -> dict[str, int]:
-    """All syllables of `texts` in alphabetical order, numbered from 1."""
+    """All syllables of `texts` in alphabetical order, numbered from 1.
+
+    >>> syllable_table(["中国", "国"])
+    {'guo2': 1, 'zhong1': 2}
+    """
     found = {syllable for text in texts for syllable in syllables_of(text)}
     return {syllable: i + 1 for i, syllable in enumerate(sorted(found))}
 

@@ -82,7 +82,11 @@ class Part:
     processes: int = 1
 
     def indices(self, epoch: int, batches: int) -> range:
-        """Of the plan of `batches` batches of an epoch. Raises DataError where a whole one has too few for a step."""
+        """Of the plan of `batches` batches of an epoch. Raises DataError where a whole one has too few for a step.
+
+        >>> list(Part(step=4, rank=1, processes=2).indices(0, 11))  # two processes, two batches each: 8 of 11
+        [1, 3, 5, 7]
+        """
         if batches < self.step:
             raise DataError(f"an epoch has {batches} batches, but one step needs {self.step}: make batches smaller")
         done = self.batch if epoch == self.epoch else 0

@@ -130,6 +130,9 @@ def spoken_text(text: str) -> str:
     """What is spoken of a transcript: letters in lower case and digits, without punctuation, symbols and white space.
 
     One space stays between words of Latin letters.
+
+    >>> spoken_text("你好，World 2！"), spoken_text("it's ok")
+    ('你好world2', 'its ok')
     """
     characters = unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("’", "")
     words = "".join(c if unicodedata.category(c)[0] in "LN" else " " for c in characters).split()
@@ -141,7 +144,11 @@ def _apart(word: str, after: str) -> bool:
 
 
 def vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
-    """Tokens of a character model: the special ones, every character of `texts` in code order, the unknown one last."""
+    """Tokens of a character model: the special ones, every character of `texts` in code order, the unknown one last.
+
+    >>> vocabulary(["二一", "一"])
+    ('<blank>', '<s>', '</s>', '一', '二', '<unk>')
+    """
     characters = {character for text in texts for character in text if not character.isspace()}
     tokens = (*SPECIAL_TOKENS, *sorted(characters), UNKNOWN)
     assert (tokens[BLANK_ID], tokens[SOS_ID], tokens[EOS_ID]) == SPECIAL_TOKENS

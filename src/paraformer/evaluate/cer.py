@@ -53,7 +53,11 @@ class ErrorCounts:
 
 
 def align(reference: str, hypothesis: str) -> list[Cell]:
-    """The texts side by side, character by character, with as few edits as there can be."""
+    """The texts side by side, character by character, with as few edits as there can be.
+
+    >>> align("今天好", "金天很好")
+    [('今', '金'), ('天', '天'), ('', '很'), ('好', '好')]
+    """
     cells: list[Cell] = []
     for part in Levenshtein.opcodes(reference, hypothesis):
         left, right = reference[part.src_start : part.src_end], hypothesis[part.dest_start : part.dest_end]
@@ -76,7 +80,11 @@ def count_edits(reference: str, hypothesis: str) -> ErrorCounts:
 
 
 def count_errors(reference: str, hypothesis: str) -> ErrorCounts:
-    """Edits of one utterance by the plain rules: width, case, punctuation, digits one by one."""
+    """Edits of one utterance by the plain rules: width, case, punctuation, digits one by one.
+
+    >>> count_errors("今天，很好。", "今天好！")
+    ErrorCounts(substitutions=0, deletions=1, insertions=0, characters=4)
+    """
     return count_edits(PLAIN(reference), PLAIN(hypothesis))
 
 
@@ -86,5 +94,9 @@ def total_errors(pairs: Iterable[tuple[str, str]]) -> ErrorCounts:
 
 
 def nearest(references: Iterable[str], hypotheses: Iterable[str]) -> tuple[str, str]:
-    """Of several readings of one utterance, the reference and hypothesis with the fewest edits between them."""
+    """Of several readings of one utterance, the reference and hypothesis with the fewest edits between them.
+
+    >>> nearest(["一百二十", "一二零"], ["一二零"])
+    ('一二零', '一二零')
+    """
     return min(product(references, hypotheses), key=lambda pair: Levenshtein.distance(*pair))

@@ -43,6 +43,10 @@ def integrate(hidden: Tensor, weights: Tensor, tokens: int | Tensor) -> Tensor:
     A token that the weights do not fill gets what there is: a sum that a rounding error left just below a whole number
     still gives its last vector, which the reference loses (spec 3.2). A frame whose weight smoothing raises above 1 can
     complete two tokens; the reference completes one and has zero vectors at the end for those it lacks.
+
+    >>> hidden = torch.tensor([[[1.0], [2.0], [3.0]]])
+    >>> integrate(hidden, torch.tensor([[0.5, 1.0, 0.5]]), 2).tolist()  # 0.5 * 1 + 0.5 * 2, then 0.5 * 2 + 0.5 * 3
+    [[[1.5], [2.5]]]
     """
     ends = weights.double().cumsum(-1)
     # Frame t covers [starts, ends] of the running sum, token k covers [k, k + 1]: their overlap is the frame's share.
@@ -54,7 +58,11 @@ def integrate(hidden: Tensor, weights: Tensor, tokens: int | Tensor) -> Tensor:
 
 
 def firing_frames(weights: Tensor, tokens: int) -> Tensor:
-    """The frame in which each of the first `tokens` tokens completes, (B, tokens); the last frame if none does."""
+    """The frame in which each of the first `tokens` tokens completes, (B, tokens); the last frame if none does.
+
+    >>> firing_frames(torch.tensor([[0.5, 1.0, 0.5]]), 2).tolist()
+    [[1, 2]]
+    """
     ends = running_sum(weights)
     index = torch.arange(1, tokens + 1, device=weights.device, dtype=ends.dtype)
     # Sums only grow, so the first frame whose sum reaches a token's number is found by bisection.
@@ -63,7 +71,11 @@ def firing_frames(weights: Tensor, tokens: int) -> Tensor:
 
 
 def scale_to_targets(weights: Tensor, target_lengths: Tensor) -> Tensor:
-    """Weights (B, T) scaled so that each row sums to its target length (B,): training only (spec 3.1)."""
+    """Weights (B, T) scaled so that each row sums to its target length (B,): training only (spec 3.1).
+
+    >>> scale_to_targets(torch.tensor([[0.25, 0.25]]), torch.tensor([2])).tolist()
+    [[1.0, 1.0]]
+    """
     total = weights.sum(-1, keepdim=True)
     return weights * (target_lengths[:, None] / total.clamp(min=1e-6))
 

@@ -22,7 +22,11 @@ def layer_norm(dim: int, epsilon: float = LAYER_NORM_EPS) -> nn.LayerNorm:
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """lengths (B,) -> (B, size), true where the index is below the length."""
+    """lengths (B,) -> (B, size), true where the index is below the length.
+
+    >>> length_mask(torch.tensor([2, 0]), 3).tolist()
+    [[True, True, False], [False, False, False]]
+    """
     return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
 
 

@@ -402,7 +402,11 @@ def unit_targets(batch: Batch, tokens: int) -> Tensor:
 
 
 def append_eos(targets: Tensor, lengths: Tensor) -> Tensor:
-    """targets (B, L) padded with -1 -> (B, L + 1) with </s> after each row's last token."""
+    """targets (B, L) padded with -1 -> (B, L + 1) with </s> after each row's last token.
+
+    >>> append_eos(torch.tensor([[7, 8], [9, -1]]), torch.tensor([2, 1])).tolist()
+    [[7, 8, 2], [9, 2, -1]]
+    """
     return F.pad(targets, (0, 1), value=losses.IGNORE_ID).scatter(1, lengths[:, None], EOS_ID)
 
 

@@ -31,6 +31,11 @@ def choose_positions(
 
 
 def mix(acoustic: Tensor, embedded: Tensor, replace: Tensor, token_mask: Tensor) -> Tensor:
-    """Semantic vectors: acoustic (B, L, D) where not replaced, embedded targets where replaced; zero in padding."""
+    """Semantic vectors: acoustic (B, L, D) where not replaced, embedded targets where replaced; zero in padding.
+
+    >>> one, zero = torch.ones(1, 2, 1), torch.zeros(1, 2, 1)
+    >>> mix(one, zero, torch.tensor([[False, True]]), torch.tensor([[True, True]])).tolist()
+    [[[1.0], [0.0]]]
+    """
     mixed = torch.where(replace[..., None], embedded.to(acoustic.dtype), acoustic)
     return mixed * token_mask[..., None]

@@ -38,6 +38,9 @@ def extend_tokens(tokens: Sequence[str], words: Words, texts: Iterable[str]) -> 
     Latin letters are lacking where a word of them has no pieces. Digits stay unknown: they are read out in more than
     one way, and belong into a text as they were spoken. A vocabulary with word pieces finds a character like any word,
     so that it gets an entry there as well.
+
+    >>> extend_tokens(("<blank>", "一", "<unk>"), {}, ["三一二", "8"])
+    Extended(tokens=('<blank>', '一', '三', '二', '<unk>'), words={}, added=('三', '二'))
     """
     listed = tuple(tokens) if UNKNOWN in tokens else (*tokens, UNKNOWN)
     known, unknown = Vocabulary(listed, words), listed.index(UNKNOWN)
@@ -60,6 +63,10 @@ def extend_rows(
 
     Tensors with a row for each token (embedding, output layer, CTC) are those whose shape is another in `shapes`. A new
     token's rows are the mean of all rows: before training its score is the mean of all scores, and so never the best.
+
+    >>> rows = extend_rows({"embed": torch.eye(2)}, {"embed": (3, 2)}, ("a", "b"), ("a", "new", "b"))
+    >>> rows["embed"].tolist()
+    [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     """
     place = {token: row for row, token in enumerate(old)}
     # New tokens point one row past the last old one, where the mean of all is put.

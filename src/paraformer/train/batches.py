@@ -70,7 +70,11 @@ def steps(config: TrainConfig, setup: Setup, speech: Speech, progress: Progress)
 
 
 def grouped(items: Iterator[T], count: int) -> Iterator[list[T]]:
-    """Lists of `count` items each; an incomplete last one is left out."""
+    """Lists of `count` items each; an incomplete last one is left out.
+
+    >>> list(grouped(iter("abcde"), 2))
+    [['a', 'b'], ['c', 'd']]
+    """
     group: list[T] = []
     for item in items:
         group.append(item)

@@ -148,7 +148,12 @@ def _utterances(piece: Piece) -> int:
 
 
 def learning_rate(number: int, steps: int, config: OptimiserConfig) -> float:
-    """The rate of step `number` (from 0) of `steps`: a linear rise over warmup_steps, then the fall of `schedule`."""
+    """The rate of step `number` (from 0) of `steps`: a linear rise over warmup_steps, then the fall of `schedule`.
+
+    >>> c = OptimiserConfig(peak_lr=1.0, warmup_steps=2)
+    >>> [round(learning_rate(number, 6, c), 2) for number in range(7)]
+    [0.5, 1.0, 1.0, 0.85, 0.5, 0.15, 0.0]
+    """
     if number < config.warmup_steps:
         return config.peak_lr * (number + 1) / config.warmup_steps
     if config.schedule == "inverse_root":
