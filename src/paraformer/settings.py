@@ -101,8 +101,13 @@ def check_choice(value: object, choices: Iterable[object], where: str) -> None:
     raise ConfigError(f"{where} must be {listed}, not {value!r}{nearest(value, map(str, choices), alike=0.5)}")
 
 
+_SIZE = 1 << 24
+_MOST = {"layers": 1000, "attention_layers": 1000, "frame_ms": 1000.0, "shift_ms": 1000.0}
+"""Far beyond any model: what a damaged file says would else be built before it is found not to fit."""
+
+
 def check_ranges(settings: Any, where: str, least: Mapping[str, float]) -> None:
-    """Raise ConfigError for a number, in settings or their parts, that is not finite or too small.
+    """Raise ConfigError for a number, in settings or their parts, that is not finite, too small or beyond any model.
 
     least: smallest values by name, or by "where.name"; else floats begin at 0 and integers at 1. Shares that end in
     "dropout" are at most 1.
@@ -113,9 +118,9 @@ def check_ranges(settings: Any, where: str, least: Mapping[str, float]) -> None:
             check_ranges(value, place, least)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             begin = least.get(place, least.get(name, 0.0 if isinstance(value, float) else 1))
-            end = 1.0 if name.endswith("dropout") else math.inf
+            end = 1.0 if name.endswith("dropout") else _MOST.get(name, math.inf if isinstance(value, float) else _SIZE)
             if not (begin <= value <= end and math.isfinite(value)):
-                bound = f"at least {begin}" if end == math.inf else f"from {begin} to {end}"
+                bound = f"at least {begin}" if value < begin or not math.isfinite(value) else f"at most {end}"
                 raise ConfigError(f"{place.removeprefix('model.')} must be {bound}, not {value}")
 
 
