@@ -19,7 +19,7 @@ from paraformer.train.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
 
-from recipes import reading, whisper_zh
+from recipes import reading, stages, whisper_zh
 
 
 def test_syllables_are_taken_for_those_that_sound_like_them() -> None:
@@ -106,3 +106,23 @@ def test_part_of_the_way(tmp_path: Path) -> None:
     reading.main([str(source), str(other), str(tmp_path / "text"), "--steps", "1"])
     with pytest.raises(CheckpointError, match="nothing lies between"):
         whisper_zh.back(tmp_path / "a", other, tmp_path / "d", 0.5)
+
+
+def test_what_is_packed_comes_back(tmp_path: Path) -> None:
+    source = tmp_path / "whisper"
+    source.mkdir()
+    (tmp_path / "text").write_text("一二三\n" * 9, encoding="utf-8")
+    written("openai", source)
+    reading.main([str(source), str(tmp_path / "a"), str(tmp_path / "text"), "--steps", "1"])
+    bundle, model = native.load(tmp_path / "a")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.01 * torch.randn_like(weight)
+    native.save(bundle, model, tmp_path / "b")
+    stages.main(["pack", str(tmp_path / "b"), str(source), str(tmp_path / "kept" / "b")])
+    stages.main(["unpack", str(tmp_path / "kept" / "b"), str(source), str(tmp_path / "again")])
+    again, found = native.load(tmp_path / "again")
+    assert (again.tokens, again.units, again.config) == (bundle.tokens, bundle.units, bundle.config)
+    for name, tensor in found.state_dict().items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], atol=2e-3, rtol=1e-3)
