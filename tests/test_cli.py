@@ -451,6 +451,28 @@ def test_interrupted_work_leaves_finished_results_whole(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["short.txt"]
 
 
+def test_an_input_is_recognised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whatever names it is called; of links each stands for itself."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav"):
+        Path(name).touch()
+    Path("link.wav").symlink_to("a.wav")
+    assert sources.expand(["b.wav", "*.wav", "./b.wav", str(tmp_path / "a.wav"), "-", "none.wav", "none.wav"]) == [
+        *("b.wav", "a.wav", "link.wav", "-", "none.wav")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("closed", "said"), [("<&-", "standard input is closed"), (">&-", "standard output is closed")]
+)
+def test_what_is_closed_is_told(closed: str, said: str) -> None:
+    line = f"{sys.executable} -m paraformer.cli transcribe - {closed}"
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert ended.returncode in (1, 141)
+    assert said in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_closed_output_ends_quietly() -> None:
     reader, writer = os.pipe()
     os.close(reader)

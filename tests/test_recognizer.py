@@ -318,3 +318,9 @@ def test_a_stream_at_another_rate() -> None:
     assert session.transcript().duration_s == 2.0
     with pytest.raises(AudioError, match="sample rate of 100 Hz"):
         recognizer().stream(rate=100)
+
+
+@pytest.mark.parametrize("batch_s", [0, -1.0, float("nan"), float("inf"), "60", None])
+def test_a_batch_has_a_length(batch_s: Any) -> None:
+    with pytest.raises(ConfigError, match="batch_s must be a number"):
+        recognizer().transcribe(np.zeros(16000, np.float32), batch_s=batch_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -167,6 +168,37 @@ def test_a_damaged_session_is_refused(place: int, bit: int) -> None:
         Session.restore(tiny.engine(), bytes(saved))
     with pytest.raises(SessionError, match="damaged"):
         Session.restore(tiny.engine(), session.save()[: place % len(saved)])
+
+
+def test_a_session_comes_back_from_whatever_holds_its_bytes() -> None:
+    session = open_session(ChunkConfig())
+    session.accept(tiny.signal(12_000))
+    for kind in (bytes, bytearray, memoryview):
+        assert_same(Session.restore(tiny.engine(), kind(session.save())), session)
+    for other in (None, "saved", 5, [1, 2]):
+        with pytest.raises(SessionError, match=f"is bytes, as Session.save returns, not {type(other).__name__}"):
+            Session.restore(tiny.engine(), other)  # type: ignore[arg-type]
+
+
+def test_a_session_of_another_version_is_refused() -> None:
+    """Whole and sealed, but of another format, or of none, as before there were formats."""
+    saved = open_session(ChunkConfig()).save()[32:]
+    for other in (b'\\"format\\": 9', b'\\"former\\": 1'):
+        content = saved.replace(b'\\"format\\": 1', other)
+        assert content != saved
+        with pytest.raises(SessionError, match="by another version"):
+            Session.restore(tiny.engine(), hashlib.sha256(content).digest() + content)
+
+
+def test_advance_takes_sessions_however_they_come() -> None:
+    sessions = [open_session(ChunkConfig()) for _ in range(2)]
+    for session in sessions:
+        session.feed(tiny.signal(30_000))
+        session.end()
+    assert advance(session for session in sessions) == [session.text for session in sessions]
+    assert sessions[0].text
+    with pytest.raises(SessionError, match=r"takes sessions.*not NoneType"):
+        advance([None])  # type: ignore[list-item]
 
 
 class Failing:

@@ -286,6 +286,10 @@ class TrainingChunk:
     decoder_look_back: int = 1
 
 
+LONGEST_VIEW = 60_000
+"""Windows: an hour. Memory for a look-back is taken when a session begins."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChunkConfig:
     """How a live session cuts its input, in 60 ms windows: FunASR's `chunk_size=[left, chunk, right]`.
@@ -312,6 +316,13 @@ class ChunkConfig:
             raise ConfigError(
                 f"look-back {self.encoder_look_back}/{self.decoder_look_back} is impossible: "
                 "the encoder's must be -1 (unlimited) or more, the decoder's 0 or more"
+            )
+        look_back = self.chunk * max(self.encoder_look_back, self.decoder_look_back)
+        longest = max(self.left, self.chunk, self.right, look_back)
+        if longest > LONGEST_VIEW:
+            raise ConfigError(
+                f"chunk setting [{self.left}, {self.chunk}, {self.right}] with look-back {self.encoder_look_back}/"
+                f"{self.decoder_look_back} keeps {longest} windows of 60 ms in view; it may be {LONGEST_VIEW}, an hour"
             )
 
     @property

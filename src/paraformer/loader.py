@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from importlib.resources import files
@@ -25,6 +24,7 @@ EMBEDDED = "zh-small"
 Engine = Literal["native", "onnx", "torch"]
 BackendName = Literal["auto", "native", "onnx", "torch"]
 PrecisionName = Precision | Literal["auto"]
+MOST_THREADS, MOST_LM_WEIGHT = 1024, 1000.0
 _PRECISIONS = ("auto", *get_args(Precision))
 
 
@@ -136,12 +136,12 @@ def locate(model: str | Path | None, *, download: bool = False) -> Path:
 
 def _check_options(threads: Any, chunk: object, lm_weight: Any, switches: Mapping[str, object]) -> None:
     check_type(threads, int, "threads")
-    if threads < 0:
-        raise ConfigError(f"threads must be 0 (one per core) or more, not {threads}")
+    if not 0 <= threads <= MOST_THREADS:
+        raise ConfigError(f"threads must be 0 (one per core) or from 1 to {MOST_THREADS}, not {threads}")
     check_chunk(chunk)
     check_type(lm_weight, float, "lm_weight")
-    if not 0 <= lm_weight < math.inf:
-        raise ConfigError(f"lm_weight must be a number from 0 on, not {lm_weight!r}")
+    if not 0 <= lm_weight <= MOST_LM_WEIGHT:  # the scores that it multiplies are kept in float32
+        raise ConfigError(f"lm_weight must be a number from 0 to {MOST_LM_WEIGHT:g}, not {lm_weight!r}")
     for name, value in switches.items():
         check_type(value, bool, name)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Float32
@@ -21,10 +22,14 @@ from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, at
 from paraformer.frontend import Frontend
 from paraformer.language import LanguageModel
 from paraformer.session import Session, SpeechModel, advance, audible, tokens_of
+from paraformer.settings import check_type
 from paraformer.silence import Hearing, is_silent
 from paraformer.text import Vocabulary
 from paraformer.timestamps import token_times
 from paraformer.types import Segment, Token, Transcript
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Samples = Float32[np.ndarray, " samples"]
 Audio = str | Path | BinaryIO | bytes | np.ndarray | Sequence[float]
@@ -133,6 +138,9 @@ class Recognizer:
         Whatever fails: what is no audio, a decoder, the engine on this one (`errors.attempt`).
         """
         check_several(audios)
+        check_type(batch_s, float, "batch_s")
+        if not 0 < batch_s < math.inf:
+            raise ConfigError(f"batch_s must be a number of seconds above 0, not {batch_s!r}")
         if channel == "each":
             return self._channels(audios, batch_s)
         heard = chosen(channel)
@@ -155,12 +163,12 @@ class Recognizer:
             )
         return Session(self._model, chunk or ChunkConfig(), rate=rate, drop_short_tail=drop_short_tail)
 
-    def advance(self, sessions: Sequence[Session]) -> list[str]:
+    def advance(self, sessions: Iterable[Session]) -> list[str]:
         """Step all sessions that are ready in one batch, until none is. Returns the new text of each."""
         return advance(sessions)
 
-    def restore(self, saved: bytes) -> Session:
-        """A session from what `Session.save` returned. Raises SessionError if it belongs to another model."""
+    def restore(self, saved: Buffer) -> Session:
+        """A session from what `Session.save` returned. Raises SessionError if it is of another model or version."""
         return Session.restore(self._model, saved)
 
     # -- whole audio --------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -34,10 +34,15 @@ from paraformer.text import TextAssembler, Vocabulary
 from paraformer.timestamps import CifClock
 from paraformer.types import Segment, Token, Transcript
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
 _DIGEST = 32
 """Bytes before a saved session: the SHA-256 of the rest."""
+FORMAT = 1
+"""Of saved sessions; a version that writes something else counts on."""
 
 
 Span = tuple[float, float]
@@ -263,6 +268,7 @@ class Session:
         arrays |= {"incoming": state.incoming.waiting, "rows": state.rows}
         arrays |= {"waiting.ids": state.waiting.ids, "waiting.log_probs": state.waiting.log_probs}
         progress = {
+            "format": FORMAT,
             "model": self._model.fingerprint,
             "chunk": asdict(self.chunk),
             "rate": self.rate,
@@ -286,8 +292,8 @@ class Session:
         return hashlib.sha256(saved).digest() + saved
 
     @classmethod
-    def restore(cls, model: SpeechModel, saved: bytes) -> Session:
-        """The inverse of `save`. Raises SessionError for bytes that are not a session of this model."""
+    def restore(cls, model: SpeechModel, saved: Buffer) -> Session:
+        """The inverse of `save`. Raises SessionError for bytes that are not a session of this model and version."""
         progress, arrays = _parse(saved)
         model.check(progress["model"])
         session = cls(
@@ -402,11 +408,15 @@ class Session:
         self._state = state
 
 
-def advance(sessions: Sequence[Session]) -> list[str]:
+def advance(sessions: Iterable[Session]) -> list[str]:
     """Step all sessions that are ready, together, until none is. Returns the new text of each, in their order.
 
-    Where this raises, no session has changed, and it can be called again.
+    Where this raises, no session has changed, and it can be called again. Raises SessionError for what is no session.
     """
+    sessions = list(sessions)
+    for session in sessions:
+        if not isinstance(session, Session):
+            raise SessionError(f"advance takes sessions, as Recognizer.stream makes them, not {type(session).__name__}")
     texts = _advance({session: session._state for session in sessions})
     return [texts[session] for session in sessions]
 
@@ -433,11 +443,17 @@ def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _parse(saved: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _parse(saved: Buffer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Progress and arrays of a saved session."""
-    digest, content = saved[:_DIGEST], saved[_DIGEST:]
+    try:
+        content = bytes(memoryview(saved))
+    except TypeError as error:
+        raise SessionError(f"a saved session is bytes, as Session.save returns, not {type(saved).__name__}") from error
+    digest, content = content[:_DIGEST], content[_DIGEST:]
     if hashlib.sha256(content).digest() != digest:
         raise SessionError("these bytes are not a saved session, or are damaged; pass what Session.save returned")
     size = int.from_bytes(content[:8], "little")
     progress: dict[str, Any] = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["session"])
+    if progress.get("format") != FORMAT:
+        raise SessionError("this session was saved by another version of the package; go on with it there")
     return progress, load_arrays(content)

@@ -25,6 +25,9 @@ _HOMES = {"convert": "models", "info": "models", "pull": "models"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own) and return its exit code."""
+    if sys.stdout is None:
+        complain("standard output is closed, so that nobody could read what comes; send it to a file or to /dev/null")
+        return OUTPUT_CLOSED
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     options = parser()

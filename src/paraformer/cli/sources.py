@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,7 @@ from jaxtyping import Float32
 
 from paraformer import audio
 from paraformer.cli.live import PIECE
+from paraformer.errors import AudioError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -29,8 +31,12 @@ HEADERLESS = (".pcm", ".raw")
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
-    """File names of the patterns, in order; a pattern that matches nothing stays, to be reported as missing."""
-    return [name for pattern in patterns for name in _matches(pattern)]
+    """File names of the patterns, in order and each once; one that matches nothing stays, to be reported as missing."""
+    once: dict[str | object, str] = {}
+    for name in (name for pattern in patterns for name in _matches(pattern)):
+        place = object() if name == STDIN else os.path.abspath(name)  # noqa: PTH100  links are kept apart
+        once.setdefault(place, name)
+    return list(once.values())
 
 
 def _matches(pattern: str) -> list[str]:
@@ -48,6 +54,8 @@ def size(name: str) -> int:
 def opened(name: str, on_read: OnRead | None) -> Iterator[Path | BinaryIO]:
     """What the library reads for one input; on_read is told how many bytes further the reading has come."""
     if name == STDIN:
+        if sys.stdin is None:
+            raise AudioError("standard input is closed; name a file, or send the audio to it")
         yield sys.stdin.buffer
     elif on_read is None or Path(name).suffix.lower() in HEADERLESS:
         yield Path(name)
