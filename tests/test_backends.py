@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -13,20 +13,24 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.torch import save_file
 
 from paraformer import contract
 from paraformer.backends import cif, native
 from paraformer.backends.base import pad_rows, split_state, stack_states
 from paraformer.backends.graphs import GraphBackend
+from paraformer.backends.native import NativeEngine, available
 from paraformer.backends.onnx import OnnxRunner
-from paraformer.backends.panels import Precision
+from paraformer.backends.panels import Precision, Stored, check_finite
 from paraformer.backends.torch import TorchBackend
 from paraformer.config import PredictorConfig
 from paraformer.errors import ModelError, ModelNotFound
+from paraformer.export import export
 from paraformer.model import cif as torch_cif
 from paraformer.model.paraformer import Paraformer
 
 FLOATS = {"min_value": 0, "max_value": 1, "width": 32, "allow_subnormal": False}
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WEIGHTS = hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 40)), elements=st.floats(**FLOATS))
 
 
@@ -167,3 +171,65 @@ def test_products_of_many_panels(precision: Precision, close: float, rows: int) 
     assert abs(len(got.ids) - len(expected.ids)) <= (precision != "float32")
     scores = [torch.from_numpy(decoded.scores[:count]).log_softmax(-1).numpy() for decoded in (got, expected)]
     np.testing.assert_allclose(scores[0], scores[1], atol=close * np.abs(scores[1]).max(initial=0))
+
+
+def spoilt(name: str, value: float) -> dict[str, torch.Tensor]:
+    weights = {key: tensor.clone() for key, tensor in tiny.model().state_dict().items()}
+    weights[name].view(-1)[-1] = value
+    return weights
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kept", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", ["encoder.blocks.1.feed_forward.up.weight", "predictor.output.bias"])
+def test_weights_that_are_not_finite_are_named_when_they_are_opened(name, kept, value, tmp_path) -> None:
+    weights = {key: tensor.to(kept) for key, tensor in spoilt(name, value).items()}
+    message = f"{name} of the weights holds NaN or infinity".replace(".", r"\.")
+    model = Paraformer(tiny.config())
+    model.load_state_dict(weights)
+    with pytest.raises(ModelError, match=message):
+        TorchBackend(model)
+    save_file(weights, tmp_path / contract.WEIGHTS)
+    export(tiny.model().to(kept).float(), tmp_path)
+    with pytest.raises(ModelError, match=message):
+        OnnxRunner(tmp_path, tiny.config())
+    for precision in PRECISIONS:
+        if available(precision):
+            with pytest.raises(ModelError, match=message):
+                NativeEngine(Stored(tmp_path / contract.WEIGHTS, mapped=False), tiny.config(), precision)
+
+
+def test_numbers_whose_sum_is_too_large_are_finite_all_the_same() -> None:
+    check_finite("large", np.full(9, np.finfo(np.float32).max))
+
+
+@pytest.mark.parametrize("name", tiny.ENGINES)
+@pytest.mark.parametrize("chunk", tiny.CHUNKS[2:4])
+def test_a_step_that_fails_changes_nothing_and_can_be_taken_again(name, chunk, monkeypatch) -> None:
+    """At each of the functions that a step calls."""
+    backend = tiny.backend(name)
+    state, chunks = backend.init_state(chunk), [feats(seed, chunk.chunk) for seed in range(3)]
+    for rows in chunks[:2]:
+        _, (state,) = backend.step([rows], [False], [state], chunk)
+    before = {key: array.copy() for key, array in state.items()}
+    (expected,), (after,) = backend.step([chunks[2]], [False], [state], chunk)
+    owner, function = (backend.model.decoder, "step") if name == "torch" else (type(backend._runner), "run")
+    original, calls = getattr(owner, function), []
+
+    def failing(*arguments, **named):
+        if calls.pop() == "fails":
+            raise MemoryError("short")
+        return original(*arguments, **named)
+
+    for outcomes in (["fails"], *([["fails", "goes well"]] if name != "torch" else [])):
+        calls.extend(outcomes)
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, function, failing)
+            with pytest.raises(MemoryError):
+                backend.step([chunks[2]], [False], [state], chunk)
+        for key, array in before.items():
+            np.testing.assert_array_equal(state[key], array)
+        (again,), (following,) = backend.step([chunks[2]], [False], [state], chunk)
+        np.testing.assert_array_equal(again.scores, expected.scores)
+        for key, array in after.items():
+            np.testing.assert_array_equal(following[key], array)

@@ -76,7 +76,8 @@ class NativeEngine:
 
         threads: that share the rows of a batch, 0 for one per core; while they do, other callers compute alone.
 
-        Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a missing weight.
+        Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a weight that
+        is missing or not finite.
         """
         library, kernels = native.library(), native.family(_FORMATS[precision])
         if library is None or kernels is None:
@@ -192,6 +193,7 @@ class _Weights:
         if name not in self._tensors:
             raise ModelError(f"the weights lack {name}; get the model again")
         self.used[name] = np.ascontiguousarray(self._tensors[name], np.float32)
+        panels.check_finite(name, self.used[name])
         return self.used[name]
 
     def keep(self, array: np.ndarray) -> int:

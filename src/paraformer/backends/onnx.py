@@ -20,6 +20,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from paraformer import contract
+from paraformer.backends.panels import Stored, check_finite
 from paraformer.config import ModelConfig
 from paraformer.errors import ModelError, ModelNotFound
 
@@ -88,11 +89,15 @@ class OnnxRunner:
     name = "onnx float32"
 
     def __init__(self, directory: str | Path, config: ModelConfig, threads: int = 1) -> None:
-        """threads: of one run, 0 for one per core. Raises ModelNotFound if the bundle has no graphs."""
+        """threads: of one run, 0 for one per core. Raises ModelNotFound if the bundle has no graphs, ModelError
+        for weights that are not finite.
+        """
         self.directory = Path(directory)
         self.threads = threads
         self._graphs: dict[str, OnnxGraph] = {}
         self._open(contract.encoder(config))
+        for name, array in Stored(self.directory / contract.WEIGHTS, mapped=True).items():
+            check_finite(name, array)
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """See backends.graphs.Runner."""

@@ -62,9 +62,11 @@ class Panels:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], name: str) -> Panels | None:
-        """The matrix of that name; None where it is not packed."""
+        """The matrix of that name; None where it is not packed. Raises ModelError for factors that are not finite."""
         if f"{name}.words" not in arrays:
             return None
+        for part in ("scale", "sum"):
+            check_finite(f"{name}.{part}", arrays[f"{name}.{part}"])
         n, k = (int(number) for number in arrays[f"{name}.size"])
         return cls(arrays[f"{name}.words"], arrays[f"{name}.scale"], arrays[f"{name}.sum"], n, k)
 
@@ -131,6 +133,20 @@ def save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             file.write(np.ascontiguousarray(arrays[name]).data)
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Raise ModelError for a tensor that holds NaN or infinity, which would make nothing but blanks or noise of speech.
+
+    By its sum, which cannot be finite then and costs a fifth of looking at each number: 0.1 s for 220 million.
+    """
+    if array.dtype == np.float16:
+        finite = array.size == 0 or (array.view(np.uint16) & 0x7FFF).max() < 0x7C00
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(np.isfinite(array.sum(dtype=array.dtype)) or np.isfinite(array).all())
+    if not finite:
+        raise ModelError(f"{name} of the weights holds NaN or infinity; get the model again, or train it again")
 
 
 class Stored(Mapping[str, np.ndarray]):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, split_state, stack_states
+from paraformer.backends.panels import check_finite
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer, ParaformerState
@@ -35,9 +36,11 @@ class TorchBackend:
     """Runs a Paraformer module; the module is put into evaluation mode and not changed otherwise."""
 
     def __init__(self, model: Paraformer, device: str | torch.device = "cpu", threads: int | None = None) -> None:
-        """threads: see `set_threads`; None leaves it."""
+        """threads: see `set_threads`; None leaves it. Raises ModelError for weights that are not finite."""
         if threads is not None:
             set_threads(threads)
+        for name, tensor in model.state_dict().items():
+            check_finite(name, _numpy(tensor))
         self.model = model.to(device).eval()
         self.device = torch.device(device)
         self._process = os.getpid()
