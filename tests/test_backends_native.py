@@ -181,18 +181,33 @@ def test_a_thread_has_at_least_six_rows(threads: int, rows: int) -> None:
     assert parts == threads or rows < 6 * (parts + 1)
 
 
-def test_packed_weights_on_disk_are_those_in_memory(tmp_path) -> None:
-    if not native.available("int8"):
-        pytest.skip("this processor has no int8")
+@pytest.mark.parametrize("family", families())
+def test_packed_weights_on_disk_are_those_in_memory(family: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed anywhere, and opened on any processor, at whatever speed."""
     panels.save(native.packed(tiny.model().state_dict(), tiny.config()), tmp_path / "packed")
+    monkeypatch.setenv("PARAFORMER_ISA", family)
     mapped = panels.Stored(tmp_path / "packed", mapped=True)
     assert len(mapped) == len(set(mapped))
     assert all(array.ctypes.data % 64 == 0 for name, array in mapped.items() if name.endswith(".words"))
     rows = [np.random.default_rng(0).standard_normal((30, 560)).astype(np.float32)]
     from_file = GraphBackend(native.NativeEngine(mapped, tiny.config(), "int8"), tiny.config()).whole(rows)
-    in_memory = tiny.backend("int8").whole(rows)
+    in_memory = GraphBackend(engine("int8"), tiny.config()).whole(rows)
     np.testing.assert_array_equal(from_file[0].ids, in_memory[0].ids)
     np.testing.assert_array_equal(from_file[0].confidences, in_memory[0].confidences)
+
+
+@pytest.mark.parametrize("family", families())
+def test_long_utterances_on_every_family(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more keys than any panel, and as many tokens."""
+    utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in (230, 65)]
+    expected = tiny.backend("onnx").whole(utterances)
+    monkeypatch.setenv("PARAFORMER_ISA", family)
+    got = GraphBackend(engine("float32", 3), tiny.config()).whole(utterances)
+    assert len(got[0].ids) > 70
+    for one, two in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one.ids, two.ids)
+        np.testing.assert_allclose(one.weights, two.weights, atol=1e-5)
+        np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
 
 
 def test_a_missing_weight_is_named() -> None:

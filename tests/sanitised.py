@@ -1,0 +1,49 @@
+"""What scripts/sanitise runs: the shipped model, whole and live, on every family, precision and several threads."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from paraformer import native
+from paraformer.backends.graphs import GraphBackend
+from paraformer.backends.native import NativeEngine, available
+from paraformer.backends.panels import Precision, Stored
+from paraformer.bundle import Bundle
+from paraformer.config import ChunkConfig
+
+MODEL = Path(native.__file__).parents[1] / "models" / "zh-small"
+
+
+def main() -> None:
+    """Every family and precision; no result may depend on the threads."""
+    config = Bundle.open(MODEL).config
+    weights = Stored(MODEL / "model.safetensors", mapped=False)
+    width = config.frontend.input_dim
+    utterances = [np.random.default_rng(n).standard_normal((n, width)).astype(np.float32) for n in (1, 25)]
+    fast = [family for family in native.families() if family != "plain"] or ["plain"]  # plain is avx2's text, and slow
+    for family, precision in itertools.product(fast, get_args(Precision)):
+        os.environ[native.SWITCH] = family
+        if not available(precision):
+            continue
+        one, three = (GraphBackend(NativeEngine(weights, config, precision, threads), config) for threads in (1, 3))
+        expected = one.whole(utterances)
+        with ThreadPoolExecutor(2) as callers:
+            for got in callers.map(three.whole, [utterances] * 2):
+                for left, right in zip(expected, got, strict=True):
+                    np.testing.assert_array_equal(left.scores, right.scores)
+        chunk = ChunkConfig()
+        states = [three.init_state(chunk)] * 2
+        for final in (False, True):
+            rows = [np.ones((chunk.chunk, width), np.float32)] * 2
+            _, states = three.step(rows, [final] * 2, states, chunk)
+        print(family, precision, "clean", flush=True)
+
+
+if __name__ == "__main__":
+    main()
