@@ -446,3 +446,20 @@ def test_packets_that_are_no_samples(packet: Any) -> None:
         session.accept(packet)
     assert len(str(caught.value)) < 300
     assert session.duration_s == 0
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_a_buffer_may_be_used_again(rate: int, dtype: type) -> None:
+    """As sound cards fill the same memory again and again."""
+    samples = (tiny.signal(30_000) * (1 if dtype is np.float32 else 20_000)).astype(dtype)
+    session, expected = (Session(tiny.engine(), ChunkConfig(), rate=rate) for _ in range(2))
+    buffer = np.empty(700, dtype)
+    for start in range(0, 29_400, 700):
+        buffer[:] = samples[start : start + 700]
+        session.accept(buffer)
+        buffer[:] = 1
+    expected.accept(samples[:29_400])
+    session.finish()
+    expected.finish()
+    assert session.tokens == expected.tokens

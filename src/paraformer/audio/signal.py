@@ -143,11 +143,14 @@ class Listener:
                 raise AudioError(f"{self.name} has {_channels(block.shape[1])}, so there is no channel {self.channel}")
             one: Samples = checked(np.ascontiguousarray(block[:, self.channel - 1]), self.name)
             return one
-        mean: Samples = checked(block, self.name).mean(axis=1)
-        if block.shape[1] > 1:
-            self._mixed += float(np.square(mean, dtype=np.float64).sum())
-            self._apart += float(np.square(block, dtype=np.float64).mean(axis=1).sum())
-            self._count += len(block)
+        block = checked(block, self.name)
+        if block.shape[1] == 1:
+            only: Samples = block[:, 0]
+            return only
+        mean: Samples = block.mean(axis=1)
+        self._mixed += float(np.einsum("i,i->", mean, mean))
+        self._apart += float(np.einsum("ij,ij->", block, block)) / block.shape[1]
+        self._count += len(block)
         return mean
 
     @property

@@ -82,6 +82,12 @@ class ByteSource(ABC):
     def read(self, size: int) -> bytes:
         """size bytes, fewer only at the end."""
 
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as there are bytes; returns how many."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     @abstractmethod
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place, at earliest the start; returns it."""
@@ -114,16 +120,14 @@ class ByteSource(ABC):
         if self._failure is not None:
             return b""
         read = getattr(self._file, "read1", self._file.read) if some else self._file.read
-        parts: list[bytes] = []
+        data = b""
         try:
-            while size > 0 and (part := self._bytes(read(size))):
-                parts.append(part)
-                size -= len(part)
-                if some:
-                    break
+            data = self._bytes(read(size))
+            while not some and data and len(data) < size and (more := self._bytes(read(size - len(data)))):
+                data += more
         except BaseException as error:  # noqa: BLE001  `check` raises it
             self._failure = error
-        return b"".join(parts)
+        return data
 
     def _bytes(self, part: object) -> bytes:
         if isinstance(part, bytes):
