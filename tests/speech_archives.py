@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +23,27 @@ def sound_of(text: str) -> np.ndarray:
     return (0.3 * np.concatenate([silence, *tones, silence])).astype(np.float32)
 
 
+def write_entries(path: Path, entries: Sequence[object], sounds: Mapping[str, bytes]) -> Path:
+    """A tar of these lines and members."""
+    with tarfile.open(path, "w") as tar:
+        _add(tar, "manifest.jsonl", "\n".join(json.dumps(e, ensure_ascii=False) for e in entries).encode())
+        for name, data in sounds.items():
+            _add(tar, name, data)
+    return path
+
+
+def flac(samples: np.ndarray, rate: int = RATE) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="FLAC")
+    return buffer.getvalue()
+
+
 def write_archive(path: Path, texts: Sequence[str], rate: int = RATE) -> Path:
     """A tar as `paraformer.data.prepare` reads it, one FLAC utterance for each text."""
     entries = [
         {"id": f"{path.stem}-{i}", "audio": f"{i}.flac", "text": t, "speaker": "tones"} for i, t in enumerate(texts)
     ]
-    with tarfile.open(path, "w") as tar:
-        _add(tar, "manifest.jsonl", "\n".join(json.dumps(e, ensure_ascii=False) for e in entries).encode())
-        for i, text in enumerate(texts):
-            buffer = io.BytesIO()
-            soundfile.write(buffer, sound_of(text), rate, format="FLAC")
-            _add(tar, f"{i}.flac", buffer.getvalue())
-    return path
+    return write_entries(path, entries, {f"{i}.flac": flac(sound_of(t), rate) for i, t in enumerate(texts)})
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import io
-import json
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from speech_archives import sound_of, write_archive
+from speech_archives import flac, sound_of, write_archive, write_entries
 
 from paraformer.data.prepare import load_cuts, prepare, save_cuts, spoken_text, vocabulary
 from paraformer.data.reading import load, measured, voiced_span
@@ -70,17 +68,106 @@ def test_what_is_bad_in_an_archive_is_left_out(tmp_path: Path) -> None:
     assert (cut.sampling_rate, len(load(cut))) == (16000, 2 * len(sound_of("一")))
     sound = (tmp_path / "slow/audio/slow/slow-0.wav").read_bytes()
     entries = [{"id": name, "audio": f"{name}.x", "text": "一"} for name in ("good", "broken", "gone")]
-    manifest = "\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries).encode()
-    members = {"manifest.jsonl": manifest, "good.x": sound, "broken.x": b"no sound"}
-    with tarfile.open(tmp_path / "some.tar", "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+    write_entries(tmp_path / "some.tar", entries, {"good.x": sound, "broken.x": b"no sound"})
     skips = Skips()
     assert [cut.id for cut in open_data(tmp_path / "some.tar", skips)] == ["good"]
     assert [cut.id for cut in prepare([tmp_path / "some.tar"], tmp_path / "out", skips)["some"]] == ["good"]
     assert sorted(one.id for one in skips.found) == ["broken", "broken", "gone", "gone"]
+
+
+STRANGE = [
+    "../../../out",
+    "/{tmp}/out",
+    "a/b",
+    "..",
+    ".",
+    "a b",
+    "a:b\\c",
+    "长" * 90,
+    "\0",
+    "é",
+    "e\u0301",
+    "A",
+    "a",
+    7,
+]
+
+
+def test_ids_of_an_archive_name_no_place_and_each_keeps_its_sound(tmp_path: Path) -> None:
+    """Whatever the id, its file lies where the others do, is no other's, and holds what was said under that id."""
+    ids = [id_.format(tmp=tmp_path) if isinstance(id_, str) else id_ for id_ in STRANGE]
+    texts = [f"{'一二三四'[i % 4]}{'一二三四'[i // 4]}" for i in range(len(ids))]
+    entries = [{"id": id_, "audio": text, "text": text} for id_, text in zip(ids, texts, strict=True)]
+    archive = write_entries(tmp_path / "x.tar", entries, {text: flac(sound_of(text)) for text in texts})
+    cuts = list(prepare([archive], tmp_path / "deep/er/out", Skips("stop"))["x"])
+    assert [cut.id for cut in cuts] == [str(id_) for id_ in ids]
+    files = [Path(cut.recording.sources[0].source).resolve() for cut in load_cuts(tmp_path / "deep/er/out", "x")]
+    assert {file.parent for file in files} == {tmp_path / "deep/er/out/audio/x"}
+    assert len({file.name.casefold() for file in files}) == len(ids)
+    assert set(tmp_path.rglob("*.wav")) == set(files)
+    for cut, text in zip(load_cuts(tmp_path / "deep/er/out", "x"), texts, strict=True):
+        np.testing.assert_allclose(load(cut), sound_of(text), atol=1e-4)
+
+
+@pytest.mark.parametrize("texts", [("一二", "三四"), ("一二", "三")], ids=["of one length", "of two lengths"])
+def test_an_id_that_comes_twice_in_an_archive_is_left_out_the_second_time(
+    tmp_path: Path, texts: tuple[str, str]
+) -> None:
+    entries = [{"id": "a", "audio": text, "text": text} for text in texts]
+    archive = write_entries(tmp_path / "x.tar", entries, {text: flac(sound_of(text)) for text in texts})
+    for read in (lambda skips: open_data(archive, skips), lambda skips: prepare([archive], tmp_path, skips)["x"]):
+        skips = Skips()
+        [cut] = read(skips)
+        assert (cut.supervisions[0].text, skips.counts) == ("一二", {"id used twice": 1})
+        np.testing.assert_allclose(load(cut), sound_of("一二"), atol=1e-4)
+        assert skips.found[0].detail == "x.tar, line 2"
+
+
+def test_archives_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    archives = [write_archive(tmp_path / "x.tar", ["一"]), write_archive(tmp_path / "other" / "x.tar", ["二"])]
+    with pytest.raises(DataError, match="2 archives are called 'x'"):
+        prepare(archives, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"id": "b", "audio": "a", "text": None}, "b: empty text, x.tar, line 2"),
+        ({"id": "b", "audio": "a", "text": ""}, "b: empty text, x.tar, line 2"),
+        ({"id": "b", "audio": "a", "text": 7}, "b: unusable entry, x.tar, line 2: its text is 7"),
+        ({"id": "b", "text": "一"}, "b: unusable entry, x.tar, line 2: it names no audio"),
+        ({"audio": "a", "text": "一"}, "x.tar, line 2: unusable entry, it has no id"),
+        ({"id": None, "audio": "a", "text": "一"}, "x.tar, line 2: unusable entry, it has no id"),
+        ({"id": ["b"], "audio": "a", "text": "一"}, "x.tar, line 2: unusable entry, its id is ['b']"),
+        ([1], "x.tar, line 2: unusable entry, it is not a JSON object"),
+        ("b", "x.tar, line 2: unusable entry, it is not a JSON object"),
+    ],
+)
+def test_an_entry_that_says_too_little_is_named_and_the_others_are_prepared(
+    tmp_path: Path, entry: object, said: str
+) -> None:
+    good = [{"id": name, "audio": "a", "text": "一", "voices": None} for name in ("a", "c")]
+    archive = write_entries(tmp_path / "x.tar", [good[0], entry, good[1]], {"a": flac(sound_of("一"))})
+    for read in (lambda skips: open_data(archive, skips), lambda skips: prepare([archive], tmp_path, skips)["x"]):
+        skips = Skips()
+        assert [cut.id for cut in read(skips)] == ["a", "c"]
+        assert [str(skipped) for skipped in skips.found] == [said]
+
+
+def test_noise_needs_no_text(tmp_path: Path) -> None:
+    entries = [{"id": "rain", "audio": "a", "label": "rain"}]
+    archive = write_entries(tmp_path / "x.tar", entries, {"a": flac(sound_of("一"))})
+    assert [cut.id for cut in prepare([archive], tmp_path, Skips("stop"))["x"]] == ["rain"]
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe{}", b'{"id": 1', b""])
+def test_manifests_of_archives_that_are_no_manifests(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "manifest.jsonl").write_bytes(data)
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "manifest.jsonl", "manifest.jsonl")
+    with pytest.raises(DataError, match="not a speech archive" if data else "no usable"):
+        prepare([tmp_path / "x.tar"], tmp_path / "out")
 
 
 @pytest.mark.parametrize(

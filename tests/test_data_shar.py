@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import logging
 from pathlib import Path
@@ -163,3 +164,25 @@ def test_few_utterances_make_an_epoch_too(plain: CutSet, count: int) -> None:
     assert sum(len(part) for part in plan) == count
     with pytest.raises(DataError, match="no utterance is at most"):
         epoch_plan(plain, JoinConfig(clips=1), BatchConfig(longest_s=0.1), 0)
+
+
+def test_sounds_of_one_id_are_not_taken_for_each_other(plain: CutSet, shards: Path, tmp_path: Path) -> None:
+    """Neither by us, who pack one of them, nor where others have packed both."""
+    first, second, *_ = plain
+    skips = Skips()
+    assert write_shar([first, dataclasses.replace(second, id=first.id)], tmp_path / "ours", skips) == 1
+    assert skips.counts == {"id used twice": 1}
+    np.testing.assert_allclose(load(*open_shar(tmp_path / "ours")), load(first), atol=1e-4)
+    manifest = shards / "cuts.000000.jsonl.gz"
+    lines = gzip.decompress(manifest.read_bytes()).splitlines(keepends=True)
+    manifest.write_bytes(gzip.compress(b"".join([*lines, lines[0]])))
+    skips = Skips()
+    assert len(open_shar(shards, skips)) == len(TEXTS) - 1
+    assert skips.counts == {"id used twice": 2}
+
+
+@pytest.mark.parametrize("id_", ["a//b", "./a", "a.b", "../a", "/a", "长"])
+def test_ids_of_any_form_are_found_in_a_shard(plain: CutSet, tmp_path: Path, id_: str) -> None:
+    write_shar([dataclasses.replace(next(iter(plain)), id=id_)], tmp_path / "ours", Skips("stop"))
+    [cut] = open_shar(tmp_path / "ours", Skips("stop"))
+    assert cut.id == id_

@@ -304,6 +304,14 @@ def test_hugging_face_rows_without_sound_are_left_out(tmp_path: Path) -> None:
     assert skips.counts == {"unreadable audio": 1, "missing file": 2}
 
 
+def test_hugging_face_ids_of_sentences_are_made_ids_of_utterances(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    paths = [str(path) for path in write_wavs(tmp_path).values()]
+    dataset = datasets.Dataset.from_dict({"id": [5, 5], "audio": paths, "text": list(TEXTS.values())})
+    cuts = list(from_hugging_face(dataset.cast_column("audio", datasets.Audio(decode=False)), Skips("stop"), "dev-"))
+    assert [(cut.id, cut.recording.id) for cut in cuts] == [("5", "5"), ("5-dev-00000001", "5-dev-00000001")]
+
+
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     (tmp_path / "dataset_info.json").touch()

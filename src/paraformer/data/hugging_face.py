@@ -44,9 +44,10 @@ def open_directory(directory: Path, skips: Skips) -> Iterator[MonoCut]:
 
 
 def from_hugging_face(dataset: Any, skips: Skips, prefix: str = "") -> Iterator[MonoCut]:
-    """The cuts of a `datasets.Dataset`, streamed or not. prefix: of the ids of rows that have none.
+    """The cuts of a `datasets.Dataset`, streamed or not.
 
-    Raises DataError if it has no column of audio, or none of text.
+    prefix: of the number by which a row is called that has no id, or one that was there before: some data sets have ids
+    of sentences, which several people read. Raises DataError if it has no column of audio, or none of text.
     """
     import datasets
 
@@ -58,8 +59,11 @@ def from_hugging_face(dataset: Any, skips: Skips, prefix: str = "") -> Iterator[
             f"the data set has the columns {', '.join(columns) or '(unknown)'}, but training needs one of type Audio "
             f"and a text ({', '.join(TEXT_NAMES)}); cast or rename them"
         )
+    taken: set[str] = set()
     for number, row in enumerate(dataset.cast_column(audio, datasets.Audio(decode=False))):
-        name = str(row[id_]) if id_ else f"{prefix}{number:08d}"
+        name, place = str(row[id_]) if id_ else "", f"{prefix}{number:08d}"
+        name = place if not name else f"{name}-{place}" if name in taken else name
+        taken.add(name)
         recording: Recording | Skipped = Skipped(name, MISSING, "the row is empty")
         with attempt(name) as reading:
             recording = _recording(row[audio] or {}, name)

@@ -1,17 +1,22 @@
 """Prepared sets: lhotse manifests as training reads them; and speech archives to plain audio files, once.
 
 An archive is a tar of compressed utterances with a `manifest.jsonl`: one object per utterance with `id`, `audio`,
-`text` (or `label` for noise), and `speaker` or `voices`. Decoding Opus costs more than the rest of the input pipeline
-together, so it is done here and not in every epoch.
+`text` (or `label` for noise), and `speaker` or `voices`. What it says is not trusted: an id names no place. Decoding
+Opus costs more than the rest of the input pipeline together, so it is done here and not in every epoch.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +35,7 @@ from paraformer.config import BLANK_ID, EOS_ID, SOS_ID
 from paraformer.data.reading import VOICED, voiced_span
 from paraformer.data.recordings import cut_of, moved, recording_of
 from paraformer.data.shar import is_shar, open_shar
-from paraformer.data.skips import UNREADABLE, Skipped, Skips
+from paraformer.data.skips import EMPTY, ENTRY, TWICE, UNREADABLE, Skipped, Skips
 from paraformer.errors import DataError, attempt
 from paraformer.manifests import beside
 
@@ -38,15 +43,30 @@ CUTS = ".cuts.jsonl.gz"
 """What the name of a prepared set's manifest ends in."""
 SPECIAL_TOKENS = ("<blank>", "<s>", "</s>")
 UNKNOWN = "<unk>"
+_PLAIN = re.compile(r"[\w-][\w.-]{0,49}")
+"""An id that is the name of a file too, and of none elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One utterance of an archive as its manifest has it. audio: of a member of the tar."""
+
+    id: str
+    audio: str
+    text: str
+    speaker: str
 
 
 def prepare(archives: Iterable[Path], directory: Path, skips: Skips | None = None) -> dict[str, CutSet]:
     """Unpack `archives` below `directory` and write the manifests of each; returns its cuts by archive name.
 
     An archive whose cuts are already there is read back, not unpacked again. Utterances that cannot be read go to
-    `skips`. Raises DataError for an archive that is damaged, or holds none that can.
+    `skips`. Raises DataError for an archive that is damaged, or holds none that can, and for two of one name.
     """
-    skips = Skips() if skips is None else skips
+    archives, skips = list(archives), Skips() if skips is None else skips
+    name, count = Counter(archive.stem for archive in archives).most_common(1)[0] if archives else ("", 0)
+    if count > 1:
+        raise DataError(f"{count} archives are called {name!r}, as their sets would be; rename all but one")
     return {archive.stem: _prepare_one(archive, directory, skips) for archive in archives}
 
 
@@ -79,15 +99,15 @@ def open_archive(archive: Path, skips: Skips) -> Iterator[MonoCut]:
 
     Raises DataError for a damaged archive.
     """
-    for entry, read in _members(archive):
-        with attempt(_id(entry)) as opening:
-            recording = recording_of(read(), entry["id"])
+    for entry, read in _members(archive, skips):
+        with attempt(entry.id) as opening:
+            recording = recording_of(read(), entry.id)
         if opening.error is not None:
-            recording = Skipped(_id(entry), UNREADABLE, str(opening.error))
+            recording = Skipped(entry.id, UNREADABLE, str(opening.error))
         if isinstance(recording, Skipped):
             skips.add(recording)
             continue
-        yield cut_of(recording, _said(entry, recording.duration, entry.get("text", "")))
+        yield cut_of(recording, _said(entry, recording.duration, entry.text))
 
 
 def save_cuts(cuts: Iterable[Cut], directory: Path, name: str) -> CutSet:
@@ -160,33 +180,68 @@ def _prepare_one(archive: Path, directory: Path, skips: Skips) -> CutSet:
         return load_cuts(directory, archive.stem)
     audio_directory = directory / "audio" / archive.stem
     audio_directory.mkdir(parents=True, exist_ok=True)
-    cuts = []
-    for entry, read in _members(archive):
-        with attempt(_id(entry)) as unpacking:
-            cuts.append(_unpack(entry, read(), audio_directory))
+    cuts: list[MonoCut] = []
+    names: set[str] = set()
+    for entry, read in _members(archive, skips):
+        with attempt(entry.id) as unpacking:
+            name = _file_name(entry.id, names)
+            cuts.append(_unpack(entry, read(), audio_directory / f"{name}.wav"))
+            names.add(name.casefold())
         if unpacking.error is not None:
-            skips.add(Skipped(_id(entry), UNREADABLE, str(unpacking.error)))
+            skips.add(Skipped(entry.id, UNREADABLE, str(unpacking.error)))
     return save_cuts(cuts, directory, archive.stem)
 
 
-def _id(entry: Mapping[str, Any]) -> str:
-    """What to call an entry in a report."""
-    return str(entry.get("id", entry))
+def _file_name(id_: str, taken: AbstractSet[str]) -> str:
+    """What to call the file of an utterance, without suffix: as its id if that is a plain name, and a number else.
+
+    taken: by others, in small letters: not every file system tells capitals apart.
+    """
+    plain = _PLAIN.fullmatch(id_) and unicodedata.is_normalized("NFC", id_)
+    return id_ if plain and id_.casefold() not in taken else f"={len(taken):06d}"
 
 
-def _members(archive: Path) -> Iterator[tuple[Mapping[str, Any], Callable[[], bytes]]]:
-    """Manifest entries of an archive, each with what reads the bytes of its audio file."""
+def _members(archive: Path, skips: Skips) -> Iterator[tuple[Entry, Callable[[], bytes]]]:
+    """The usable entries of an archive, no id twice, each with what reads the bytes of its audio; others to `skips`."""
+    seen: set[str] = set()
     try:
         with tarfile.open(archive) as tar:
-            for line in _read_member(tar, "manifest.jsonl").decode().splitlines():
-                entry = json.loads(line)
-                yield entry, partial(_audio_of, tar, entry)
-    except (OSError, KeyError, tarfile.TarError, json.JSONDecodeError) as error:
+            for number, line in enumerate(_read_member(tar, "manifest.jsonl").decode("utf-8-sig").split("\n"), 1):
+                entry = _entry(json.loads(line), f"{archive.name}, line {number}") if line.strip() else None
+                if isinstance(entry, Entry) and entry.id in seen:
+                    entry = Skipped(entry.id, TWICE, f"{archive.name}, line {number}")
+                if isinstance(entry, Skipped):
+                    skips.add(entry)
+                elif entry is not None:
+                    seen.add(entry.id)
+                    yield entry, partial(_read_member, tar, entry.audio)
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+        tarfile.TarError,
+        zlib.error,
+    ) as error:
         raise DataError(f"{archive} is not a speech archive: {error}") from error
 
 
-def _audio_of(tar: tarfile.TarFile, entry: Mapping[str, Any]) -> bytes:
-    return _read_member(tar, entry["audio"])
+def _entry(values: Any, where: str) -> Entry | Skipped:
+    """An entry of a manifest, or why it is none."""
+    if not isinstance(values, dict):
+        return Skipped(where, ENTRY, "it is not a JSON object")
+    id_, text = values.get("id"), values.get("text")
+    if isinstance(id_, bool) or not isinstance(id_, str | int) or id_ == "":
+        return Skipped(where, ENTRY, "it has no id" if id_ in (None, "") else f"its id is {id_!r}")
+    if not isinstance(values.get("audio"), str):
+        return Skipped(str(id_), ENTRY, f"{where}: it names no audio")
+    if not isinstance(text, str | None):
+        return Skipped(str(id_), ENTRY, f"{where}: its text is {text!r}")
+    if not text and "label" not in values:
+        return Skipped(str(id_), EMPTY, where)
+    speaker = values.get("speaker") or "+".join(map(str, values.get("voices") or ())) or "unknown"
+    return Entry(id=str(id_), audio=values["audio"], text=text or "", speaker=str(speaker))
 
 
 def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
@@ -196,48 +251,42 @@ def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
     return member.read()
 
 
-def _unpack(entry: Mapping[str, Any], data: bytes, directory: Path) -> MonoCut:
+def _unpack(entry: Entry, data: bytes, path: Path) -> MonoCut:
     """Decode one utterance to a 16-bit wave file and describe it."""
     samples = audio.read(io.BytesIO(data))
     if not len(samples):
-        raise DataError(f"utterance {entry['id']} holds no samples")
-    path = directory / f"{entry['id']}.wav"
+        raise DataError(f"utterance {entry.id} holds no samples")
     soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE, subtype="PCM_16")
     return _describe(entry, path, samples)
 
 
-def _describe(entry: Mapping[str, Any], path: Path, samples: Float32[np.ndarray, "samples"]) -> MonoCut:
+def _describe(entry: Entry, path: Path, samples: Float32[np.ndarray, "samples"]) -> MonoCut:
     duration = len(samples) / SAMPLE_RATE
     recording = Recording(
-        id=entry["id"],
+        id=entry.id,
         sources=[AudioSource(type="file", channels=[0], source=str(path))],
         sampling_rate=SAMPLE_RATE,
         num_samples=len(samples),
         duration=duration,
     )
-    supervision = _said(entry, duration, spoken_text(entry.get("text", "")))
     return MonoCut(
-        id=entry["id"],
+        id=entry.id,
         start=0.0,
         duration=duration,
         channel=0,
         recording=recording,
-        supervisions=[supervision],
+        supervisions=[_said(entry, duration, spoken_text(entry.text))],
         custom={VOICED: list(voiced_span(samples))},
     )
 
 
-def _said(entry: Mapping[str, Any], duration: float, text: str) -> SupervisionSegment:
+def _said(entry: Entry, duration: float, text: str) -> SupervisionSegment:
     return SupervisionSegment(
-        id=entry["id"],
-        recording_id=entry["id"],
+        id=entry.id,
+        recording_id=entry.id,
         start=0.0,
         duration=duration,
         text=text,
-        speaker=entry.get("speaker") or _voice_name(entry.get("voices", {})),
+        speaker=entry.speaker,
         language="cmn",
     )
-
-
-def _voice_name(voices: Mapping[str, float]) -> str:
-    return "+".join(voices) or "unknown"

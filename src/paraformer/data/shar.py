@@ -12,8 +12,9 @@ import dataclasses
 import logging
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lhotse import AudioSource, CutSet, Recording
 from lhotse.cut import Cut, MonoCut
@@ -25,17 +26,18 @@ from paraformer.data.reading import (
     VOICED,
     Samples,
     libsndfile,
+    name_of,
     readable,
     skipped,
     voiced_span,
 )
-from paraformer.data.skips import UNREADABLE, Skipped, Skips
+from paraformer.data.skips import TWICE, UNREADABLE, Skipped, Skips
 from paraformer.errors import DataError, attempt
 
 SHARD_SIZE = 1000
 """Utterances in a shard: about 100 MB."""
 _log = logging.getLogger(__name__)
-_METADATA = (".json", ".nometa", ".nodata")
+_METADATA = ("json", "nometa", "nodata")
 Place = tuple[int, int]
 """First byte and bytes of a member."""
 
@@ -61,9 +63,12 @@ def _open_shard(manifest: Path, skips: Skips) -> Iterator[Cut]:
     archive = manifest.with_name(f"recording.{manifest.name.split('.')[1]}.tar")
     if not archive.is_file():
         raise DataError(f"{manifest} has no {archive.name} beside it; copy the whole shard, uncompressed")
-    places = _places(archive)
-    for cut in _described(manifest, skips):
-        if (place := places.get(cut.id)) is None:
+    places, cuts = _places(archive), list(_described(manifest, skips))
+    counts = Counter(cut.id for cut in cuts)
+    for cut in cuts:
+        if counts[cut.id] > 1:
+            skips.add(Skipped(cut.id, TWICE, f"which of its sounds in {archive} is this one's cannot be told"))
+        elif (place := places.get(cut.id)) is None:
             skips.add(Skipped(cut.id, UNREADABLE, f"{archive} is damaged where it was"))
         else:
             cut.custom = {**(cut.custom or {}), SHARD: [str(archive), *place]}
@@ -84,9 +89,9 @@ def _places(archive: Path) -> Mapping[str, Place]:
     try:
         with tarfile.open(archive, "r:", ignore_zeros=True) as tar:
             for member in tar:
-                path = PurePosixPath(member.name)
-                if path.suffix not in _METADATA and member.offset_data + member.size <= size:
-                    found[str(path.with_suffix(""))] = member.offset_data, member.size
+                id_, _, kind = member.name.rpartition(".")
+                if kind not in _METADATA and member.offset_data + member.size <= size:
+                    found[id_] = member.offset_data, member.size
     except (tarfile.TarError, OSError, ValueError) as error:
         _log.warning("%s is damaged after %d utterances: %s", archive, len(found), error)
     return found
@@ -95,31 +100,35 @@ def _places(archive: Path) -> Mapping[str, Place]:
 def write_shar(cuts: Iterable[Cut], directory: Path, skips: Skips) -> int:
     """Write the audio of `cuts` as 16 kHz FLAC shards into a new directory; returns how many there are.
 
-    What cannot be read goes to `skips`. Raises DataError if the directory is there already, or nothing can be used.
+    What cannot be read goes to `skips`, and what has the id of another: a shard knows sounds by their ids. Raises
+    DataError if the directory is there already, or nothing can be used.
     """
     if directory.exists():
         raise DataError(f"{directory} is there already; name a new directory for the shards")
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    count = 0
+    packed: set[str] = set()
     with (
         JsonlShardWriter(str(partial / "cuts.%06d.jsonl.gz"), shard_size=SHARD_SIZE) as described,
         AudioTarWriter(str(partial / "recording.%06d.tar"), shard_size=SHARD_SIZE, format="flac") as sounding,
     ):
         for cut, samples in readable(cuts, skips):
+            if cut.id in packed:
+                skips.add(Skipped(name_of(cut), TWICE))
+                continue
             with attempt(cut.id) as packing, libsndfile():
                 recording = _recording(cut.id, len(samples))
                 sounding.write(cut.id, samples[None], SAMPLE_RATE, manifest=recording)
                 described.write(_placed(cut, recording, samples))
-                count += 1
+                packed.add(cut.id)
             if packing.error is not None:
                 skips.add(skipped(cut, packing.error))
-    if count == 0:
+    if not packed:
         shutil.rmtree(partial)
         raise DataError(f"no usable utterance for {directory}: nothing was written")
     partial.rename(directory)
-    return count
+    return len(packed)
 
 
 def _recording(id_: str, samples: int) -> Recording:

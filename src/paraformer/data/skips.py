@@ -14,6 +14,7 @@ Policy = Literal["skip", "stop"]
 """What to do with an utterance that cannot be used: leave it out and go on, or raise DataError."""
 
 MISSING, UNREADABLE, TWICE = "missing file", "unreadable audio", "id used twice"
+ENTRY = "unusable entry"
 EMPTY, UNKNOWN, TOO_LONG = "empty text", "unknown characters only", "too long"
 """Reasons."""
 
