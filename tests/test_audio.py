@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import array
+import gzip
 import io
 import itertools
 import logging
 import os
 import signal as signals
 import sys
+import tarfile
 import threading
 import tracemalloc
+import zipfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -439,7 +442,8 @@ def at_its_end() -> io.BytesIO:
         (None, "a value of NoneType is not audio; pass a path"),
         ({"a": 1}, "a value of dict is not audio; pass a path"),
         (object(), "a value of object is not audio; pass a path"),
-        (5, "shape"),
+        (5, "a value of int is not audio"),
+        ((np.zeros(5), 16000), "cannot be taken for samples"),
         (["a"], "is not audio"),
         ([[0.1], [0.2, 0.3]], "cannot be taken for samples"),
         (torch.zeros(5, requires_grad=True), "cannot be taken for samples.*detach"),
@@ -462,6 +466,27 @@ def test_whatever_holds_none_is_refused_in_one_sentence(source: Any, message: st
         assert "\n" not in str(caught.value)
 
 
+def test_files_within_files(tmp_path: Path) -> None:
+    """Whose `mode`, `name` and places are not those of other files."""
+    path = wav(tmp_path / "a.wav", tone(0.5))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path, "a.wav")
+    with gzip.open(tmp_path / "a.gz", "wb") as compressed:
+        compressed.write(path.read_bytes())
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(path, "a.wav")
+    with (
+        zipfile.ZipFile(tmp_path / "a.zip") as archive,
+        archive.open("a.wav") as zipped,
+        gzip.open(tmp_path / "a.gz") as named,
+        gzip.GzipFile(fileobj=io.BytesIO((tmp_path / "a.gz").read_bytes())) as nameless,
+        tarfile.open(tmp_path / "a.tar") as tar,
+        path.open("rb", buffering=0) as unbuffered,
+    ):
+        for file in (zipped, named, nameless, tar.extractfile("a.wav"), unbuffered):
+            np.testing.assert_array_equal(audio.read(file), audio.read(path))
+
+
 def test_files_that_are_open_in_the_wrong_way(tmp_path: Path) -> None:
     path = wav(tmp_path / "a.wav", tone(0.1))
     with path.open(encoding="latin-1") as file, pytest.raises(AudioError, match=r"a\.wav is open as text"):
@@ -470,7 +495,7 @@ def test_files_that_are_open_in_the_wrong_way(tmp_path: Path) -> None:
         pass
     with pytest.raises(AudioError, match=r"a\.wav is closed"):
         audio.read(closed)
-    with (tmp_path / "new").open("wb") as writing, pytest.raises(AudioError, match="new cannot be read"):
+    with (tmp_path / "new").open("wb") as writing, pytest.raises(AudioError, match="new is open for writing only"):
         audio.read(writing)
     with pytest.raises(AudioError, match="cannot be opened"):
         audio.read("a\0b.wav")

@@ -51,9 +51,9 @@ def as_array(values: Any) -> Shaped[np.ndarray, "..."]:
             values = values.numpy()
         array = np.asarray(values)
     except Exception as error:  # whatever a foreign tensor raises, as one on a GPU or with a gradient does
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].rstrip(".")
         raise AudioError(f"this {type(values).__name__} cannot be taken for samples: {reason}; pass {KINDS}") from error
-    if array.dtype.kind not in "buifc":
+    if array.dtype.kind not in "buifc" or (array.ndim == 0 and not hasattr(values, "__array__")):
         what = f"an array of {array.dtype}" if isinstance(values, np.ndarray) else f"a value of {type(values).__name__}"
         raise AudioError(f"{what} is not audio; pass {KINDS}")
     return array

@@ -26,7 +26,7 @@ def name_of(source: object) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     name = getattr(source, "name", None)
-    return name if isinstance(name, str) else "the audio stream"
+    return name if isinstance(name, str) and name else "the audio stream"
 
 
 def opened(source: Source, stack: ExitStack) -> ByteSource:
@@ -36,13 +36,20 @@ def opened(source: Source, stack: ExitStack) -> ByteSource:
         file: Any = stack.enter_context(_open_path(Path(source)))
     else:
         file = source
-        if isinstance(file, io.TextIOBase) or "b" not in getattr(file, "mode", "b"):
-            raise AudioError(f"{name} is open as text; open it with mode 'rb'")
-        if getattr(file, "closed", False):
-            raise AudioError(f"{name} is closed; pass it open, or its path")
+        _check_open(file, name)
     if _seekable(file):
         return Seekable(file, name)
     return OneWay(file, name, stack)
+
+
+def _check_open(file: Any, name: str) -> None:
+    """Raises AudioError for open files that do not give bytes."""
+    if getattr(file, "closed", False):
+        raise AudioError(f"{name} is closed; pass it open, or its path")
+    if isinstance(file, io.TextIOBase):
+        raise AudioError(f"{name} is open as text; open it with mode 'rb'")
+    if isinstance(file, io.IOBase) and not file.readable():
+        raise AudioError(f"{name} is open for writing only; open it with mode 'rb'")
 
 
 def _open_path(path: Path) -> BinaryIO:
