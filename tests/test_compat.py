@@ -253,6 +253,23 @@ def test_arrays_of_another_rate(model: AutoModel, tmp_path: Path) -> None:
     assert model.generate(input=speech, fs=8_000)[0]["text"] == expected
 
 
+@pytest.mark.parametrize("size", [777, 4_800, 20_000])
+def test_a_stream_of_another_rate_is_resampled_across_its_packets(model: AutoModel, size: int) -> None:
+    speech = tiny.signal(20_000)
+    session = model.recognizer.stream(ChunkConfig(left=0, chunk=10, right=5), rate=8_000)
+    expected = session.accept(speech) + session.finish()
+    cache: dict[str, Any] = {}
+    packets = [speech[start : start + size] for start in range(0, len(speech), size)]
+    told = [
+        model.generate(input=packet, cache=cache, fs=8_000, is_final=packet is packets[-1])[0]["text"]
+        for packet in packets
+    ]
+    assert "".join(told) == expected != ""
+    model.generate(input=speech[:500], cache=cache, fs=8_000)
+    with pytest.raises(ConfigError, match="fs cannot change within a stream"):
+        model.generate(input=speech[:500], cache=cache, fs=16_000)
+
+
 def test_the_calls_of_the_readme(tmp_path: Path) -> None:
     """Those of FunASR's front page, for files, with all their options."""
     soundfile.write(tmp_path / "talk.wav", tiny.signal(40_000), 16_000)

@@ -231,10 +231,11 @@ def _advance(recognizer: Recognizer, packet: Any, options: Options, *, shortest:
         raise ConfigError("a live stream needs cache: a dict, empty at first, and the same object in every call")
     started = SESSION_KEY in cache
     final = final or (complete and not started)
-    new = samples(packet, options.get("fs", audio.SAMPLE_RATE), within_stream=started)
-    if final and not started and len(new) < shortest:
+    rate = audio.SAMPLE_RATE if complete and not started else options.get("fs", audio.SAMPLE_RATE)
+    new = samples(packet, within_stream=started)  # of a packet as they are: the session resamples across packets
+    if final and not started and len(new) * audio.SAMPLE_RATE < shortest * rate:
         return ""
-    session = _session(recognizer, cache, known.chunk(options))
+    session = _session(recognizer, cache, known.chunk(options), rate)
     text = session.accept(new)
     session.take()  # nobody asks for it again, and the stream may go on for days
     if final:
@@ -249,13 +250,15 @@ def _is_complete(source: Any, options: Options) -> bool:
     return is_file(source) and not begins
 
 
-def _session(recognizer: Recognizer, cache: dict[str, Any], chunk: ChunkConfig) -> Session:
+def _session(recognizer: Recognizer, cache: dict[str, Any], chunk: ChunkConfig, rate: int) -> Session:
     """The stream's session, opened on its first packet."""
     if SESSION_KEY not in cache:
-        cache[SESSION_KEY] = recognizer.stream(chunk)
+        cache[SESSION_KEY] = recognizer.stream(chunk, rate=rate)
     session: Session = cache[SESSION_KEY]
     if session.chunk != chunk:
         raise ConfigError("chunk_size and look-backs cannot change within a stream: end it with is_final=True first")
+    if session.rate != rate:
+        raise ConfigError("fs cannot change within a stream: end it with is_final=True first")
     return session
 
 
