@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tarfile
 from pathlib import Path
 
@@ -149,10 +150,15 @@ def test_an_entry_that_says_too_little_is_named_and_the_others_are_prepared(
 ) -> None:
     good = [{"id": name, "audio": "a", "text": "一", "voices": None} for name in ("a", "c")]
     archive = write_entries(tmp_path / "x.tar", [good[0], entry, good[1]], {"a": flac(sound_of("一"))})
-    for read in (lambda skips: open_data(archive, skips), lambda skips: prepare([archive], tmp_path, skips)["x"]):
+    for read in (
+        lambda skips: open_data(archive, skips),
+        lambda skips: prepare([archive], tmp_path / skips.on_bad, skips)["x"],
+    ):
         skips = Skips()
         assert [cut.id for cut in read(skips)] == ["a", "c"]
         assert [str(skipped) for skipped in skips.found] == [said]
+        with pytest.raises(DataError, match=f"^utterance {re.escape(said)}; mend"):
+            list(read(Skips("stop")))
 
 
 def test_noise_needs_no_text(tmp_path: Path) -> None:

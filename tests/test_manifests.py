@@ -41,6 +41,41 @@ def test_a_first_line_of_other_names_is_told_from_a_file_and_its_text(tmp_path: 
             list(table_rows(table, ("audio", "text")))
 
 
+@pytest.mark.parametrize("unnamed", [(), ("audio", "text")])
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t"), (".tsv.gz", "\t")])
+def test_more_values_than_columns_are_refused(
+    tmp_path: Path, suffix: str, separator: str, unnamed: tuple[str, ...]
+) -> None:
+    """A comma in a text would end it there. Empty values, as spreadsheets leave them, say nothing."""
+    rows = [["path", "text"], ["a.wav", "一", "", " "], ["b.wav", "二", "三"]]
+    text = "".join(separator.join(row) + "\n" for row in rows[bool(unnamed) :])
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
+    found = table_rows(path, unnamed)
+    assert list(next(found)[1].values()) == ["a.wav", "一"]
+    with pytest.raises(DataError, match=rf"line {3 - bool(unnamed)}: 3 values for 2 columns"):
+        next(found)
+
+
+@pytest.mark.parametrize("names", ["path,text,text", "path,text,Text ", "path,text,path", "path,text,id,ID"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, names: str) -> None:
+    table = write(tmp_path / "a.csv", f"{names}\na.wav,一,二,三\n")
+    with pytest.raises(DataError, match="line 1: two columns are called"):
+        list(table_rows(table))
+
+
+def test_columns_that_nobody_reads_may_be_called_anything(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "path,text,,,x,x\na.wav,一,1,2,3,4\n")
+    assert [listed(row, table, number).text for number, row in table_rows(table)] == ["一"]
+
+
+@pytest.mark.parametrize("twice", ['"text": "二"', '"Text": "二"', '"extra": {"a": 1, "a": 2}'])
+def test_what_a_line_says_twice_is_refused(tmp_path: Path, twice: str) -> None:
+    path = write(tmp_path / "a.jsonl", '{"audio": "a.wav", "text": "一", ' + twice + "}\n")
+    with pytest.raises(DataError, match=r"line 1: .*is there twice"):
+        [listed(row, path, number) for number, row in json_rows(path)]
+
+
 def test_values_have_their_usual_names_in_any_case(tmp_path: Path) -> None:
     one = listed({"Key": 7, "source": " a.wav ", "target": " 一 ", "Client_ID": "anna"}, tmp_path / "x.jsonl", 1)
     assert (one.audio, one.written, one.text, one.id, one.speaker) == (tmp_path / "a.wav", "a.wav", "一", "7", "anna")

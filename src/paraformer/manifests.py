@@ -23,6 +23,7 @@ AUDIO_NAMES = ("path", "audio", "audio_path", "audio_filepath", "file", "filenam
 TEXT_NAMES = ("text", "sentence", "transcript", "transcription", "target")
 ID_NAMES = ("id", "key", "utt_id")
 SPEAKER_NAMES = ("speaker", "spk", "speaker_id", "client_id")
+_USUAL = frozenset((*AUDIO_NAMES, *TEXT_NAMES, *ID_NAMES, *SPEAKER_NAMES))
 _NOBODY = ("", "unknown")
 
 Row = Mapping[str, Any]
@@ -57,19 +58,42 @@ def json_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """The object in each line that holds something, after the line's number. Raises DataError for anything else."""
     for number, line in lines(path):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = from_json(line)
+        except ValueError as error:
             raise DataError(f"{path}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: not a JSON object")
         yield number, row
 
 
+def from_json(line: str) -> Any:
+    """What a line of JSON says. Raises ValueError if it is none, or says one thing twice: which was meant is not known.
+
+    >>> from_json('{"text": "一", "text": "二"}')
+    Traceback (most recent call last):
+    ValueError: 'text' is there twice
+    """
+    return json.loads(line, object_pairs_hook=_object)
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> Row:
+    if twice := _twice(name for name, _ in pairs):
+        raise ValueError(f"{twice!r} is there twice")
+    return dict(pairs)
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """The first name that comes again."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
 def table_rows(path: Path, unnamed: Sequence[str] = ()) -> Iterator[tuple[int, Row]]:
     """The rows of a table, .csv or .tsv, by the names of its columns, and the numbers of their lines.
 
     The first line names the columns; unnamed: what they are called where it names none, but has an audio file and a
-    text. In a .tsv, quotation marks mean nothing. Raises DataError where it is neither.
+    text. In a .tsv, quotation marks mean nothing. Raises DataError where it is neither, where two columns have one of
+    the usual names, and for a line that has more values than there are columns, as by a comma in a text without quotes.
     """
     names: Sequence[str] = ()
     with opened(path) as file:
@@ -80,8 +104,15 @@ def table_rows(path: Path, unnamed: Sequence[str] = ()) -> Iterator[tuple[int, R
                 names = values if _names_all(values) or not unnamed else unnamed
                 if names is unnamed and not Path(values[0].strip()).suffix:
                     raise DataError(f"{path}, line {rows.line_num}: {_lacking(values)}")
+                if twice := _twice(filter(_USUAL.__contains__, map(_plain, names))):
+                    raise DataError(f"{path}, line {rows.line_num}: two columns are called {twice!r}; rename one")
                 if names is values:
                     continue
+            if any(value.strip() for value in values[len(names) :]):
+                raise DataError(
+                    f"{path}, line {rows.line_num}: {len(values)} values for {len(names)} columns; "
+                    + ("a tab stands in one" if tabs else "put quotation marks around a value with commas in it")
+                )
             yield rows.line_num, dict(zip(names, values, strict=False))
 
 
@@ -91,7 +122,12 @@ def _names_all(values: Sequence[str]) -> bool:
 
 
 def listed(row: Row, path: Path, number: int) -> Listed:
-    """What a row of a list says. Raises DataError, naming the line, where it names no audio or has no text but else."""
+    """What a row of a list says.
+
+    Raises DataError, naming the line, where it names no audio, has no text but else, or says one of these twice.
+    """
+    if twice := _twice(filter(_USUAL.__contains__, map(_plain, row))):
+        raise DataError(f"{path}, line {number}: {twice!r} is there twice; drop one")
     values = {_plain(name): value for name, value in row.items()}
     audio, text = _first(values, AUDIO_NAMES), _first(values, TEXT_NAMES)
     if not (isinstance(audio, str) and audio.strip() and isinstance(text, str | None)):

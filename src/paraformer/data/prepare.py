@@ -8,7 +8,6 @@ Opus costs more than the rest of the input pipeline together, so it is done here
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 import unicodedata
@@ -37,7 +36,7 @@ from paraformer.data.recordings import cut_of, moved, recording_of
 from paraformer.data.shar import is_shar, open_shar
 from paraformer.data.skips import EMPTY, ENTRY, TWICE, UNREADABLE, Skipped, Skips
 from paraformer.errors import DataError, attempt
-from paraformer.manifests import beside
+from paraformer.manifests import beside, from_json
 
 CUTS = ".cuts.jsonl.gz"
 """What the name of a prepared set's manifest ends in."""
@@ -207,7 +206,7 @@ def _members(archive: Path, skips: Skips) -> Iterator[tuple[Entry, Callable[[], 
     try:
         with tarfile.open(archive) as tar:
             for number, line in enumerate(_read_member(tar, "manifest.jsonl").decode("utf-8-sig").split("\n"), 1):
-                entry = _entry(json.loads(line), f"{archive.name}, line {number}") if line.strip() else None
+                entry = _entry(from_json(line), f"{archive.name}, line {number}") if line.strip() else None
                 if isinstance(entry, Entry) and entry.id in seen:
                     entry = Skipped(entry.id, TWICE, f"{archive.name}, line {number}")
                 if isinstance(entry, Skipped):
@@ -215,15 +214,9 @@ def _members(archive: Path, skips: Skips) -> Iterator[tuple[Entry, Callable[[], 
                 elif entry is not None:
                     seen.add(entry.id)
                     yield entry, partial(_read_member, tar, entry.audio)
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        UnicodeDecodeError,
-        json.JSONDecodeError,
-        tarfile.TarError,
-        zlib.error,
-    ) as error:
+    except DataError:
+        raise
+    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{archive} is not a speech archive: {error}") from error
 
 
