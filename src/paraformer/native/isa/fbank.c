@@ -1,13 +1,28 @@
 /* Log-mel frames as paraformer.fbank computes them, 16 frames at once: each lane is one frame, so no number of one frame
  * ever meets one of another, whatever frames come along. One text for every family of processors, each of which compiles
  * it for itself, under the name of its ISA: the compiler knows how many registers 16 floats fill. */
-#include <math.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "../kernels.h"
 
 typedef float Floats __attribute__((vector_size(4 * FBANK_LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * FBANK_LANES)));
+
+/* Lanes of x where the mask is all ones, of y where it is 0. */
+static inline Floats choose(Ints mask, Floats x, Floats y) { return (Floats)((mask & (Ints)x) | (~mask & (Ints)y)); }
+
+static inline Floats gather(const float *from, const int *places) {
+#ifdef __AVX512F__
+    return (Floats)_mm512_i32gather_ps(_mm512_loadu_si512(places), from, 4);
+#else
+    Floats x;
+    for (int lane = 0; lane < FBANK_LANES; lane++) x[lane] = from[places[lane]];
+    return x;
+#endif
+}
 
 /* Natural logarithm of normal positive numbers, to 1e-7 relative: of a mantissa near 1 by a polynomial (cephes). */
 static inline Floats logarithm(Floats x) {
@@ -15,7 +30,7 @@ static inline Floats logarithm(Floats x) {
     Ints exponent = (bits >> 23) - 127;
     Floats m = (Floats)((bits & 0x7fffff) | 0x3f800000); /* 1 to 2 */
     const Ints large = m > 1.41421356f;                 /* -1 where true */
-    m = (Floats)((large & (Ints)(m * 0.5f)) | (~large & (Ints)m)) - 1.0f;
+    m = choose(large, m * 0.5f, m) - 1.0f;
     exponent -= large;
     const Floats n = __builtin_convertvector(exponent, Floats), squared = m * m;
     Floats y = 7.0376836292e-2f * m + -1.1514610310e-1f;
@@ -36,8 +51,7 @@ static inline Floats logarithm(Floats x) {
 static void prepare(const Fbank *f, const float *samples, const int *starts, Floats *y) {
     Floats sum = {0};
     for (int k = 0; k < f->width; k++) {
-        for (int lane = 0; lane < FBANK_LANES; lane++) y[k][lane] = samples[starts[lane] + k];
-        y[k] *= f->scale;
+        y[k] = gather(samples + k, starts) * f->scale;
         sum += y[k];
     }
     const Floats mean = sum / (float)f->width;
@@ -100,8 +114,7 @@ void JOIN(fbank, ISA)(const Fbank *f, const float *samples, int count, int shift
             const float *weights = f->weights + f->starts[band];
             for (int i = 0; i < f->starts[band + 1] - f->starts[band]; i++) sum += weights[i] * power[f->first[band] + i];
             sum *= 0.25f;
-            for (int lane = 0; lane < FBANK_LANES; lane++) sum[lane] = sum[lane] > f->floor ? sum[lane] : f->floor;
-            const Floats logarithms = logarithm(sum);
+            const Floats floor = (Floats){0} + f->floor, logarithms = logarithm(choose(sum > floor, sum, floor));
             for (int lane = 0; lane < left; lane++) frames[(size_t)(at + lane) * f->bands + band] = logarithms[lane];
         }
     }
