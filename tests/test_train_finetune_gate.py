@@ -110,7 +110,10 @@ def test_a_trial_measures_per_token_whatever_the_model_is_trained_by(tmp_path: P
     for number, normalized in enumerate((True, False)):
         (tmp_path / str(number)).mkdir()
         outcomes.append(trial(tmp_path / str(number), length_normalized=normalized, label_smoothing=0.1 * number)[0])
-    assert outcomes[0] == outcomes[1]
+    values = [dataclasses.astuple(outcome) for outcome in outcomes]
+    assert values[0][1:] == pytest.approx(values[1][1:], rel=1e-4)
+    # Rounding depends on where arrays lie in memory; counted by utterances, values would be several times as large.
+    assert outcomes[0].cross_entropy == pytest.approx(outcomes[1].cross_entropy, rel=1e-4)
 
 
 def test_long_utterances_are_drawn_only_where_others_are_too_few() -> None:
