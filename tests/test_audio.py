@@ -769,3 +769,40 @@ def test_speech_as_raw_pcm_is_never_taken_for_a_file(seed: int, loudness: float)
     """libsndfile takes some of it for one of its formats."""
     samples = np.random.default_rng(seed).normal(0, 10**loudness / 4, 4000).clip(-1, 1)
     assert not decoding.is_file((samples * 32767).astype("<i2").tobytes())
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3"])
+def test_memory_does_not_grow_with_a_stream(form: str) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.tile(tone(1.0, 8000), 400), 8000, format=form)
+    stream = Unseekable(file.getvalue(), most=10_000)
+    blocks = audio.read_blocks(stream, 1.0)
+    next(blocks)
+    tracemalloc.start()
+    total = 1 + sum(len(block) for block in blocks) // 16000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == 400
+    assert peak < 2e6
+
+
+@pytest.mark.parametrize("length", [0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF, 0xFFFFFF00])
+def test_a_wav_from_a_recorder_has_no_length(length: int, caplog: pytest.LogCaptureFixture) -> None:
+    """As arecord, sox and ffmpeg write it into a pipe."""
+    file = io.BytesIO()
+    soundfile.write(file, tone(2.0), 16000, format="WAV")
+    wanted = audio.from_bytes(file.getvalue())
+    data = bytearray(file.getvalue())
+    data[40:44] = length.to_bytes(4, "little")
+    data[4:8] = min(length + 36, 0xFFFFFFFF).to_bytes(4, "little")
+    for source in (Unseekable(bytes(data)), io.BytesIO(bytes(data))):
+        np.testing.assert_array_equal(audio.read(source), wanted)
+    assert not caplog.records
+
+
+def test_no_sound_and_a_further_chunk_is_no_sound() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(0), 16000, format="WAV")
+    data = file.getvalue() + b"LIST\x04\x00\x00\x00INFO"
+    for source in (io.BytesIO(data), Unseekable(data)):
+        assert audio.read(source).shape == (0,)

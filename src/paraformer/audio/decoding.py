@@ -41,6 +41,8 @@ _PACKED = ("u8", "s16", "s32", "flt", "dbl")
 _WAV_LENGTH = re.compile(r"^data : (\d+)(?: \(should be (\d+)\))?", re.MULTILINE)
 _FORWARD = re.compile(rb"RIF[FX]....WAVE|RF64|riff|FORM|\.snd|fLaC|caff", re.DOTALL)
 """First bytes of what libsndfile reads from front to end: wav, w64, aiff, au, flac, caf."""
+_UNCLOSED = re.compile(rb"(RIFF....WAVE.*?data)\0{4}(?![ -~]{4})..", re.DOTALL)
+"""A wav header without the length of what follows, which is no further chunk: who wrote it never came to its end."""
 _THROUGH_PIPE = re.compile(rb"OggS|ID3|\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]")
 """First bytes of ogg and mp3, whose end libsndfile wants to see first, unless it knows that it cannot."""
 _AV_SIGNATURES = re.compile(
@@ -92,6 +94,8 @@ def sound_in(data: ByteSource, stack: ExitStack) -> Sound:
     data.check()
     if not head:
         raise AudioError(f"{data.name} {data.emptiness}; there is no audio in it")
+    if unclosed := _UNCLOSED.match(head):
+        data.mend(unclosed.end(1), b"\xff" * 4)
     sound = _by_libsndfile(data, head, stack)
     if sound is None:
         return _by_ffmpeg(data, head, stack)

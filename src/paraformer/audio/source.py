@@ -84,6 +84,7 @@ class ByteSource(ABC):
         self._file = file
         self._place = 0
         self._failure: BaseException | None = None
+        self._mended: tuple[int, bytes] | None = None
 
     @abstractmethod
     def read(self, size: int) -> bytes:
@@ -121,6 +122,20 @@ class ByteSource(ABC):
     def tell(self) -> int:
         """Bytes from the start to where the next read begins."""
         return self._place
+
+    def mend(self, place: int, data: bytes) -> None:
+        """Let these bytes be read at a place, instead of those that are there."""
+        self._mended = place, data
+
+    def _as_mended(self, place: int, data: bytes) -> bytes:
+        """What has been read from a place on, with what is mended of it."""
+        if self._mended is None or place >= self._mended[0] + len(self._mended[1]):
+            return data
+        changed = bytearray(data)
+        for at, value in enumerate(self._mended[1], self._mended[0] - place):
+            if 0 <= at < len(data):
+                changed[at] = value
+        return bytes(changed)
 
     def _get(self, size: int, *, some: bool = False) -> bytes:
         """size bytes of the file, fewer at its end; some: as few as there are at once."""
@@ -168,7 +183,7 @@ class Seekable(ByteSource):
 
     def read(self, size: int) -> bytes:
         """size bytes, fewer only at the end."""
-        data = self._get(size)
+        data = self._as_mended(self._place, self._get(size))
         self._place += len(data)
         return data
 
@@ -235,6 +250,11 @@ class OneWay(ByteSource):
         self._keeping = False
 
     def _read(self, size: int, *, some: bool) -> bytes:
+        place = self._place
+        return self._as_mended(place, self._next(size, some=some))
+
+    def _next(self, size: int, *, some: bool) -> bytes:
+        """As it comes."""
         old = self._again(size)
         if len(old) == size or (some and old) or self._place != self._come or self._over:
             return old

@@ -31,13 +31,13 @@ def mic(options: argparse.Namespace) -> int:
     )
     rate, pieces = _microphone(options.device, _first_interrupt())
     session = recognizer.stream() if rate == RATE else recognizer.stream(rate=rate)
-    show(session, pieces, refresh=sys.stdout.isatty())
+    show(session, pieces, refresh=sys.stdout.isatty(), rate=rate)
     return 0
 
 
-def show(session: Session, pieces: Iterable[Samples], *, refresh: bool) -> None:
+def show(session: Session, pieces: Iterable[Samples], *, refresh: bool, rate: int = RATE) -> None:
     """Print what the session decides; refresh: keep the last line in view, else print each decision as it comes."""
-    for decision in decisions(session, pieces):
+    for decision in decisions(session, pieces, rate):
         line = "\r\x1b[K" + _tail(session.text, get_terminal_size().columns - 1) if refresh else decision.text
         print(line, end="", flush=True)
     print("\r\x1b[K" + session.text if refresh else "", flush=True)
