@@ -1,4 +1,4 @@
-"""The package's own engine for processors with AVX-512: products of 8-bit integers or bfloat16, no graph.
+"""The package's own engine: products of 8-bit integers, bfloat16 or float32, fast with AVX-512, and no graph.
 
 It computes what the graphs of `paraformer.contract` compute, from the same `model.safetensors`. Weights are brought
 into the engine's layout when a model is opened: panels of 64 columns in which the numbers that one instruction takes
@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from ctypes import byref, c_int, c_int32, c_void_p
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -162,11 +163,22 @@ def _embed(
     feats: Float32[np.ndarray, "batch rows input"], start: np.ndarray, dim: int
 ) -> Float32[np.ndarray, "batch rows input"]:
     """Rows times sqrt(dim) plus sinusoids of their positions, zero below position 1 (spec 2.1)."""
-    positions = start[:, None] + np.arange(feats.shape[1])
-    return np.ascontiguousarray(feats * np.float32(dim**0.5) + _sinusoids(positions, feats.shape[2]))
+    positions = np.maximum(start[:, None] + np.arange(feats.shape[1]), 0)
+    width, far = feats.shape[2], positions.max() >= _NEAR
+    table = _sinusoids(positions, width) if far else _near_sinusoids(width)[positions]
+    return np.ascontiguousarray(feats * np.float32(dim**0.5) + table)
 
 
-def _sinusoids(positions: Int64[np.ndarray, "batch rows"], width: int) -> Float32[np.ndarray, "batch rows width"]:
+_NEAR = 512
+"""Positions, those of 30 seconds, of which a table is kept; a stream's later ones are computed each time."""
+
+
+@cache
+def _near_sinusoids(width: int) -> Float32[np.ndarray, "positions width"]:
+    return _sinusoids(np.arange(_NEAR), width)
+
+
+def _sinusoids(positions: Int64[np.ndarray, "*rows"], width: int) -> Float32[np.ndarray, "*rows width"]:
     """The twin of paraformer.model.layers.sinusoid: angles in turns, so that hours of a stream cost no precision."""
     half = width // 2
     turns = positions[..., None] * (np.exp(np.arange(half) * (-np.log(10000.0) / (half - 1))) / math.tau)
