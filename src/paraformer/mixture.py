@@ -8,7 +8,8 @@ for all. Here every count of text i has a weight a(i), and so has its discount:
 which is a linear mixture of the texts' own models whose shares depend on how well each knows the history h, with h' the
 history without its oldest item. Below trigrams, n counts the different items before (Kneser and Ney, 1995), but after
 the beginning of a sentence, before which there is nothing. The weights and the two discounts are those under which the
-development text is most probable. What is kept is what would cost most probability if it were not (Stolcke, 1998).
+development text is most probable, the weights half way back to equal ones. What is kept is what would cost most
+probability if it were not (Stolcke, 1998).
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from paraformer.language import LanguageModel
 STEPS = (4.0, 2.0, 1.4, 1.15)
 """Factors by which weights are tried, one round of them after the other."""
 ROUNDS = 3
+TRUST = 0.5
+"""How far weights go, in logarithms, from equal ones to those that suit the development text best. All the way suits
+that text alone: what is said in earnest is never quite like it (docs/embedded-model.md)."""
 BIGRAM_BYTES, TRIGRAM_BYTES, ITEM_BYTES = 8, 4, 10
 """Of an entry in the file."""
 
@@ -125,7 +129,7 @@ class _Seen:
 
 
 def tune(texts: Sequence[Counts], development: Iterable[Sequence[int]]) -> tuple[Weights, float]:
-    """The best weights for a development text, and its perplexity. Raises DataError where that text is empty."""
+    """Weights for a development text, and its perplexity under them. Raises DataError where that text is empty."""
     sentences = [sentence for sentence in development if sentence]
     if not sentences:
         raise DataError("the development text holds no character of the model's vocabulary")
@@ -142,7 +146,8 @@ def tune(texts: Sequence[Counts], development: Iterable[Sequence[int]]) -> tuple
                     best, value = tried, score
             if value - before < 1e-4:
                 break
-    return Weights(best.texts / best.texts.max(), best.discounts), float(np.exp(-value))
+    shrunk = Weights((best.texts / best.texts.max()) ** TRUST, best.discounts)
+    return shrunk, float(np.exp(-seen.log_probability(shrunk)))
 
 
 def _neighbours(texts: int, step: float) -> Iterable[_Change]:
