@@ -451,6 +451,43 @@ def test_interrupted_work_leaves_finished_results_whole(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["short.txt"]
 
 
+@pytest.fixture(params=["WAV", "MP3", "OGG"])
+def sound(request: pytest.FixtureRequest) -> bytes:
+    """A file of 12 s of speech, in a format that libsndfile reads in a way of its own."""
+    file = io.BytesIO()
+    clip = read(Path(paraformer.__file__).parent / "samples/weather.flac")
+    soundfile.write(file, np.resize(clip, 12 * SAMPLE_RATE), SAMPLE_RATE, format=request.param)
+    return file.getvalue()
+
+
+def listening(*options: str) -> subprocess.Popen[bytes]:
+    """The command, which waits for its standard input."""
+    command = [sys.executable, "-m", "paraformer.cli", "transcribe", *options, "-"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_stream_that_says_nothing_more_can_be_interrupted(sound: bytes) -> None:
+    with listening("--stream") as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(sound[: len(sound) // 2])
+        process.stdin.flush()
+        assert process.stdout.read(1)  # so it waits for more, while the pipe stays open
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+def test_a_file_that_has_come_whole_is_enough(sound: bytes) -> None:
+    """Whether or not the pipe goes on after it, where the format says so, and quietly."""
+    with listening() as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(sound)
+        process.stdin.flush()
+        Timer(3, process.stdin.close).start()
+        assert "今天天气" in process.stdout.read().decode()
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == b""
+
+
 def test_an_input_is_recognised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whatever names it is called; of links each stands for itself."""
     monkeypatch.chdir(tmp_path)

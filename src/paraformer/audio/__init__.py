@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from paraformer.audio.decoding import Block, is_file, sound_in
+from paraformer.audio.decoding import Block, is_file, live_blocks, sound_in
 from paraformer.audio.resampling import SAMPLE_RATE, LiveResampler, RateState, at_16k, check_rate, resampled
 from paraformer.audio.signal import (
     Channel,
@@ -146,7 +146,10 @@ def read_blocks(source: Source, block_s: float = _BLOCK_S, *, channel: Channel =
     with _one_error(name), ExitStack() as stack:
         listener = Listener(name, chosen(channel))
         data = opened(source, stack)
-        blocks = _raw_blocks(data) if _is_raw(source) else sound_in(data, stack).blocks
+        if _is_raw(source):
+            blocks = _raw_blocks(data)
+        else:
+            blocks = live_blocks(data, stack) if isinstance(data, OneWay) else sound_in(data, stack).blocks
         yield from regrouped(at_16k(listener.heard(blocks)), round(block_s * SAMPLE_RATE))
 
 

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from queue import SimpleQueue
 from types import FrameType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -102,6 +103,40 @@ def sound_in(data: ByteSource, stack: ExitStack) -> Sound:
     data.check()
     check_rate(sound.samplerate, data.name)
     return Sound(sound.channels, _sound_blocks(sound, data))
+
+
+def live_blocks(data: OneWay, stack: ExitStack) -> Iterator[Block]:
+    """What a stream holds, decoded by a thread of its own, block by block as asked, which closes what the stack held.
+
+    libsndfile waits for a stream in C, where Ctrl-C would have no effect until more comes; here it is waited for in
+    Python. A thread that is left alone while the stream says nothing ends with the stream or with the process.
+    """
+    decoded: SimpleQueue[Block | BaseException | None] = SimpleQueue()
+    asked, resources, left = threading.Semaphore(0), stack.pop_all(), False
+
+    def decode() -> None:
+        end: BaseException | None = None
+        with resources:
+            try:
+                for block in sound_in(data, resources).blocks:
+                    decoded.put(block)
+                    asked.acquire()
+                    if left:
+                        break
+            except BaseException as error:  # noqa: BLE001  raised where it is waited for
+                end = error
+        decoded.put(end)
+
+    threading.Thread(target=decode, daemon=True).start()
+    try:
+        while (block := decoded.get()) is not None:
+            if isinstance(block, BaseException):
+                raise block
+            yield block
+            asked.release()
+    finally:
+        left = True
+        asked.release()
 
 
 def is_file(data: bytes) -> bool:

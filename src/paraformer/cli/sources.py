@@ -56,7 +56,8 @@ def opened(name: str, on_read: OnRead | None) -> Iterator[Path | BinaryIO]:
     if name == STDIN:
         if sys.stdin is None:
             raise AudioError("standard input is closed; name a file, or send the audio to it")
-        yield sys.stdin.buffer
+        # Not through a buffer, whose lock a thread that waits for more would hold when the process ends.
+        yield getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     elif on_read is None or Path(name).suffix.lower() in HEADERLESS:
         yield Path(name)
     else:
