@@ -101,14 +101,16 @@ def follow_the_reference(patch: pytest.MonkeyPatch, lost: Tensor) -> list[Tensor
 def record_passes(model: Paraformer, patch: pytest.MonkeyPatch) -> list[Pass]:
     """A list that fills with the decoder passes."""
     passes: list[Pass] = []
-    decode = model.decode
+    scores = model.scores
 
-    def recorded(encoded: Encoded, weights: Tensor, embeds: Tensor, token_mask: Tensor, chunk: Chunking) -> Tensor:
-        logits = decode(encoded, weights, embeds, token_mask, chunk)
+    def recorded(
+        encoded: Encoded, weights: Tensor, embeds: Tensor, token_mask: Tensor, chunk: Chunking
+    ) -> tuple[Tensor, Tensor | None]:
+        logits, units = scores(encoded, weights, embeds, token_mask, chunk)
         passes.append(Pass(encoded, embeds, logits))
-        return logits
+        return logits, units
 
-    patch.setattr(model, "decode", recorded)
+    patch.setattr(model, "scores", recorded)
     return passes
 
 
