@@ -36,3 +36,8 @@ def test_the_card_of_the_embedded_model_says_the_same():
     assert "Apache-2.0 for the code" in card["licence"]
     assert "weights under CC-BY-SA 4.0" in card["licence"]
     assert card["sources"], "CC-BY-SA asks for the names of the sources"
+
+
+def test_the_readme_names_them_too():
+    [line] = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "Licences:" in line]
+    assert all(licence in line for licence in PARTS)
