@@ -13,6 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import paraformer
+from paraformer.evaluate.cer import count_errors
 from paraformer.recognizer import Recognizer
 from paraformer.silence import PEAK, Hearing, is_silent
 
@@ -39,6 +40,11 @@ def at_level(samples: np.ndarray, db: float, *, quantised: bool) -> np.ndarray:
     return (np.round(scaled / BIT) * BIT if quantised else scaled).astype(np.float32)
 
 
+TEXTS = {
+    "weather": "今天天气很好我们一起去公园散步吧",
+    "subway": "请问最近的地铁站怎么走",
+    "meeting": "会议改到明天下午三点请大家准时参加",
+}
 LEVELS = [-20, -40, -60, -66, -73, -80]
 
 
@@ -46,7 +52,7 @@ LEVELS = [-20, -40, -60, -66, -73, -80]
 @pytest.mark.parametrize("db", LEVELS)
 def test_quiet_speech_is_heard_whole_and_live(db: float, quantised: bool) -> None:
     """Nearly every word at every level; at -80 dB 16 bits leave three units of loudness, and some are misheard."""
-    expected = "会议改到明天下午三点请大家准时参加"
+    expected = TEXTS["meeting"]
     samples = at_level(sample("meeting"), db, quantised=quantised)
     for heard in (recognizer().transcribe(samples).text, live(samples)):
         alike = sum(block.size for block in SequenceMatcher(None, heard, expected).get_matching_blocks())
@@ -63,6 +69,33 @@ def test_quiet_speech_is_found_in_long_audio(db: float, quantised: bool) -> None
     found = recognizer().transcribe(at_level(samples, db, quantised=quantised)).segments
     period = (len(sample("subway")) + len(pause)) / RATE
     assert [round(segment.start_s // period) for segment in found] == list(range(8))
+
+
+@pytest.mark.parametrize("pause_s", [0.5, 2.0])
+@pytest.mark.parametrize("db", [-20, -40, -50])
+def test_a_soft_speaker_is_heard_beside_a_loud_one_in_long_audio(db: float, pause_s: float) -> None:
+    """In turns, each sentence once so and once so: next to nothing of what either says is lost."""
+    pause, parts, expected = np.zeros(round(pause_s * RATE), np.float32), [], ""
+    for number, name in enumerate(["weather", "subway", "meeting"] * 4):
+        parts += [sample(name) * np.float32(10 ** (db / 20) if number % 2 else 1), pause]
+        expected += TEXTS[name]
+    counts = count_errors(expected, recognizer().transcribe(np.concatenate(parts)).text)
+    assert counts.deletions <= (6 if db == -50 else 2)
+    assert counts.insertions <= 1
+
+
+@pytest.mark.parametrize("db", [-45, -60, -75])
+def test_noise_between_loud_sentences_is_no_speech(db: float) -> None:
+    """Raised for the detector once the speech is over, it is still none."""
+    rng, parts = np.random.default_rng(1), []
+    for name in ("weather", "subway", "meeting") * 2:
+        parts += [sample(name), np.zeros(4 * RATE, np.float32)]
+    samples = np.concatenate(parts)
+    noisy = samples + rng.normal(0, 10 ** (db / 20), len(samples)).astype(np.float32)
+    found = recognizer().transcribe(noisy).segments
+    period = np.cumsum([0, *map(len, parts)]) / RATE
+    spoken = list(zip(period[::2], period[1::2], strict=False))
+    assert all(any(start < one.start_s and one.end_s < end + 0.3 for start, end in spoken) for one in found)
 
 
 def noise(kind: str, seed: int, seconds: float) -> np.ndarray:

@@ -29,8 +29,8 @@ _LEVEL = 10 ** (-45 / 20)
 """RMS of the loudest window, to which quieter audio is raised for the detector: it grows deaf below -60 dB."""
 _MOST = 10 ** (40 / 20)
 """Raised by so much at most: the noise of the lowest of 16 bits is still far below speech then."""
-_FALL = 10 ** (-6 * WINDOW / SAMPLE_RATE / 20)
-"""The loudest window counts 6 dB less each second."""
+_FALL = 10 ** (-40 * WINDOW / SAMPLE_RATE / 20)
+"""The loudest window counts 40 dB less each second: half a second is enough to hear who speaks so much more softly."""
 
 
 @dataclass(frozen=True, kw_only=True)
