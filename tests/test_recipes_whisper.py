@@ -19,7 +19,7 @@ from paraformer.train.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
 
-from recipes import reading, stages, whisper_zh
+from recipes import reading, stages, texts, whisper_zh
 
 
 def test_syllables_are_taken_for_those_that_sound_like_them() -> None:
@@ -126,3 +126,15 @@ def test_what_is_packed_comes_back(tmp_path: Path) -> None:
     assert (again.tokens, again.units, again.config) == (bundle.tokens, bundle.units, bundle.config)
     for name, tensor in found.state_dict().items():
         torch.testing.assert_close(tensor, model.state_dict()[name], atol=2e-3, rtol=1e-3)
+
+
+def test_clauses_of_texts() -> None:
+    """Numbers are read out, and lines that cannot be are left out, with those that hold letters or tables."""
+
+    def read_out(line: str) -> str:
+        if "7" in line:
+            raise ValueError("no such number")
+        return line.replace("3", "三")
+
+    lines = ["有3个人，来了。", "第7页", "看CNN", "1 2 3 4 5", "这句话在测试里，别的不在"]
+    assert list(texts.clauses(lines, read_out, "甲这句话在测试里乙\n来了")) == ["有三个人", "来了", "别的不在"]
