@@ -161,6 +161,18 @@ def test_an_entry_that_says_too_little_is_named_and_the_others_are_prepared(
             list(read(Skips("stop")))
 
 
+def test_channels_that_cancel_in_an_archive_are_left_out_and_named(tmp_path: Path) -> None:
+    sound = np.stack([sound_of("一"), sound_of("一")], axis=1)
+    sounds = {"a": flac(sound), "b": flac(sound * [1, -1])}
+    archive = write_entries(tmp_path / "x.tar", [{"id": id_, "audio": id_, "text": "一"} for id_ in sounds], sounds)
+    skips = Skips()
+    [cut] = prepare([archive], tmp_path, skips)["x"]
+    np.testing.assert_allclose(load(cut), sound_of("一"), atol=1e-4)
+    assert [one.detail.split(":")[0] for one in skips.found] == [
+        "b has channels in opposite phase, which cancel each other"
+    ]
+
+
 def test_noise_needs_no_text(tmp_path: Path) -> None:
     entries = [{"id": "rain", "audio": "a", "label": "rain"}]
     archive = write_entries(tmp_path / "x.tar", entries, {"a": flac(sound_of("一"))})

@@ -247,6 +247,10 @@ def test_files_that_are_no_data_say_so(tmp_path: Path, name: str, content: str, 
         ("text", "a 一\nzz 二\n", "'zz'"),
         ("text", "a 一\na 二\n", "line 2"),
         ("segments", "a a 0.0\n", "'a' needs a recording"),
+        ("segments", "a a nan 0.2\nb b 0.0 0.2\n", "'a' needs a recording"),
+        ("segments", "a a 0.0 inf\nb b 0.0 0.2\n", "'a' needs a recording"),
+        ("segments", "a a 0.0 0.2\n", "text has 'b', of which"),
+        ("segments", "", "text has 'a', of which"),
     ],
 )
 def test_kaldi_directories_that_do_not_fit_together(tmp_path: Path, file: str, content: str, message: str) -> None:
@@ -254,6 +258,52 @@ def test_kaldi_directories_that_do_not_fit_together(tmp_path: Path, file: str, c
     (directory / file).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         open_data(directory)
+
+
+@pytest.mark.parametrize(
+    ("times", "good"),
+    [
+        ("0.1 -1", (0.1, 0.7)),
+        ("0.1 0.3", (0.1, 0.2)),
+        ("0.1 1.2", (0.1, 0.7)),
+        ("-1.0 0.5", None),
+        ("0.0 0.0", None),
+        ("0.5 0.2", None),
+        ("0.1 -2", None),
+        ("0.9 1.0", None),
+        ("0.1 1.4", None),
+        ("0.1 99", None),
+    ],
+)
+def test_segments_lie_within_their_recording(tmp_path: Path, times: str, good: tuple[float, float] | None) -> None:
+    """Of 0.8 s; Kaldi itself lets them end half a second after it."""
+    directory = kaldi(tmp_path / "kaldi")
+    (directory / "segments").write_text(f"a a {times}\nb b 0.0 0.5\n")
+    skips = Skips()
+    cuts = open_data(directory, skips)
+    found = {cut.id: pytest.approx((cut.start, cut.duration)) for cut in cuts}
+    assert found == {"b": (0.0, 0.5)} | ({"a": good} if good else {})
+    assert [one.id for one in skips.found] == ([] if good else ["a"])
+    assert all("a.wav is 0.80 s long" in one.detail for one in skips.found)
+
+
+def test_nothing_said_is_no_utterance(tmp_path: Path) -> None:
+    directory, skips = kaldi(tmp_path / "kaldi"), Skips()
+    (directory / "text").write_text("a \nb 一\n")
+    (tmp_path / "list.tsv").write_text("path\ttext\nkaldi/a.wav\t \nkaldi/b.wav\t一\n")
+    for source in (directory, tmp_path / "list.tsv"):
+        assert len(open_data(source, skips)) == 1
+    assert [(one.id, one.reason) for one in skips.found] == [("a", "empty text"), ("kaldi/a", "empty text")]
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "./", "一" * 300, "a\0b"])
+def test_a_path_that_is_no_file_costs_its_line(tmp_path: Path, path: str) -> None:
+    write_wavs(tmp_path)
+    rows = [{"audio": path, "text": "一"}, {"audio": "b.wav", "text": "一"}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    skips = Skips()
+    assert [cut.id for cut in open_data(tmp_path / "list.jsonl", skips)] == ["b"]
+    assert [bool(one.id) and one.reason for one in skips.found] == ["missing file"]
 
 
 def test_directories_that_are_no_data_say_what_they_hold(tmp_path: Path) -> None:
@@ -302,6 +352,15 @@ def test_hugging_face_rows_without_sound_are_left_out(tmp_path: Path) -> None:
     skips = Skips()
     assert not list(from_hugging_face(dataset.cast_column("audio", datasets.Audio(decode=False)), skips))
     assert skips.counts == {"unreadable audio": 1, "missing file": 2}
+
+
+def test_hugging_face_rows_in_which_nothing_is_said_are_left_out(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    paths = [str(path) for path in write_wavs(tmp_path).values()]
+    dataset, skips = datasets.Dataset.from_dict({"audio": paths, "text": [None, "一"]}), Skips()
+    cuts = from_hugging_face(dataset.cast_column("audio", datasets.Audio(decode=False)), skips)
+    assert [cut.id for cut in cuts] == ["00000001"]
+    assert skips.counts == {"empty text": 1}
 
 
 def test_hugging_face_ids_of_sentences_are_made_ids_of_utterances(tmp_path: Path) -> None:

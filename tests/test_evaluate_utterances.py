@@ -69,6 +69,25 @@ def test_cuts_are_stretches_of_files(tmp_path: Path, wav: Path) -> None:
     np.testing.assert_array_equal(utterance.load(), np.full(RATE // 2, 0.5, np.float32))
 
 
+@pytest.mark.parametrize(
+    ("start", "duration", "wrong"),
+    [(-0.5, 0.5, "no seconds"), (0.5, 0.0, "no seconds"), (0.5, -0.2, "no seconds"), (0.5, 1.2, "before second 1.7")],
+)
+def test_a_stretch_lies_within_its_file(tmp_path: Path, wav: Path, start: float, duration: float, wrong: str) -> None:
+    row = {**cut(wav, "a"), "start": start, "duration": duration}
+    write_cuts(tmp_path / "dev.cuts.jsonl.gz", row)
+    [utterance] = read_utterances(tmp_path / "dev")
+    with pytest.raises(AudioError, match=wrong):
+        utterance.load()
+
+
+def test_a_directory_is_no_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not is_plain(Path())
+    with pytest.raises(DataError, match="there is no file"):
+        read_utterances(Path())
+
+
 def test_audio_that_is_not_there(tmp_path: Path, wav: Path) -> None:
     late = cut(wav, "late", start=2.0)
     write_cuts(tmp_path / "dev.cuts.jsonl.gz", late, cut(tmp_path / "gone.wav", "gone"))

@@ -152,7 +152,15 @@ def _lacking(names: Iterable[str]) -> str:
 def beside(audio: str, directory: Path) -> Path:
     """A file by its name in a list: in the list's directory or, if it is not there, from the current one."""
     there = directory / audio  # the file itself where its name counts from the root
-    return there if Path(audio).is_absolute() or there.is_file() or not Path(audio).is_file() else Path(audio)
+    return there if Path(audio).is_absolute() or is_file(there) or not is_file(Path(audio)) else Path(audio)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no, where the name is too long for one or may not be looked up."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def speakers(names: Iterable[str | None]) -> str:

@@ -246,7 +246,8 @@ def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
 
 def _unpack(entry: Entry, data: bytes, path: Path) -> MonoCut:
     """Decode one utterance to a 16-bit wave file and describe it."""
-    samples = audio.read(io.BytesIO(data))
+    channels = [np.concatenate([np.zeros(0, np.float32), *blocks()]) for blocks in audio.channels_of(io.BytesIO(data))]
+    samples = audio.mono(np.stack(channels, axis=1), SAMPLE_RATE, entry.id)
     if not len(samples):
         raise DataError(f"utterance {entry.id} holds no samples")
     soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE, subtype="PCM_16")

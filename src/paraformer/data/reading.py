@@ -18,6 +18,7 @@ from paraformer import audio
 from paraformer.audio import SAMPLE_RATE
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import AudioError, AudioNotFound, ParaformerError, attempt
+from paraformer.manifests import is_file
 
 SHARD = "shard"
 """Custom field of a cut whose audio lies in a tar: path, first byte, bytes."""
@@ -143,7 +144,7 @@ def missing_file(cut: Cut) -> str | None:
     """The first file of a cut that is not there."""
     sources = [source for part in _parts(cut) if part.has_recording for source in part.recording.sources]
     paths = [source.source for source in sources if source.type == "file"]
-    return next((path for path in paths if not Path(path).is_file()), None)
+    return next((path for path in paths if not is_file(Path(path))), None)
 
 
 def _parts(cut: Cut) -> list[Cut]:

@@ -15,6 +15,7 @@ from paraformer.audio import Channel
 from paraformer.data.reading import CHANNELS, MIX
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import attempt
+from paraformer.manifests import is_file
 
 
 def recording_of(audio: Path | bytes, name: str) -> Recording | Skipped:
@@ -24,7 +25,7 @@ def recording_of(audio: Path | bytes, name: str) -> Recording | Skipped:
     with attempt(where) as reading:
         header = soundfile.info(str(audio) if isinstance(audio, Path) else io.BytesIO(audio))
     if header is None:
-        if isinstance(audio, Path) and not audio.is_file():
+        if isinstance(audio, Path) and not is_file(audio):
             return Skipped(name, MISSING, where)
         reason = getattr(reading.error.__cause__, "error_string", reading.error) if reading.error else ""
         return Skipped(name, UNREADABLE, f"{where}: {reason}")

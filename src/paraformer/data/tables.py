@@ -7,6 +7,7 @@ are read; what has no file or no readable header is left out and reported, so th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from lhotse import Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 
 from paraformer.data.recordings import cut_of, recording_of
-from paraformer.data.skips import TWICE, UNREADABLE, Skipped, Skips
+from paraformer.data.skips import EMPTY, ENTRY, TWICE, Skipped, Skips
 from paraformer.errors import DataError
 from paraformer.manifests import TEXT_NAMES, Row, beside, json_rows, lines, listed, table_rows
+
+_OVERSHOOT_S = 0.5
+"""A stretch may end so long after its recording: Kaldi's own limit (extract-segments, --max-overshoot)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +43,10 @@ def kaldi(directory: Path) -> Iterator[Utterance]:
     """
     files = _pairs(directory / "wav.scp")
     speakers = _pairs(directory / "utt2spk") if (directory / "utt2spk").is_file() else {}
-    spans = _segments(directory / "segments") if (directory / "segments").is_file() else {}
+    spans = _segments(directory / "segments") if (directory / "segments").is_file() else None
     for id_, text in _pairs(directory / "text").items():
-        recording, start, end = spans.get(id_, (id_, 0.0, None))
-        if (file := files.get(recording)) is None:
+        recording, start, end = spans.get(id_, (None, 0.0, None)) if spans is not None else (id_, 0.0, None)
+        if (file := files.get(recording or "")) is None:
             raise DataError(
                 f"{directory}/text has {id_!r}, of which wav.scp and segments know no audio; add or drop it"
             )
@@ -65,11 +69,14 @@ def _pairs(path: Path) -> dict[str, str]:
 
 def _segments(path: Path) -> dict[str, tuple[str, float, float | None]]:
     """Recording, start and end of each utterance; an end of -1 is that of the recording."""
-    spans = {}
+    spans: dict[str, tuple[str, float, float | None]] = {}
     for id_, rest in _pairs(path).items():
         try:
-            recording, start, end = rest.split()
-            spans[id_] = recording, float(start), None if float(end) < 0 else float(end)
+            recording, *times = rest.split()
+            start, end = map(float, times)
+            if not (math.isfinite(start) and math.isfinite(end)):
+                raise ValueError("no time")
+            spans[id_] = recording, start, None if end == -1 else end
         except ValueError as error:
             raise DataError(
                 f"{path}: {id_!r} needs a recording, a start and an end in seconds, not {rest!r}"
@@ -95,7 +102,8 @@ def _utterance(row: Row, path: Path, number: int) -> Utterance:
     one = listed(row, path, number)
     if one.text is None:
         raise DataError(f"{path}, line {number}: needs a text (one of {', '.join(TEXT_NAMES)})")
-    id_ = one.id or Path(one.written).with_suffix("").as_posix().lstrip("/")
+    named = Path(one.written)
+    id_ = one.id or (named.with_suffix("") if named.name else named).as_posix().lstrip("/") or one.written
     return Utterance(id=id_, audio=one.audio, text=one.text, speaker=one.speaker)
 
 
@@ -109,17 +117,28 @@ def to_cuts(utterances: Iterable[Utterance], skips: Skips) -> Iterator[MonoCut]:
         recording = recordings[utterance.audio]
         if utterance.id in seen:
             skips.add(Skipped(utterance.id, TWICE, str(utterance.audio)))
+        elif not utterance.text.strip():
+            skips.add(Skipped(utterance.id, EMPTY, str(utterance.audio)))
         elif isinstance(recording, Skipped):
             skips.add(Skipped(utterance.id, recording.reason, recording.detail))
-        elif utterance.start_s >= (end := min(utterance.end_s or recording.duration, recording.duration)):
-            skips.add(Skipped(utterance.id, UNREADABLE, f"{utterance.audio} ends before second {utterance.start_s}"))
+        elif wrong := _beyond(utterance, recording.duration):
+            skips.add(Skipped(utterance.id, ENTRY, wrong))
         else:
             seen.add(utterance.id)
-            yield _cut(utterance, recording, end)
+            yield _cut(utterance, recording)
 
 
-def _cut(utterance: Utterance, recording: Recording, end: float) -> MonoCut:
+def _beyond(utterance: Utterance, duration: float) -> str:
+    """What is wrong with the times of an utterance in a recording of so many seconds, nothing if they are within it."""
+    start, end = utterance.start_s, duration if utterance.end_s is None else utterance.end_s
+    if 0 <= start < min(end, duration) and end <= duration + _OVERSHOOT_S:
+        return ""
+    return f"{utterance.audio} is {duration:.2f} s long, which seconds {start:g} to {end:g} are no part of"
+
+
+def _cut(utterance: Utterance, recording: Recording) -> MonoCut:
     """The cut of a line; its recording may be that of other lines too."""
+    end = recording.duration if utterance.end_s is None else min(utterance.end_s, recording.duration)
     said = SupervisionSegment(
         id=utterance.id,
         recording_id=recording.id,

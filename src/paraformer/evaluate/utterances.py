@@ -16,6 +16,8 @@ from paraformer.manifests import Row, Samples, Utterance, beside, json_rows, lis
 __all__ = ["Utterance", "is_plain", "read_utterances"]
 
 _CUTS = ".cuts.jsonl.gz"
+_OVERSHOOT = audio.SAMPLE_RATE // 2
+"""Samples that an utterance may end after its file, as Kaldi has it (extract-segments, --max-overshoot)."""
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".tsv", ".csv")
 
 
@@ -52,7 +54,7 @@ def read_utterances(data: Path, channel: audio.Channel = "mix") -> list[Utteranc
 
 def _manifest(data: Path) -> Path:
     """The file to read: DIR/NAME stands for the cuts of a prepared set."""
-    return data if data.name.endswith(_SUFFIXES) else data.with_name(data.name + _CUTS)
+    return data if data.name.endswith(_SUFFIXES) else data.parent / (data.name + _CUTS)
 
 
 def _is_table(manifest: Path) -> bool:
@@ -102,9 +104,13 @@ def _as_stretch(row: Row, directory: Path, channel: audio.Channel) -> Utterance:
 
 
 def _stretch(path: Path, start_s: float, duration_s: float, *, channel: audio.Channel) -> Samples:
-    """Part of a file. Raises AudioError if the file ends before it."""
-    start, count = round(start_s * audio.SAMPLE_RATE), round(duration_s * audio.SAMPLE_RATE)
-    samples = audio.read(path, channel=channel)[start : start + count]
-    if not len(samples):
+    """Part of a file. Raises AudioError if the file does not hold it, but for its last half second."""
+    samples = audio.read(path, channel=channel)
+    start, end = (round(at_s * audio.SAMPLE_RATE) for at_s in (start_s, start_s + duration_s))
+    if not 0 <= start < end:
+        raise AudioError(f"{path} has no seconds {start_s:g} to {start_s + duration_s:g}")
+    if start >= len(samples):
         raise AudioError(f"{path} ends before second {start_s:g}, where this utterance begins")
-    return samples
+    if end > len(samples) + _OVERSHOOT:
+        raise AudioError(f"{path} ends long before second {start_s + duration_s:g}, where this utterance does")
+    return samples[start:end]
