@@ -26,7 +26,7 @@ def sound_of(text: str) -> np.ndarray:
 def write_entries(path: Path, entries: Sequence[object], sounds: Mapping[str, bytes]) -> Path:
     """A tar of these lines and members."""
     with tarfile.open(path, "w") as tar:
-        _add(tar, "manifest.jsonl", "\n".join(json.dumps(e, ensure_ascii=False) for e in entries).encode())
+        _add(tar, "manifest.jsonl", "\n".join(map(json.dumps, entries)).encode())
         for name, data in sounds.items():
             _add(tar, name, data)
     return path

@@ -41,6 +41,16 @@ def test_other_data_become_a_prepared_set(listed: Path, tmp_path: Path, capsys: 
     assert len(load_cuts(tmp_path / "out", "mine")) == 3
 
 
+def test_what_says_nothing_is_left_out_of_a_prepared_set_and_named(
+    listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed.write_text("path,text\n0.wav,\n1.wav, \n2.wav,一二三\n.,一\n", encoding="utf-8")
+    assert run("prepare", "other", listed, tmp_path / "out") == 1
+    assert [cut.id for cut in load_cuts(tmp_path / "out", "talks")] == ["2"]
+    assert "3 left out (2 empty text, 1 missing file)" in capsys.readouterr().out
+    assert run("prepare", "other", listed, tmp_path / "out", "--stop") == 1
+
+
 def test_a_channel_of_recordings_with_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sound = sound_of("一二")
     soundfile.write(tmp_path / "call.wav", np.stack([np.zeros_like(sound), sound], axis=1), RATE)

@@ -141,6 +141,10 @@ def test_archives_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> No
         ({"audio": "a", "text": "一"}, "x.tar, line 2: unusable entry, it has no id"),
         ({"id": None, "audio": "a", "text": "一"}, "x.tar, line 2: unusable entry, it has no id"),
         ({"id": ["b"], "audio": "a", "text": "一"}, "x.tar, line 2: unusable entry, its id is ['b']"),
+        (
+            {"id": "b\ud800", "audio": "a", "text": "一"},
+            "x.tar, line 2: unusable entry, its id or text holds half a character",
+        ),
         ([1], "x.tar, line 2: unusable entry, it is not a JSON object"),
         ("b", "x.tar, line 2: unusable entry, it is not a JSON object"),
     ],

@@ -287,15 +287,6 @@ def test_segments_lie_within_their_recording(tmp_path: Path, times: str, good: t
     assert all("a.wav is 0.80 s long" in one.detail for one in skips.found)
 
 
-def test_nothing_said_is_no_utterance(tmp_path: Path) -> None:
-    directory, skips = kaldi(tmp_path / "kaldi"), Skips()
-    (directory / "text").write_text("a \nb 一\n")
-    (tmp_path / "list.tsv").write_text("path\ttext\nkaldi/a.wav\t \nkaldi/b.wav\t一\n")
-    for source in (directory, tmp_path / "list.tsv"):
-        assert len(open_data(source, skips)) == 1
-    assert [(one.id, one.reason) for one in skips.found] == [("a", "empty text"), ("kaldi/a", "empty text")]
-
-
 @pytest.mark.parametrize("path", [".", "..", "/", "./", "一" * 300, "a\0b"])
 def test_a_path_that_is_no_file_costs_its_line(tmp_path: Path, path: str) -> None:
     write_wavs(tmp_path)
@@ -352,15 +343,6 @@ def test_hugging_face_rows_without_sound_are_left_out(tmp_path: Path) -> None:
     skips = Skips()
     assert not list(from_hugging_face(dataset.cast_column("audio", datasets.Audio(decode=False)), skips))
     assert skips.counts == {"unreadable audio": 1, "missing file": 2}
-
-
-def test_hugging_face_rows_in_which_nothing_is_said_are_left_out(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    paths = [str(path) for path in write_wavs(tmp_path).values()]
-    dataset, skips = datasets.Dataset.from_dict({"audio": paths, "text": [None, "一"]}), Skips()
-    cuts = from_hugging_face(dataset.cast_column("audio", datasets.Audio(decode=False)), skips)
-    assert [cut.id for cut in cuts] == ["00000001"]
-    assert skips.counts == {"empty text": 1}
 
 
 def test_hugging_face_ids_of_sentences_are_made_ids_of_utterances(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Any]]
     """What is to be prepared, by the names of the sets."""
     from paraformer.data.corpora import CORPORA, open_corpus
     from paraformer.data.prepare import prepare as unpack
+    from paraformer.data.reading import spoken
     from paraformer.data.sources import open_data
 
     if options.kind != "other" and options.channel != "mix":
@@ -65,7 +66,7 @@ def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Any]]
     cuts = open_data(options.source, skips, options.channel)
     if any(source.type == "memory" for cut in cuts for source in cut.recording.sources):
         raise DataError(f"the audio of {options.source} is inside it, not in files; use `paraformer data shar`")
-    return {name: cuts}
+    return {name: spoken(cuts, skips)}
 
 
 def shar(options: argparse.Namespace) -> int:

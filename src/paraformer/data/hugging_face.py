@@ -13,7 +13,7 @@ from lhotse import Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 
 from paraformer.data.recordings import cut_of, recording_of
-from paraformer.data.skips import EMPTY, MISSING, UNREADABLE, Skipped, Skips
+from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import DataError, MissingExtra, attempt
 from paraformer.manifests import ID_NAMES, SPEAKER_NAMES, TEXT_NAMES
 
@@ -69,8 +69,6 @@ def from_hugging_face(dataset: Any, skips: Skips, prefix: str = "") -> Iterator[
             recording = _recording(row[audio] or {}, name)
         if reading.error is not None:
             recording = Skipped(name, UNREADABLE, str(reading.error))
-        elif not str(row[text] or "").strip():
-            recording = Skipped(name, EMPTY)
         if isinstance(recording, Skipped):
             skips.add(recording)
             continue
@@ -79,7 +77,7 @@ def from_hugging_face(dataset: Any, skips: Skips, prefix: str = "") -> Iterator[
             recording_id=name,
             start=0.0,
             duration=recording.duration,
-            text=str(row[text]),
+            text=str(row[text] or ""),
             speaker=str(row[speaker]) if speaker else None,
             language="cmn",
         )

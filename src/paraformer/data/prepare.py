@@ -233,6 +233,8 @@ def _entry(values: Any, where: str) -> Entry | Skipped:
         return Skipped(str(id_), ENTRY, f"{where}: its text is {text!r}")
     if not text and "label" not in values:
         return Skipped(str(id_), EMPTY, where)
+    if any("\ud800" <= character <= "\udfff" for character in f"{id_}{text}"):
+        return Skipped(where, ENTRY, "its id or text holds half a character")
     speaker = values.get("speaker") or "+".join(map(str, values.get("voices") or ())) or "unknown"
     return Entry(id=str(id_), audio=values["audio"], text=text or "", speaker=str(speaker))
 

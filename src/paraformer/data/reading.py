@@ -16,7 +16,7 @@ from lhotse.cut import Cut, MixedCut, MonoCut, PaddingCut
 
 from paraformer import audio
 from paraformer.audio import SAMPLE_RATE
-from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
+from paraformer.data.skips import EMPTY, MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import AudioError, AudioNotFound, ParaformerError, attempt
 from paraformer.manifests import is_file
 
@@ -110,6 +110,15 @@ def readable(cuts: Iterable[Cut], skips: Skips) -> Iterator[tuple[Cut, Samples]]
             yield cut, samples
         else:
             skips.add(skipped(cut, reading.error))
+
+
+def spoken(cuts: Iterable[Cut], skips: Skips) -> Iterator[Cut]:
+    """The cuts in which something is said, if their texts are right; the others go to `skips`."""
+    for cut in cuts:
+        if any((said.text or "").strip() for said in cut.supervisions):
+            yield cut
+        else:
+            skips.add(Skipped(name_of(cut), EMPTY))
 
 
 def measured(cuts: Iterable[Cut], skips: Skips) -> Iterator[Cut]:

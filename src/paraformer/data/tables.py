@@ -16,7 +16,7 @@ from lhotse import Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 
 from paraformer.data.recordings import cut_of, recording_of
-from paraformer.data.skips import EMPTY, ENTRY, TWICE, Skipped, Skips
+from paraformer.data.skips import ENTRY, TWICE, Skipped, Skips
 from paraformer.errors import DataError
 from paraformer.manifests import TEXT_NAMES, Row, beside, json_rows, lines, listed, table_rows
 
@@ -117,8 +117,6 @@ def to_cuts(utterances: Iterable[Utterance], skips: Skips) -> Iterator[MonoCut]:
         recording = recordings[utterance.audio]
         if utterance.id in seen:
             skips.add(Skipped(utterance.id, TWICE, str(utterance.audio)))
-        elif not utterance.text.strip():
-            skips.add(Skipped(utterance.id, EMPTY, str(utterance.audio)))
         elif isinstance(recording, Skipped):
             skips.add(Skipped(utterance.id, recording.reason, recording.detail))
         elif wrong := _beyond(utterance, recording.duration):
