@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +22,7 @@ from paraformer.backends import native, panels
 from paraformer.backends.base import Decoded
 from paraformer.backends.graphs import GraphBackend
 from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, TransformerDecoderConfig
-from paraformer.errors import ConfigError, ModelError, UnsupportedModel
+from paraformer.errors import CheckpointError, ConfigError, ModelError, UnsupportedModel
 from paraformer.native import families
 
 REDUCED = [name for name in ("bfloat16", "int8") if native.available(name)]
@@ -101,10 +101,10 @@ def test_layers_of_all_formats_may_follow_each_other(layer: str, monkeypatch: py
         pytest.skip("this processor has not both")
     linear = native._Weights.linear
 
-    def mixed(self: native._Weights, name: str, **settings: Any) -> Any:
+    def mixed(self: native._Weights, name: str, *shape: int, **settings: Any) -> Any:
         if layer in name.split("."):
             settings["precision"] = "float32"
-        return linear(self, name, **settings)
+        return linear(self, name, *shape, **settings)
 
     rows = np.random.default_rng(7).standard_normal((30, 560)).astype(np.float32)
     (expected,) = GraphBackend(engine("float32"), tiny.config()).whole([rows])
@@ -215,6 +215,35 @@ def test_a_missing_weight_is_named() -> None:
     del weights["encoder.norm.bias"]
     with pytest.raises(ModelError, match=r"lack encoder\.norm\.bias"):
         native.NativeEngine(weights, tiny.config(), "float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_every_weight_of_another_shape_is_named(precision: panels.Precision) -> None:
+    """What is compiled would read beyond the end of one that is too small."""
+    if not native.available(precision):
+        pytest.skip(f"this processor has no {precision}")
+    plain = {name: tensor.numpy() for name, tensor in tiny.model().state_dict().items()}
+    del plain["decoder.embed.weight"]  # of training alone
+    used = native.packed(plain, tiny.config()) if precision == "int8" else plain
+    engine = partial(native.NativeEngine, config=tiny.config(), precision=precision)
+    engine(used)
+    for name in used:
+        for other in (used[name][:-1], used[name][..., :-1], np.concatenate([used[name]] * 2), used[name][None]):
+            with pytest.raises(CheckpointError, match=name.removesuffix(".size")):
+                engine({**used, name: other})
+
+
+@pytest.mark.parametrize("part", ["words", "scale", "sum", "size"])
+def test_packed_parts_that_are_missing_or_of_another_kind_are_named(part: str) -> None:
+    used = native.packed(tiny.model().state_dict(), tiny.config())
+    name = "decoder.blocks.0.cross.q.weight"
+    lacking = {key: array for key, array in used.items() if key != f"{name}.{part}"}
+    with pytest.raises(ModelError, match=rf"lack {name}".replace(".", r"\.")):
+        native.NativeEngine(lacking, tiny.config(), "int8")
+    if part != "size":
+        odd = {**used, f"{name}.{part}": used[f"{name}.{part}"].astype(np.float16)}
+        with pytest.raises(CheckpointError, match="numbers of another kind"):
+            native.NativeEngine(odd, tiny.config(), "int8")
 
 
 def test_a_damaged_file_is_named(tmp_path) -> None:

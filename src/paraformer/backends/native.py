@@ -78,7 +78,7 @@ class NativeEngine:
         threads: that share the rows of a batch, 0 for one per core; while they do, other callers compute alone.
 
         Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a weight that
-        is missing or not finite.
+        is missing or not finite, CheckpointError for one of another shape than the settings say.
         """
         library, kernels = native.library(), native.family(_FORMATS[precision])
         if library is None or kernels is None:
@@ -200,11 +200,13 @@ class _Weights:
         self._tensors = tensors
         self._room = panels.Room()
 
-    def tensor(self, name: str) -> np.ndarray:
-        """A tensor as float32."""
+    def tensor(self, name: str, *shape: int) -> np.ndarray:
+        """A tensor as float32. What is compiled takes its size on trust, so it is the one that the settings say."""
         if name not in self._tensors:
             raise ModelError(f"the weights lack {name}; get the model again")
-        self.used[name] = np.ascontiguousarray(self._tensors[name], np.float32)
+        tensor = self._tensors[name]
+        panels.check_shape(name, np.shape(tensor), shape)
+        self.used[name] = np.ascontiguousarray(tensor, np.float32)
         panels.check_finite(name, self.used[name])
         return self.used[name]
 
@@ -213,37 +215,37 @@ class _Weights:
         self.kept.append(array)
         return int(array.ctypes.data)
 
-    def vector(self, name: str) -> int:
+    def vector(self, name: str, *shape: int) -> int:
         """The address of a tensor."""
-        return self.keep(self.tensor(name))
+        return self.keep(self.tensor(name, *shape))
 
-    def norm(self, name: str) -> Norm:
+    def norm(self, name: str, size: int) -> Norm:
         """A layer norm."""
-        gain = self.tensor(f"{name}.weight")
-        return Norm(self.keep(gain), self.vector(f"{name}.bias"), len(gain))
+        return Norm(self.vector(f"{name}.weight", size), self.vector(f"{name}.bias", size), size)
 
-    def memory(self, name: str, left: int) -> Memory:
+    def memory(self, name: str, dim: int, kernel: int, left: int) -> Memory:
         """An FSMN memory: (dim, 1, kernel) to (kernel, dim)."""
-        taps = np.ascontiguousarray(self.tensor(f"{name}.weight")[:, 0].T)
-        return Memory(self.keep(taps), len(taps), left)
+        taps = np.ascontiguousarray(self.tensor(f"{name}.weight", dim, 1, kernel)[:, 0].T)
+        return Memory(self.keep(taps), kernel, left)
 
-    def linear(self, name: str, *, bias: bool = True, precision: Precision | None = None) -> Linear:
-        """A linear layer, or a convolution (n, channels, width) as one over its width side by side."""
+    def linear(self, name: str, *shape: int, bias: bool = True, precision: Precision | None = None) -> Linear:
+        """A linear layer (n, k), or a convolution (n, channels, width) as one over its width side by side."""
         precision = precision or self.precision
-        matrix = panels.Panels.from_arrays(self._tensors, f"{name}.weight") if precision == "int8" else None
+        n, k = shape[0], math.prod(shape[1:])
+        matrix = panels.Panels.from_arrays(self._tensors, f"{name}.weight", n, k) if precision == "int8" else None
         if matrix is None:
-            weight = self.tensor(f"{name}.weight")
+            weight = self.tensor(f"{name}.weight", *shape)
             if weight.ndim == 3:
-                weight = np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(len(weight), -1))
+                weight = np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(n, k))
             matrix = panels.pack(weight, precision, self._room)
         if self.precision != "int8" or precision == "int8":
             self.used.pop(f"{name}.weight", None)
         if precision == "int8":
             self.used |= matrix.to_arrays(f"{name}.weight")
-        shift = self.keep(_whole_panels(self.tensor(f"{name}.bias"))) if bias else None
+        shift = self.keep(_whole_panels(self.tensor(f"{name}.bias", n))) if bias else None
         scale = None if matrix.scale is None else self.keep(matrix.scale)
         total = None if matrix.sum is None else self.keep(matrix.sum)
-        return Linear(self.keep(matrix.words), scale, total, shift, matrix.k, matrix.n, _FORMATS[precision])
+        return Linear(self.keep(matrix.words), scale, total, shift, k, n, _FORMATS[precision])
 
 
 def _whole_panels(row: np.ndarray) -> np.ndarray:
@@ -257,10 +259,10 @@ def _encoder(config: ModelConfig, weights: _Weights) -> Encoder:
     weights.kept.append(blocks)
     return Encoder(
         blocks=blocks,
-        norm=weights.norm("encoder.norm"),
-        conv=weights.linear("predictor.conv", precision=_beside(weights.precision)),
-        fire=weights.vector("predictor.output.weight"),
-        fire_bias=float(weights.tensor("predictor.output.bias")[0]),
+        norm=weights.norm("encoder.norm", c.dim),
+        conv=weights.linear("predictor.conv", c.dim, c.dim, p.left + p.right + 1, precision=_beside(weights.precision)),
+        fire=weights.vector("predictor.output.weight", 1, c.dim),
+        fire_bias=float(weights.tensor("predictor.output.bias", 1)[0]),
         layers=c.layers,
         dim=c.dim,
         input=config.frontend.input_dim,
@@ -280,30 +282,30 @@ def _beside(precision: Precision) -> Precision:
 def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> EncoderBlock:
     c, at = config.encoder, f"encoder.blocks.{index}"
     assert isinstance(c, SanmEncoderConfig)
-    norm1 = weights.norm(f"{at}.norm1")
+    width = c.dim if index else config.frontend.input_dim
     return EncoderBlock(
-        norm1=norm1,
-        norm2=weights.norm(f"{at}.norm2"),
-        qkv=weights.linear(f"{at}.attention.qkv"),
-        out=weights.linear(f"{at}.attention.out"),
-        up=weights.linear(f"{at}.feed_forward.up"),
-        down=weights.linear(f"{at}.feed_forward.down"),
-        memory=weights.memory(f"{at}.attention.memory", (c.kernel - 1) // 2 + c.shift),
-        residual=norm1.k == c.dim,
+        norm1=weights.norm(f"{at}.norm1", width),
+        norm2=weights.norm(f"{at}.norm2", c.dim),
+        qkv=weights.linear(f"{at}.attention.qkv", 3 * c.dim, width),
+        out=weights.linear(f"{at}.attention.out", c.dim, c.dim),
+        up=weights.linear(f"{at}.feed_forward.up", c.ffn_dim, c.dim),
+        down=weights.linear(f"{at}.feed_forward.down", c.dim, c.ffn_dim),
+        memory=weights.memory(f"{at}.attention.memory", c.dim, c.kernel, (c.kernel - 1) // 2 + c.shift),
+        residual=width == c.dim,
     )
 
 
 def _decoder(config: ModelConfig, weights: _Weights) -> Decoder:
     c, dim = config.decoder, config.encoder.dim
     assert isinstance(c, SanmDecoderConfig)
-    blocks = (DecoderBlock * c.layers)(*(_decoder_block(c, weights, index) for index in range(c.layers)))
+    blocks = (DecoderBlock * c.layers)(*(_decoder_block(c, dim, weights, index) for index in range(c.layers)))
     weights.kept.append(blocks)
     beside = _beside(weights.precision)
     return Decoder(
         blocks=blocks,
-        last=_feed_forward(weights, "decoder.final"),
-        norm=weights.norm("decoder.norm"),
-        output=weights.linear("decoder.output", precision=beside),
+        last=_feed_forward(weights, "decoder.final", dim, c.ffn_dim),
+        norm=weights.norm("decoder.norm", dim),
+        output=weights.linear("decoder.output", config.vocab_size, dim, precision=beside),
         layers=c.layers,
         dim=dim,
         heads=c.heads,
@@ -312,22 +314,24 @@ def _decoder(config: ModelConfig, weights: _Weights) -> Decoder:
     )
 
 
-def _decoder_block(config: SanmDecoderConfig, weights: _Weights, index: int) -> DecoderBlock:
-    at, cross = f"decoder.blocks.{index}", index < config.attention_layers
-    block = _feed_forward(weights, at)
-    block.norm2 = weights.norm(f"{at}.norm2")
-    block.memory = weights.memory(f"{at}.memory", (config.kernel - 1) // 2 + (config.shift if cross else 0))
+def _decoder_block(c: SanmDecoderConfig, dim: int, weights: _Weights, index: int) -> DecoderBlock:
+    at, cross = f"decoder.blocks.{index}", index < c.attention_layers
+    block = _feed_forward(weights, at, dim, c.ffn_dim)
+    block.norm2 = weights.norm(f"{at}.norm2", dim)
+    block.memory = weights.memory(f"{at}.memory", dim, c.kernel, (c.kernel - 1) // 2 + (c.shift if cross else 0))
     block.cross = cross
     if cross:
-        block.norm3 = weights.norm(f"{at}.norm3")
-        block.q, block.kv, block.out = (weights.linear(f"{at}.cross.{name}") for name in ("q", "kv", "out"))
+        block.norm3 = weights.norm(f"{at}.norm3", dim)
+        block.q = weights.linear(f"{at}.cross.q", dim, dim)
+        block.kv = weights.linear(f"{at}.cross.kv", 2 * dim, dim)
+        block.out = weights.linear(f"{at}.cross.out", dim, dim)
     return block
 
 
-def _feed_forward(weights: _Weights, at: str) -> DecoderBlock:
+def _feed_forward(weights: _Weights, at: str, dim: int, hidden: int) -> DecoderBlock:
     return DecoderBlock(
-        norm1=weights.norm(f"{at}.norm1"),
-        ffn_norm=weights.norm(f"{at}.feed_forward.norm"),
-        up=weights.linear(f"{at}.feed_forward.up"),
-        down=weights.linear(f"{at}.feed_forward.down", bias=False),
+        norm1=weights.norm(f"{at}.norm1", dim),
+        ffn_norm=weights.norm(f"{at}.feed_forward.norm", hidden),
+        up=weights.linear(f"{at}.feed_forward.up", hidden, dim),
+        down=weights.linear(f"{at}.feed_forward.down", dim, hidden, bias=False),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 
 from paraformer.bundle import replacing
-from paraformer.errors import ModelError
+from paraformer.errors import CheckpointError, ModelError
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PANEL = 64
@@ -61,14 +61,26 @@ class Panels:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], name: str) -> Panels | None:
-        """The matrix of that name; None where it is not packed. Raises ModelError for factors that are not finite."""
+    def from_arrays(cls, arrays: Mapping[str, Any], name: str, n: int, k: int) -> Panels | None:
+        """The matrix (n, k) of that name; None where it is not packed.
+
+        Raises ModelError for a part that is missing or not finite, CheckpointError for one of another shape or type.
+        """
         if f"{name}.words" not in arrays:
             return None
+        if missing := [f"{name}.{part}" for part in ("scale", "sum", "size") if f"{name}.{part}" not in arrays]:
+            raise ModelError(f"the weights lack {missing[0]}; get the model again")
+        columns = n + -n % PANEL
+        whole = {"words": columns * (k + -k % _PER_WORD["int8"]), "scale": columns, "sum": columns}
+        check_shape(name, arrays[f"{name}.size"].tolist(), (n, k))
+        for part, size in whole.items():
+            check_shape(f"{name}.{part}", arrays[f"{name}.{part}"].shape, (size,))
+            if arrays[f"{name}.{part}"].dtype != (np.uint8 if part == "words" else np.float32):
+                raise CheckpointError(f"{name}.{part} of the weights has numbers of another kind; get the model again")
         for part in ("scale", "sum"):
             check_finite(f"{name}.{part}", arrays[f"{name}.{part}"])
-        n, k = (int(number) for number in arrays[f"{name}.size"])
-        return cls(arrays[f"{name}.words"], arrays[f"{name}.scale"], arrays[f"{name}.sum"], n, k)
+        words, scale, total = (arrays[f"{name}.{part}"] for part in whole)
+        return cls(words, scale, total, n, k)
 
 
 def pack(weight: Float32[np.ndarray, "n k"], precision: Precision, room: Room) -> Panels:
@@ -133,6 +145,13 @@ def save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             file.write(np.ascontiguousarray(arrays[name]).data)
+
+
+def check_shape(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
+    """Raise CheckpointError for a tensor of another shape than the settings of its model say."""
+    if tuple(shape) != tuple(expected):
+        found, meant = ("x".join(map(str, sizes)) or "a single number" for sizes in (shape, expected))
+        raise CheckpointError(f"{name} of the weights is {found}, not {meant} as the model's settings say")
 
 
 def check_finite(name: str, array: np.ndarray) -> None:
