@@ -806,3 +806,14 @@ def test_no_sound_and_a_further_chunk_is_no_sound() -> None:
     data = file.getvalue() + b"LIST\x04\x00\x00\x00INFO"
     for source in (io.BytesIO(data), Unseekable(data)):
         assert audio.read(source).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16])
+def test_a_view_of_numbers_is_an_array_and_no_bytes(kind: type) -> None:
+    """As `data` of an array is, or a view of array.array."""
+    numbers = (np.linspace(-1, 1, 64) * (1 if kind is not np.int16 else 32767)).astype(kind)
+    (got,) = audio.blocks_of(memoryview(numbers))
+    np.testing.assert_array_equal(got, audio.from_array(numbers))
+    (one,) = audio.channels_of(memoryview(numbers))
+    np.testing.assert_array_equal(np.concatenate(list(one())), got)
+    np.testing.assert_array_equal(audio.packet(memoryview(numbers)), got)

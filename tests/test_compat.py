@@ -19,6 +19,7 @@ import paraformer
 from paraformer import AudioError, ChunkConfig, ConfigError, DataError, UnsupportedModel
 from paraformer.compat import AutoModel, Tasks, pipeline
 from paraformer.compat import options as known
+from paraformer.compat.inputs import readable, samples
 from paraformer.segment import SegmentConfig
 
 LENGTHS = st.one_of(st.integers(960, 60_000), st.sampled_from([9600, 9601, 9602, 19_200, 19_201, 19_900]))
@@ -398,3 +399,32 @@ def test_mistakes_in_loading() -> None:
         pipeline(task="speaker-verification", model=directory)
     with pytest.raises(ConfigError, match="uniasr"):
         pipeline(task=Tasks.auto_speech_recognition, model=directory, mode="uniasr")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cache": None}, "cache must be a dict"),
+        ({"cache": []}, "cache must be a dict"),
+        ({"cache": {}, "chunk_size": [0, "a", 5]}, "whole number"),
+        ({"cache": {}, "chunk_size": [0, 10.7, 5]}, "whole number"),
+    ],
+)
+def test_stream_options_of_another_kind_are_refused(options: dict[str, Any], words: str) -> None:
+    take = known.chunk if "chunk_size" in options else known.check
+    with pytest.raises(ConfigError, match=words):
+        take(options)
+
+
+def test_sizes_of_a_chunk_in_an_array_are_numbers() -> None:
+    assert known.chunk({"chunk_size": np.array([0, 8, 4])}) == ChunkConfig(left=0, chunk=8, right=4)
+
+
+def test_a_view_of_numbers_a_tensor_of_bfloat16_and_a_closed_file() -> None:
+    wave = np.linspace(-1, 1, 64, dtype=np.float32)
+    np.testing.assert_array_equal(samples(memoryview(wave)), wave)
+    np.testing.assert_allclose(samples(torch.tensor(wave).bfloat16()), wave, atol=0.01)
+    closed = io.BytesIO()
+    closed.close()
+    with pytest.raises(AudioError, match="is closed; pass it open"):
+        readable(closed)

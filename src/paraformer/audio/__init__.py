@@ -29,6 +29,7 @@ from paraformer.audio.signal import (
     as_array,
     chosen,
     in_columns,
+    is_bytes,
     opposite_phase,
     packet,
     scaled,
@@ -51,6 +52,7 @@ __all__ = [
     "from_bytes",
     "from_pcm16",
     "inputs_of",
+    "is_bytes",
     "mono",
     "name_of",
     "packet",
@@ -73,10 +75,7 @@ def blocks_of(audio: Any, channel: Channel = "mix") -> Iterator[Samples]:
     """
     if isinstance(audio, str | PathLike) or hasattr(audio, "read"):
         return read_blocks(audio, channel=channel)
-    if isinstance(audio, bytes | bytearray | memoryview):
-        samples = from_bytes(bytes(audio), channel=channel)
-    else:
-        samples = from_array(audio, channel=channel)
+    samples = from_bytes(bytes(audio), channel=channel) if is_bytes(audio) else from_array(audio, channel=channel)
     return regrouped([samples], round(_BLOCK_S * SAMPLE_RATE))
 
 
@@ -85,7 +84,7 @@ def channels_of(audio: Any) -> list[Callable[[], Iterator[Samples]]]:
 
     Raises AudioError.
     """
-    if isinstance(audio, bytes | bytearray | memoryview):
+    if is_bytes(audio):
         audio = io.BytesIO(audio) if is_file(bytes(audio)) else from_pcm16(bytes(audio))
     if not (isinstance(audio, str | PathLike) or hasattr(audio, "read")):
         columns = in_columns(as_array(audio))

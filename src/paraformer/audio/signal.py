@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -42,6 +42,17 @@ def chosen(channel: int | str) -> Channel:
     if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
         raise ConfigError(f"channel {channel!r} must be 'mix' (the mean of all), 'each', or a number from 1")
     return int(number)
+
+
+def is_bytes(values: object) -> TypeGuard[bytes | bytearray | memoryview]:
+    """Whether these are bytes; a view of numbers, as `data` of an array is, is an array.
+
+    >>> is_bytes(b"RIFF"), is_bytes(memoryview(b"RIFF")), is_bytes(np.zeros(2, np.float32).data)
+    (True, True, False)
+    """
+    if isinstance(values, memoryview):
+        return values.format in ("B", "b", "c")
+    return isinstance(values, bytes | bytearray)
 
 
 def as_array(values: Any) -> Shaped[np.ndarray, "..."]:
@@ -112,7 +123,7 @@ def packet(samples: Any) -> Samples:
     >>> packet(np.array([[-32768], [16384]], np.int16))
     array([-1. ,  0.5], dtype=float32)
     """
-    if isinstance(samples, bytes | bytearray | memoryview):
+    if is_bytes(samples):
         raise AudioError(
             f"a packet is samples, not {len(samples)} bytes; audio.from_pcm16(data) makes samples of 16-bit PCM"
         )

@@ -105,7 +105,7 @@ def is_samples(item: object) -> bool:
 
 def is_file(item: object) -> bool:
     """Whether this is a file, complete by itself: its path, its bytes, or itself."""
-    if isinstance(item, bytes | bytearray | memoryview):
+    if audio.is_bytes(item):
         return sound_file(bytes(item))
     return isinstance(item, str | os.PathLike) or hasattr(item, "read")
 
@@ -120,12 +120,13 @@ def samples(item: Any, rate: int = audio.SAMPLE_RATE, *, within_stream: bool = F
 
     within_stream: bytes are raw PCM, whatever they begin with.
     """
-    if isinstance(item, bytes | bytearray | memoryview) and (within_stream or not is_file(item)):
+    if audio.is_bytes(item) and (within_stream or not is_file(item)):
         return audio.from_array(audio.from_pcm16(bytes(item)), rate)
     if is_file(item):
         return audio.read(_file(item))
     if hasattr(item, "detach"):
         item = item.detach().cpu()
+        item = item.float() if item.is_floating_point() else item  # NumPy knows no bfloat16
     return audio.from_array(_whole_numbers(item) if is_samples(item) else item, rate)
 
 
@@ -139,10 +140,12 @@ def _file(item: Any) -> str | BinaryIO:
     """A path, or an open file at its start, where FunASR reads it from."""
     if isinstance(item, str | os.PathLike):
         return os.fspath(item)
-    if isinstance(item, bytes | bytearray | memoryview):
+    if audio.is_bytes(item):
         return io.BytesIO(item)
     if isinstance(item, io.TextIOBase):
         raise AudioError(f"{getattr(item, 'name', 'the file')} is open as text; open it with mode 'rb'")
+    if getattr(item, "closed", False):
+        raise AudioError(f"{getattr(item, 'name', 'the file')} is closed; pass it open, or its path")
     if getattr(item, "seekable", lambda: False)():
         item.seek(0)
     opened: BinaryIO = item

@@ -110,6 +110,8 @@ def check(options: Mapping[str, object]) -> None:
     for name, (harmless, words) in _NOT_OFFERED.items():
         if options.get(name) and options[name] not in harmless:
             raise UnsupportedModel(words.format(name=name))
+    if not isinstance(options.get("cache", {}), dict):
+        raise ConfigError("cache must be a dict, empty at first, and the same object in every call of a stream")
 
 
 def chunk(options: StreamOptions) -> ChunkConfig:
@@ -119,10 +121,11 @@ def chunk(options: StreamOptions) -> ChunkConfig:
         raise ConfigError(
             f"chunk_size {sizes} must be three numbers of 60 ms windows: left context, chunk, right context"
         )
+    left, chunk, right = (size.item() if isinstance(size, np.generic) else size for size in sizes)
     return ChunkConfig(
-        left=int(sizes[0]),
-        chunk=int(sizes[1]),
-        right=int(sizes[2]),
+        left=left,
+        chunk=chunk,
+        right=right,
         encoder_look_back=options.get("encoder_chunk_look_back", 0),
         decoder_look_back=options.get("decoder_chunk_look_back", 0),
     )
