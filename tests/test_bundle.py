@@ -131,3 +131,18 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written():
     with pytest.raises(ModelError, match="8 tokens, but the model's vocabulary is 9"):
         bundle(config=replace(CONFIG, vocab_size=9))
+
+
+def test_settings_with_a_byte_order_mark_are_read(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"format": 0}', encoding="utf-8-sig")
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ModelError, match="has format 0"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "words"), [("[" * 100_000, "is not JSON"), ('{"format": true}', "has format True")])
+def test_settings_nested_without_end_and_formats_that_are_no_number(text: str, words: str, tmp_path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ModelError, match=words):
+        Bundle.open(tmp_path)

@@ -203,8 +203,8 @@ def is_ours(directory: Path) -> bool:
 def _keys(path: Path) -> set[str]:
     """Those of a JSON object; none where the file holds something else."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
         return set()
     return set(values) if isinstance(values, dict) else set()
 
@@ -303,11 +303,11 @@ def _read_settings(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelNotFound(f"{directory} is not a model directory of ours: it has no {CONFIG_FILE}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}; get the model again") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = values.get("format") if isinstance(values, dict) else None
+    found = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(values, dict) or isinstance(found, bool) or found != FORMAT:
         raise ModelError(f"{path} has format {found!r}, this version reads {FORMAT}; update paraformer or the model")
     values = {**_LATER, **values}
     _check_forms(values, path)
