@@ -65,11 +65,14 @@ def _bracketed_row(text: str, tag: str) -> Float32[np.ndarray, " dim"]:
         raise ModelError(f"CMVN text has no {tag} with values on the line below; expected a Kaldi nnet1 file (am.mvn)")
     words = following[0].split()
     try:
-        row = np.array(words[words.index("[") + 1 : words.index("]")], dtype=np.float32)
+        with np.errstate(over="ignore"):
+            row = np.array(words[words.index("[") + 1 : words.index("]")], dtype=np.float32)
     except ValueError as error:
         raise ModelError(f"CMVN text holds something other than numbers in brackets below {tag}: {error}") from error
     if not np.isfinite(row).all():
         raise ModelError(f"CMVN text holds values below {tag} that are not finite; compute the statistics again")
+    if tag == "<Rescale>" and (row <= 0).any():
+        raise ModelError(f"CMVN text holds scales below {tag} that are not above 0; compute the statistics again")
     return row
 
 
