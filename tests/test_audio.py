@@ -452,6 +452,7 @@ def at_its_end() -> io.BytesIO:
         (at_its_end(), r"read to its end: seek\(0\)"),
         (io.BytesIO(), "is empty"),
         (b"abc", "3 bytes"),
+        ("", "an empty name names no file"),
         (Unseekable(b""), "is empty"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -485,6 +486,14 @@ def test_files_within_files(tmp_path: Path) -> None:
     ):
         for file in (zipped, named, nameless, tar.extractfile("a.wav"), unbuffered):
             np.testing.assert_array_equal(audio.read(file), audio.read(path))
+
+
+def test_16_bit_samples_in_wider_integers_are_refused() -> None:
+    for values in (np.array([0, 1200, -32768], np.int32), torch.tensor([32767, -5], dtype=torch.int32)):
+        with pytest.raises(AudioError, match="holds 16-bit samples: pass it as int16"):
+            from_array(values)
+    assert from_array(np.array([0, 1 << 30], np.int32)).tolist() == [0.0, 0.5]
+    assert from_array(np.zeros(2, np.int32)).tolist() == [0.0, 0.0]
 
 
 def test_files_that_are_open_in_the_wrong_way(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from paraformer.audio.signal import (
     chosen,
     in_columns,
     is_bytes,
+    of_full_width,
     opposite_phase,
     packet,
     scaled,
@@ -175,7 +176,7 @@ def from_array(samples: Any, rate: int = SAMPLE_RATE, *, channel: Channel = "mix
     array([ 0. ,  0.5, -1. ], dtype=float32)
     """
     check_rate(rate, "the array")
-    columns = scaled(in_columns(as_array(samples)))
+    columns = scaled(of_full_width(in_columns(as_array(samples))))
     heard = Listener("the array", chosen(channel)).heard([Block(rate, columns)])
     return np.concatenate([np.zeros(0, np.float32), *at_16k(heard)])
 

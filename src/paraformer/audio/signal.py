@@ -70,6 +70,18 @@ def as_array(values: Any) -> Shaped[np.ndarray, "..."]:
     return array
 
 
+def of_full_width(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """The same numbers. Raises AudioError for 32-bit integers that never leave 16 bits, and so are 16-bit samples."""
+    if values.dtype.kind == "i" and values.dtype.itemsize == 4 and values.size:
+        peak = max(int(values.max()), -int(values.min()))
+        if 0 < peak <= 1 << 15:
+            raise AudioError(
+                f"an array of {values.dtype} that never exceeds {peak} holds 16-bit samples: pass it as int16, as by "
+                "samples.astype('int16')"
+            )
+    return values
+
+
 def scaled(values: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
     """Numbers at full scale 1: integers of 8 to 32 bits by their width, uint8 around 128, floats as they are.
 

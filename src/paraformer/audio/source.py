@@ -33,7 +33,7 @@ def opened(source: Source, stack: ExitStack) -> ByteSource:
     """The bytes of a source, from where an open file stands; the stack closes what was opened. Raises AudioError."""
     name = name_of(source)
     if isinstance(source, str | os.PathLike):
-        file: Any = stack.enter_context(_open_path(Path(source)))
+        file: Any = stack.enter_context(_open_path(source))
     else:
         file = source
         _check_open(file, name)
@@ -52,7 +52,10 @@ def _check_open(file: Any, name: str) -> None:
         raise AudioError(f"{name} is open for writing only; open it with mode 'rb'")
 
 
-def _open_path(path: Path) -> BinaryIO:
+def _open_path(name: str | os.PathLike[str]) -> BinaryIO:
+    if not os.fspath(name):
+        raise AudioError("an empty name names no file")
+    path = Path(name)
     try:
         return path.open("rb")
     except FileNotFoundError as error:

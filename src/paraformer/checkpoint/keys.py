@@ -83,7 +83,7 @@ FINAL_BLOCK = {**NORMED_FEED_FORWARD, "norm1": "norm1"}
 def funasr_names(config: ModelConfig, names: Iterable[str]) -> dict[str, str]:
     """Our parameter name -> FunASR's, for each of a model's names; one to one.
 
-    >>> funasr_names(config, ["encoder.blocks.1.feed_forward.up.weight"])
+    >>> funasr_names(ModelConfig(vocab_size=8404), ["encoder.blocks.1.feed_forward.up.weight"])
     {'encoder.blocks.1.feed_forward.up.weight': 'encoder.encoders.0.feed_forward.w_1.weight'}
     """
     modules = dict(_modules(config))
