@@ -491,9 +491,9 @@ def test_files_within_files(tmp_path: Path) -> None:
 def test_16_bit_samples_in_wider_integers_are_refused() -> None:
     for values in (np.array([0, 1200, -32768], np.int32), torch.tensor([32767, -5], dtype=torch.int32)):
         with pytest.raises(AudioError, match="holds 16-bit samples: pass it as int16"):
-            from_array(values)
-    assert from_array(np.array([0, 1 << 30], np.int32)).tolist() == [0.0, 0.5]
-    assert from_array(np.zeros(2, np.int32)).tolist() == [0.0, 0.0]
+            audio.from_array(values)
+    assert audio.from_array(np.array([0, 1 << 30], np.int32)).tolist() == [0.0, 0.5]
+    assert audio.from_array(np.zeros(2, np.int32)).tolist() == [0.0, 0.0]
 
 
 def test_files_that_are_open_in_the_wrong_way(tmp_path: Path) -> None:
