@@ -21,7 +21,8 @@ from paraformer.errors import UnsupportedModel
 CHILD = Path(__file__).with_name("concurrency_child.py")
 NAMES = ("onnx", "torch", *(["int8"] if native.available("int8") else []))
 MATRIX = [
-    pytest.param(name, threads, marks=[pytest.mark.slow] if (name, threads) == ("torch", 8) else [])
+    # Threads of OpenMP spin where they wait for each other: minutes, where the other core is busy.
+    pytest.param(name, threads, marks=[pytest.mark.slow] if name == "torch" and threads > 1 else [])
     for name in NAMES
     for threads in (1, 2, 8)
 ]
