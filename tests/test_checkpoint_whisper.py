@@ -214,7 +214,7 @@ def test_sizes_and_features_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="with a front"):
         whisper.encoder_weights(source, tiny.config(), None)
     other = config(source)
-    other = dataclasses.replace(other, frontend=dataclasses.replace(other.frontend, sample_rate=8000))
+    other = dataclasses.replace(other, frontend=dataclasses.replace(other.frontend, shift_ms=12.5))
     with pytest.raises(ConfigError, match="every 10 ms at 16 kHz"):
         whisper.encoder_weights(source, other, None)
 
