@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from hypothesis import Phase, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs in the background with it ignored
 
 settings.register_profile("quick", max_examples=30, deadline=None)
 settings.register_profile(
