@@ -43,7 +43,7 @@ def test_recipes_that_are_there(name: str) -> None:
         ("my_recipe:config", r"no module 'my_recipe'"),
         ("nowhere.my_recipes:config", r"no module 'nowhere\.my_recipes'"),
         ("my_recipes", r"write MODULE:FUNCTION"),
-        ("my_recipes.py:config", r"no module"),
+        ("my_recipes.py:config", r"no module 'my_recipes.py'; name it as Python does, my_recipes:config"),
         (":config", r"write MODULE:FUNCTION"),
     ],
 )

@@ -57,6 +57,10 @@ def check_recipe(name: str) -> None:
         raise ConfigError(
             f"{name!r} does not name a recipe; write MODULE:FUNCTION, for example recipes.zh_small:further"
         )
+    if module.endswith(".py"):  # the name of a file, whose module would be imported to look for a part `py` of it
+        raise ConfigError(
+            f"there is no module {module!r}; name it as Python does, {module.removesuffix('.py')}:{function}"
+        )
     try:
         spec = find_spec(module)
     except (ImportError, ValueError):  # a package above it is missing, or the name is none
