@@ -61,6 +61,8 @@ def check_recipe(name: str) -> None:
         raise ConfigError(
             f"there is no module {module!r}; name it as Python does, {module.removesuffix('.py')}:{function}"
         )
+    if module in sys.modules:
+        return  # to import it costs nothing
     try:
         spec = find_spec(module)
     except (ImportError, ValueError):  # a package above it is missing, or the name is none
