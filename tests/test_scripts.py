@@ -15,7 +15,7 @@ import tiny_bundle
 from paraformer import loader
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("test", "check", "demo", "environment", "peers", "mutate", "torch")
+NAMES = ("test", "check", "demo", "environment", "peers", "mutate", "sanitise")
 SCRIPTS = [*(ROOT / "scripts" / name for name in NAMES), ROOT / ".ci" / "run"]
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 BLOCKS = [
