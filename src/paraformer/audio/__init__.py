@@ -249,4 +249,4 @@ def regrouped(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
             yield from joined[:full].reshape(-1, size)
             waiting, count = [joined[full:].copy()], count - full
     if count:
-        yield np.concatenate(waiting)
+        yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)  # a copy of a long array costs its memory
