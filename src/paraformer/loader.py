@@ -21,7 +21,6 @@ from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.settings import check_choice, check_type
 
 EMBEDDED = "zh-small"
-Engine = Literal["native", "onnx", "torch"]
 BackendName = Literal["auto", "native", "onnx", "torch"]
 PrecisionName = Precision | Literal["auto"]
 MOST_THREADS, MOST_LM_WEIGHT = 1024, 1000.0
@@ -74,7 +73,7 @@ def load(
 class Choice(NamedTuple):
     """What runs a model on this machine."""
 
-    backend: Engine
+    backend: Literal["native", "onnx", "torch"]
     precision: Precision
 
     def __str__(self) -> str:

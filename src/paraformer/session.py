@@ -74,7 +74,7 @@ class SpeechModel:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """All that decides what a session hears, by name. Engine and precision are not in it: they may change."""
+        """All that decides what a session hears, by name. Backend and precision are not in it: they may change."""
         cmvn = self.frontend.cmvn
         return {
             "settings": _digest(self.backend.config.to_dict()),
