@@ -61,6 +61,8 @@ BY_FFMPEG = (
     ("mov", "pcm_s16le"),
     ("mov", "aac"),
     ("adts", "aac"),
+    ("mp2", "mp2"),
+    ("ac3", "ac3"),
     ("mpegts", "aac"),
     ("flv", "aac"),
     ("asf", "mp3"),
@@ -99,7 +101,7 @@ def by_ffmpeg(form: str, codec: str, columns: np.ndarray, rate: int) -> bytes:
 
     file, channels = io.BytesIO(), columns.shape[1]
     with av.open(file, "w", format=form) as container:
-        layout = {1: "mono", 2: "stereo", 8: "7.1"}.get(channels, f"{channels}c")
+        layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels, f"{channels}c")
         stream: Any = container.add_stream(codec, rate=rate, layout=layout)
         frame: Any = av.AudioFrame.from_ndarray(columns.reshape(1, -1), format="flt", layout=stream.layout)
         frame.rate = rate

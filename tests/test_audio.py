@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import audio_fuzz
 import numpy as np
 import pytest
 import soundfile
@@ -24,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraformer import audio
-from paraformer.audio import decoding, signal
+from paraformer.audio import signal
 from paraformer.errors import AudioError, AudioNotFound, ConfigError, MissingExtra
 
 RATES = (4000, 7000, 8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000)
@@ -542,9 +543,39 @@ def test_bytes_of_a_file_are_no_pcm(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(audio.from_bytes(path.read_bytes()), audio.read(path))
 
 
+@pytest.mark.parametrize(
+    ("form", "codec"),
+    [
+        ("mp2", "mp2"),
+        ("ac3", "ac3"),
+        ("eac3", "eac3"),
+        ("adts", "aac"),
+        ("latm", "aac"),
+        ("mpegts", "mp2"),
+        ("mpeg", "mp2"),
+        ("nut", "aac"),
+        ("rm", "ac3"),
+        ("sox", "pcm_s32le"),
+        ("ircam", "pcm_s16le"),
+        ("tta", "tta"),
+        ("wv", "wavpack"),
+    ],
+)
+def test_bytes_of_a_file_for_ffmpeg_are_no_pcm(form: str, codec: str) -> None:
+    for channels, rate in ((1, 48000), (2, 48000), (1, 32000)):
+        data = made_by_ffmpeg(form, codec, channels, seconds=0.5, rate=rate)
+        heard = audio.from_bytes(data)
+        assert abs(len(heard) - 8000) < 1600
+        np.testing.assert_array_equal(heard, audio.read(io.BytesIO(data)))
+
+
+def test_a_frame_of_nothing_at_the_end_is_no_damage() -> None:
+    assert abs(len(audio.read(io.BytesIO(made_by_ffmpeg("adx", "adpcm_adx", 1, rate=16000)))) - 3200) < 64
+
+
 @given(st.binary(max_size=600))
 def test_bytes_of_no_file_are_pcm(data: bytes) -> None:
-    if not decoding.is_file(data):
+    if not audio.is_file_content(data):
         np.testing.assert_array_equal(audio.from_bytes(data * 2), audio.from_pcm16(data * 2))
 
 
@@ -618,19 +649,9 @@ def test_non_finite_samples_of_a_channel_that_nobody_hears(tmp_path: Path) -> No
 
 def made_by_ffmpeg(form: str, codec: str, channels: int, seconds: float = 0.2, rate: int = 48000) -> bytes:
     """A file whose channels are tones of 0.3, 0.6, 0.9 kHz and so on."""
-    av = pytest.importorskip("av")
-    file = io.BytesIO()
-    with av.open(file, "w", format=form) as container:
-        layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels, f"{channels}c")
-        stream = container.add_stream(codec, rate=rate, layout=layout)
-        columns = np.stack([tone(seconds, rate, 300 * (1 + k)) for k in range(channels)], axis=1)
-        frame = av.AudioFrame.from_ndarray(columns.reshape(1, -1), format="flt", layout=stream.layout)
-        frame.rate = rate
-        resampler = av.AudioResampler(stream.format.name, stream.layout, rate, stream.frame_size or None)
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+    pytest.importorskip("av")
+    columns = np.stack([tone(seconds, rate, 300 * (1 + k)) for k in range(channels)], axis=1)
+    return audio_fuzz.by_ffmpeg(form, codec, columns, rate)
 
 
 MANY = [
@@ -767,17 +788,21 @@ def test_a_film_without_sound_is_named(tmp_path: Path) -> None:
         audio.read(tmp_path / "silent.mp4")
 
 
-@given(st.binary(min_size=2, max_size=400))
-def test_raw_pcm_is_never_taken_for_mp3(data: bytes) -> None:
-    """Not even where it begins as a frame of mp3 does."""
-    assert not decoding.is_file(b"\xff\xfb" + data + bytes(2000))
+@given(
+    st.sampled_from([b"\xff\xfb", b"\xff\xf3", b"\xff\xfd", b"\xff\xf1", b"\x0b\x77", b"\x56\xe2"]),
+    st.binary(max_size=400),
+)
+def test_raw_pcm_is_never_taken_for_frames(sync: bytes, data: bytes) -> None:
+    """Not even where it begins as a frame of mp3, mp2, aac, ac3 or latm does, be it as short as a packet."""
+    assert not audio.is_file_content(sync + data + bytes(2000))
+    assert not audio.is_file_content(sync + data)
 
 
 @given(st.integers(0, 1000), st.floats(-4, 0))
 def test_speech_as_raw_pcm_is_never_taken_for_a_file(seed: int, loudness: float) -> None:
     """libsndfile takes some of it for one of its formats."""
     samples = np.random.default_rng(seed).normal(0, 10**loudness / 4, 4000).clip(-1, 1)
-    assert not decoding.is_file((samples * 32767).astype("<i2").tobytes())
+    assert not audio.is_file_content((samples * 32767).astype("<i2").tobytes())
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3"])

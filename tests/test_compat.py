@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import audio_fuzz
 import numpy as np
 import pytest
 import soundfile
@@ -205,6 +206,15 @@ def test_whatever_means_one_input_is_one(model: AutoModel, tmp_path: Path) -> No
 @pytest.mark.parametrize("form", ["MP3", "FLAC", "OGG", "AIFF", "CAF", "AU", "RF64"])
 def test_bytes_of_files_are_decoded(model: AutoModel, form: str) -> None:
     data = encoded(form, tiny.signal(40_000).astype(np.float64))
+    expected = model.recognizer.transcribe(io.BytesIO(data))
+    assert abs(expected.duration_s - 2.5) < 0.1
+    assert model.generate(input=data)[0]["text"] == expected.text
+    assert model.generate(input=data, cache={})[0]["text"] == expected.text
+
+
+@pytest.mark.parametrize("form", ["mp2", "ac3"])
+def test_bytes_of_frames_alone_are_decoded(model: AutoModel, form: str) -> None:
+    data = audio_fuzz.by_ffmpeg(form, form, tiny.signal(40_000).repeat(3)[:, None], 48000)
     expected = model.recognizer.transcribe(io.BytesIO(data))
     assert abs(expected.duration_s - 2.5) < 0.1
     assert model.generate(input=data)[0]["text"] == expected.text

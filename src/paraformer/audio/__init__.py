@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from paraformer.audio.decoding import Block, is_file, live_blocks, sound_in
+from paraformer.audio.decoding import Block, live_blocks, sound_in
 from paraformer.audio.resampling import SAMPLE_RATE, LiveResampler, RateState, at_16k, check_rate, resampled
 from paraformer.audio.signal import (
     Channel,
@@ -35,6 +35,7 @@ from paraformer.audio.signal import (
     packet,
     scaled,
 )
+from paraformer.audio.signatures import is_file_content
 from paraformer.audio.source import ByteSource, OneWay, Source, name_of, opened
 from paraformer.errors import AudioError, ParaformerError
 
@@ -54,6 +55,7 @@ __all__ = [
     "from_pcm16",
     "inputs_of",
     "is_bytes",
+    "is_file_content",
     "mono",
     "name_of",
     "packet",
@@ -86,7 +88,7 @@ def channels_of(audio: Any) -> list[Callable[[], Iterator[Samples]]]:
     Raises AudioError.
     """
     if is_bytes(audio):
-        audio = io.BytesIO(audio) if is_file(bytes(audio)) else from_pcm16(bytes(audio))
+        audio = io.BytesIO(audio) if is_file_content(bytes(audio)) else from_pcm16(bytes(audio))
     if not (isinstance(audio, str | PathLike) or hasattr(audio, "read")):
         columns = in_columns(as_array(audio))
         return [partial(blocks_of, columns[:, number]) for number in range(columns.shape[1])]
@@ -186,7 +188,7 @@ def from_bytes(data: bytes, *, channel: Channel = "mix") -> Samples:
 
     Raises AudioError.
     """
-    return read(io.BytesIO(data), channel=channel) if is_file(data) else from_pcm16(data)
+    return read(io.BytesIO(data), channel=channel) if is_file_content(data) else from_pcm16(data)
 
 
 def from_pcm16(data: bytes) -> Samples:

@@ -22,6 +22,7 @@ from jaxtyping import Shaped
 
 from paraformer.audio.resampling import check_rate
 from paraformer.audio.signal import Channels, scaled
+from paraformer.audio.signatures import FORWARD, THROUGH_PIPE, UNCLOSED, is_for_ffmpeg
 from paraformer.audio.source import ByteSource, OneWay
 from paraformer.errors import AudioError, MissingExtra
 
@@ -40,22 +41,6 @@ _EXACT = ("WAV", "WAVEX", "RF64")
 _PACKED = ("u8", "s16", "s32", "flt", "dbl")
 """FFmpeg's formats with one plane, in which channels stand side by side."""
 _WAV_LENGTH = re.compile(r"^data : (\d+)(?: \(should be (\d+)\))?", re.MULTILINE)
-_FORWARD = re.compile(rb"RIF[FX]....WAVE|RF64|riff|FORM|\.snd|fLaC|caff", re.DOTALL)
-"""First bytes of what libsndfile reads from front to end: wav, w64, aiff, au, flac, caf."""
-_UNCLOSED = re.compile(rb"(RIFF....WAVE.*?data)\0{4}(?![ -~]{4})..", re.DOTALL)
-"""A wav header without the length of what follows, which is no further chunk: who wrote it never came to its end."""
-_THROUGH_PIPE = re.compile(rb"OggS|ID3|\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]")
-"""First bytes of ogg and mp3, whose end libsndfile wants to see first, unless it knows that it cannot."""
-_AV_SIGNATURES = re.compile(
-    rb"....(ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|#!AMR|\x30\x26\xb2\x75|RIFF....AVI |FLV\x01|wvpk|MAC |TTA1"
-    rb"|\x00\x00\x01\xba|G.{187}G|\xff[\xf0\xf1\xf8\xf9]",
-    re.DOTALL,
-)
-"""First bytes of mp4, m4a and mov, webm and mkv, amr, wma, avi, flv, wavpack, monkey's audio, tta, mpeg, aac."""
-_OTHERS = re.compile(rb"OggS|ID3|NIST_1A|Creative Voice File")
-"""First bytes of what else libsndfile reads. To ask it would not do: it takes some raw PCM for a file of its own."""
-_AAC = b"\xff"
-
 _log = logging.getLogger(__name__)
 
 
@@ -95,7 +80,7 @@ def sound_in(data: ByteSource, stack: ExitStack) -> Sound:
     data.check()
     if not head:
         raise AudioError(f"{data.name} {data.emptiness}; there is no audio in it")
-    if unclosed := _UNCLOSED.match(head):
+    if unclosed := UNCLOSED.match(head):
         data.mend(unclosed.end(1), b"\xff" * 4)
     sound = _by_libsndfile(data, head, stack)
     if sound is None:
@@ -139,49 +124,6 @@ def live_blocks(data: OneWay, stack: ExitStack) -> Iterator[Block]:
         asked.release()
 
 
-def is_file(data: bytes) -> bool:
-    """Whether these are the bytes of a file, by what they begin with; otherwise they may be headerless PCM.
-
-    >>> is_file(bytes(1000)), is_file(b"fLaC" + bytes(1000))
-    (False, True)
-    """
-    if data[:1] == _AAC and len(data) > 6 and data[1] & 0xF6 == 0xF0:  # a little thing to go by: is there a second one?
-        length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
-        return data[length : length + 2] == data[:2]
-    return bool(_FORWARD.match(data) or _AV_SIGNATURES.match(data) or _OTHERS.match(data)) or _is_mp3(data)
-
-
-_MPEG1 = 3
-_BITRATES = {
-    True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-"""Kilobits a second, of MPEG 1 and of MPEG 2 and 2.5."""
-_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-
-
-def _is_mp3(data: bytes) -> bool:
-    """Whether three frames of MPEG layer III follow one another; what only begins like one is PCM."""
-    at = 0
-    for _ in range(3):
-        length = _frame_length(data[at : at + 4])
-        if not length:
-            return at > 0 and at >= len(data)
-        at += length
-    return True
-
-
-def _frame_length(header: bytes) -> int:
-    """Bytes of the frame of layer III that begins with these four (ISO 11172-3, 2.4.1.3); 0 where none does."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
-        return 0
-    version, bitrate, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or bitrate in (0, 15) or rate == 3:
-        return 0
-    bytes_a_kilobit = 144_000 if version == _MPEG1 else 72_000
-    return bytes_a_kilobit * _BITRATES[version == _MPEG1][bitrate - 1] // _RATES[version][rate] + (header[2] >> 1 & 1)
-
-
 # -- libsndfile -------------------------------------------------------------------------------------------------------
 
 
@@ -197,12 +139,12 @@ def _by_libsndfile(data: ByteSource, head: bytes, stack: ExitStack) -> soundfile
 
 
 def _by_libsndfile_live(data: OneWay, head: bytes, stack: ExitStack) -> soundfile.SoundFile | None:
-    if _AV_SIGNATURES.match(head):
+    if is_for_ffmpeg(head):
         return None
-    if os.name == "posix" and _THROUGH_PIPE.match(head):
+    if os.name == "posix" and THROUGH_PIPE.match(head):
         with suppress(soundfile.LibsndfileError):
             return _through_pipe(data, stack)
-    if not _FORWARD.match(head):
+    if not FORWARD.match(head):
         data.take_all()
     data.seek(0)
     sound = stack.enter_context(_Forward(data))
@@ -303,7 +245,7 @@ def _by_ffmpeg(data: ByteSource, head: bytes, stack: ExitStack) -> Sound:
     try:
         import av
     except ImportError:
-        if _AV_SIGNATURES.match(head):
+        if is_for_ffmpeg(head):
             raise MissingExtra(f"reading {data.name}", "av") from None
         raise AudioError(f"{data.name} is not audio that can be read: its format is not known") from None
     if isinstance(data, OneWay) and not data.seekable():
@@ -359,7 +301,8 @@ def _frame_blocks(av: Any, first: Any, frames: Iterator[Any], data: ByteSource) 
         except av.FFmpegError:
             broken = True
 
-    for block in _gathered(map(_Interleaver(av), unbroken())):
+    sounding = (frame for frame in unbroken() if frame.samples)  # some decoders end with a frame of nothing
+    for block in _gathered(map(_Interleaver(av), sounding)):
         data.check()
         check_rate(block.rate, data.name)
         seconds += len(block.samples) / block.rate

@@ -9,7 +9,7 @@ from typing import Any, Literal, Never, Unpack, get_args
 
 from paraformer import audio, hub
 from paraformer.compat import options as known
-from paraformer.compat.inputs import Input, Named, is_file, named, readable, samples
+from paraformer.compat.inputs import Input, Named, is_complete_file, named, readable, samples
 from paraformer.compat.options import Options, StreamOptions
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ParaformerError, UnsupportedModel
@@ -247,7 +247,7 @@ def _advance(recognizer: Recognizer, packet: Any, options: Options, *, shortest:
 def _is_complete(source: Any, options: Options) -> bool:
     """Whether an input is a file, and not the first of the packets that one was cut into."""
     begins = isinstance(source, bytes) and options.get("is_final") is False
-    return is_file(source) and not begins
+    return is_complete_file(source) and not begins
 
 
 def _session(recognizer: Recognizer, cache: dict[str, Any], chunk: ChunkConfig, rate: int) -> Session:

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from paraformer import audio
-from paraformer.audio.decoding import is_file as sound_file
 from paraformer.errors import AudioError, DataError
 
 LISTS = (".scp", ".txt", ".text", ".json", ".jsonl")
@@ -103,16 +102,16 @@ def is_samples(item: object) -> bool:
     return isinstance(item, list | tuple) and bool(item) and all(isinstance(value, Real) for value in item)
 
 
-def is_file(item: object) -> bool:
+def is_complete_file(item: object) -> bool:
     """Whether this is a file, complete by itself: its path, its bytes, or itself."""
     if audio.is_bytes(item):
-        return sound_file(bytes(item))
+        return audio.is_file_content(bytes(item))
     return isinstance(item, str | os.PathLike) or hasattr(item, "read")
 
 
 def readable(item: Any, rate: int = audio.SAMPLE_RATE) -> str | BinaryIO | np.ndarray:
     """One input as a recogniser takes it; rate: Hz, of what is no file. Raises AudioError for what is no audio."""
-    return _file(item) if is_file(item) else samples(item, rate)
+    return _file(item) if is_complete_file(item) else samples(item, rate)
 
 
 def samples(item: Any, rate: int = audio.SAMPLE_RATE, *, within_stream: bool = False) -> np.ndarray:
@@ -120,9 +119,9 @@ def samples(item: Any, rate: int = audio.SAMPLE_RATE, *, within_stream: bool = F
 
     within_stream: bytes are raw PCM, whatever they begin with.
     """
-    if audio.is_bytes(item) and (within_stream or not is_file(item)):
+    if audio.is_bytes(item) and (within_stream or not is_complete_file(item)):
         return audio.from_array(audio.from_pcm16(bytes(item)), rate)
-    if is_file(item):
+    if is_complete_file(item):
         return audio.read(_file(item))
     if hasattr(item, "detach"):
         item = item.detach().cpu()
