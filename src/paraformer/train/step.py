@@ -52,7 +52,7 @@ class Stepper:
 
         A bad step leaves weights and optimiser as they were; whoever calls decides whether the run goes on.
         """
-        self.model.train()
+        in_training(self.model)
         rate = learning_rate(progress.step, self.config.steps, self.config.optimiser)
         # Set anew at every step from its number alone, so that no state of a scheduler must be saved.
         for group in self.optimiser.param_groups:
@@ -118,6 +118,15 @@ class Stepper:
             for row, name in enumerate(piece.names):
                 found[name] = float(self._forward(model, on_device(one(piece.batch, row)), chunk).total)
         return [name for name, loss in found.items() if not math.isfinite(loss)] or [max(found, key=found.__getitem__)]
+
+
+def in_training(model: nn.Module) -> None:
+    """Training mode, but for the parts of which every weight is frozen: dropout would only blur what they say."""
+    model.train()
+    for module in model.modules():
+        weights = list(module.parameters())
+        if weights and not any(weight.requires_grad for weight in weights):
+            module.eval()
 
 
 def bad(norm: float, usual: float | None, divergence: float) -> bool:
@@ -195,6 +204,7 @@ class ByteDropout(nn.Module):
     def __init__(self, p: float, generator: np.random.Generator) -> None:
         super().__init__()
         self.threshold = round(256 * p)
+        self.p = self.threshold / 256
         self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
