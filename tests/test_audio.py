@@ -12,6 +12,7 @@ import tarfile
 import threading
 import tracemalloc
 import zipfile
+from collections import deque
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -389,6 +390,12 @@ def test_whatever_holds_samples_is_heard(tmp_path: Path) -> None:
         pcm,
         pcm.tobytes(),
         array.array("h", pcm.tolist()),
+        pcm.tolist(),
+        deque(pcm.tolist()),
+        (whole, 16000),
+        (16000, pcm),
+        [torch.from_numpy(whole)[None], 16000],
+        (whole.tolist(), np.int64(16000)),
         whole.tolist(),
         tuple(whole.tolist()),
         torch.from_numpy(whole),
@@ -444,7 +451,13 @@ def at_its_end() -> io.BytesIO:
         ({"a": 1}, "a value of dict is not audio; pass a path"),
         (object(), "a value of object is not audio; pass a path"),
         (5, "a value of int is not audio"),
-        ((np.zeros(5), 16000), "cannot be taken for samples"),
+        ((np.zeros(5), 48000.0), "a sample rate of 48000.0; it must be a whole number"),
+        ((np.zeros(5), 2), "a sample rate of 2 Hz"),
+        ((np.zeros(5), True), "cannot be taken for samples"),
+        ([1 << 15, 0], "its full scale is not known"),
+        ([0.5, "a"], "is not audio"),
+        (b"/data/a.wav", "the name of a file in bytes: pass it as text"),
+        (b"https://x.org/a.mp3", "the name of a file in bytes"),
         (["a"], "is not audio"),
         ([[0.1], [0.2, 0.3]], "cannot be taken for samples"),
         (torch.zeros(5, requires_grad=True), "cannot be taken for samples.*detach"),
@@ -529,12 +542,25 @@ def test_an_error_of_the_source_is_told(tmp_path: Path, seekable: bool, monkeypa
 
 def test_several_inputs_or_one() -> None:
     path, numbers = "a.wav", [0.0, 0.5]
-    for one in (path, numbers, (0.0, 0.5), np.zeros(3), torch.zeros(3), io.BytesIO(), None, b"ab"):
+    pairs = ((np.zeros(9), 8000), (8000, np.zeros(9)), [torch.zeros(1, 9), 8000])
+    for one in (path, numbers, (0.0, 0.5), np.zeros(3), torch.zeros(3), io.BytesIO(), None, b"ab", *pairs):
         assert audio.inputs_of(one)[1] is False
     assert audio.inputs_of(iter(numbers)) == ([numbers], False)
     for several in ([path, path], (path, path), (path for _ in range(2))):
         assert audio.inputs_of(several) == ([path, path], True)
-    assert audio.inputs_of([]) == ([], True)
+    for several in ([], ["a.wav", 16000], [*pairs], (np.zeros(2), np.zeros(2))):
+        assert audio.inputs_of(several)[1] is True
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_samples_with_their_rate_are_as_a_file_of_them(tmp_path: Path, rate: int) -> None:
+    columns = np.stack([tone(0.3, rate), tone(0.3, rate, 700)], axis=1)
+    path = wav(tmp_path / "a.wav", columns, rate, subtype="FLOAT")
+    samples, given = soundfile.read(path)
+    for pair in ((samples, given), (given, samples), (torch.from_numpy(columns.T), given)):
+        np.testing.assert_array_equal(heard(pair), audio.read(path))
+        channels = [np.concatenate(list(one())) for one in audio.channels_of(pair)]
+        np.testing.assert_array_equal(channels, [audio.read(path, channel=1), audio.read(path, channel=2)])
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64"])

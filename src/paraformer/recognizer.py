@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 Samples = Float32[np.ndarray, " samples"]
-Audio = str | Path | BinaryIO | bytes | np.ndarray | Sequence[float]
+Audio = str | Path | BinaryIO | bytes | np.ndarray | Sequence[float] | tuple[np.ndarray, int]
 Segmenter = Callable[[Iterable[Samples]], Iterator[tuple[float, Samples]]]
 """Cuts blocks of one recording into stretches of speech: (start in seconds, samples), in order."""
 
@@ -104,7 +104,8 @@ class Recognizer:
         """Recognise one recording, or several in a list: files, open binary files, their bytes, samples at 16 kHz.
 
         Samples are an array, tensor or sequence of floats in [-1, 1] or of int16, shape (n,), (n, channels) or
-        (channels, n). Audio of any length, in memory that does not grow with it.
+        (channels, n); with their rate as (samples, rate) they may be of another. Audio of any length, in memory that
+        does not grow with it.
 
         channel: what is heard of several: "mix" the mean of all, a number from 1 that one, "each" all of them apart,
         which gives a list of transcripts for a recording, as for a call with a party on each channel:

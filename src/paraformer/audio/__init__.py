@@ -26,16 +26,13 @@ from paraformer.audio.signal import (
     Channel,
     Listener,
     Samples,
-    as_array,
     chosen,
-    in_columns,
+    columns_of,
     is_bytes,
-    of_full_width,
     opposite_phase,
     packet,
-    scaled,
 )
-from paraformer.audio.signatures import is_file_content
+from paraformer.audio.signatures import is_file_content, is_name
 from paraformer.audio.source import ByteSource, OneWay, Source, name_of, opened
 from paraformer.errors import AudioError, ParaformerError
 
@@ -56,6 +53,7 @@ __all__ = [
     "inputs_of",
     "is_bytes",
     "is_file_content",
+    "is_samples",
     "mono",
     "name_of",
     "packet",
@@ -63,6 +61,7 @@ __all__ = [
     "read",
     "read_blocks",
     "regrouped",
+    "with_rate",
 ]
 
 _RAW_SUFFIXES = frozenset({".pcm", ".raw"})
@@ -74,11 +73,14 @@ def blocks_of(audio: Any, channel: Channel = "mix") -> Iterator[Samples]:
     """Samples of whatever may be passed as audio, in blocks.
 
     A path or whatever has `read`: a file, as `read_blocks`; bytes, as `from_bytes`; else an array at 16 kHz, a tensor
-    or a sequence of numbers, as `from_array`. Raises AudioError, perhaps only while iterating.
+    or a sequence of numbers, as `from_array`, or one of these with its rate (`with_rate`). Raises AudioError, perhaps
+    only while iterating.
     """
     if isinstance(audio, str | PathLike) or hasattr(audio, "read"):
         return read_blocks(audio, channel=channel)
-    samples = from_bytes(bytes(audio), channel=channel) if is_bytes(audio) else from_array(audio, channel=channel)
+    samples = (
+        from_bytes(bytes(audio), channel=channel) if is_bytes(audio) else from_array(*with_rate(audio), channel=channel)
+    )
     return regrouped([samples], round(_BLOCK_S * SAMPLE_RATE))
 
 
@@ -90,8 +92,9 @@ def channels_of(audio: Any) -> list[Callable[[], Iterator[Samples]]]:
     if is_bytes(audio):
         audio = io.BytesIO(audio) if is_file_content(bytes(audio)) else from_pcm16(bytes(audio))
     if not (isinstance(audio, str | PathLike) or hasattr(audio, "read")):
-        columns = in_columns(as_array(audio))
-        return [partial(blocks_of, columns[:, number]) for number in range(columns.shape[1])]
+        samples, rate = with_rate(audio)
+        columns, rate = columns_of(samples), check_rate(rate, "the array")
+        return [partial(blocks_of, (columns[:, number], rate)) for number in range(columns.shape[1])]
     with _one_error(name_of(audio)), ExitStack() as stack:
         data = opened(audio, stack)
         source, start = (data.copied(), 0) if isinstance(data, OneWay) else (audio, data.start)
@@ -107,7 +110,7 @@ def _from(source: Source, start: int, channel: Channel) -> Iterator[Samples]:
 
 
 def inputs_of(audio: Any) -> tuple[list[Any], bool]:
-    """The inputs in what was passed, and whether they are several: a list, tuple or generator of anything but numbers.
+    """The inputs in what was passed, and whether they are several: a list, tuple or generator of anything but samples.
 
     >>> inputs_of(["a.wav", "b.wav"]), inputs_of("a.wav"), inputs_of([0.0, 0.5])
     ((['a.wav', 'b.wav'], True), (['a.wav'], False), ([[0.0, 0.5]], False))
@@ -115,9 +118,37 @@ def inputs_of(audio: Any) -> tuple[list[Any], bool]:
     if not isinstance(audio, list | tuple | Iterator) or hasattr(audio, "read"):
         return [audio], False
     members = list(audio)
-    if members and isinstance(members[0], Real):
-        return [members], False
-    return members, True
+    return ([members], False) if is_samples(members) else (members, True)
+
+
+def is_samples(values: object) -> bool:
+    """Whether a list or tuple is one recording: numbers, or samples with their rate; another one holds recordings.
+
+    >>> is_samples([0, 1]), is_samples((np.zeros(9), 8000)), is_samples((np.zeros(9), np.zeros(9)))
+    (True, True, False)
+    """
+    return isinstance(values, list | tuple) and bool(values) and (isinstance(values[0], Real) or _is_pair(values))
+
+
+def with_rate(samples: Any, rate: int = SAMPLE_RATE) -> tuple[Any, int]:
+    """Samples and their rate in Hz: those of a pair of both, in either order, as other libraries' readers give it.
+
+    soundfile, librosa and torchaudio: (samples, rate); scipy: (rate, samples). Samples alone are at `rate`.
+
+    >>> with_rate((np.zeros(2), 8000)), with_rate(np.zeros(2))
+    ((array([0., 0.]), 8000), (array([0., 0.]), 16000))
+    """
+    if _is_pair(samples):
+        samples, rate = reversed(samples) if isinstance(samples[0], Real) else samples
+    return samples, rate
+
+
+def _is_pair(values: object) -> bool:
+    if not isinstance(values, list | tuple) or len(values) != 2:
+        return False
+    rates = [value for value in values if isinstance(value, Real) and float(value) > 1]  # what is less is a sample
+    others = [value for value in values if not isinstance(value, Real | str | bytes | PathLike)]
+    return len(rates) == len(others) == 1 and not hasattr(others[0], "read")
 
 
 def check_several(audios: object) -> None:
@@ -177,8 +208,8 @@ def from_array(samples: Any, rate: int = SAMPLE_RATE, *, channel: Channel = "mix
     >>> from_array(np.array([0, 16384, -32768], np.int16))
     array([ 0. ,  0.5, -1. ], dtype=float32)
     """
-    check_rate(rate, "the array")
-    columns = scaled(of_full_width(in_columns(as_array(samples))))
+    rate = check_rate(rate, "the array")
+    columns = columns_of(samples)
     heard = Listener("the array", chosen(channel)).heard([Block(rate, columns)])
     return np.concatenate([np.zeros(0, np.float32), *at_16k(heard)])
 
@@ -192,7 +223,12 @@ def from_bytes(data: bytes, *, channel: Channel = "mix") -> Samples:
 
 
 def from_pcm16(data: bytes) -> Samples:
-    """Headerless 16-bit little-endian mono PCM at 16 kHz as samples. Raises AudioError for an odd number of bytes."""
+    """Headerless 16-bit little-endian mono PCM at 16 kHz as samples.
+
+    Raises AudioError for an odd number of bytes, and for the name of a file.
+    """
+    if is_name(data):
+        raise AudioError(f"{data!r} is the name of a file in bytes: pass it as text, by os.fsdecode")
     if len(data) % 2:
         raise AudioError(
             f"{len(data)} bytes are not a whole number of 16-bit samples; keep the odd byte for the next call"

@@ -20,12 +20,13 @@ SAMPLE_RATE = 16000
 LOWEST_RATE, HIGHEST_RATE = 4000, 192000
 
 
-def check_rate(rate: int, name: str) -> None:
-    """Raises AudioError for rates that no speech is recorded at, and for what is no whole number."""
+def check_rate(rate: int, name: str) -> int:
+    """The rate. Raises AudioError for one that no speech is recorded at, and for what is no whole number."""
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer):
         raise AudioError(f"{name} has a sample rate of {rate!r}; it must be a whole number of Hz")
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(f"{name} has a sample rate of {rate} Hz; it must lie between {LOWEST_RATE} and {HIGHEST_RATE}")
+    return int(rate)
 
 
 def at_16k(runs: Iterable[tuple[int, Samples]]) -> Iterator[Samples]:
@@ -76,8 +77,7 @@ class LiveResampler:
 
     def __init__(self, rate: int) -> None:
         """rate: of the input, Hz. Raises AudioError for impossible ones."""
-        check_rate(rate, "the stream")
-        self.rate = rate
+        self.rate = rate = check_rate(rate, "the stream")
         divisor = gcd(rate, SAMPLE_RATE)
         self._up, self._down = SAMPLE_RATE // divisor, rate // divisor
         self._half = _half_taps(rate)

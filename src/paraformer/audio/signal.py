@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
@@ -19,7 +20,9 @@ Channel = int | Literal["mix"]
 
 LOUDEST = 16.0
 """Floats beyond this (24 dB above full scale) were surely meant as integers."""
-KINDS = "a path, an open binary file, the bytes of one, or samples: int16, or floats in [-1, 1]"
+KINDS = (
+    "a path, an open binary file, the bytes of one, or samples: int16, or floats in [-1, 1]"
+)
 """What may be passed as audio, in words."""
 
 _CANCELLED = 0.01
@@ -56,7 +59,13 @@ def is_bytes(values: object) -> TypeGuard[bytes | bytearray | memoryview]:
 
 
 def as_array(values: Any) -> Shaped[np.ndarray, "..."]:
-    """An array, or what can become one: a tensor of any library, a sequence of numbers. Raises AudioError otherwise."""
+    """An array, or what can become one: a tensor of any library, a sequence of numbers. Raises AudioError otherwise.
+
+    Python's whole numbers know no width: a list of them, where they all fit, is of 16 bits.
+
+    >>> as_array([0, -5, 300]).dtype, as_array([0, 0.5]).dtype
+    (dtype('int16'), dtype('float64'))
+    """
     try:
         if not hasattr(values, "__array__") and callable(getattr(values, "numpy", None)):
             values = values.numpy()
@@ -67,6 +76,8 @@ def as_array(values: Any) -> Shaped[np.ndarray, "..."]:
     if array.dtype.kind not in "buifc" or (array.ndim == 0 and not hasattr(values, "__array__")):
         what = f"an array of {array.dtype}" if isinstance(values, np.ndarray) else f"a value of {type(values).__name__}"
         raise AudioError(f"{what} is not audio; pass {KINDS}")
+    if isinstance(values, list | tuple | deque) and array.dtype.kind == "i" and array.size:
+        return array.astype(np.int16) if array.min() >= -(1 << 15) and array.max() < 1 << 15 else array
     return array
 
 
@@ -127,6 +138,11 @@ def in_columns(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "samples
     if values.size == 0:
         return np.zeros((0, max(1, min(values.shape))), values.dtype)
     return values if values.shape[1] <= values.shape[0] else values.T
+
+
+def columns_of(samples: Any) -> Channels:
+    """Whatever holds samples, at full scale 1, its channels side by side. Raises AudioError for what holds none."""
+    return scaled(of_full_width(in_columns(as_array(samples))))
 
 
 def packet(samples: Any) -> Samples:

@@ -32,6 +32,13 @@ _FRAMES_FOR_FFMPEG = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]|\x0b\x77|\x56[\xe0-\xf
 """First bytes of aac, ac3 and latm, which are frames and nothing else: too little to tell PCM from them."""
 
 
+_NAME = re.compile(
+    rb"[ -~\x80-\xff]+\.(wav|flac|ogg|opus|mp[234]|m4a|webm|mkv|mov|avi|aac|ac3|amr|wma|aiff?|au|caf|pcm|raw)",
+    re.IGNORECASE,
+)
+"""A path, or an address, in bytes."""
+
+
 def is_for_ffmpeg(head: bytes) -> bool:
     """Whether a file that begins so is one that FFmpeg must read."""
     return bool(_FOR_FFMPEG.match(head) or _FRAMES_FOR_FFMPEG.match(head))
@@ -45,6 +52,15 @@ def is_file_content(data: bytes) -> bool:
     """
     told = FORWARD.match(data) or _FOR_FFMPEG.match(data) or _OTHERS.match(data)
     return bool(told) or any(_follow_one_another(data, framing) for framing in _FRAMINGS)
+
+
+def is_name(data: bytes) -> bool:
+    """Whether these bytes are the name of a sound file, which one may have meant to pass as text.
+
+    >>> is_name(b"/data/talk.wav"), is_name(b"RIFF")
+    (True, False)
+    """
+    return len(data) < 4096 and _NAME.fullmatch(data) is not None
 
 
 class _Framing(NamedTuple):

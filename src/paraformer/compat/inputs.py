@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -56,7 +55,7 @@ def named(source: Any, keys: str | Sequence[str] | None = None) -> list[Named]:
 def _flat(source: Any) -> Iterator[Named]:
     if isinstance(source, str | os.PathLike):
         yield from _path(os.fspath(source))
-    elif isinstance(source, list | tuple) and not is_samples(source):
+    elif isinstance(source, list | tuple) and not audio.is_samples(source):
         for item in source:
             yield from _flat(item)
     else:
@@ -97,11 +96,6 @@ def _stem(name: object) -> str:
     return Path(name).stem if isinstance(name, str | os.PathLike) else ""
 
 
-def is_samples(item: object) -> bool:
-    """Whether a list is one of numbers, which are samples."""
-    return isinstance(item, list | tuple) and bool(item) and all(isinstance(value, Real) for value in item)
-
-
 def is_complete_file(item: object) -> bool:
     """Whether this is a file, complete by itself: its path, its bytes, or itself."""
     if audio.is_bytes(item):
@@ -123,16 +117,11 @@ def samples(item: Any, rate: int = audio.SAMPLE_RATE, *, within_stream: bool = F
         return audio.from_array(audio.from_pcm16(bytes(item)), rate)
     if is_complete_file(item):
         return audio.read(_file(item))
+    item, rate = audio.with_rate(item, rate)
     if hasattr(item, "detach"):
         item = item.detach().cpu()
         item = item.float() if item.is_floating_point() else item  # NumPy knows no bfloat16
-    return audio.from_array(_whole_numbers(item) if is_samples(item) else item, rate)
-
-
-def _whole_numbers(item: Sequence[float]) -> np.ndarray:
-    """Samples of a list; whole numbers are of 16 bits."""
-    whole = all(isinstance(value, Integral) for value in item)
-    return np.array(item, np.int16 if whole and max(map(abs, item)) < 1 << 15 else np.float64)
+    return audio.from_array(item, rate)
 
 
 def _file(item: Any) -> str | BinaryIO:
