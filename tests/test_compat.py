@@ -418,12 +418,38 @@ def test_mistakes_in_loading() -> None:
         ({"cache": []}, "cache must be a dict"),
         ({"cache": {}, "chunk_size": [0, "a", 5]}, "whole number"),
         ({"cache": {}, "chunk_size": [0, 10.7, 5]}, "whole number"),
+        ({"fs": "16000"}, "fs must be a whole number, not '16000'"),
+        ({"fs": 16000.0}, "fs must be a whole number"),
+        ({"fs": True}, "fs must be a whole number"),
+        ({"batch_size_s": "x"}, "batch_size_s must be a number, not 'x'"),
+        ({"batch_size_s": [60]}, "batch_size_s must be a number"),
+        ({"is_final": "yes"}, "is_final must be true or false, not 'yes'"),
+        ({"sentence_timestamp": "no"}, "sentence_timestamp must be true or false"),
+        ({"encoder_chunk_look_back": "4"}, "encoder_chunk_look_back must be a whole number"),
+        ({"decoder_chunk_look_back": 1.5}, "decoder_chunk_look_back must be a whole number"),
+        ({"progress_callback": 5}, "progress_callback must be a function"),
     ],
 )
 def test_stream_options_of_another_kind_are_refused(options: dict[str, Any], words: str) -> None:
-    take = known.chunk if "chunk_size" in options else known.check
+    take = known.chunk if "chunk_size" in options else known.given
     with pytest.raises(ConfigError, match=words):
         take(options)
+
+
+def test_none_stands_for_an_option_that_is_left_out(model: AutoModel) -> None:
+    speech = tiny.signal(9600)
+    names = set(known.Options.__annotations__) - {"cache"}
+    assert model.generate(input=speech, **dict.fromkeys(names)) == model.generate(input=speech)
+
+
+def test_numbers_of_numpy_are_numbers(model: AutoModel) -> None:
+    speech = tiny.signal(9600)
+    expected = model.generate(input=speech, fs=8000, batch_size_s=30.0, sentence_timestamp=True)
+    options: Any = {"fs": np.int64(8000), "batch_size_s": np.float32(30), "sentence_timestamp": np.True_}
+    assert model.generate(input=speech, **options) == expected
+    assert model.generate(input=speech, fs=8000, batch_size_s=0, sentence_timestamp=True) == expected  # one at a time
+    with pytest.raises(ConfigError, match="max_end_silence_time must be a number, not '800'"):
+        known.segments({"max_end_silence_time": "800"})
 
 
 def test_sizes_of_a_chunk_in_an_array_are_numbers() -> None:

@@ -46,6 +46,7 @@ def bundle(tmp_path) -> Path:
         ({"device": "cuda", "backend": "onnx"}, "backend 'onnx' computes on the CPU only"),
         ({"device": "cuda", "backend": "native"}, "backend 'native' computes on the CPU only"),
         ({"device": "cuda", "precision": "int8"}, "precision 'int8' computes on the CPU only"),
+        ({"threads": np.float64(2)}, "threads must be a whole number"),
         ({"threads": "2"}, "threads must be a whole number, not '2'"),
         ({"threads": 2.0}, "threads must be a whole number, not 2.0"),
         ({"threads": True}, "threads must be a whole number, not True"),
@@ -74,6 +75,27 @@ def test_an_option_that_there_is_not_is_named(options, message):
 def test_a_device_that_is_not_here_is_named_with_those_that_are(device):
     with pytest.raises(ConfigError, match=f"no device '{device}' here, but cpu"):
         paraformer.load(device=device)
+
+
+def test_a_numbered_cpu_is_the_cpu(bundle):
+    for backend in ("auto", "onnx", "torch"):
+        assert loader.choose(bundle, backend, device="cpu:0") == loader.choose(bundle, backend)
+        assert (
+            paraformer.load(bundle, backend=backend, device="cpu:0").engine
+            == paraformer.load(bundle, backend=backend).engine
+        )
+    with pytest.raises(ConfigError, match="no device 'cpu:x' here"):
+        paraformer.load(bundle, device="cpu:x")
+
+
+def test_numbers_of_numpy_are_numbers(bundle):
+    recognizer = paraformer.load(
+        bundle, threads=np.int64(2), lm_weight=np.float32(0.5), chunk=ChunkConfig(left=np.int32(5), chunk=np.int64(10))
+    )
+    session = recognizer.stream(rate=np.int64(8000))
+    session.accept(tiny.signal(9000))
+    restored = recognizer.restore(session.save())
+    assert (restored.rate, restored.chunk) == (8000, ChunkConfig(left=5, chunk=10))
 
 
 @pytest.mark.parametrize("value", ["5", 2.5, True, None])

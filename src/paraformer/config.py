@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paraformer.errors import ConfigError, UnsupportedModel
-from paraformer.settings import by_name, check_choice, check_ranges, check_type, from_mapping
+from paraformer.settings import as_whole, by_name, check_choice, check_ranges, from_mapping
 
 BLANK_ID, SOS_ID, EOS_ID = 0, 1, 2
 SAMPLE_RATE = 16000
@@ -306,7 +306,7 @@ class ChunkConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            check_type(value, int, f"{name} of a chunk setting")
+            object.__setattr__(self, name, as_whole(value, f"{name} of a chunk setting"))
         if self.left < 0 or self.chunk < 1 or self.right < 0:
             raise ConfigError(
                 f"chunk setting [{self.left}, {self.chunk}, {self.right}] is impossible: "

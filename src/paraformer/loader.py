@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -18,12 +19,14 @@ from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.language import LanguageModel
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
-from paraformer.settings import check_choice, check_type
+from paraformer.settings import as_number, as_whole, check_choice, check_type
 
 EMBEDDED = "zh-small"
 BackendName = Literal["auto", "native", "onnx", "torch"]
 PrecisionName = Precision | Literal["auto"]
 MOST_THREADS, MOST_LM_WEIGHT = 1024, 1000.0
+_NUMBERED_CPU = re.compile("cpu:[0-9]+")
+"""As torch numbers its devices; of CPUs there is one."""
 _PRECISIONS = ("auto", *get_args(Precision))
 
 
@@ -57,6 +60,7 @@ def load(
     Raises ConfigError for an option that there is not, ModelNotFound, ModelError, UnsupportedModel or MissingExtra,
     each saying what to do.
     """
+    threads, lm_weight = as_whole(threads, "threads"), as_number(lm_weight, "lm_weight")
     _check_options(threads, chunk, lm_weight, {"vad": vad, "lm": lm, "download": download})
     directory = locate(model, download=download)
     bundle, engine = open_model(directory, backend, precision=precision, device=device, threads=threads)
@@ -88,7 +92,7 @@ def choose(
     >>> print(choose(locate(None)), choose(locate(None), "torch"))
     native int8 torch float32
     """
-    _check_engine(backend, precision, device)
+    device = _check_engine(backend, precision, device)
     return _choose(directory, open_settings(directory).config, backend, precision, device)
 
 
@@ -110,7 +114,7 @@ def open_model(
     threads: int = 1,
 ) -> tuple[Bundle, Backend]:
     """A model directory's settings, and its weights on an engine; arguments and errors as those of `load`."""
-    _check_engine(backend, precision, device)
+    device = _check_engine(backend, precision, device)
     bundle = open_settings(directory)
     choice = _choose(directory, bundle.config, backend, precision, device)
     match choice.backend:
@@ -133,24 +137,24 @@ def locate(model: str | Path | None, *, download: bool = False) -> Path:
     return resolve(model, download=download)
 
 
-def _check_options(threads: Any, chunk: object, lm_weight: Any, switches: Mapping[str, object]) -> None:
-    check_type(threads, int, "threads")
+def _check_options(threads: int, chunk: object, lm_weight: float, switches: Mapping[str, object]) -> None:
     if not 0 <= threads <= MOST_THREADS:
         raise ConfigError(f"threads must be 0 (one per core) or from 1 to {MOST_THREADS}, not {threads}")
     check_chunk(chunk)
-    check_type(lm_weight, float, "lm_weight")
     if not 0 <= lm_weight <= MOST_LM_WEIGHT:  # the scores that it multiplies are kept in float32
         raise ConfigError(f"lm_weight must be a number from 0 to {MOST_LM_WEIGHT:g}, not {lm_weight!r}")
     for name, value in switches.items():
         check_type(value, bool, name)
 
 
-def _check_engine(backend: str, precision: str, device: str) -> None:
-    """Whether there are such options, and whether they go together."""
+def _check_engine(backend: str, precision: str, device: str) -> str:
+    """Whether there are such options, and whether they go together; returns the device, a numbered CPU as "cpu"."""
     check_choice(backend, get_args(BackendName), "backend")
     check_choice(precision, _PRECISIONS, "precision")
     if not isinstance(device, str):
         raise ConfigError(f"device must be a name such as 'cpu' or 'cuda', not {device!r}")
+    if _NUMBERED_CPU.fullmatch(device):
+        device = "cpu"
     if backend in ("onnx", "torch") and precision not in ("auto", "float32"):
         raise ConfigError(f"the {backend} backend computes in float32 only; leave backend out for {precision}")
     if device != "cpu":
@@ -160,6 +164,7 @@ def _check_engine(backend: str, precision: str, device: str) -> None:
         from paraformer.backends.torch import check_device
 
         check_device(device)
+    return device
 
 
 def _choose(directory: Path, config: ModelConfig, backend: str, precision: str, device: str) -> Choice:

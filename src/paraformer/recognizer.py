@@ -22,7 +22,7 @@ from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, at
 from paraformer.frontend import Frontend
 from paraformer.language import LanguageModel
 from paraformer.session import Session, SpeechModel, advance, audible, tokens_of
-from paraformer.settings import check_type
+from paraformer.settings import as_number
 from paraformer.silence import Hearing, is_silent
 from paraformer.text import Vocabulary
 from paraformer.timestamps import token_times
@@ -139,7 +139,7 @@ class Recognizer:
         Whatever fails: what is no audio, a decoder, the engine on this one (`errors.attempt`).
         """
         check_several(audios)
-        check_type(batch_s, float, "batch_s")
+        batch_s = as_number(batch_s, "batch_s")
         if not 0 < batch_s < math.inf:
             raise ConfigError(f"batch_s must be a number of seconds above 0, not {batch_s!r}")
         if channel == "each":

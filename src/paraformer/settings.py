@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
+from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -84,6 +85,20 @@ def _fits(value: object, hint: Any) -> bool:
     if origin in _KINDS:
         return isinstance(value, _KINDS[origin][0]) and (origin is bool or not isinstance(value, bool))
     return not (isinstance(origin, type) and dataclasses.is_dataclass(origin)) or isinstance(value, origin)
+
+
+def as_whole(value: object, where: str) -> int:
+    """A whole number, be it NumPy's or Python's, as Python's. Raises ConfigError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{where} must be a whole number, not {value!r}")
+    return int(value)
+
+
+def as_number(value: object, where: str) -> float:
+    """A number, be it NumPy's or Python's, as Python's. Raises ConfigError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ConfigError(f"{where} must be a number, not {value!r}")
+    return float(value)
 
 
 def check_choice(value: object, choices: Iterable[object], where: str) -> None:

@@ -20,9 +20,7 @@ Channel = int | Literal["mix"]
 
 LOUDEST = 16.0
 """Floats beyond this (24 dB above full scale) were surely meant as integers."""
-KINDS = (
-    "a path, an open binary file, the bytes of one, or samples: int16, or floats in [-1, 1]"
-)
+KINDS = "a path, an open binary file, the bytes of one, or samples: int16, or floats in [-1, 1]"
 """What may be passed as audio, in words."""
 
 _CANCELLED = 0.01

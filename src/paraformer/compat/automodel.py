@@ -25,6 +25,8 @@ Mode = Literal["paraformer", "paraformer_streaming", "paraformer_fake_streaming"
 SESSION_KEY = "_paraformer_session"
 _log = logging.getLogger(__name__)
 WINDOW_SAMPLES = 960
+_LEAST_S = 1e-3
+"""Seconds of a batch; with FunASR, 0 means one input at a time."""
 
 
 class Tasks:
@@ -103,10 +105,10 @@ class AutoModel:
         Raises ConfigError for stream options without a cache, UnsupportedModel for options of what is not offered,
         AudioError for audio that cannot be used.
         """
-        known.check(options)
-        if self._is_live(input, options):
-            return [{"key": "stream", "text": _advance(self.recognizer, input, options)}]
-        return list(self._whole(named(input, options.get("key")), options))
+        said = known.given(options)
+        if self._is_live(input, said):
+            return [{"key": "stream", "text": _advance(self.recognizer, input, said)}]
+        return list(self._whole(named(input, said.get("key")), said))
 
     def _is_live(self, source: Any, options: Options) -> bool:
         """Whether a call is about a packet of a stream: a file is whole unless a chunk is asked for."""
@@ -118,7 +120,7 @@ class AutoModel:
     def _whole(self, inputs: list[Named], options: Options) -> Iterator[dict[str, Any]]:
         rate, tell = options.get("fs", audio.SAMPLE_RATE), options.get("progress_callback")
         audios = (readable(one.item, rate) for one in inputs)
-        results = self.recognizer.transcribe_each(audios, batch_s=options.get("batch_size_s", 60.0))
+        results = self.recognizer.transcribe_each(audios, batch_s=max(options.get("batch_size_s", 60.0), _LEAST_S))
         for number, (one, result) in enumerate(zip(inputs, results, strict=True), 1):
             if isinstance(result, ParaformerError):
                 raise result
@@ -205,8 +207,7 @@ class Pipeline:
         paraformer_streaming: `audio_in` is the next packet and param_dict (StreamOptions) holds the stream's cache.
         The other modes take whole audio: paraformer recognises it whole, paraformer_fake_streaming as a live stream.
         """
-        recognizer, options = self.model.recognizer, param_dict or {}
-        known.check(options)
+        recognizer, options = self.model.recognizer, known.given(param_dict or {})
         match self.mode:
             case "paraformer_streaming":
                 text = _advance(recognizer, audio_in, options, shortest=WINDOW_SAMPLES)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.segment import SegmentConfig
+from paraformer.settings import as_number, as_whole
 
 DEFAULT_CHUNK = (0, 10, 5)
 
@@ -102,16 +103,49 @@ _NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
 """Options, the values besides None, 0 and empty that ask for nothing, and what to do otherwise."""
 
 
-def check(options: Mapping[str, object]) -> None:
-    """Raises ConfigError for an option that FunASR does not have, UnsupportedModel for what is not offered here."""
+def given(options: Options) -> Options:
+    """The options that say something: None stands for one that is left out.
+
+    Raises ConfigError for an option that FunASR does not have or one of another kind, UnsupportedModel for what is not
+    offered here.
+    """
+    _check_names(options)
+    if not isinstance(options.get("cache", {}), dict):
+        raise ConfigError("cache must be a dict, empty at first, and the same object in every call of a stream")
+    said = {name: value for name, value in options.items() if value is not None}
+    for name, kind in _KINDS.items():
+        if name in said:
+            said[name] = kind(said[name], name)
+    if not callable(said.get("progress_callback", print)):
+        raise ConfigError("progress_callback must be a function of two numbers, done and all")
+    return cast("Options", said)
+
+
+def _check_names(options: Mapping[str, object]) -> None:
     if unknown := sorted(set(options) - set(Options.__annotations__)):
         known = ", ".join(StreamOptions.__annotations__)
         raise ConfigError(f"unknown stream option: {', '.join(unknown)}; known are {known} and FunASR's others")
     for name, (harmless, words) in _NOT_OFFERED.items():
         if options.get(name) and options[name] not in harmless:
             raise UnsupportedModel(words.format(name=name))
-    if not isinstance(options.get("cache", {}), dict):
-        raise ConfigError("cache must be a dict, empty at first, and the same object in every call of a stream")
+
+
+def _switch(value: object, name: str) -> bool:
+    """True or false, be it NumPy's, or 1 or 0."""
+    if not isinstance(value, int | np.bool_):
+        raise ConfigError(f"{name} must be true or false, not {value!r}")
+    return bool(value)
+
+
+_KINDS: Mapping[str, Callable[[object, str], object]] = {
+    "fs": as_whole,
+    "batch_size_s": as_number,
+    "is_final": _switch,
+    "sentence_timestamp": _switch,
+    "encoder_chunk_look_back": as_whole,
+    "decoder_chunk_look_back": as_whole,
+}
+"""What makes a value of an option of what was given."""
 
 
 def chunk(options: StreamOptions) -> ChunkConfig:
@@ -121,7 +155,7 @@ def chunk(options: StreamOptions) -> ChunkConfig:
         raise ConfigError(
             f"chunk_size {sizes} must be three numbers of 60 ms windows: left context, chunk, right context"
         )
-    left, chunk, right = (size.item() if isinstance(size, np.generic) else size for size in sizes)
+    left, chunk, right = sizes
     return ChunkConfig(
         left=left,
         chunk=chunk,
@@ -147,8 +181,8 @@ def segments(vad_kwargs: Mapping[str, Any]) -> SegmentConfig:
             f"{' and '.join(sorted(known))}: leave it out"
         )
     plain = SegmentConfig()
-    longest = min(vad_kwargs.get("max_single_segment_time", plain.max_s * 1000) / 1000, 60.0)
-    pause = vad_kwargs.get("max_end_silence_time", plain.min_silence_s * 1000) / 1000
+    longest = min(_seconds(vad_kwargs, "max_single_segment_time", plain.max_s), 60.0)
+    pause = _seconds(vad_kwargs, "max_end_silence_time", plain.min_silence_s)
     return SegmentConfig(
         max_s=longest,
         min_s=min(plain.min_s, longest),
@@ -156,3 +190,8 @@ def segments(vad_kwargs: Mapping[str, Any]) -> SegmentConfig:
         join_s=max(plain.join_s, pause),
         pad_s=min(plain.pad_s, pause / 2),
     )
+
+
+def _seconds(milliseconds: Mapping[str, Any], name: str, default: float) -> float:
+    value = milliseconds.get(name)
+    return default if value is None else as_number(value, name) / 1000
