@@ -52,7 +52,7 @@ def unpack(packed: Path, whisper_dir: Path, out: Path) -> None:
     weights = load_file(f"{packed}.head.safetensors") | load_file(f"{packed}.encoder.safetensors")
     model = Paraformer(bundle.config)
     model.load_state_dict({name: _whole(name, weights, start) for name in model.state_dict()})
-    native.save(bundle, model.eval(), out, half=True)
+    native.save(bundle, model.eval(), out, stored="float16")
 
 
 def _differences(name: str, difference: Tensor) -> dict[str, Tensor]:

@@ -13,9 +13,10 @@ import numpy as np
 from paraformer import native
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.native import NativeEngine, available
-from paraformer.backends.panels import Precision, Stored
+from paraformer.backends.panels import Precision
 from paraformer.bundle import Bundle
 from paraformer.config import ChunkConfig
+from paraformer.weights import Stored
 
 MODEL = Path(native.__file__).parents[1] / "models" / "zh-small"
 

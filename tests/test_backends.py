@@ -21,13 +21,14 @@ from paraformer.backends.base import pad_rows, split_state, stack_states
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.native import NativeEngine, available
 from paraformer.backends.onnx import OnnxRunner
-from paraformer.backends.panels import Precision, Stored, check_finite
+from paraformer.backends.panels import Precision
 from paraformer.backends.torch import TorchBackend
 from paraformer.config import PredictorConfig
 from paraformer.errors import ModelError, ModelNotFound
 from paraformer.export import export
 from paraformer.model import cif as torch_cif
 from paraformer.model.paraformer import Paraformer
+from paraformer.weights import Stored, check_finite
 
 FLOATS = {"min_value": 0, "max_value": 1, "width": 32, "allow_subnormal": False}
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -140,6 +141,7 @@ def test_a_directory_without_graphs_is_named(tmp_path) -> None:
 
 def test_a_broken_graph_is_named(tmp_path) -> None:
     (tmp_path / contract.ENCODER).write_bytes(b"no graph")
+    save_file(tiny.model().state_dict(), tmp_path / contract.WEIGHTS)
     with pytest.raises(ModelError, match=r"encoder\.onnx is not a graph"):
         OnnxRunner(tmp_path, tiny.config())
 

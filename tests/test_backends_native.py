@@ -24,6 +24,7 @@ from paraformer.backends.graphs import GraphBackend
 from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, TransformerDecoderConfig
 from paraformer.errors import CheckpointError, ConfigError, ModelError, UnsupportedModel
 from paraformer.native import families
+from paraformer.weights import Stored
 
 REDUCED = [name for name in ("bfloat16", "int8") if native.available(name)]
 pytestmark = pytest.mark.skipif(not native.available("float32"), reason="the engine was not built")
@@ -186,7 +187,7 @@ def test_packed_weights_on_disk_are_those_in_memory(family: str, tmp_path, monke
     """Packed anywhere, and opened on any processor, at whatever speed."""
     panels.save(native.packed(tiny.model().state_dict(), tiny.config()), tmp_path / "packed")
     monkeypatch.setenv("PARAFORMER_ISA", family)
-    mapped = panels.Stored(tmp_path / "packed", mapped=True)
+    mapped = Stored(tmp_path / "packed", mapped=True)
     assert len(mapped) == len(set(mapped))
     assert all(array.ctypes.data % 64 == 0 for name, array in mapped.items() if name.endswith(".words"))
     rows = [np.random.default_rng(0).standard_normal((30, 560)).astype(np.float32)]
@@ -249,7 +250,7 @@ def test_packed_parts_that_are_missing_or_of_another_kind_are_named(part: str) -
 def test_a_damaged_file_is_named(tmp_path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"model\.safetensors cannot be read"):
-        panels.Stored(tmp_path / "model.safetensors", mapped=False)
+        Stored(tmp_path / "model.safetensors", mapped=False)
 
 
 @given(st.dictionaries(st.text("abc", min_size=1), MATRICES, max_size=3), st.booleans())
@@ -257,7 +258,7 @@ def test_stored_arrays_are_read_as_they_were_written(arrays: dict[str, np.ndarra
     with TemporaryDirectory() as directory:
         path = Path(directory) / "some.safetensors"
         panels.save(arrays, path)
-        stored = panels.Stored(path, mapped=mapped)
+        stored = Stored(path, mapped=mapped)
         assert stored.keys() == arrays.keys()
         for name, array in arrays.items():
             np.testing.assert_array_equal(stored[name], array)
@@ -266,7 +267,7 @@ def test_stored_arrays_are_read_as_they_were_written(arrays: dict[str, np.ndarra
 def test_numbers_of_another_kind_are_named(tmp_path) -> None:
     save_file({"odd": np.zeros(3, np.int16)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="odd is in I16, which is not read here"):
-        panels.Stored(tmp_path / "model.safetensors", mapped=True)
+        Stored(tmp_path / "model.safetensors", mapped=True)
 
 
 @pytest.mark.parametrize(

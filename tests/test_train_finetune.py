@@ -83,7 +83,7 @@ def test_the_result_is_an_ordinary_bundle_hardly_larger_than_the_original(tones:
 
 def test_precision_and_language_model_of_the_original_stay(tones: Path, tmp_path: Path) -> None:
     bundle, model = open_any(tiny_bundle.directory())
-    native.save(bundle, model, tmp_path / "half", half=True)
+    native.save(bundle, model, tmp_path / "half", stored="float16")
     size = len(bundle.tokens)
     LanguageModel.count([[3, 4, 5, size - 1]] * 4, size).save(tmp_path / "half" / "lm.safetensors")
     result = finetune(plan(tones, tmp_path / "out", model=tmp_path / "half"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from paraformer import contract
-from paraformer.backends import native, panels
+from paraformer.backends import native
 from paraformer.backends.base import Backend
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.panels import Precision
@@ -20,6 +20,7 @@ from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFou
 from paraformer.language import LanguageModel
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.settings import as_number, as_whole, check_choice, check_type
+from paraformer.weights import Stored
 
 EMBEDDED = "zh-small"
 BackendName = Literal["auto", "native", "onnx", "torch"]
@@ -198,7 +199,7 @@ def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
         packed = precision == "int8" and (bundle.directory / contract.PACKED).is_file()
         name = contract.PACKED if packed else contract.WEIGHTS
         bundle.check(name)
-        weights = panels.Stored(bundle.directory / name, mapped=packed)
+        weights = Stored(bundle.directory / name, mapped=packed)
     else:
         from paraformer.checkpoint import funasr
 

@@ -26,6 +26,7 @@ from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
 from paraformer.native import BFLOAT16, FLOAT32, INT8
 from paraformer.native.layout import Decoder, DecoderBlock, Encoder, EncoderBlock, Linear, Memory, Norm
+from paraformer.weights import check_finite, check_shape
 
 _FORMATS: dict[Precision, int] = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 LEAST_ROWS = 6
@@ -205,9 +206,9 @@ class _Weights:
         if name not in self._tensors:
             raise ModelError(f"the weights lack {name}; get the model again")
         tensor = self._tensors[name]
-        panels.check_shape(name, np.shape(tensor), shape)
+        check_shape(name, np.shape(tensor), shape)
         self.used[name] = np.ascontiguousarray(tensor, np.float32)
-        panels.check_finite(name, self.used[name])
+        check_finite(name, self.used[name])
         return self.used[name]
 
     def keep(self, array: np.ndarray) -> int:

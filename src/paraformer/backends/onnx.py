@@ -20,9 +20,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from paraformer import contract
-from paraformer.backends.panels import Stored, check_finite
 from paraformer.config import ModelConfig
 from paraformer.errors import ModelError, ModelNotFound
+from paraformer.weights import Stored
 
 
 class OnnxGraph:
@@ -47,15 +47,8 @@ class OnnxGraph:
         return found
 
     def _opened(self) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # A thread that waits sleeps: one that spins instead keeps others from a processor that is busy anyway, and with
-        # two threads on one free processor everything takes twice as long.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            return ort.InferenceSession(str(self._path), options, ["CPUExecutionProvider"])
+            return ort.InferenceSession(str(self._path), session_options(self._threads), ["CPUExecutionProvider"])
         except Exception as error:  # the library's own exception types are not public
             raise ModelError(f"{self._path} is not a graph that ONNX Runtime can run: {error}") from error
 
@@ -68,6 +61,20 @@ class OnnxGraph:
         if self._session is not None and (self._threads != 1 or self._running):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
             self._session, self._running = None, 0
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """How graphs are opened; threads as those of `OnnxGraph`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A thread that waits sleeps: one that spins instead keeps others from a processor that is busy anyway, and with
+    # two threads on one free processor everything takes twice as long.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Weights in 8 bits are made float32 now. Else they would stay as they are, and be made so in every run.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
 
 
 _GRAPHS: WeakSet[OnnxGraph] = WeakSet()
@@ -95,9 +102,9 @@ class OnnxRunner:
         self.directory = Path(directory)
         self.threads = threads
         self._graphs: dict[str, OnnxGraph] = {}
+        self._path(contract.encoder(config))
+        Stored(self.directory / contract.WEIGHTS, mapped=True).check_finite()
         self._open(contract.encoder(config))
-        for name, array in Stored(self.directory / contract.WEIGHTS, mapped=True).items():
-            check_finite(name, array)
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """See backends.graphs.Runner."""
@@ -105,11 +112,14 @@ class OnnxRunner:
 
     def _open(self, graph: contract.Graph) -> OnnxGraph:
         if graph.file not in self._graphs:
-            path = self.directory / graph.file
-            if not path.is_file():
-                raise ModelNotFound(
-                    f"{self.directory} holds no {graph.file}: it was saved without graphs; "
-                    "run `paraformer convert` on it where torch is installed, or load it with backend='torch'"
-                )
-            self._graphs[graph.file] = OnnxGraph(path, self.threads)
+            self._graphs[graph.file] = OnnxGraph(self._path(graph), self.threads)
         return self._graphs[graph.file]
+
+    def _path(self, graph: contract.Graph) -> Path:
+        path = self.directory / graph.file
+        if not path.is_file():
+            raise ModelNotFound(
+                f"{self.directory} holds no {graph.file}: it was saved without graphs; "
+                "run `paraformer convert` on it where torch is installed, or load it with backend='torch'"
+            )
+        return path

@@ -8,9 +8,8 @@ mapped into memory as it is: nothing is computed when it is opened, and processe
 from __future__ import annotations
 
 import json
-import math
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +17,16 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors import SafetensorError, safe_open
 
 from paraformer.bundle import replacing
 from paraformer.errors import CheckpointError, ModelError
+from paraformer.weights import KIND_NAMES, check_finite, check_shape
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PANEL = 64
 LINE = 64
 """Bytes of a cache line."""
 _PER_WORD: dict[Precision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
-_NAMES: dict[np.dtype[Any], str] = {
-    np.dtype(np.float32): "F32",
-    np.dtype(np.uint8): "U8",
-    np.dtype(np.int64): "I64",
-    np.dtype(np.float16): "F16",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,74 +130,11 @@ def save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     header, end = {}, 0
     for name in order:
         array = arrays[name]
-        header[name] = {"dtype": _NAMES[array.dtype], "shape": array.shape, "data_offsets": [end, end + array.nbytes]}
-        end += array.nbytes
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": KIND_NAMES[array.dtype], "shape": array.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % LINE)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             file.write(np.ascontiguousarray(arrays[name]).data)
-
-
-def check_shape(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
-    """Raise CheckpointError for a tensor of another shape than the settings of its model say."""
-    if tuple(shape) != tuple(expected):
-        found, meant = ("x".join(map(str, sizes)) or "a single number" for sizes in (shape, expected))
-        raise CheckpointError(f"{name} of the weights is {found}, not {meant} as the model's settings say")
-
-
-def check_finite(name: str, array: np.ndarray) -> None:
-    """Raise ModelError for a tensor that holds NaN or infinity, which would make nothing but blanks or noise of speech.
-
-    By its sum, which cannot be finite then and costs a fifth of looking at each number: 0.1 s for 220 million.
-    """
-    if array.dtype == np.float16:
-        finite = array.size == 0 or (array.view(np.uint16) & 0x7FFF).max() < 0x7C00
-    else:
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = bool(np.isfinite(array.sum(dtype=array.dtype)) or np.isfinite(array).all())
-    if not finite:
-        raise ModelError(f"{name} of the weights holds NaN or infinity; get the model again, or train it again")
-
-
-class Stored(Mapping[str, np.ndarray]):
-    """The arrays of a safetensors file.
-
-    mapped: they stay in the file, mapped into memory. Else each is read when it is asked for, and never kept here, so
-    that a model can be brought into another layout without being in memory twice.
-    """
-
-    def __init__(self, path: Path, *, mapped: bool) -> None:
-        """Raises ModelError for a damaged file, or for numbers of a kind that is not read here."""
-        self._path = path
-        dtypes = {name: dtype for dtype, name in _NAMES.items()}
-        try:
-            with safe_open(path, "np"):  # checks that names, sizes and places are sound
-                pass
-            self._bytes = np.memmap(path, np.uint8, "r") if mapped else None
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise ModelError(f"{path} cannot be read: {error}; get the model again") from error
-        self._places: dict[str, tuple[np.dtype[Any], list[int], int]] = {}
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            if entry["dtype"] not in dtypes:
-                raise ModelError(f"{path} cannot be read: {name} is in {entry['dtype']}, which is not read here")
-            self._places[name] = dtypes[entry["dtype"]], entry["shape"], 8 + size + entry["data_offsets"][0]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        dtype, shape, at = self._places[name]
-        count = math.prod(shape)
-        if self._bytes is not None:
-            return self._bytes[at : at + count * dtype.itemsize].view(dtype).reshape(shape)
-        return np.fromfile(self._path, dtype, count, offset=at).reshape(shape)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, split_state, stack_states
-from paraformer.backends.panels import check_finite
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer, ParaformerState
+from paraformer.weights import check_finite
 
 
 def check_device(name: str) -> None:

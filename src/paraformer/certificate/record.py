@@ -12,13 +12,14 @@ from paraformer.bundle import checksum, replacing
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, ModelError, ModelNotFound
 from paraformer.settings import from_mapping
+from paraformer.weights import Storage
 
 FILE = "certificate.json"
 FORMAT = 1
 
 Runtime = Literal["paraformer", "sherpa-onnx", "funasr-onnx", "funasr"]
-Precision = Literal["fp32", "fp16", "int8"]
-"""fp16: of the weights on disk; all is computed in float32."""
+Precision = Literal["fp32", "fp16", "w8", "int8"]
+"""fp16, w8: of the weights on disk, in 16 and 8 bits; all is computed in float32."""
 
 EXACT = 1e-4
 """Log-probabilities of two computations in float32 differ by no more than this."""
@@ -37,13 +38,23 @@ class Form:
             raise ConfigError("a directory for the base install is for whole files and for live recognition")
         if self.runtime == "funasr" and self.precision != "fp32":
             raise ConfigError(f"FunASR directories hold weights in float32, not {self.precision}")
-        if self.foreign and self.precision == "fp16":
-            raise ConfigError(f"graphs for {self.runtime} are exported in fp32 and int8, not in fp16")
+        if self.foreign and self.precision in ("fp16", "w8"):
+            raise ConfigError(f"graphs for {self.runtime} are exported in fp32 and int8, not in {self.precision}")
 
     @property
     def foreign(self) -> bool:
         """Whether the directory holds graphs of another runtime."""
         return self.runtime in ("sherpa-onnx", "funasr-onnx")
+
+    @property
+    def stored(self) -> Storage:
+        """How the weights lie in a directory that every backend opens."""
+        match self.precision:
+            case "fp16":
+                return "float16"
+            case "w8":
+                return "int8"
+        return "float32"
 
     @property
     def graphs(self) -> tuple[str, ...]:

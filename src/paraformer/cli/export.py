@@ -28,8 +28,8 @@ def _mistake(options: argparse.Namespace) -> str:
         return "--live goes with the formats of other runtimes; a directory for the base install does both"
     if options.precision != "fp32" and options.format == "funasr":
         return "FunASR directories hold weights in float32; --precision goes with the other formats"
-    if options.precision == "fp16" and options.format != "paraformer":
-        return "--precision fp16 goes with directories for the base install; other runtimes take fp32 and int8"
+    if options.precision in ("fp16", "w8") and options.format != "paraformer":
+        return "--precision fp16 and w8 go with directories for the base install; other runtimes take fp32 and int8"
     if options.out is None and (
         options.precision != "fp32" or options.format != "paraformer" or not Path(options.model).is_dir()
     ):

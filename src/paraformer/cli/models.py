@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
-from safetensors import safe_open
-
 from paraformer import contract
 from paraformer.bundle import Bundle, check_empty, is_ours, making
 from paraformer.certificate.record import Form
@@ -16,6 +14,7 @@ from paraformer.cli.export import write
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ModelError, ParaformerError
 from paraformer.loader import choose, locate
+from paraformer.weights import SCALE, in_8_bits, places
 
 
 def convert(options: argparse.Namespace) -> int:
@@ -49,8 +48,9 @@ def info(options: argparse.Namespace) -> int:
 def _parameters(directory: Path) -> int:
     """Number of values in the weights; only the header is read."""
     found = (directory / name for name in (contract.WEIGHTS, contract.PACKED))
-    with safe_open(next(path for path in found if path.is_file()), "np") as file:
-        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a mapping
+    stored = places(next(path for path in found if path.is_file()))
+    scales = {name + SCALE for name in in_8_bits(stored)}
+    return sum(prod(place.shape) for name, place in stored.items() if name not in scales)
 
 
 def _open_foreign(directory: Path) -> tuple[Bundle, int]:

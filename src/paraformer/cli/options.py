@@ -282,9 +282,10 @@ def _export(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "int8"),
+        choices=("fp32", "fp16", "w8", "int8"),
         default="fp32",
-        help="int8: of weights and activations, not for funasr; fp16: half the size, for paraformer (default: fp32)",
+        help="int8: of weights and activations, not for funasr; fp16, w8: of weights on disk, in 16 and 8 bits, for "
+        "paraformer (default: fp32)",
     )
     options.add_argument(
         "--measure",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from paraformer.certificate.checks import recognizers
 from paraformer.certificate.golden import Golden
 from paraformer.certificate.record import Certificate, Form
 from paraformer.certificate.verify import open_backend, run_checks
+from paraformer.checkpoint import native as native_files
 from paraformer.contract import WEIGHTS
 from paraformer.errors import ModelError, UnsupportedModel
 from paraformer.export.directories import write
@@ -32,7 +32,7 @@ def export_certified(
     """Write a model as `form` asks, with golden results and a certificate; what was certified is returned.
 
     measure: transcribed speech, as `paraformer evaluate` takes it, on which to count the errors of both.
-    Weights that are kept in float16 are rounded before anything is computed with them.
+    Weights that are kept in fewer bits than 32 are rounded before anything is computed with them.
     All of it is written or nothing. Raises what `directories.write` raises, UnsupportedModel for int8 where nothing
     could check it, and ModelError if a float32 export does not compute what torch computes.
     """
@@ -61,8 +61,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _certified(bundle: Bundle, model: Paraformer, directory: Path, form: Form, measure: Path | None) -> Certificate:
-    if form.precision == "fp16":
-        model = deepcopy(model).half().float()  # what the directory will hold
+    if form.stored != "float32":
+        native_files.save(bundle, model, directory, stored=form.stored)
+        _, model = native_files.load(directory)  # what those compute with who open it
     files = write(bundle, model, directory, form)
     reference = _reference(bundle, model, form)
     reference.save(directory)

@@ -27,6 +27,7 @@ from paraformer.export.quantize import quantize
 from paraformer.export.tracing import trace
 from paraformer.frontend import Cmvn
 from paraformer.model.paraformer import Paraformer
+from paraformer.weights import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> lis
         case "paraformer":
             if form.precision == "int8":
                 return _write_packed(bundle, model, directory)
-            return _write_paraformer(bundle, model, directory, half=form.precision == "fp16")
+            return _write_paraformer(bundle, model, directory, form.stored)
         case "funasr":
             _write_funasr(bundle, model, directory, form)
         case "funasr-onnx":
@@ -55,10 +56,10 @@ def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> lis
     return sorted(path.name for path in directory.iterdir())
 
 
-def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path, *, half: bool) -> list[str]:
+def _write_paraformer(bundle: Bundle, model: Paraformer, directory: Path, stored: Storage) -> list[str]:
     """Weights, graphs and settings; where the weights are there already, they stay untouched."""
     if not (directory / contract.WEIGHTS).exists():
-        native.save(bundle, model, directory, half=half)
+        native.save(bundle, model, directory, stored=stored)
     graphs, lm = export(model, directory), _copy_lm(bundle, directory)
     bundle.save(directory)  # last, for the checksums of the graphs
     return [CONFIG_FILE, contract.WEIGHTS, *lm, *(path.name for path in graphs)]

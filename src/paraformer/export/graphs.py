@@ -6,14 +6,12 @@ every graph, and the engine maps it into memory.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from paraformer import contract
@@ -22,6 +20,7 @@ from paraformer.export.tracing import trace
 from paraformer.model.encoder import Past
 from paraformer.model.layers import length_mask
 from paraformer.model.paraformer import Paraformer
+from paraformer.weights import SCALE, Place, places
 
 
 class _Encoder(nn.Module):
@@ -77,7 +76,7 @@ def export(model: Paraformer, directory: str | Path) -> list[Path]:
     directory = Path(directory)
     if model.config.encoder.kind != "sanm":
         raise CheckpointError(f"{model.config.encoder.kind} encoders run on the torch backend only so far")
-    stored = _stored_tensors(directory / contract.WEIGHTS)
+    stored = places(directory / contract.WEIGHTS)
     model = model.eval()
     modules = {"encoder.onnx": _Encoder, "look_back.onnx": _LookBack, "decoder.onnx": _Decoder}
     written = []
@@ -88,48 +87,45 @@ def export(model: Paraformer, directory: str | Path) -> list[Path]:
     return written
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A tensor in a safetensors file: its type, the first byte in the file, the number of bytes."""
-
-    kind: str
-    begin: int
-    size: int
-
-
-def _stored_tensors(path: Path) -> dict[str, _Stored]:
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(size))
-    return {
-        name: _Stored(entry["dtype"], 8 + size + entry["data_offsets"][0], int(np.diff(entry["data_offsets"])[0]))
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
-
-
-def _refer(traced: onnx.ModelProto, path: Path, stored: dict[str, _Stored]) -> None:
+def _refer(traced: onnx.ModelProto, path: Path, stored: Mapping[str, Place]) -> None:
     """Write the graph with its weights replaced by references into the safetensors file beside it.
 
-    Weights in float16 are followed by a Cast, which the engine computes once, when it opens the graph.
+    What is not in float32 there is brought to it by nodes that the engine computes once, when it opens the graph.
     """
-    casts = []
+    weights, nodes = [], []
     for tensor in traced.graph.initializer:
-        name = tensor.name.removeprefix("model.")
+        name, sizes = tensor.name.removeprefix("model."), tuple(tensor.dims)
         if name not in stored:
             raise CheckpointError(f"{path.parent / contract.WEIGHTS} holds no {name}; save the model there first")
-        found = stored[name]
-        if found.size * (2 if found.kind == "F16" else 1) != numpy_helper.to_array(tensor).nbytes:
+        place = stored[name]
+        if place.shape != sizes or place.kind not in _KINDS:
             raise CheckpointError(f"{path.parent / contract.WEIGHTS} holds a {name} of another size than the model")
-        if found.kind == "F16":
-            half = f"{tensor.name}.half"
-            casts.append(helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT))
-            tensor.name, tensor.data_type = half, TensorProto.FLOAT16
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", contract.WEIGHTS), ("offset", str(found.begin)), ("length", str(found.size))):
-            tensor.external_data.add(key=key, value=value)
-    nodes = [*casts, *traced.graph.node]
-    del traced.graph.node[:]
+        if place.kind == "F32":
+            weights.append(_reference(tensor.name, place))
+            continue
+        kept = f"{tensor.name}.kept"
+        weights.append(_reference(kept, place))
+        if place.kind == "F16":
+            nodes.append(helper.make_node("Cast", [kept], [tensor.name], to=TensorProto.FLOAT))
+            continue
+        scale = tensor.name + SCALE
+        weights.append(_reference(scale, replace(stored[name + SCALE], shape=place.shape[:1])))
+        nodes.append(helper.make_node("DequantizeLinear", [kept, scale], [tensor.name], axis=0))
+    nodes += traced.graph.node
+    del traced.graph.node[:], traced.graph.initializer[:]
     traced.graph.node.extend(nodes)
+    traced.graph.initializer.extend(weights)
     onnx.save(traced, path)
+
+
+_KINDS = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "I8": TensorProto.INT8}
+
+
+def _reference(name: str, place: Place) -> TensorProto:
+    """A tensor whose numbers lie in the safetensors file."""
+    tensor = TensorProto(name=name, dims=place.shape, data_type=_KINDS[place.kind])
+    tensor.data_location = TensorProto.EXTERNAL
+    places = (("location", contract.WEIGHTS), ("offset", str(place.begin)), ("length", str(place.size)))
+    for key, value in places:
+        tensor.external_data.add(key=key, value=value)
+    return tensor

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -37,7 +37,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save as save_together
 
 from paraformer.bundle import replacing
-from paraformer.checkpoint import strict
+from paraformer.checkpoint import native, strict
 from paraformer.errors import CheckpointError
 from paraformer.train import parallel
 from paraformer.train.adapt import merged
@@ -146,7 +146,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return native.read(path)
         values = torch.load(path, map_location="cpu", weights_only=True)
         return dict(values.get("model", values))
     except (OSError, SafetensorError, RuntimeError, UnpicklingError, AttributeError) as error:

@@ -19,7 +19,7 @@ import torch
 
 from paraformer import contract
 from paraformer.bundle import Bundle, is_ours, replacing
-from paraformer.checkpoint import native, open_any
+from paraformer.checkpoint import open_any
 from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig
 from paraformer.data.augment import UNCHANGED
 from paraformer.data.dataset import BatchConfig, JoinConfig
@@ -43,6 +43,7 @@ from paraformer.train.gate import pass_gate
 from paraformer.train.loop import train
 from paraformer.train.parts import DEV, TRAIN, Parts, hours, keep, parts_of
 from paraformer.train.speech import SETUP, read_setup
+from paraformer.weights import Storage, storage
 
 RESULTS, DATA = "finetune.json", "data"
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 5, 200, 20_000
@@ -117,8 +118,7 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
     outcome = train(config, data, plan.out, bar=bar)
     if outcome.signal is not None or parallel.rank() > 0:
         return Result(None, (), outcome.signal)
-    half = is_ours(plan.model) and native.is_half(plan.model)
-    bundle = finish(config, data, plan.out, config.keep, half=half)
+    bundle = finish(config, data, plan.out, config.keep, stored=_stored(plan.model))
     if (plan.model / contract.LM).is_file():
         _take_along_lm(plan.model, original, bundle)
     verdicts = tuple(verdict(name, said, plan.model, bundle) for name, said in sets.items())
@@ -191,6 +191,12 @@ def live_steps(config: ModelConfig, wanted: Literal["auto", "on", "off"]) -> Liv
         return None
     chunks = (config.live or ChunkConfig(),)
     return LiveConfig(chunks=chunks, probability=1.0 if config.training_chunks else LIVE_SHARE, start=0.0)
+
+
+def _stored(original: Path) -> Storage:
+    """Small weights stay small; but 8 bits, from which training began, would round what it changed to nothing."""
+    small = is_ours(original) and storage(original / contract.WEIGHTS) != "float32"
+    return "float16" if small else "float32"
 
 
 def _take_along_lm(model: Path, original: Bundle, directory: Path) -> None:

@@ -23,14 +23,15 @@ from paraformer.train.config import TrainConfig, new_model
 from paraformer.train.events import EVENTS, read_events, throughput
 from paraformer.train.measure import decode_batches
 from paraformer.train.speech import Setup, Speech, set_up
+from paraformer.weights import Storage
 
 AVERAGED = "averaged.safetensors"
 
 
-def finish(config: TrainConfig, data: Path, out: Path, best: int, *, half: bool = False) -> Path:
+def finish(config: TrainConfig, data: Path, out: Path, best: int, *, stored: Storage = "float32") -> Path:
     """Average the best `best` weights of `out` and write the bundle `out`/bundle; returns its path.
 
-    half: its weights in float16.
+    stored: how its weights are kept.
     Every pair of reference and hypothesis goes to `out`/decoded-SET-MODE.jsonl, the error rates to the model card.
     Of another system, which no recogniser opens, `out`/averaged.safetensors and `out`/card.json are all.
     Raises CheckpointError where the run left no weights.
@@ -53,9 +54,8 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int, *, half: bool 
         return _weights_and_card(model, card, out)
     directory = out / "bundle"
     units = tuple(sorted(setup.syllables, key=setup.syllables.__getitem__))
-    native.save(
-        Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card, units), model, directory, half=half
-    )
+    bundle = Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card, units)
+    native.save(bundle, model, directory, stored=stored)
     return directory
 
 
