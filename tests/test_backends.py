@@ -23,7 +23,7 @@ from paraformer.backends.native import NativeEngine, available
 from paraformer.backends.onnx import OnnxRunner
 from paraformer.backends.panels import Precision
 from paraformer.backends.torch import TorchBackend
-from paraformer.config import PredictorConfig
+from paraformer.config import PredictorConfig, SanmEncoderConfig
 from paraformer.errors import ModelError, ModelNotFound
 from paraformer.export import export
 from paraformer.model import cif as torch_cif
@@ -39,10 +39,10 @@ def feats(seed: int, rows: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, 560)).astype(np.float32)
 
 
-@given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.sampled_from(tiny.ENGINES))
-def test_padding_and_order_change_nothing(lengths: list[int], name: str) -> None:
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.sampled_from(tiny.ENGINES), st.sampled_from(tiny.KINDS))
+def test_padding_and_order_change_nothing(lengths: list[int], name: str, kind: tiny.Kind) -> None:
     utterances = [feats(seed, rows) for seed, rows in enumerate(lengths)]
-    backend = tiny.backend(name)
+    backend = tiny.backend(name, kind)
     alone = [backend.whole([rows])[0] for rows in utterances]
     for order in (list(range(len(lengths))), list(reversed(range(len(lengths))))):
         batch = backend.whole([utterances[index] for index in order])
@@ -52,9 +52,10 @@ def test_padding_and_order_change_nothing(lengths: list[int], name: str) -> None
             np.testing.assert_allclose(got.weights, alone[index].weights, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @given(st.integers(1, 60), st.sampled_from(tiny.EXACT))
-def test_engines_agree_on_whole_utterances(rows: int, name: str) -> None:
-    (got,), (torch_,) = (tiny.backend(engine).whole([feats(3, rows)]) for engine in (name, "torch"))
+def test_engines_agree_on_whole_utterances(kind: tiny.Kind, rows: int, name: str) -> None:
+    (got,), (torch_,) = (tiny.backend(engine, kind).whole([feats(3, rows)]) for engine in (name, "torch"))
     np.testing.assert_array_equal(got.ids, torch_.ids)
     np.testing.assert_allclose(got.confidences, torch_.confidences, atol=1e-4)
     np.testing.assert_allclose(got.weights, torch_.weights, atol=1e-5)
@@ -120,9 +121,10 @@ def test_states_stack_and_split(chunk) -> None:
             np.testing.assert_array_equal(array, after[name])
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("chunk", tiny.CHUNKS)
-def test_first_states_are_the_same_on_both_engines(chunk) -> None:
-    onnx, torch_ = (tiny.backend(name).init_state(chunk) for name in ("onnx", "torch"))
+def test_first_states_are_the_same_on_both_engines(chunk, kind: tiny.Kind) -> None:
+    onnx, torch_ = (tiny.backend(name, kind).init_state(chunk) for name in ("onnx", "torch"))
     assert {name: (array.shape, array.dtype) for name, array in onnx.items()} == {
         name: (array.shape, array.dtype) for name, array in torch_.items()
     }
@@ -147,26 +149,32 @@ def test_a_broken_graph_is_named(tmp_path) -> None:
 
 
 @cache
-def wide() -> Paraformer:
+def wide(kind: tiny.Kind) -> Paraformer:
     """A model all of whose products have three panels of columns and more, and heads that have two."""
-    narrow = tiny.config()
+    narrow = tiny.config(kind)
     encoder, decoder = (replace(part, ffn_dim=200) for part in (narrow.encoder, narrow.decoder))
+    encoder = replace(encoder, dim=144)
+    if kind == "whisper":
+        assert isinstance(encoder, SanmEncoderConfig) and encoder.windows and decoder.text
+        encoder = replace(encoder, windows=replace(encoder.windows, dim=136, ffn_dim=196, layers=2))
+        decoder = replace(decoder, text=replace(decoder.text, units=150, ffn_dim=170))
     torch.manual_seed(2)
-    model = Paraformer(replace(narrow, vocab_size=300, encoder=replace(encoder, dim=144), decoder=decoder)).eval()
+    model = Paraformer(replace(narrow, vocab_size=300, encoder=encoder, decoder=decoder)).eval()
     with torch.no_grad():
         model.decoder.output.weight.mul_(6.0)
     return model
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("rows", [1, 7, 30, 100])
 @pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.04)])
-def test_products_of_many_panels(precision: Precision, close: float, rows: int) -> None:
+def test_products_of_many_panels(precision: Precision, close: float, rows: int, kind: tiny.Kind) -> None:
     """Relative to the largest log-probability of torch's; every column of every panel is compared."""
     if not native.available(precision):
         pytest.skip(f"the package's engine has no {precision} here")
-    config, weights = wide().config, wide().state_dict()
+    config, weights = wide(kind).config, wide(kind).state_dict()
     feats = np.random.default_rng(rows).standard_normal((rows, 560)).astype(np.float32)
-    (expected,) = TorchBackend(wide()).whole([feats])
+    (expected,) = TorchBackend(wide(kind)).whole([feats])
     (got,) = GraphBackend(native.NativeEngine(weights, config, precision), config).whole([feats])
     np.testing.assert_allclose(got.weights, expected.weights, atol=close)
     count = min(len(got.ids), len(expected.ids))  # which may differ by one where a sum is nearly whole
@@ -205,11 +213,12 @@ def test_numbers_whose_sum_is_too_large_are_finite_all_the_same() -> None:
     check_finite("large", np.full(9, np.finfo(np.float32).max))
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("name", tiny.ENGINES)
 @pytest.mark.parametrize("chunk", tiny.CHUNKS[2:4])
-def test_a_step_that_fails_changes_nothing_and_can_be_taken_again(name, chunk, monkeypatch) -> None:
+def test_a_step_that_fails_changes_nothing_and_can_be_taken_again(name, chunk, kind, monkeypatch) -> None:
     """At each of the functions that a step calls."""
-    backend = tiny.backend(name)
+    backend = tiny.backend(name, kind)
     state, chunks = backend.init_state(chunk), [feats(seed, chunk.chunk) for seed in range(3)]
     for rows in chunks[:2]:
         _, (state,) = backend.step([rows], [False], [state], chunk)

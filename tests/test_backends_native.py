@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -19,15 +21,36 @@ from safetensors.numpy import save_file
 import paraformer
 from paraformer import contract
 from paraformer.backends import native, panels
-from paraformer.backends.base import Decoded
+from paraformer.backends.base import Decoded, LiveState
 from paraformer.backends.graphs import GraphBackend
-from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, TransformerDecoderConfig
+from paraformer.backends.torch import TorchBackend
+from paraformer.config import (
+    ChunkConfig,
+    FrontConfig,
+    ModelConfig,
+    PredictorConfig,
+    SanmDecoderConfig,
+    SanmEncoderConfig,
+    TextConfig,
+    TransformerDecoderConfig,
+)
 from paraformer.errors import CheckpointError, ConfigError, ModelError, UnsupportedModel
+from paraformer.model.paraformer import Paraformer
 from paraformer.native import families
 from paraformer.weights import Stored
 
 REDUCED = [name for name in ("bfloat16", "int8") if native.available(name)]
 pytestmark = pytest.mark.skipif(not native.available("float32"), reason="the engine was not built")
+FRONTS: list[dict[str, Any]] = [
+    {},
+    {"activation": "relu", "kernel": 5, "shift": 1, "windows": dataclasses.replace(tiny.WINDOWS, layers=0)},
+    {"front": FrontConfig(kernels=(5,), strides=(2,)), "windows": dataclasses.replace(tiny.WINDOWS, layers=2)},
+    {"front": FrontConfig(kernels=(1, 2, 7), strides=(1, 2, 3), period=4), "windows": None},
+    {"front": FrontConfig(kernels=(6, 1), strides=(1, 1), period=1000)},
+    {"front": None},
+    {"front": None, "windows": None, "kernel": 3},
+]
+"""Of encoders: one, two, three or six rows to a window, and each part with and without the others."""
 MATRICES = hnp.arrays(
     np.float32,
     st.tuples(st.integers(1, 130), st.integers(1, 9)),
@@ -35,8 +58,11 @@ MATRICES = hnp.arrays(
 )
 
 
-def engine(precision: panels.Precision, threads: int = 1) -> native.NativeEngine:
-    return native.NativeEngine(tiny.model().state_dict(), tiny.config(), precision, threads)
+def engine(
+    precision: panels.Precision, threads: int = 1, kind: tiny.Kind = "published", model: Paraformer | None = None
+) -> GraphBackend:
+    made = model or tiny.model(kind)
+    return GraphBackend(native.NativeEngine(made.state_dict(), made.config, precision, threads), made.config)
 
 
 def unpacked(words: np.ndarray, kind: type, n: int, k: int) -> np.ndarray:
@@ -72,31 +98,86 @@ def test_arrays_in_a_room_begin_at_cache_lines_and_apart() -> None:
     assert all((array == index).all() for index, array in enumerate(taken))
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.05)])
-def test_scores_are_near_those_of_onnx_runtime(precision: panels.Precision, close: float) -> None:
+def test_scores_are_near_those_of_onnx_runtime(precision: panels.Precision, close: float, kind: tiny.Kind) -> None:
     """Relative to the largest score; in float32 that is 1e-4 on the scores themselves."""
     if not native.available(precision):
         pytest.skip(f"this processor has no {precision}")
-    rng = np.random.default_rng(0)
-    inputs = {
-        "memory": rng.standard_normal((2, 9, 16)).astype(np.float32),
-        "memory_mask": np.arange(9)[None] < np.array([[9], [6]]),
-        "embeds": rng.standard_normal((2, 4, 16)).astype(np.float32),
-        "counts": np.array([4, 2]),
-        "fsmn": rng.standard_normal((2, 2, 4, 16)).astype(np.float32),
-    }
-    graph = contract.decoder(tiny.config())
-    backend = tiny.backend("onnx")
+    graph, rng = contract.decoder(tiny.config(kind)), np.random.default_rng(0)
+    sizes = {"B": 2, "K": 9, "L": 4}
+    shapes = {port.name: [sizes.get(str(axis), axis) for axis in port.axes] for port in graph.inputs}
+    inputs = {name: rng.standard_normal(shapes[name]).astype(np.float32) for name in ("memory", "embeds", "fsmn")}
+    inputs |= {"memory_mask": np.arange(9)[None] < np.array([[9], [6]]), "counts": np.array([4, 2])}
+    backend = tiny.backend("onnx", kind)
     assert isinstance(backend, GraphBackend)
-    expected, got = backend._runner.run(graph, inputs), engine(precision).run(graph, inputs)
+    runners = (backend._runner, engine(precision, kind=kind)._runner)
+    expected, got = (runner.run(graph, inputs) for runner in runners)
     for row, count in enumerate(inputs["counts"]):
         error = np.abs(got[0][row, :count] - expected[0][row, :count]).max()
         assert error <= close * np.abs(expected[0]).max()
     np.testing.assert_allclose(got[1], expected[1], atol=10 * close)
 
 
-@pytest.mark.parametrize("layer", ["qkv", "out", "up", "down", "cross", "final", "output", "conv"])
-def test_layers_of_all_formats_may_follow_each_other(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("encoder", FRONTS)
+@pytest.mark.parametrize("text", [None, TextConfig(units=1, layers=0, ffn_dim=30), TextConfig(units=70, ffn_dim=20)])
+def test_encoders_and_decoders_of_every_setting(
+    encoder: dict[str, Any], text: TextConfig | None, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARAFORMER_ISA", family)
+    model = made_of(tuple(encoder.items()), text)
+    utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in (1, 30)]
+    chunk = ChunkConfig(left=2, chunk=3, right=1, encoder_look_back=1, decoder_look_back=1)
+    torch_, ours = TorchBackend(model), engine("float32", 2, model=model)
+    for got, expected in zip(ours.whole(utterances), torch_.whole(utterances), strict=True):
+        assert_near(got, expected)
+    states: list[list[LiveState]] = [[backend.init_state(chunk)] for backend in (torch_, ours)]
+    for start in range(0, 13, 3):
+        rows = [utterances[1][start : min(start + 3, 13)]]
+        steps = [
+            backend.step(rows, [start == 12], state, chunk)
+            for backend, state in zip((torch_, ours), states, strict=True)
+        ]
+        states = [state for _, state in steps]
+        assert_near(steps[1][0][0], steps[0][0][0])
+        for name in ("keys", "values", "fsmn", "memory"):
+            np.testing.assert_allclose(states[1][0][name], states[0][0][name], atol=1e-4)
+
+
+def assert_near(got: Decoded, expected: Decoded) -> None:
+    np.testing.assert_array_equal(got.ids, expected.ids)
+    np.testing.assert_allclose(got.weights, expected.weights, atol=1e-5)
+    np.testing.assert_allclose(got.confidences, expected.confidences, atol=1e-4)
+
+
+@cache
+def made_of(encoder: tuple[tuple[str, Any], ...], text: TextConfig | None) -> Paraformer:
+    """A tiny model with some settings changed."""
+    config = tiny.config("whisper")
+    assert isinstance(config.encoder, SanmEncoderConfig) and isinstance(config.decoder, SanmDecoderConfig)
+    torch.manual_seed(3)
+    parts = {
+        "encoder": dataclasses.replace(config.encoder, **dict(encoder)),
+        "decoder": dataclasses.replace(config.decoder, text=text),
+    }
+    model = Paraformer(dataclasses.replace(config, **parts)).eval()
+    with torch.no_grad():
+        model.predictor.output.weight.mul_(4.0)
+        model.decoder.output.weight.mul_(6.0)
+    return model
+
+
+LAYERS = {
+    "published": ("qkv", "out", "up", "down", "cross", "final", "output", "conv"),
+    "whisper": ("front", "windows_of_rows", "merge", "up", "text", "units", "back"),
+}
+
+
+@pytest.mark.parametrize(("kind", "layer"), [(kind, layer) for kind in tiny.KINDS for layer in LAYERS[kind]])
+def test_layers_of_all_formats_may_follow_each_other(
+    layer: str, kind: tiny.Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They share the space that their rows are made ready in."""
     if not all(native.available(precision) for precision in ("bfloat16", "int8")):
         pytest.skip("this processor has not both")
@@ -108,18 +189,19 @@ def test_layers_of_all_formats_may_follow_each_other(layer: str, monkeypatch: py
         return linear(self, name, *shape, **settings)
 
     rows = np.random.default_rng(7).standard_normal((30, 560)).astype(np.float32)
-    (expected,) = GraphBackend(engine("float32"), tiny.config()).whole([rows])
+    (expected,) = engine("float32", kind=kind).whole([rows])
     monkeypatch.setattr(native._Weights, "linear", mixed)
-    (got,) = GraphBackend(engine("int8"), tiny.config()).whole([rows])
+    (got,) = engine("int8", kind=kind).whole([rows])
     np.testing.assert_allclose(got.weights, expected.weights, atol=0.05)
     np.testing.assert_allclose(got.scores, expected.scores, atol=0.1 * np.abs(expected.scores).max())
 
 
-@given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.sampled_from(REDUCED or ["float32"]))
-def test_not_one_bit_depends_on_the_batch(lengths: list[int], precision: panels.Precision) -> None:
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@given(lengths=st.lists(st.integers(1, 40), min_size=2, max_size=4), precision=st.sampled_from(REDUCED or ["float32"]))
+def test_not_one_bit_depends_on_the_batch(kind: tiny.Kind, lengths: list[int], precision: panels.Precision) -> None:
     """A row's sums are taken in one order, whatever stands beside it."""
     utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in lengths]
-    backend = tiny.backend(precision)
+    backend = tiny.backend(precision, kind)
     for decoded, rows in zip(backend.whole(utterances), utterances, strict=True):
         (alone,) = backend.whole([rows])
         np.testing.assert_array_equal(decoded.ids, alone.ids)
@@ -128,21 +210,22 @@ def test_not_one_bit_depends_on_the_batch(lengths: list[int], precision: panels.
 
 
 @cache
-def divided(precision: panels.Precision, threads: int) -> GraphBackend:
-    return GraphBackend(engine(precision, threads), tiny.config())
+def divided(precision: panels.Precision, threads: int, kind: tiny.Kind = "published") -> GraphBackend:
+    return engine(precision, threads, kind)
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @given(
-    st.lists(st.integers(1, 40), min_size=1, max_size=4),
-    st.integers(2, 5),
-    st.sampled_from(["float32", *REDUCED]),
-    st.sampled_from(tiny.CHUNKS),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    threads=st.integers(2, 5),
+    precision=st.sampled_from(["float32", *REDUCED]),
+    chunk=st.sampled_from(tiny.CHUNKS),
 )
 def test_not_one_bit_depends_on_the_threads(
-    lengths: list[int], threads: int, precision: panels.Precision, chunk: ChunkConfig
+    kind: tiny.Kind, lengths: list[int], threads: int, precision: panels.Precision, chunk: ChunkConfig
 ) -> None:
     utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in lengths]
-    alone, together = divided(precision, 1), divided(precision, threads)
+    alone, together = divided(precision, 1, kind), divided(precision, threads, kind)
     for one, two in zip(alone.whole(utterances), together.whole(utterances), strict=True):
         assert_same(one, two)
     states = [backend.init_state(chunk) for backend in (alone, together)]
@@ -182,28 +265,32 @@ def test_a_thread_has_at_least_six_rows(threads: int, rows: int) -> None:
     assert parts == threads or rows < 6 * (parts + 1)
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("family", families())
-def test_packed_weights_on_disk_are_those_in_memory(family: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_weights_on_disk_are_those_in_memory(
+    family: str, kind: tiny.Kind, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Packed anywhere, and opened on any processor, at whatever speed."""
-    panels.save(native.packed(tiny.model().state_dict(), tiny.config()), tmp_path / "packed")
+    panels.save(native.packed(tiny.model(kind).state_dict(), tiny.config(kind)), tmp_path / "packed")
     monkeypatch.setenv("PARAFORMER_ISA", family)
     mapped = Stored(tmp_path / "packed", mapped=True)
     assert len(mapped) == len(set(mapped))
     assert all(array.ctypes.data % 64 == 0 for name, array in mapped.items() if name.endswith(".words"))
     rows = [np.random.default_rng(0).standard_normal((30, 560)).astype(np.float32)]
-    from_file = GraphBackend(native.NativeEngine(mapped, tiny.config(), "int8"), tiny.config()).whole(rows)
-    in_memory = GraphBackend(engine("int8"), tiny.config()).whole(rows)
+    from_file = GraphBackend(native.NativeEngine(mapped, tiny.config(kind), "int8"), tiny.config(kind)).whole(rows)
+    in_memory = engine("int8", kind=kind).whole(rows)
     np.testing.assert_array_equal(from_file[0].ids, in_memory[0].ids)
     np.testing.assert_array_equal(from_file[0].confidences, in_memory[0].confidences)
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("family", families())
-def test_long_utterances_on_every_family(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_utterances_on_every_family(family: str, kind: tiny.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more keys than any panel, and as many tokens."""
     utterances = [np.random.default_rng(n).standard_normal((n, 560)).astype(np.float32) for n in (230, 65)]
-    expected = tiny.backend("onnx").whole(utterances)
+    expected = tiny.backend("onnx", kind).whole(utterances)
     monkeypatch.setenv("PARAFORMER_ISA", family)
-    got = GraphBackend(engine("float32", 3), tiny.config()).whole(utterances)
+    got = engine("float32", 3, kind).whole(utterances)
     assert len(got[0].ids) > 70
     for one, two in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one.ids, two.ids)
@@ -218,17 +305,18 @@ def test_a_missing_weight_is_named() -> None:
         native.NativeEngine(weights, tiny.config(), "float32")
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_every_weight_of_another_shape_is_named(precision: panels.Precision) -> None:
+def test_every_weight_of_another_shape_is_named(precision: panels.Precision, kind: tiny.Kind) -> None:
     """What is compiled would read beyond the end of one that is too small."""
     if not native.available(precision):
         pytest.skip(f"this processor has no {precision}")
-    plain = {name: tensor.numpy() for name, tensor in tiny.model().state_dict().items()}
+    plain = {name: tensor.numpy() for name, tensor in tiny.model(kind).state_dict().items()}
     del plain["decoder.embed.weight"]  # of training alone
-    used = native.packed(plain, tiny.config()) if precision == "int8" else plain
-    engine = partial(native.NativeEngine, config=tiny.config(), precision=precision)
+    used = native.packed(plain, tiny.config(kind)) if precision == "int8" else plain
+    engine = partial(native.NativeEngine, config=tiny.config(kind), precision=precision)
     engine(used)
-    for name in used:
+    for name in used if kind == "published" else used.keys() - tiny.model().state_dict().keys():
         for other in (used[name][:-1], used[name][..., :-1], np.concatenate([used[name]] * 2), used[name][None]):
             with pytest.raises(CheckpointError, match=name.removesuffix(".size")):
                 engine({**used, name: other})
@@ -275,6 +363,7 @@ def test_numbers_of_another_kind_are_named(tmp_path) -> None:
     [
         ModelConfig(vocab_size=9, predictor=PredictorConfig(version=1)),
         ModelConfig(vocab_size=9, decoder=TransformerDecoderConfig()),
+        ModelConfig(vocab_size=9, decoder=SanmDecoderConfig(text=TextConfig())),
     ],
 )
 def test_other_models_are_refused(config: ModelConfig) -> None:

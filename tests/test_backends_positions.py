@@ -31,23 +31,31 @@ def exact(positions: np.ndarray, width: int) -> np.ndarray:
     return table
 
 
-@pytest.mark.parametrize("first", [1, *FAR[:2]])
-def test_sinusoids_are_exact_at_any_position(first: int) -> None:
-    positions = first + np.arange(3)
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("position", [1, 500, *FAR[:2]])
+def test_sinusoids_are_exact_at_any_position(position: int, first: int) -> None:
+    positions = position + np.arange(3)
     expected = exact(positions, 560)
     np.testing.assert_allclose(sinusoid(torch.from_numpy(positions), 560).numpy(), expected, atol=1e-6)
-    np.testing.assert_allclose(native._sinusoids(positions[None], 560)[0], expected, atol=1e-6)
+    for near in (3, 1000):
+        np.testing.assert_allclose(native._added(positions[None], 560, first, near)[0], expected, atol=1e-6)
 
 
-def test_rows_before_the_audio_have_no_position() -> None:
-    positions = np.array([-3, 0, 1])
-    assert not native._sinusoids(positions[None], 8)[0, :2].any()
-    assert not sinusoid(torch.from_numpy(positions), 8)[:2].any()
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_before_the_audio_have_no_position(first: int) -> None:
+    positions = np.array([-3, first - 1, first])
+    for near in (1, 9):
+        got = native._added(positions[None], 8, first, near)[0]
+        assert not got[:2].any()
+        assert got[2].any()
+    assert not sinusoid(torch.from_numpy(positions), 8, first)[:2].any()
 
 
-def stepped(name: str, position: int, chunk: ChunkConfig, steps: int = 4) -> tuple[list[Any], dict[str, np.ndarray]]:
+def stepped(
+    name: str, position: int, chunk: ChunkConfig, kind: tiny.Kind, steps: int = 4
+) -> tuple[list[Any], dict[str, np.ndarray]]:
     """A stream of noise whose position is moved ahead after its first step."""
-    backend, rng = tiny.backend(name), np.random.default_rng(5)
+    backend, rng = tiny.backend(name, kind), np.random.default_rng(5)
     state, heard = backend.init_state(chunk), []
     for step in range(steps):
         rows = rng.standard_normal((chunk.chunk, 560)).astype(np.float32)
@@ -58,26 +66,28 @@ def stepped(name: str, position: int, chunk: ChunkConfig, steps: int = 4) -> tup
     return heard, dict(state)
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("position", FAR)
 @pytest.mark.parametrize("chunk", tiny.CHUNKS[::2])
-def test_engines_agree_wherever_a_stream_is(chunk: ChunkConfig, position: int) -> None:
-    expected, after = stepped("torch", position, chunk)
+def test_engines_agree_wherever_a_stream_is(chunk: ChunkConfig, position: int, kind: tiny.Kind) -> None:
+    expected, after = stepped("torch", position, chunk, kind)
     assert int(after["position"]) == 4 * chunk.chunk + position
     for name in tiny.EXACT:
-        got, _ = stepped(name, position, chunk)
+        got, _ = stepped(name, position, chunk, kind)
         for one, two in zip(got, expected, strict=True):
             np.testing.assert_array_equal(one.ids, two.ids)
             np.testing.assert_allclose(one.weights, two.weights, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("name", tiny.ENGINES)
-def test_a_step_a_day_later_needs_no_more_memory(name: str) -> None:
+def test_a_step_a_day_later_needs_no_more_memory(name: str, kind: tiny.Kind) -> None:
     """Neither while it is computed nor in what is kept."""
     peaks, sizes = [], []
     for position in (0, DAY, FAR[-1]):
-        stepped(name, position, ChunkConfig())
+        stepped(name, position, ChunkConfig(), kind)
         tracemalloc.start()
-        _, state = stepped(name, position, ChunkConfig())
+        _, state = stepped(name, position, ChunkConfig(), kind)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         sizes.append({key: array.nbytes for key, array in state.items()})

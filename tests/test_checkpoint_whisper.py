@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import save_file
-from test_model_front import WINDOWS
+from tiny import WINDOWS
 from torch import Tensor
 
 from paraformer.checkpoint import whisper

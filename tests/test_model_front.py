@@ -16,15 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_goldens import close
-from safetensors.torch import save_file
 from test_model_laws import check_same_step, chunks, live, noise, pad, tokens_of, undecided
 from torch import Tensor
 from torch.nn import functional as F
 
-from paraformer.backends import native
 from paraformer.backends.base import Backend
-from paraformer.backends.graphs import GraphBackend
-from paraformer.backends.onnx import OnnxRunner
 from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
 from paraformer.certificate.foreign import ForeignBackend
@@ -36,14 +32,10 @@ from paraformer.config import (
     FrontConfig,
     ModelConfig,
     ObjectiveConfig,
-    SanmDecoderConfig,
     SanmEncoderConfig,
-    TextConfig,
     TrainingChunk,
-    WindowsConfig,
 )
 from paraformer.errors import ConfigError, UnsupportedModel
-from paraformer.export import export
 from paraformer.export.directories import write
 from paraformer.export.foreign import LiveEncoderGraph
 from paraformer.frontend import Cmvn
@@ -51,20 +43,13 @@ from paraformer.model.layers import length_mask
 from paraformer.model.paraformer import Batch, Paraformer, unit_targets
 
 FRONT = FrontConfig(kernels=(4, 3), strides=(1, 2))
-WINDOWS = WindowsConfig(dim=12, heads=2, ffn_dim=20, layers=1, kernel=3)
 
 
-def config(front: FrontConfig = FRONT, windows: WindowsConfig = WINDOWS, kernel: int = 0) -> ModelConfig:
+def config(front: FrontConfig = FRONT, kernel: int = 0) -> ModelConfig:
     """A streaming model with three rows of width 16 to a window of width 12, and a decoder with a text part."""
-    plain = tiny.config()
-    assert isinstance(plain.encoder, SanmEncoderConfig)
-    encoder = dataclasses.replace(
-        plain.encoder, kernel=kernel, activation="gelu", norm_epsilon=1e-5, front=front, windows=windows
-    )
-    assert isinstance(plain.decoder, SanmDecoderConfig)
-    text = TextConfig(units=7, layers=1, ffn_dim=20)
-    decoder = dataclasses.replace(plain.decoder, shift=0, look_ahead=True, text=text)
-    return dataclasses.replace(plain, encoder=encoder, decoder=decoder)
+    whisper = tiny.config("whisper")
+    assert isinstance(whisper.encoder, SanmEncoderConfig)
+    return dataclasses.replace(whisper, encoder=dataclasses.replace(whisper.encoder, front=front, kernel=kernel))
 
 
 @cache
@@ -226,49 +211,6 @@ def test_decoder_stepping_equals_whole_under_the_steps(counts: list[int], seed: 
     close(torch.cat(logits, 1), whole, 1e-4)
 
 
-# -- engines ----------------------------------------------------------------------------------------------------------
-
-
-@cache
-def engine(name: str, directory: Path) -> TorchBackend | GraphBackend:
-    if name == "torch":
-        return TorchBackend(model())
-    save_file(model().state_dict(), directory / "model.safetensors")
-    export(model(), directory)
-    return GraphBackend(OnnxRunner(directory, config()), config())
-
-
-def ids(backend: Backend, feats: np.ndarray, chunk: ChunkConfig) -> list[int]:
-    """All tokens of a stream."""
-    states, found = [backend.init_state(chunk)], []
-    for begin in range(0, len(feats) + 1, chunk.chunk):
-        step, states = backend.step(
-            [feats[begin : begin + chunk.chunk]], [begin + chunk.chunk > len(feats)], states, chunk
-        )
-        found += step[0].ids.tolist()
-    return found
-
-
-def test_the_graphs_compute_what_torch_computes(tmp_path_factory: pytest.TempPathFactory) -> None:
-    directory = tmp_path_factory.mktemp("front")
-    onnx, torch_ = engine("onnx", directory), engine("torch", directory)
-    feats = [noise(rows, seed=rows).numpy() for rows in (1, 17, 40)]
-    for got, expected in zip(onnx.whole(feats), torch_.whole(feats), strict=True):
-        np.testing.assert_array_equal(got.ids, expected.ids)
-        np.testing.assert_allclose(got.weights, expected.weights, atol=1e-5)
-    for chunk in tiny.CHUNKS:
-        assert ids(onnx, feats[2], chunk) == ids(torch_, feats[2], chunk)
-
-
-def test_the_own_engine_declines() -> None:
-    assert native.supports(tiny.config())
-    assert not native.supports(config())
-    with pytest.raises(UnsupportedModel, match=r"SAN-M models as published|cannot compute"):
-        native.NativeEngine(model().state_dict(), config(), "float32")
-    with pytest.raises(UnsupportedModel, match="int8 is for SAN-M models as published"):
-        native.packed(model().state_dict(), config())
-
-
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +228,7 @@ def test_settings_survive_json() -> None:
         ({"front": {"kernels": [4], "strides": [4], "period": 0}}, "needs windows of a multiple"),
         ({"front": {"kernel": 3}}, "unknown setting in encoder.front"),
         ({"windows": None}, "3 rows to a window need"),
-        ({"windows": {**dataclasses.asdict(WINDOWS), "dim": 16, "heads": 3}}, "multiple of their 3 heads"),
+        ({"windows": {**dataclasses.asdict(tiny.WINDOWS), "dim": 16, "heads": 3}}, "multiple of their 3 heads"),
     ],
 )
 def test_impossible_settings(change: dict[str, object], message: str) -> None:
@@ -308,6 +250,17 @@ def test_what_a_front_does_not_know() -> None:
         dataclasses.replace(config(), objective=ObjectiveConfig(ctc_weight=0.1, middle_ctc_weight=0.1))
     with pytest.raises(ConfigError, match="use live chunks"):
         model().encode(noise(5, seed=1)[None], torch.tensor([5]), TrainingChunk(size=12, stride=8))
+
+
+def ids(backend: Backend, feats: np.ndarray, chunk: ChunkConfig) -> list[int]:
+    """All tokens of a stream."""
+    states, found = [backend.init_state(chunk)], []
+    for begin in range(0, len(feats) + 1, chunk.chunk):
+        step, states = backend.step(
+            [feats[begin : begin + chunk.chunk]], [begin + chunk.chunk > len(feats)], states, chunk
+        )
+        found += step[0].ids.tolist()
+    return found
 
 
 @pytest.mark.parametrize("runtime", ["sherpa-onnx", "funasr-onnx"])

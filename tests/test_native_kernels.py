@@ -6,6 +6,7 @@ All are held to numpy in float64, and to plain C: integers to the last bit, the 
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 from collections.abc import Iterator
 from ctypes import byref, c_float
@@ -16,6 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,12 +119,12 @@ def test_plain_rows_are_what_they_stand_for() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layer_norm(name: str) -> None:
-    for k in (2, *WIDTHS[1:]):
+    for k, epsilon in itertools.product((2, *WIDTHS[1:]), (1e-12, 1e-5, 0.5)):
         x, gain, shift = noise(6, k + 2, offset=1.0), noise(k, seed=1), noise(k, seed=2)
-        y = np.full((6, k + 1), np.float32(7))
-        FAMILIES[name].layer_norm(address(x), k + 2, 6, k, address(gain), address(shift), address(y), k + 1)
+        y, norm = np.full((6, k + 1), np.float32(7)), layout.Norm(address(gain), address(shift), k, epsilon)
+        FAMILIES[name].layer_norm(byref(norm), address(x), k + 2, 6, address(y), k + 1)
         wide = x[:, :k].astype(np.float64)
-        normed = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-12)
+        normed = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + epsilon)
         np.testing.assert_allclose(y[:, :k], normed * gain + shift, atol=2e-5)
         assert (y[:, k] == 7).all()
 
@@ -132,22 +134,22 @@ def test_layer_norm(name: str) -> None:
 
 @dataclass
 class Product:
-    """A layer, rows, and what is added to their product."""
+    """A layer, rows, and what becomes of their product."""
 
     weight: np.ndarray
     bias: np.ndarray | None
     x: np.ndarray
     add: np.ndarray | None
     add2: np.ndarray | None
-    relu: bool
+    activation: int
     asymmetric: bool
 
     @classmethod
     def drawn(cls, n: int, k: int, rows: int, seed: int, *, asymmetric: bool) -> Product:
-        """Each of what may be there is there for about half of the seeds."""
+        """Each of what may be there is there for about half of the seeds, and every activation for a third."""
         bias = np.pad(noise(n, seed=1), (0, -n % panels.PANEL)) if seed & 1 else None
         add, add2 = (noise(rows, n + 3, seed=s) if seed & s else None for s in (2, 4))
-        return cls(noise(n, k), bias, noise(rows, k, seed=9, offset=1.0), add, add2, bool(seed & 8), asymmetric)
+        return cls(noise(n, k), bias, noise(rows, k, seed=9, offset=1.0), add, add2, seed % 3, asymmetric)
 
     def by(self, name: str, precision: panels.Precision) -> np.ndarray:
         """What a family makes of it."""
@@ -157,7 +159,9 @@ class Product:
         pointers = [address(array) for array in (packed.words, packed.scale, total, self.bias)]
         rows = Rows.of(name, self.x, format_, asymmetric=self.asymmetric and precision == "int8")
         out = np.full((len(self.x), n + 1), np.float32(7))
-        target = layout.Target(address(out), n + 1, address(self.add), address(self.add2), n + 3, n + 3, relu=self.relu)
+        target = layout.Target(
+            address(out), n + 1, address(self.add), address(self.add2), n + 3, n + 3, self.activation
+        )
         FAMILIES[name].multiply(byref(rows.acts), byref(layout.Linear(*pointers, k, n, format_)), byref(target))
         assert (out[:, n] == 7).all(), "wrote past the last column"
         return out[:, :n]
@@ -176,10 +180,18 @@ class Product:
         y, size = x @ weight.T, np.abs(x) @ np.abs(weight.T)
         if self.bias is not None:
             y = y + self.bias[: y.shape[1]]
-        y = np.maximum(y, 0) if self.relu else y
+        if self.activation == layout.RELU:
+            y = np.maximum(y, 0)
+        if self.activation == layout.GELU:
+            y = gelu(y)
         for add in (self.add, self.add2):
             y = y if add is None else y + add[:, : y.shape[1]]
         return y, size + 10
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """As torch has it, in float64."""
+    return x * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))) / 2
 
 
 def products(*, asymmetric: bool) -> Iterator[Product]:
@@ -198,13 +210,28 @@ def test_products(name: str, precision: panels.Precision, asymmetric: bool) -> N
         assert (np.abs(got - expected) <= 3e-6 * size).all(), (product.weight.shape, len(product.x))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gelu_is_that_of_torch(name: str) -> None:
+    """To a rounding or two, and far from zero to the last bit: nothing, or the number itself."""
+    x = np.concatenate([np.linspace(-9, 9, 20000), np.linspace(-0.01, 0.01, 999), [-1e6, 1e6]]).astype(np.float32)
+    rows, y = Rows.of(name, x[:, None], native.FLOAT32), np.zeros((len(x), 1), np.float32)
+    one = panels.pack(np.ones((1, 1), np.float32), "float32", panels.Room())
+    layer = layout.Linear(address(one.words), None, None, None, 1, 1, native.FLOAT32)
+    target = layout.Target(address(y), 1, None, None, 0, 0, layout.GELU)
+    FAMILIES[name].multiply(byref(rows.acts), byref(layer), byref(target))
+    got, expected = y[:, 0], gelu(x.astype(np.float64))
+    assert (np.abs(got - expected) <= 2e-7 * np.maximum(np.abs(x), 1e-3)).all()
+    np.testing.assert_allclose(got, torch.nn.functional.gelu(torch.from_numpy(x)).numpy(), atol=2e-6)
+    np.testing.assert_array_equal(got[np.abs(x) > 6], np.maximum(x, 0)[np.abs(x) > 6])
+
+
 @pytest.mark.parametrize("name", computing(native.INT8))
 def test_products_of_integers_are_the_same_to_the_last_bit(name: str) -> None:
     """Also at the ends of their range, where instructions that add pairs in 16 bits would saturate."""
     for n, k in itertools.product((200, 65), (300, 301)):
         for x in (noise(7, k), np.full((7, k), 127, np.float32), np.full((7, k), -127, np.float32)):
             for weight in (noise(n, k, seed=3), np.full((n, k), -1, np.float32), np.ones((n, k), np.float32)):
-                product = Product(weight, None, x, None, None, relu=False, asymmetric=False)
+                product = Product(weight, None, x, None, None, layout.UNCHANGED, asymmetric=False)
                 np.testing.assert_array_equal(product.by(name, "int8"), product.by("plain", "int8"))
 
 

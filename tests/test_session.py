@@ -31,8 +31,8 @@ LENGTHS = st.one_of(st.integers(0, 40_000), st.sampled_from(EDGES))
 CHUNK = st.sampled_from(tiny.CHUNKS)
 
 
-def open_session(chunk: ChunkConfig, backend: str = "onnx") -> Session:
-    return Session(tiny.engine(backend), chunk)
+def open_session(chunk: ChunkConfig, backend: str = "onnx", kind: tiny.Kind = "published") -> Session:
+    return Session(tiny.engine(backend, kind), chunk)
 
 
 def assert_same(session: Session, expected: Session) -> None:
@@ -42,8 +42,8 @@ def assert_same(session: Session, expected: Session) -> None:
     np.testing.assert_allclose(times, wanted, rtol=0, atol=5e-5)
 
 
-def in_one_go(samples: np.ndarray, chunk: ChunkConfig, backend: str = "onnx") -> Session:
-    session = open_session(chunk, backend)
+def in_one_go(samples: np.ndarray, chunk: ChunkConfig, backend: str = "onnx", kind: tiny.Kind = "published") -> Session:
+    session = open_session(chunk, backend, kind)
     session.accept(samples)
     session.finish()
     return session
@@ -109,12 +109,13 @@ def test_every_row_is_committed(length: int, chunk: ChunkConfig) -> None:
     assert sum(map(len, committed)) == chunk.right + len(engine.frontend.whole(tiny.signal(length)))
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("chunk", tiny.CHUNKS)
-def test_engines_agree(chunk: ChunkConfig) -> None:
+def test_engines_agree(chunk: ChunkConfig, kind: tiny.Kind) -> None:
     samples = tiny.signal(60_000)
-    expected = in_one_go(samples, chunk, "torch")
+    expected = in_one_go(samples, chunk, "torch", kind)
     for name in tiny.EXACT:
-        assert_same(in_one_go(samples, chunk, name), expected)
+        assert_same(in_one_go(samples, chunk, name, kind), expected)
 
 
 @given(CHUNK, st.integers(0, 30_000))

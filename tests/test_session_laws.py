@@ -46,8 +46,9 @@ CHUNKS = st.builds(settings_of, st.sampled_from(SIZES), st.sampled_from(LOOK_BAC
 
 @dataclass(frozen=True)
 class Stream:
-    """A setting, samples that end within 400 of an edge of a chunk, and where packets end."""
+    """A model, a setting, samples that end within 400 of an edge of a chunk, and where packets end."""
 
+    kind: tiny.Kind
     chunk: ChunkConfig
     samples: np.ndarray
     cuts: list[int]
@@ -60,11 +61,12 @@ def streams(draw: st.DrawFn, chunks: st.SearchStrategy[ChunkConfig] = CHUNKS) ->
     edge = draw(st.integers(0, 40_000 // (chunk.chunk * WINDOW))) * chunk.chunk * WINDOW
     length = max(0, edge + draw(st.integers(-400, 400)))
     cuts = sorted(draw(st.lists(st.integers(0, length), max_size=6)))
-    return Stream(chunk, tiny.signal(length, draw(st.integers(0, 99))), cuts, draw(st.booleans()))
+    kind = draw(st.sampled_from(tiny.KINDS))
+    return Stream(kind, chunk, tiny.signal(length, draw(st.integers(0, 99))), cuts, draw(st.booleans()))
 
 
 def opened(stream: Stream, engine: str) -> Session:
-    session = Session(tiny.engine(engine), stream.chunk)
+    session = Session(tiny.engine(engine, stream.kind), stream.chunk)
     if stream.day:
         move_ahead(session, DAY_S)
     return session
@@ -110,7 +112,7 @@ def test_packets_saving_and_neighbours_change_nothing(engine: str, stream: Strea
     whole.finish()
     for number, packet in enumerate(np.split(stream.samples, stream.cuts)):
         if number == saved_at:
-            session = Session.restore(tiny.engine(engine), session.save())
+            session = Session.restore(tiny.engine(engine, stream.kind), session.save())
         session.feed(packet)
         neighbour.feed(tiny.signal(len(packet) + 700, number))
         advance([neighbour, session])
@@ -126,7 +128,7 @@ def test_a_stream_may_move_between_engines(stream: Stream, first: str, second: s
     whole.accept(stream.samples)
     whole.finish()
     session.accept(stream.samples[:middle])
-    session = Session.restore(tiny.engine(second), session.save())
+    session = Session.restore(tiny.engine(second, stream.kind), session.save())
     session.accept(stream.samples[middle:])
     session.finish()
     assert_alike(session, whole)

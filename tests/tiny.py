@@ -1,10 +1,12 @@
-"""A tiny streaming model with random weights, its graphs, and signals to feed it: for the tests of recognition."""
+"""Tiny streaming models with random weights, their graphs, and signals to feed them: for the tests of recognition."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +16,16 @@ from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.native import NativeEngine, available
 from paraformer.backends.onnx import OnnxRunner
 from paraformer.backends.torch import TorchBackend
-from paraformer.config import ChunkConfig, ModelConfig, PredictorConfig, SanmDecoderConfig, SanmEncoderConfig
+from paraformer.config import (
+    ChunkConfig,
+    FrontConfig,
+    ModelConfig,
+    PredictorConfig,
+    SanmDecoderConfig,
+    SanmEncoderConfig,
+    TextConfig,
+    WindowsConfig,
+)
 from paraformer.export import export
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.model.paraformer import Paraformer
@@ -25,6 +36,10 @@ EXACT = ("onnx", "torch", *(["native"] if available("float32") else []))
 """Engines that compute in float32."""
 ENGINES = (*EXACT, *(name for name in ("bfloat16", "int8") if available(name)))
 
+Kind = Literal["published", "whisper"]
+KINDS: tuple[Kind, ...] = ("published", "whisper")
+"""Of models: as FunASR publishes them, or with an encoder that begins as Whisper's."""
+
 CHUNKS = (
     ChunkConfig(),
     ChunkConfig(left=8, chunk=8, right=4),
@@ -34,24 +49,39 @@ CHUNKS = (
 )
 
 
-def config() -> ModelConfig:
+def config(kind: Kind = "published") -> ModelConfig:
     """A streaming SAN-M model of a few thousand parameters."""
     return ModelConfig(
         vocab_size=len(TOKENS),
-        encoder=SanmEncoderConfig(dim=16, heads=2, ffn_dim=24, layers=2, kernel=5, dropout=0.0, attention_dropout=0.0),
+        encoder=_ENCODER if kind == "published" else _HEARD,
         predictor=PredictorConfig(dropout=0.0),
-        decoder=SanmDecoderConfig(
-            heads=2, ffn_dim=24, layers=2, attention_layers=2, kernel=5, shift=2, dropout=0.0, attention_dropout=0.0
-        ),
+        decoder=_DECODER if kind == "published" else _READ,
         live=ChunkConfig(),
     )
 
 
+_ENCODER = SanmEncoderConfig(dim=16, heads=2, ffn_dim=24, layers=2, kernel=5, dropout=0.0, attention_dropout=0.0)
+_DECODER = SanmDecoderConfig(
+    heads=2, ffn_dim=24, layers=2, attention_layers=2, kernel=5, shift=2, dropout=0.0, attention_dropout=0.0
+)
+WINDOWS = WindowsConfig(dim=12, heads=2, ffn_dim=20, layers=1, kernel=3)
+_HEARD = replace(
+    _ENCODER,
+    kernel=0,
+    activation="gelu",
+    norm_epsilon=1e-5,
+    front=FrontConfig(kernels=(4, 3), strides=(1, 2), period=50),
+    windows=WINDOWS,
+)
+"""Three rows of width 16 to a window of width 12."""
+_READ = replace(_DECODER, shift=0, look_ahead=True, text=TextConfig(units=7, layers=1, ffn_dim=20))
+
+
 @cache
-def model() -> Paraformer:
+def model(kind: Kind = "published") -> Paraformer:
     """The model; its predictor is spread out so that weights vary with the signal."""
     torch.manual_seed(1)
-    tiny = Paraformer(config()).eval()
+    tiny = Paraformer(config(kind)).eval()
     with torch.no_grad():
         tiny.predictor.output.weight.mul_(4.0)
         tiny.decoder.output.weight.mul_(6.0)
@@ -59,34 +89,34 @@ def model() -> Paraformer:
 
 
 @cache
-def directory() -> Path:
+def directory(kind: Kind = "published") -> Path:
     """A directory with the model's weights and graphs."""
     path = Path(mkdtemp(prefix="paraformer-tiny-"))
-    save_file(model().state_dict(), path / "model.safetensors")
-    export(model(), path)
+    save_file(model(kind).state_dict(), path / "model.safetensors")
+    export(model(kind), path)
     return path
 
 
 @cache
-def backend(name: str) -> TorchBackend | GraphBackend:
+def backend(name: str, kind: Kind = "published") -> TorchBackend | GraphBackend:
     """The model on an engine: "torch", "onnx", the native one in float32 ("native") or in another precision."""
     if name == "torch":
-        return TorchBackend(model())
+        return TorchBackend(model(kind))
     if name == "onnx":
-        return GraphBackend(OnnxRunner(directory(), config()), config())
+        return GraphBackend(OnnxRunner(directory(kind), config(kind)), config(kind))
     precision = "float32" if name == "native" else name
-    return GraphBackend(NativeEngine(model().state_dict(), config(), precision), config())
+    return GraphBackend(NativeEngine(model(kind).state_dict(), config(kind), precision), config(kind))
 
 
 @cache
-def engine(name: str = "onnx"):
+def engine(name: str = "onnx", kind: Kind = "published"):
     """What sessions need."""
     from paraformer.session import SpeechModel
     from paraformer.text import Vocabulary
 
-    dim = config().frontend.input_dim
+    dim = config(kind).frontend.input_dim
     cmvn = Cmvn(np.full(dim, -8.0, np.float32), np.full(dim, 0.25, np.float32))
-    return SpeechModel(backend(name), Frontend(config().frontend, cmvn), Vocabulary(TOKENS, None))
+    return SpeechModel(backend(name, kind), Frontend(config(kind).frontend, cmvn), Vocabulary(TOKENS, None))
 
 
 def signal(samples: int, seed: int = 0) -> np.ndarray:

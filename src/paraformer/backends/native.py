@@ -8,6 +8,7 @@ need, `available` says so and ONNX Runtime does the work.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -25,10 +26,24 @@ from paraformer.backends.panels import Precision
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
 from paraformer.native import BFLOAT16, FLOAT32, INT8
-from paraformer.native.layout import Decoder, DecoderBlock, Encoder, EncoderBlock, Linear, Memory, Norm
+from paraformer.native.layout import (
+    Conv,
+    Decoder,
+    DecoderBlock,
+    Encoder,
+    EncoderBlock,
+    Front,
+    Linear,
+    Memory,
+    Norm,
+    Stack,
+)
 from paraformer.weights import check_finite, check_shape
 
 _FORMATS: dict[Precision, int] = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
+_ACTIVATIONS = {"relu": native.layout.RELU, "gelu": native.layout.GELU}
+_EPSILON = 1e-12
+"""Of norms in the decoder, as in paraformer.model.layers."""
 LEAST_ROWS = 6
 """Of one thread: with fewer, the products would use less of the processor."""
 
@@ -44,19 +59,16 @@ def fast(precision: Precision) -> bool:
 
 
 def supports(config: ModelConfig) -> bool:
-    """Whether the engine knows this kind of model: SAN-M as published, with the second kind of predictor."""
-    encoder = config.encoder
-    plain = isinstance(encoder, SanmEncoderConfig) and encoder.plain
-    decoder = config.decoder
-    plain = plain and isinstance(decoder, SanmDecoderConfig) and decoder.plain
-    return plain and config.predictor.version == 2
+    """Whether the engine knows this kind of model: SAN-M, with the second kind of predictor."""
+    encoder, decoder = config.encoder, config.decoder
+    if not (isinstance(encoder, SanmEncoderConfig) and isinstance(decoder, SanmDecoderConfig)):
+        return False
+    return config.predictor.version == 2 and (decoder.text is None or decoder.text.units > 0)
 
 
 def _check(config: ModelConfig, precision: Precision) -> None:
     if not supports(config):
-        raise UnsupportedModel(
-            f"{precision} is for SAN-M models as published, with the second kind of predictor; use 'float32'"
-        )
+        raise UnsupportedModel(f"{precision} is for SAN-M models with the second kind of predictor; use 'float32'")
 
 
 def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, np.ndarray]:
@@ -101,21 +113,26 @@ class NativeEngine:
         return compute({name: np.ascontiguousarray(array) for name, array in inputs.items()})
 
     def _encode(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        encoder, lengths = self._config.encoder, inputs["lengths"]
-        feats = _embed(inputs["feats"], inputs["start"], encoder.dim)
+        c, rows, lengths = self._config.encoder, self._config.rows_per_window, inputs["lengths"]
+        assert isinstance(c, SanmEncoderConfig)
+        feats, places = inputs["feats"], None
         batch, size = feats.shape[:2]
-        hidden, weights = np.zeros((batch, size, encoder.dim), np.float32), np.zeros((batch, size), np.float32)
+        if c.front:
+            places = _places(inputs["start"], size, self._config)
+        else:
+            feats = _embed(feats, inputs["start"], c.dim)
+        hidden, weights = np.zeros((batch, size, c.output_dim), np.float32), np.zeros((batch, size), np.float32)
         outputs, past_size = [hidden, weights], 0
         past: list[np.ndarray | None] = [None, None, None]
         if "past_keys" in inputs:
             past_size = inputs["past_keys"].shape[2]
             past = [inputs["past_keys"], inputs["past_values"], inputs["past_lengths"]]
-            outputs += [np.zeros((batch, encoder.layers, size, encoder.dim), np.float32) for _ in range(2)]
+            outputs += [np.zeros((batch, c.layers, size * rows, c.dim), np.float32) for _ in range(2)]
         kept = [*outputs[2:], None, None][:2]
-        arrays = [feats, lengths, *past, past_size, *outputs[:2], *kept]
-        self._compute("pf_encode", self._encoder, int(lengths.sum()), batch, size, *arrays)
-        c = self._config.predictor
-        np.maximum(weights * np.float32(c.smooth_factor) - np.float32(c.noise_threshold), 0, out=weights)
+        arrays = [feats, lengths, inputs["start"], places, *past, past_size, *outputs[:2], *kept]
+        self._compute("pf_encode", self._encoder, int(lengths.sum()) * rows, batch, size, *arrays)
+        p = self._config.predictor
+        np.maximum(weights * np.float32(p.smooth_factor) - np.float32(p.noise_threshold), 0, out=weights)
         weights[np.arange(size)[None] >= lengths[:, None]] = 0
         return outputs
 
@@ -164,28 +181,48 @@ def _embed(
     feats: Float32[np.ndarray, "batch rows input"], start: np.ndarray, dim: int
 ) -> Float32[np.ndarray, "batch rows input"]:
     """Rows times sqrt(dim) plus sinusoids of their positions, zero below position 1 (spec 2.1)."""
-    positions = np.maximum(start[:, None] + np.arange(feats.shape[1]), 0)
-    width, far = feats.shape[2], positions.max() >= _NEAR
-    table = _sinusoids(positions, width) if far else _near_sinusoids(width)[positions]
+    positions = start[:, None] + np.arange(feats.shape[1])
+    table = _added(positions, feats.shape[2], 1, _NEAR)
     return np.ascontiguousarray(feats * np.float32(dim**0.5) + table)
 
 
+def _places(start: np.ndarray, windows: int, config: ModelConfig) -> Float32[np.ndarray, "batch rows dim"]:
+    """Sinusoids of the rows of windows after a front, which count from 0, zero before the audio."""
+    c, rows = config.encoder, config.rows_per_window
+    assert isinstance(c, SanmEncoderConfig) and c.front
+    places = (start[:, None] - 1) * rows + np.arange(windows * rows)
+    if c.front.period:
+        places = np.where(places < 0, places, places % c.front.period)
+    return _added(places, c.dim, 0, _NEAR * rows)
+
+
 _NEAR = 512
-"""Positions, those of 30 seconds, of which a table is kept; a stream's later ones are computed each time."""
+"""Windows, those of 30 seconds, of whose positions a table is kept; a stream's later ones are computed each time."""
+
+
+def _added(
+    positions: Int64[np.ndarray, "batch rows"], width: int, first: int, near: int
+) -> Float32[np.ndarray, "batch rows width"]:
+    """Sinusoids of positions from `first` on, zero below; of those up to `near` from a table."""
+    kept = np.maximum(positions, first - 1)
+    if kept.max() >= first - 1 + near:
+        return _sinusoids(kept, width, first)
+    found: np.ndarray = _near_sinusoids(width, first, near)[kept - (first - 1)]
+    return found
 
 
 @cache
-def _near_sinusoids(width: int) -> Float32[np.ndarray, "positions width"]:
-    return _sinusoids(np.arange(_NEAR), width)
+def _near_sinusoids(width: int, first: int, count: int) -> Float32[np.ndarray, "positions width"]:
+    return _sinusoids(np.arange(count) + first - 1, width, first)
 
 
-def _sinusoids(positions: Int64[np.ndarray, "*rows"], width: int) -> Float32[np.ndarray, "*rows width"]:
+def _sinusoids(positions: Int64[np.ndarray, "*rows"], width: int, first: int = 1) -> Float32[np.ndarray, "*rows width"]:
     """The twin of paraformer.model.layers.sinusoid: angles in turns, so that hours of a stream cost no precision."""
     half = width // 2
     turns = positions[..., None] * (np.exp(np.arange(half) * (-np.log(10000.0) / (half - 1))) / math.tau)
     angles = (turns - np.rint(turns)).astype(np.float32) * np.float32(math.tau)
     table: np.ndarray = np.concatenate([np.sin(angles), np.cos(angles)], -1)
-    return table * (positions > 0)[..., None]
+    return table * (positions >= first)[..., None]
 
 
 class _Weights:
@@ -220,12 +257,14 @@ class _Weights:
         """The address of a tensor."""
         return self.keep(self.tensor(name, *shape))
 
-    def norm(self, name: str, size: int) -> Norm:
+    def norm(self, name: str, size: int, epsilon: float = _EPSILON) -> Norm:
         """A layer norm."""
-        return Norm(self.vector(f"{name}.weight", size), self.vector(f"{name}.bias", size), size)
+        return Norm(self.vector(f"{name}.weight", size), self.vector(f"{name}.bias", size), size, epsilon)
 
     def memory(self, name: str, dim: int, kernel: int, left: int) -> Memory:
-        """An FSMN memory: (dim, 1, kernel) to (kernel, dim)."""
+        """An FSMN memory: (dim, 1, kernel) to (kernel, dim). With a kernel of 0 there is none."""
+        if not kernel:
+            return Memory()
         taps = np.ascontiguousarray(self.tensor(f"{name}.weight", dim, 1, kernel)[:, 0].T)
         return Memory(self.keep(taps), kernel, left)
 
@@ -254,24 +293,61 @@ def _whole_panels(row: np.ndarray) -> np.ndarray:
 
 
 def _encoder(config: ModelConfig, weights: _Weights) -> Encoder:
-    c, p = config.encoder, config.predictor
+    c, p, rows = config.encoder, config.predictor, config.rows_per_window
     assert isinstance(c, SanmEncoderConfig)
-    blocks = (EncoderBlock * c.layers)(*(_encoder_block(config, weights, index) for index in range(c.layers)))
-    weights.kept.append(blocks)
-    return Encoder(
-        blocks=blocks,
-        norm=weights.norm("encoder.norm", c.dim),
-        conv=weights.linear("predictor.conv", c.dim, c.dim, p.left + p.right + 1, precision=_beside(weights.precision)),
-        fire=weights.vector("predictor.output.weight", 1, c.dim),
+    dim, input_dim = c.output_dim, config.frontend.input_dim
+    encoder = Encoder(
+        front=_front(config, weights),
+        rows=_stack(weights, "encoder", "norm", c, c.dim if c.front else input_dim),
+        conv=weights.linear("predictor.conv", dim, dim, p.left + p.right + 1, precision=_beside(weights.precision)),
+        fire=weights.vector("predictor.output.weight", 1, dim),
         fire_bias=float(weights.tensor("predictor.output.bias", 1)[0]),
-        layers=c.layers,
-        dim=c.dim,
-        input=config.frontend.input_dim,
-        heads=c.heads,
-        hidden=c.ffn_dim,
         attention=_FORMATS[weights.precision],
+        input=input_dim,
+        rows_per_window=rows,
         conv_left=p.left,
         conv_right=p.right,
+    )
+    if c.windows:
+        at, sizes = "encoder.windows_of_rows", dataclasses.asdict(c.windows)
+        encoder.windows = _stack(weights, at, "final", dataclasses.replace(c, **sizes, shift=0), dim)
+        encoder.merge_norm = weights.norm(f"{at}.norm", rows * c.dim, c.norm_epsilon)
+        encoder.merge = weights.linear(f"{at}.merge", dim, rows * c.dim)
+    return encoder
+
+
+def _front(config: ModelConfig, weights: _Weights) -> Front:
+    c, bands = config.encoder, config.frontend.mel_bins
+    assert isinstance(c, SanmEncoderConfig)
+    if c.front is None:
+        return Front()
+    sizes = list(zip(c.front.kernels, c.front.strides, strict=True))
+    convs = (Conv * len(sizes))(
+        *(
+            Conv(weights.linear(f"encoder.front.convs.{i}", c.dim, c.dim if i else bands, kernel), kernel, stride)
+            for i, (kernel, stride) in enumerate(sizes)
+        )
+    )
+    weights.kept.append(convs)
+    return Front(convs=convs, count=len(sizes), frames=config.frontend.lfr_n, bands=bands)
+
+
+def _stack(weights: _Weights, at: str, norm: str, c: SanmEncoderConfig, width: int) -> Stack:
+    """Blocks of c.dim, of which the first is given rows of another width."""
+    widths = [width] + [c.dim] * (c.layers - 1)
+    blocks = (EncoderBlock * c.layers)(
+        *(_encoder_block(weights, f"{at}.blocks.{index}", c, width) for index, width in enumerate(widths[: c.layers]))
+    )
+    weights.kept.append(blocks)
+    return Stack(
+        blocks=blocks,
+        norm=weights.norm(f"{at}.{norm}", c.dim, c.norm_epsilon),
+        layers=c.layers,
+        dim=c.dim,
+        input=width,
+        heads=c.heads,
+        hidden=c.ffn_dim,
+        activation=_ACTIVATIONS[c.activation],
     )
 
 
@@ -280,13 +356,10 @@ def _beside(precision: Precision) -> Precision:
     return precision if precision != "int8" else "bfloat16" if fast("bfloat16") else "float32"
 
 
-def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> EncoderBlock:
-    c, at = config.encoder, f"encoder.blocks.{index}"
-    assert isinstance(c, SanmEncoderConfig)
-    width = c.dim if index else config.frontend.input_dim
+def _encoder_block(weights: _Weights, at: str, c: SanmEncoderConfig, width: int) -> EncoderBlock:
     return EncoderBlock(
-        norm1=weights.norm(f"{at}.norm1", width),
-        norm2=weights.norm(f"{at}.norm2", c.dim),
+        norm1=weights.norm(f"{at}.norm1", width, c.norm_epsilon),
+        norm2=weights.norm(f"{at}.norm2", c.dim, c.norm_epsilon),
         qkv=weights.linear(f"{at}.attention.qkv", 3 * c.dim, width),
         out=weights.linear(f"{at}.attention.out", c.dim, c.dim),
         up=weights.linear(f"{at}.feed_forward.up", c.ffn_dim, c.dim),
@@ -297,26 +370,41 @@ def _encoder_block(config: ModelConfig, weights: _Weights, index: int) -> Encode
 
 
 def _decoder(config: ModelConfig, weights: _Weights) -> Decoder:
-    c, dim = config.decoder, config.encoder.dim
+    c, dim, beside = config.decoder, config.encoder.output_dim, _beside(weights.precision)
     assert isinstance(c, SanmDecoderConfig)
-    blocks = (DecoderBlock * c.layers)(*(_decoder_block(c, dim, weights, index) for index in range(c.layers)))
+    made = [
+        _decoder_block(c, dim, weights, f"decoder.blocks.{index}", cross=index < c.attention_layers)
+        for index in range(c.layers)
+    ]
+    last = c
+    if c.text:
+        last = dataclasses.replace(c, ffn_dim=c.text.ffn_dim)
+        made += [
+            _decoder_block(last, dim, weights, f"decoder.text.blocks.{index}", cross=False)
+            for index in range(c.text.layers)
+        ]
+    blocks = (DecoderBlock * len(made))(*made)
     weights.kept.append(blocks)
-    beside = _beside(weights.precision)
-    return Decoder(
+    decoder = Decoder(
         blocks=blocks,
-        last=_feed_forward(weights, "decoder.final", dim, c.ffn_dim),
+        last=_feed_forward(weights, "decoder.final", dim, last.ffn_dim),
         norm=weights.norm("decoder.norm", dim),
         output=weights.linear("decoder.output", config.vocab_size, dim, precision=beside),
-        layers=c.layers,
+        layers=len(made),
+        heard=c.layers,
         dim=dim,
         heads=c.heads,
-        hidden=c.ffn_dim,
+        hidden=max(c.ffn_dim, last.ffn_dim),
         attention=_FORMATS[weights.precision],
     )
+    if c.text:
+        decoder.units_norm = weights.norm("decoder.text.norm", dim)
+        decoder.units = weights.linear("decoder.text.units", c.text.units, dim, precision=beside)
+        decoder.back = weights.linear("decoder.text.back", dim, c.text.units, precision=beside)
+    return decoder
 
 
-def _decoder_block(c: SanmDecoderConfig, dim: int, weights: _Weights, index: int) -> DecoderBlock:
-    at, cross = f"decoder.blocks.{index}", index < c.attention_layers
+def _decoder_block(c: SanmDecoderConfig, dim: int, weights: _Weights, at: str, *, cross: bool) -> DecoderBlock:
     block = _feed_forward(weights, at, dim, c.ffn_dim)
     block.norm2 = weights.norm(f"{at}.norm2", dim)
     block.memory = weights.memory(f"{at}.memory", dim, c.kernel, (c.kernel - 1) // 2 + (c.shift if cross else 0))

@@ -12,7 +12,6 @@ Attention attention_alloc(Arena *arena, int format, int width, int rows, int key
     const int at_once = rows < QUERIES_AT_ONCE ? rows : QUERIES_AT_ONCE;
     return (Attention){
         .format = format,
-        .width = width,
         .at_once = at_once,
         .queries = acts_alloc(arena, format, at_once, width),
         .weights = acts_alloc(arena, format, at_once, keys),
@@ -31,45 +30,45 @@ Attention attention_alloc(Arena *arena, int format, int width, int rows, int key
 
 /* What all keys have in common adds the same to every score of a query, which softmax does not see; without it 8 bits
  * resolve how they differ (SageAttention, arXiv 2410.02367). */
-static Linear pack_keys(const Kernels *kernels, Attention *a, const Attended *keys) {
-    const int padded = panels_for(keys->past + keys->count) * PANEL, per_row = words_for(a->format, a->width);
+static Linear pack_keys(const Kernels *kernels, Attention *a, int width, const Attended *keys) {
+    const int padded = panels_for(keys->past + keys->count) * PANEL, per_row = words_for(a->format, width);
     memset(a->key_words + (size_t)(padded - PANEL) * per_row, 0, (size_t)PANEL * per_row * 4);
     memset(a->key_scale + padded - PANEL, 0, PANEL * 4);
-    if (a->format == INT8) kernels->means(keys, a->width, a->middle);
-    kernels->pack_columns(a->format, keys, a->width, a->middle, a->key_words, a->key_scale, a->row, a->centred);
-    return (Linear){.words = a->key_words, .scale = a->format == INT8 ? a->key_scale : NULL, .k = a->width, .n = padded,
+    if (a->format == INT8) kernels->means(keys, width, a->middle);
+    kernels->pack_columns(a->format, keys, width, a->middle, a->key_words, a->key_scale, a->row, a->centred);
+    return (Linear){.words = a->key_words, .scale = a->format == INT8 ? a->key_scale : NULL, .k = width, .n = padded,
                     .format = a->format};
 }
 
 /* Weights add up to 1, so what is taken from all values comes back as a bias. */
-static Linear pack_values(const Kernels *kernels, Attention *a, const Attended *values) {
-    Linear linear = {.words = a->value_words, .k = values->past + values->count, .n = a->width, .format = a->format};
+static Linear pack_values(const Kernels *kernels, Attention *a, int width, const Attended *values) {
+    Linear linear = {.words = a->value_words, .k = values->past + values->count, .n = width, .format = a->format};
     if (a->format == INT8) {
-        kernels->ranges(values, a->width, a->middle, a->scale);
-        for (int i = 0; i < a->width; i++) {
+        kernels->ranges(values, width, a->middle, a->scale);
+        for (int i = 0; i < width; i++) {
             a->rate[i] = a->scale[i] > 0 ? 127.0f / a->scale[i] : 0.0f;
             a->scale[i] /= 127.0f;
         }
         linear.scale = a->scale, linear.sum = a->sum, linear.bias = a->middle;
     }
-    kernels->pack_rows(a->format, values, a->width, a->middle, a->rate, a->value_words, a->scale, a->sum);
+    kernels->pack_rows(a->format, values, width, a->middle, a->rate, a->value_words, a->scale, a->sum);
     return linear;
 }
 
-void attend(const Kernels *kernels, Attention *a, const float *query, size_t query_stride, int rows,
+void attend(const Kernels *kernels, Attention *a, int width, const float *query, size_t query_stride, int rows,
             const Attended *keys, const Attended *values, float *out, size_t out_stride) {
     const int count = keys->past + keys->count;
     if (!count) { /* with nothing to attend to the context is zero, as in the reference */
-        for (int row = 0; row < rows; row++) memset(out + row * out_stride, 0, (size_t)a->width * 4);
+        for (int row = 0; row < rows; row++) memset(out + row * out_stride, 0, (size_t)width * 4);
         return;
     }
-    const Linear to_scores = pack_keys(kernels, a, keys), to_context = pack_values(kernels, a, values);
-    const float factor = 1.0f / sqrtf((float)a->width);
+    const Linear to_scores = pack_keys(kernels, a, width, keys), to_context = pack_values(kernels, a, width, values);
+    const float factor = 1.0f / sqrtf((float)width);
     for (int row = 0; row < rows; row += a->at_once) {
         const int some = rows - row < a->at_once ? rows - row : a->at_once;
-        Acts queries = acts_as(&a->queries, a->format, some, a->width);
+        Acts queries = acts_as(&a->queries, a->format, some, width);
         Acts weights = acts_as(&a->weights, a->format, some, count);
-        kernels->acts_fill(&queries, query + row * query_stride, query_stride, a->width, 0);
+        kernels->acts_fill(&queries, query + row * query_stride, query_stride, width, 0);
         kernels->multiply(&queries, &to_scores, &(Target){.out = a->scores, .out_stride = to_scores.n});
         for (int i = 0; i < some; i++)
             kernels->softmax(&weights, i, a->scores + (size_t)i * to_scores.n, count, factor);
@@ -77,6 +76,6 @@ void attend(const Kernels *kernels, Attention *a, const float *query, size_t que
         kernels->multiply(&weights, &to_context, &(Target){.out = to, .out_stride = out_stride});
         /* INT8 has the factor in its scale; the others' weights are still to be divided by their sum. */
         for (int i = 0; a->format != INT8 && i < some; i++)
-            for (int j = 0; j < a->width; j++) to[i * out_stride + j] *= weights.scale[i];
+            for (int j = 0; j < width; j++) to[i * out_stride + j] *= weights.scale[i];
     }
 }

@@ -12,7 +12,8 @@ typedef struct {
     float *logits, *next;
     float *x, *entered[2], *query, *context, *inner, *scores; /* of tokens */
     float *memory, *kv[2];                                    /* of encoder rows */
-    Acts acts;
+    float *units;                                             /* scores of tokens, where there are units */
+    Acts acts, probabilities;                                 /* of encoder rows, and of units */
     int *starts, *seen_starts; /* of each stream's tokens and encoder rows */
     Workspace *spaces;
 } Decoding;
@@ -22,12 +23,12 @@ static void feed_forward(const Decoding *w, const Workspace *space, const Decode
     const int dim = w->decoder->dim, width = block->up.n, count = rows.to - rows.from;
     const size_t from = (size_t)rows.from * dim;
     float *inner = w->inner + (size_t)rows.from * w->decoder->hidden;
-    const Target to_inner = {.out = inner, .out_stride = width, .relu = 1};
+    const Target to_inner = {.out = inner, .out_stride = width, .activation = RELU};
     linear(space, &block->up, w->x + from, dim, count, &block->norm1, to_inner);
     const Target to_out = {.out = out + from, .out_stride = dim};
     linear(space, &block->down, inner, width, count, &block->ffn_norm, to_out);
     if (block->norm2.gain)
-        w->kernels->layer_norm(out + from, dim, count, dim, block->norm2.gain, block->norm2.shift, out + from, dim);
+        w->kernels->layer_norm(&block->norm2, out + from, dim, count, out + from, dim);
 }
 
 /* What a layer's memory and attention read of tokens and encoder rows. */
@@ -57,7 +58,8 @@ static void cross_attention(const Decoding *w, Workspace *space, int layer, Rows
             Attended keys = {.x = key, .stride = 2 * dim, .count = w->seen_starts[b + 1] - w->seen_starts[b]};
             Attended values = keys;
             values.x += dim;
-            attend(w->kernels, &space->attention, w->query + from, dim, its.to - its.from, &keys, &values, w->context + from, dim);
+            attend(w->kernels, &space->attention, width, w->query + from, dim, its.to - its.from, &keys, &values,
+                   w->context + from, dim);
         }
     }
     const Target back = {.out = x, .out_stride = dim, .add = x, .add_stride = dim};
@@ -83,7 +85,9 @@ static void decoder_finish(const Decoding *w, int layer, Rows tokens, int part) 
         const size_t start = w->starts[b], state = ((size_t)b * d->layers + layer) * kept * dim;
         const int rows = w->starts[b + 1] - (int)start;
         const float *entered = w->entered[layer % 2] + start * dim;
-        const Filter filter = {.x = entered, .taps = block->memory.taps, .before = w->past ? w->past + state : NULL,
+        /* What is kept may be more than the filter reaches: so all layers keep the same. */
+        const float *before = w->past ? w->past + state + (size_t)(kept - block->memory.left) * dim : NULL;
+        const Filter filter = {.x = entered, .taps = block->memory.taps, .before = before,
                                .y = w->query + start * dim, .stride = dim, .before_stride = dim, .y_stride = dim,
                                .rows = rows, .dim = dim, .kernel = block->memory.kernel, .left = block->memory.left};
         w->kernels->filter(&filter, its.from - (int)start, its.to - (int)start);
@@ -103,13 +107,15 @@ static int *seen_starts_of(Arena *arena, const uint8_t *mask, int batch, int siz
     return starts;
 }
 
-static Widest widest_of(const Decoder *d) {
-    Widest widest = wider(wider(wider((Widest){0}, &d->output), &d->last.up), &d->last.down);
+/* What a thread needs that computes so many tokens. */
+static Most most_of_all(const Decoder *d, int tokens, int keys) {
+    Most most = most_of(most_of(most_of((Most){0}, &d->output, tokens), &d->last.up, tokens), &d->last.down, tokens);
+    if (d->units.n) most = most_of(most_of(most, &d->units, tokens), &d->back, tokens);
     for (const DecoderBlock *block = d->blocks; block < d->blocks + d->layers; block++) {
-        widest = wider(wider(widest, &block->up), &block->down);
-        if (block->cross) widest = wider(wider(widest, &block->q), &block->out);
+        most = most_of(most_of(most, &block->up, tokens), &block->down, tokens);
+        if (block->cross) most = most_of(most_of(most, &block->q, tokens), &block->out, tokens);
     }
-    return widest;
+    return most_attended(most, tokens, keys, d->dim / d->heads);
 }
 
 /* Take all the memory that is needed. Returns whether there was enough. */
@@ -127,11 +133,15 @@ static int decoding_alloc(Decoding *w, Arena *arena, const int64_t *counts, cons
     w->context = arena_alloc(arena, row);
     w->inner = arena_alloc(arena, tokens * d->hidden * 4);
     w->scores = arena_alloc(arena, tokens * d->output.n * 4);
+    if (d->units.n) {
+        w->units = arena_alloc(arena, tokens * d->units.n * 4);
+        w->probabilities = acts_alloc(arena, F32, w->tokens, d->units.n);
+    }
     w->memory = arena_alloc(arena, seen * dim * 4);
     w->kv[0] = arena_alloc(arena, 2 * seen * dim * 4), w->kv[1] = arena_alloc(arena, 2 * seen * dim * 4);
     w->acts = acts_alloc(arena, d->blocks[0].kv.format, w->seen, d->dim);
-    w->spaces = workspaces_alloc(arena, w->kernels, w->team->parts, w->tokens, widest_of(d), d->attention,
-                                 d->dim / d->heads, most);
+    w->spaces = workspaces_alloc(arena, w->kernels, w->team->parts,
+                                 most_of_all(d, largest_share(w->tokens, w->team->parts), most), d->attention);
     return !arena->failed;
 }
 
@@ -150,6 +160,30 @@ static void gather_inputs(const Decoding *w, int size, const float *memory_rows,
     }
 }
 
+/* Scores of units from rows of sound, and rows anew from their probabilities alone. */
+static void through_units(const Decoding *w, const Workspace *space, Rows tokens) {
+    const Decoder *d = w->decoder;
+    const int dim = d->dim, units = d->units.n, count = tokens.to - tokens.from;
+    float *x = w->x + (size_t)tokens.from * dim, *scores = w->units + (size_t)tokens.from * units;
+    linear(space, &d->units, x, dim, count, &d->units_norm, (Target){.out = scores, .out_stride = units});
+    Acts some = acts_part(&w->probabilities, tokens.from, tokens.to);
+    float *probabilities = (float *)some.words;
+    for (int i = 0; i < count; i++) {
+        w->kernels->softmax(&some, i, scores + (size_t)i * units, units, 1.0f);
+        for (int j = 0; j < units; j++) probabilities[(size_t)i * units + j] *= some.scale[i];
+    }
+    linear(space, &d->back, probabilities, units, count, NULL, (Target){.out = x, .out_stride = dim});
+}
+
+/* Layers from..to-1. */
+static void decoder_blocks(const Decoding *w, int part, int from, int to, Rows tokens, Rows seen) {
+    for (int layer = from; layer < to; layer++) {
+        decoder_project(w, w->spaces + part, layer, tokens, seen);
+        team_barrier(w->team);
+        decoder_finish(w, layer, tokens, part);
+    }
+}
+
 /* One thread's part. */
 static void decode(void *decoding, int part) {
     const Decoding *w = decoding;
@@ -158,11 +192,9 @@ static void decode(void *decoding, int part) {
     const Rows tokens = share_of(w->tokens, part, w->team->parts), seen = share_of(w->seen, part, w->team->parts);
     Acts some = acts_part(&w->acts, seen.from, seen.to);
     w->kernels->acts_fill(&some, w->memory + (size_t)seen.from * dim, dim, dim, d->blocks[0].kv.sum != NULL);
-    for (int layer = 0; layer < d->layers; layer++) {
-        decoder_project(w, w->spaces + part, layer, tokens, seen);
-        team_barrier(w->team);
-        decoder_finish(w, layer, tokens, part);
-    }
+    decoder_blocks(w, part, 0, d->heard, tokens, seen);
+    if (d->units.n) through_units(w, w->spaces + part, tokens);
+    decoder_blocks(w, part, d->heard, d->layers, tokens, seen);
     feed_forward(w, w->spaces + part, &d->last, tokens, w->query);
     const Target to_scores = {.out = w->scores + (size_t)tokens.from * vocabulary, .out_stride = vocabulary};
     linear(w->spaces + part, &d->output, w->query + (size_t)tokens.from * dim, dim, tokens.to - tokens.from, &d->norm,

@@ -1,100 +1,117 @@
 /* The SAN-M encoder and the predictor's weights (docs/spec.md 2, 3.1). */
 #include <string.h>
 
+#include "encoder.h"
 #include "features.h"
-#include "model.h"
-
-/* What is encoded, and where it goes; the past is NULL where nothing is looked back at. */
-typedef struct {
-    const Kernels *kernels;
-    const Encoder *encoder;
-    Team *team;
-    int batch, size, past_size, rows;
-    const float *past_keys, *past_values; /* (batch, layers, past_size, dim), right-aligned */
-    const int64_t *past_lengths;
-    float *hidden, *weights, *keys, *values;
-    float *input, *x, *qkv[2], *context, *memory, *inner, *side, *predicted;
-    int *starts;
-    Workspace *spaces;
-} Encoding;
 
 /* Copy a layer's keys and values to (batch, layers, size, dim), for later steps to look back to. */
-static void store_keys_values(const Encoding *w, int layer, Rows rows) {
-    const Encoder *e = w->encoder;
-    const size_t dim = e->dim;
+static void store_keys_values(const Encoding *w, const Run *run, int layer, Rows rows) {
+    const size_t dim = run->stack->dim;
     for (int b = 0; b < w->batch; b++) {
-        const Rows its = within(rows, w->starts, b);
+        const Rows its = within(rows, run->starts, b);
         for (int row = its.from; row < its.to; row++) {
-            const size_t to = (((size_t)b * e->layers + layer) * w->size + row - w->starts[b]) * dim;
-            const float *from = w->qkv[layer % 2] + (size_t)row * 3 * dim;
-            memcpy(w->keys + to, from + dim, dim * 4);
-            memcpy(w->values + to, from + 2 * dim, dim * 4);
+            const size_t to = (((size_t)b * run->stack->layers + layer) * run->size + row - run->starts[b]) * dim;
+            const float *from = run->qkv[layer % 2] + (size_t)row * 3 * dim;
+            memcpy(run->keys + to, from + dim, dim * 4);
+            memcpy(run->values + to, from + 2 * dim, dim * 4);
         }
     }
 }
 
 /* What a layer's attention and memory read of each row. */
-static void encoder_project(const Encoding *w, const Workspace *space, int layer, Rows rows) {
-    const EncoderBlock *block = w->encoder->blocks + layer;
-    const int dim = w->encoder->dim, k = block->norm1.k;
-    const float *input = layer ? w->x : w->input;
-    const Target to_qkv = {.out = w->qkv[layer % 2] + (size_t)rows.from * 3 * dim, .out_stride = 3 * dim};
+static void encoder_project(const Encoding *w, const Run *run, const Workspace *space, int layer, Rows rows) {
+    const EncoderBlock *block = run->stack->blocks + layer;
+    const int dim = run->stack->dim, k = block->norm1.k;
+    const float *input = layer ? run->x : run->input;
+    const Target to_qkv = {.out = run->qkv[layer % 2] + (size_t)rows.from * 3 * dim, .out_stride = 3 * dim};
     linear(space, &block->qkv, input + (size_t)rows.from * k, k, rows.to - rows.from, &block->norm1, to_qkv);
-    if (w->keys) store_keys_values(w, layer, rows);
+    if (run->keys) store_keys_values(w, run, layer, rows);
 }
 
-static void encoder_attention(const Encoding *w, Workspace *space, int layer, Rows rows) {
-    const Encoder *e = w->encoder;
-    const int dim = e->dim, width = dim / e->heads;
+static void encoder_attention(const Encoding *w, const Run *run, Workspace *space, int layer, Rows rows) {
+    const int dim = run->stack->dim, width = dim / run->stack->heads;
     for (int b = 0; b < w->batch; b++) {
-        const Rows its = within(rows, w->starts, b);
+        const Rows its = within(rows, run->starts, b);
         if (its.from >= its.to) continue;
-        const int past = w->past_keys ? (int)w->past_lengths[b] : 0, own = w->starts[b + 1] - w->starts[b];
-        const size_t skipped = (((size_t)b * e->layers + layer) * w->past_size + w->past_size - past) * dim;
-        for (int head = 0; head < e->heads; head++) {
-            const float *query = w->qkv[layer % 2] + (size_t)its.from * 3 * dim + head * width;
-            const float *key = w->qkv[layer % 2] + (size_t)w->starts[b] * 3 * dim + dim + head * width;
+        const int past = run->past_keys ? (int)run->past_lengths[b] : 0, own = run->starts[b + 1] - run->starts[b];
+        const size_t skipped =
+            (((size_t)b * run->stack->layers + layer) * run->past_size + run->past_size - past) * dim;
+        for (int head = 0; head < run->stack->heads; head++) {
+            const float *query = run->qkv[layer % 2] + (size_t)its.from * 3 * dim + head * width;
+            const float *key = run->qkv[layer % 2] + (size_t)run->starts[b] * 3 * dim + dim + head * width;
             Attended keys = {.x = key, .stride = 3 * dim, .count = own}, values = keys;
             values.x += dim;
             if (past) {
-                keys.before = w->past_keys + skipped + head * width;
-                values.before = w->past_values + skipped + head * width;
+                keys.before = run->past_keys + skipped + head * width;
+                values.before = run->past_values + skipped + head * width;
                 keys.before_stride = values.before_stride = dim, keys.past = values.past = past;
             }
-            attend(w->kernels, &space->attention, query, 3 * dim, its.to - its.from, &keys, &values,
-                   w->context + (size_t)its.from * dim + head * width, dim);
+            attend(w->kernels, &space->attention, width, query, 3 * dim, its.to - its.from, &keys, &values,
+                   run->context + (size_t)its.from * dim + head * width, dim);
         }
     }
 }
 
-/* The rest of a layer: memory and attention, which read other threads' rows too, and the feed-forward. */
-static void encoder_finish(const Encoding *w, Workspace *space, int layer, Rows rows) {
-    const Encoder *e = w->encoder;
-    const EncoderBlock *block = e->blocks + layer;
-    const int dim = e->dim, count = rows.to - rows.from;
+static void encoder_memory(const Encoding *w, const Run *run, int layer, Rows rows) {
+    const Memory *memory = &run->stack->blocks[layer].memory;
+    const int dim = run->stack->dim;
     for (int b = 0; b < w->batch; b++) {
-        const Rows its = within(rows, w->starts, b);
-        const size_t start = w->starts[b];
-        const Filter filter = {.x = w->qkv[layer % 2] + start * 3 * dim + 2 * dim, .taps = block->memory.taps,
-                               .y = w->memory + start * dim, .stride = 3 * dim, .y_stride = dim,
-                               .rows = w->starts[b + 1] - (int)start, .dim = dim, .kernel = block->memory.kernel,
-                               .left = block->memory.left};
+        const Rows its = within(rows, run->starts, b);
+        const size_t start = run->starts[b];
+        const Filter filter = {.x = run->qkv[layer % 2] + start * 3 * dim + 2 * dim, .taps = memory->taps,
+                               .y = run->memory + start * dim, .stride = 3 * dim, .y_stride = dim,
+                               .rows = run->starts[b + 1] - (int)start, .dim = dim, .kernel = memory->kernel,
+                               .left = memory->left};
         w->kernels->filter(&filter, its.from - (int)start, its.to - (int)start);
     }
-    encoder_attention(w, space, layer, rows);
-    float *x = w->x + (size_t)rows.from * dim, *inner = w->inner + (size_t)rows.from * e->hidden;
-    Target to_x = {.out = x, .out_stride = dim, .add = w->memory + (size_t)rows.from * dim, .add_stride = dim};
-    if (block->residual) to_x.add2 = x, to_x.add2_stride = dim;
-    linear(space, &block->out, w->context + (size_t)rows.from * dim, dim, count, NULL, to_x);
-    const Target to_inner = {.out = inner, .out_stride = e->hidden, .relu = 1};
+}
+
+/* The rest of a layer: memory and attention, which read other threads' rows too, and the feed-forward. */
+static void encoder_finish(const Encoding *w, const Run *run, Workspace *space, int layer, Rows rows) {
+    const EncoderBlock *block = run->stack->blocks + layer;
+    const int dim = run->stack->dim, hidden = run->stack->hidden, count = rows.to - rows.from;
+    float *x = run->x + (size_t)rows.from * dim, *inner = run->inner + (size_t)rows.from * hidden;
+    Target to_x = {.out = x, .out_stride = dim, .add_stride = dim, .add2_stride = dim};
+    if (block->memory.kernel) {
+        encoder_memory(w, run, layer, rows);
+        to_x.add = run->memory + (size_t)rows.from * dim;
+    }
+    encoder_attention(w, run, space, layer, rows);
+    if (block->residual) to_x.add2 = x;
+    linear(space, &block->out, run->context + (size_t)rows.from * dim, dim, count, NULL, to_x);
+    const Target to_inner = {.out = inner, .out_stride = hidden, .activation = run->stack->activation};
     linear(space, &block->up, x, dim, count, &block->norm2, to_inner);
     const Target back = {.out = x, .out_stride = dim, .add = x, .add_stride = dim};
-    linear(space, &block->down, inner, e->hidden, count, NULL, back);
+    linear(space, &block->down, inner, hidden, count, NULL, back);
+}
+
+/* All blocks of a stack. Returns the rows that this thread has taken through them. */
+static Rows encoder_blocks(const Encoding *w, const Run *run, int part) {
+    const Rows rows = share_of(run->starts[w->batch], part, w->team->parts);
+    for (int layer = 0; layer < run->stack->layers; layer++) {
+        encoder_project(w, run, w->spaces + part, layer, rows);
+        team_barrier(w->team);
+        encoder_finish(w, run, w->spaces + part, layer, rows);
+    }
+    return rows;
+}
+
+/* Windows of rows, whose norm takes their place. */
+static void merge(const Encoding *w, int part, Rows rows) {
+    const Encoder *e = w->encoder;
+    const int dim = e->rows.dim, k = e->merge.k;
+    float *own = w->rows.x + (size_t)rows.from * dim;
+    w->kernels->layer_norm(&e->rows.norm, own, dim, rows.to - rows.from, own, dim);
+    team_barrier(w->team); /* a window's rows may be of two threads */
+    const Rows windows = share_of(w->starts[w->batch], part, w->team->parts);
+    const Target to_x = {.out = w->windows.x + (size_t)windows.from * e->windows.dim, .out_stride = e->windows.dim};
+    linear(w->spaces + part, &e->merge, w->rows.x + (size_t)windows.from * k, k, windows.to - windows.from, &e->merge_norm,
+           to_x);
 }
 
 static void predict(const Encoding *w, const Workspace *space, Rows rows) {
     const Encoder *e = w->encoder;
-    const int dim = e->dim, reach = e->conv_left + 1 + e->conv_right, widest = reach * dim;
+    const int dim = w->last->stack->dim, reach = e->conv_left + 1 + e->conv_right, widest = reach * dim;
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(rows, w->starts, b);
         for (int row = its.from; row < its.to; row++)
@@ -107,7 +124,7 @@ static void predict(const Encoding *w, const Workspace *space, Rows rows) {
                     memcpy(to, w->hidden + ((size_t)b * w->size + from - w->starts[b]) * dim, (size_t)dim * 4);
             }
     }
-    const Target target = {.out = w->predicted + (size_t)rows.from * dim, .out_stride = dim, .relu = 1};
+    const Target target = {.out = w->predicted + (size_t)rows.from * dim, .out_stride = dim, .activation = RELU};
     linear(space, &e->conv, w->side + (size_t)rows.from * widest, widest, rows.to - rows.from, NULL, target);
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(rows, w->starts, b);
@@ -121,68 +138,96 @@ static void predict(const Encoding *w, const Workspace *space, Rows rows) {
     }
 }
 
+/* Take the memory of a stack, and return what a thread needs for it too. */
+static Most run_alloc(const Encoding *w, Run *run, Arena *arena, Most most) {
+    const Stack *stack = run->stack;
+    const int count = run->starts[w->batch], share = largest_share(count, w->team->parts);
+    const size_t rows = count, row = rows * stack->dim * 4;
+    int keys = 0;
+    for (int b = 0; b < w->batch; b++)
+        keys = larger(keys, run->starts[b + 1] - run->starts[b] + (run->past_keys ? (int)run->past_lengths[b] : 0));
+    run->x = arena_alloc(arena, row);
+    run->input = stack->input == stack->dim ? run->x : arena_alloc(arena, rows * stack->input * 4);
+    run->qkv[0] = arena_alloc(arena, 3 * row), run->qkv[1] = arena_alloc(arena, 3 * row);
+    run->context = arena_alloc(arena, row);
+    run->memory = arena_alloc(arena, row);
+    run->inner = arena_alloc(arena, rows * stack->hidden * 4);
+    for (const EncoderBlock *block = stack->blocks; block < stack->blocks + stack->layers; block++) {
+        most = most_of(most_of(most, &block->qkv, share), &block->out, share);
+        most = most_of(most_of(most, &block->up, share), &block->down, share);
+    }
+    return most_attended(most, share, keys, stack->dim / stack->heads);
+}
+
 /* Take all the memory that is needed. Returns whether there was enough. */
 static int encoding_alloc(Encoding *w, Arena *arena, const int64_t *lengths) {
     const Encoder *e = w->encoder;
-    w->starts = starts_of(arena, lengths, w->batch);
+    const int reach = e->conv_left + 1 + e->conv_right;
+    w->starts = w->windows.starts = starts_of(arena, lengths, w->batch);
     if (!w->starts) return 0;
-    w->rows = w->starts[w->batch];
-    const size_t rows = w->rows, row = rows * e->dim * 4;
-    Widest widest = wider((Widest){0}, &e->conv);
-    for (const EncoderBlock *block = e->blocks; block < e->blocks + e->layers; block++)
-        widest = wider(wider(wider(wider(widest, &block->qkv), &block->out), &block->up), &block->down);
-    int most = 0;
-    for (int b = 0; b < w->batch; b++)
-        most = larger(most, (int)lengths[b] + (w->past_keys ? (int)w->past_lengths[b] : 0));
-    w->input = arena_alloc(arena, rows * e->input * 4);
-    w->x = arena_alloc(arena, row);
-    w->qkv[0] = arena_alloc(arena, 3 * row), w->qkv[1] = arena_alloc(arena, 3 * row);
-    w->context = arena_alloc(arena, row);
-    w->memory = arena_alloc(arena, row);
-    w->inner = arena_alloc(arena, rows * e->hidden * 4);
-    w->side = arena_alloc(arena, (e->conv_left + 1 + e->conv_right) * row);
-    w->predicted = arena_alloc(arena, row);
-    w->spaces = workspaces_alloc(arena, w->kernels, w->team->parts, w->rows, widest, e->attention, e->dim / e->heads, most);
+    w->rows.starts = starts_times(arena, w->starts, w->batch, e->rows_per_window);
+    if (!w->rows.starts) return 0;
+    const int windows = w->starts[w->batch], share = largest_share(windows, w->team->parts);
+    Most most = run_alloc(w, &w->rows, arena, most_of((Most){0}, &e->conv, share));
+    if (e->merge.k) most = most_of(run_alloc(w, &w->windows, arena, most), &e->merge, share);
+    if (e->front.count) front_alloc(w, arena);
+    w->side = arena_alloc(arena, (size_t)windows * reach * w->last->stack->dim * 4);
+    w->predicted = arena_alloc(arena, (size_t)windows * w->last->stack->dim * 4);
+    if (arena->failed) return 0;
+    w->spaces = workspaces_alloc(arena, w->kernels, w->team->parts, front_most(w, most), e->attention);
     return !arena->failed;
+}
+
+/* Copy the rows that exist to where the first layer reads them. */
+static void gather_feats(const Encoding *w) {
+    const size_t input = w->encoder->input;
+    if (w->encoder->front.count) {
+        front_fill(w);
+        return;
+    }
+    for (int b = 0; b < w->batch; b++)
+        memcpy(w->rows.input + w->starts[b] * input, w->feats + (size_t)b * w->size * input,
+               (size_t)(w->starts[b + 1] - w->starts[b]) * input * 4);
 }
 
 /* One thread's part. */
 static void encode(void *encoding, int part) {
     const Encoding *w = encoding;
-    const Encoder *e = w->encoder;
-    const Rows rows = share_of(w->rows, part, w->team->parts);
-    for (int layer = 0; layer < e->layers; layer++) {
-        encoder_project(w, w->spaces + part, layer, rows);
-        team_barrier(w->team);
-        encoder_finish(w, w->spaces + part, layer, rows);
+    const Stack *last = w->last->stack;
+    front_rows(w, part);
+    Rows rows = encoder_blocks(w, &w->rows, part);
+    if (w->encoder->merge.k) {
+        merge(w, part, rows);
+        rows = encoder_blocks(w, &w->windows, part);
     }
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(rows, w->starts, b);
-        w->kernels->layer_norm(w->x + (size_t)its.from * e->dim, e->dim, its.to - its.from, e->dim, e->norm.gain,
-                               e->norm.shift, w->hidden + ((size_t)b * w->size + its.from - w->starts[b]) * e->dim, e->dim);
+        w->kernels->layer_norm(&last->norm, w->last->x + (size_t)its.from * last->dim, last->dim, its.to - its.from,
+                               w->hidden + ((size_t)b * w->size + its.from - w->starts[b]) * last->dim, last->dim);
     }
     team_barrier(w->team);
     predict(w, w->spaces + part, rows);
 }
 
-
-/* feats (batch, size, input) with scale and positions, lengths (batch) -> hidden (batch, size, dim) and weights (batch,
- * size) before smoothing, both zeroed by the caller; with a past also keys and values (batch, layers, size, dim). By up to
- * `parts` threads, see team_start. Returns 1, with nothing computed, where memory is short. */
+/* feats (batch, size, input), for an encoder without a front with scale and positions; else first (batch) is the position of
+ * the first window and places (batch, size * rows, dim) what is added to rows. lengths (batch) -> hidden (batch, size, dim) and
+ * weights (batch, size) before smoothing, both zeroed by the caller; with a past also keys and values (batch, layers,
+ * size * rows, dim). By up to `parts` threads, see team_start. Returns 1, with nothing computed, where memory is short. */
 PF_EXPORT int pf_encode(const Kernels *kernels, const Encoder *e, int parts, int32_t *lent_to, int batch, int size,
-                        const float *feats, const int64_t *lengths, const float *past_keys, const float *past_values,
-                        const int64_t *past_lengths, int past_size, float *hidden, float *weights, float *keys,
-                        float *values) {
+                        const float *feats, const int64_t *lengths, const int64_t *first, const float *places,
+                        const float *past_keys, const float *past_values, const int64_t *past_lengths, int past_size,
+                        float *hidden, float *weights, float *keys, float *values) {
     Team team;
     Arena arena = {0};
-    Encoding w = {.kernels = kernels, .encoder = e, .team = &team, .batch = batch, .size = size, .past_size = past_size,
-                  .past_keys = past_keys, .past_values = past_values, .past_lengths = past_lengths, .hidden = hidden,
-                  .weights = weights, .keys = keys, .values = values};
+    Encoding w = {.kernels = kernels, .encoder = e, .team = &team, .batch = batch, .size = size, .first = first,
+                  .feats = feats, .places = places, .hidden = hidden, .weights = weights};
+    w.rows = (Run){.stack = &e->rows, .size = size * e->rows_per_window, .past_size = past_size, .past_keys = past_keys,
+                   .past_values = past_values, .past_lengths = past_lengths, .keys = keys, .values = values};
+    w.windows = (Run){.stack = &e->windows};
+    w.last = e->merge.k ? &w.windows : &w.rows;
     team_start(&team, parts, lent_to);
     const int ready = encoding_alloc(&w, &arena, lengths);
-    for (int b = 0; ready && b < batch; b++)
-        memcpy(w.input + (size_t)w.starts[b] * e->input, feats + (size_t)b * size * e->input,
-               (size_t)lengths[b] * e->input * 4);
+    if (ready) gather_feats(&w);
     team_finish(&team, ready ? encode : NULL, &w);
     arena_free(&arena);
     return !ready;

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PF_ABI = 2 };
+enum { PF_ABI = 3 };
 
 /* Everything else is invisible outside the library, where another library might use the same name. */
 #define PF_EXPORT __attribute__((visibility("default")))
@@ -21,6 +21,9 @@ enum { PF_ABI = 2 };
 enum { F32 = 0, BF16 = 1, INT8 = 2, FORMATS = 3 };
 
 enum { PANEL = 64, CACHE_LINE = 64 };
+
+/* What sums pass through. GELU: x * (1 + erf(x / sqrt 2)) / 2. */
+enum { UNCHANGED = 0, RELU = 1, GELU = 2 };
 
 /* y = x W^T + bias. Columns are padded to whole panels, k to whole words, both with zeros.
  * INT8: a weight w is stored as the unsigned byte w + 128; scale has one factor per column. Where rows have a zero of their
@@ -41,14 +44,21 @@ typedef struct {
     int32_t format, rows, words_per_row;
 } Acts;
 
-/* What becomes of the sums: relu, then up to two matrices added, then stored as float32. */
+/* What becomes of the sums: an activation, then up to two matrices added, then stored as float32. */
 typedef struct {
     float *out;
     size_t out_stride;
     const float *add, *add2;
     size_t add_stride, add2_stride;
-    int32_t relu;
+    int32_t activation;
 } Target;
+
+/* y = (x - mean) / sqrt(variance + epsilon) * gain + shift, of k numbers. */
+typedef struct {
+    const float *gain, *shift;
+    int32_t k;
+    float epsilon;
+} Norm;
 
 /* The keys or values of one head: `past` rows and then `count` more. */
 typedef struct {
@@ -84,8 +94,7 @@ typedef struct {
     /* Convert rows of k floats. asymmetric: each row has a zero of its own, halfway between its least and its largest
      * number; else it is 0. */
     void (*acts_fill)(Acts *acts, const float *x, size_t stride, int k, int asymmetric);
-    void (*layer_norm)(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
-                       size_t y_stride);
+    void (*layer_norm)(const Norm *norm, const float *x, size_t stride, int rows, float *y, size_t y_stride);
     void (*multiply)(const Acts *acts, const Linear *linear, const Target *target);
 
     /* The mean of each column. */
@@ -108,6 +117,15 @@ typedef struct {
     /* frames (count, bands) of samples, `shift` of them from one frame to the next; space: fbank_space bytes. */
     void (*fbank)(const Fbank *fbank, const float *samples, int count, int shift, float *frames, void *space);
 } Kernels;
+
+/* erf(a / sqrt 2) / 2 to 1.2e-7 for 0 <= a <= GELU_REACH, as a polynomial (minimax) of 2 a / GELU_REACH - 1: its terms from
+ * the highest power down. At GELU_REACH it is a little more than 0.5, which is what it is beyond. */
+#define GELU_REACH 5.5f
+#define GELU_TERMS(FIRST, NEXT)                                                                   \
+    FIRST(7.0667795766e-3f) NEXT(-6.5234793535e-3f) NEXT(-3.4766629718e-2f) NEXT(4.7112220419e-2f) \
+    NEXT(5.4751089219e-2f) NEXT(-1.3742186853e-1f) NEXT(3.1466116094e-2f) NEXT(1.6547050021e-1f)  \
+    NEXT(-2.1733783586e-1f) NEXT(5.0700863166e-2f) NEXT(1.7699330565e-1f) NEXT(-2.7179590018e-1f) \
+    NEXT(2.0681937814e-1f) NEXT(-9.4562562654e-2f) NEXT(2.5007861860e-2f) NEXT(4.9702026197e-1f)
 
 static inline int per_word(int format) { return format == INT8 ? 4 : format == BF16 ? 2 : 1; }
 static inline int words_for(int format, int k) { return (k + per_word(format) - 1) / per_word(format); }

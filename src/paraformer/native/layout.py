@@ -5,11 +5,13 @@ from __future__ import annotations
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from typing import Any
 
-ABI = 2
+ABI = 3
 """PF_ABI of the sources that belong to this file."""
 FLOAT32, BFLOAT16, INT8 = 0, 1, 2
 """Formats of rows and weights."""
 FORMATS = 3
+UNCHANGED, RELU, GELU = 0, 1, 2
+"""Activations."""
 
 
 class Linear(Structure):
@@ -38,8 +40,14 @@ class Target(Structure):
         ("out_stride", c_size_t),
         *((name, c_void_p) for name in ("add", "add2")),
         *((name, c_size_t) for name in ("add_stride", "add2_stride")),
-        ("relu", c_int32),
+        ("activation", c_int32),
     )
+
+
+class Norm(Structure):
+    """A layer norm."""
+
+    _fields_ = (("gain", c_void_p), ("shift", c_void_p), ("k", c_int32), ("epsilon", c_float))
 
 
 class Attended(Structure):
@@ -84,7 +92,7 @@ class Kernels(Structure):
         ("needs", c_int32 * FORMATS),
         ("fast", c_int32 * FORMATS),
         ("acts_fill", _function(POINTER(Acts), c_void_p, c_size_t, c_int, c_int)),
-        ("layer_norm", _function(c_void_p, c_size_t, c_int, c_int, c_void_p, c_void_p, c_void_p, c_size_t)),
+        ("layer_norm", _function(POINTER(Norm), c_void_p, c_size_t, c_int, c_void_p, c_size_t)),
         ("multiply", _function(POINTER(Acts), POINTER(Linear), POINTER(Target))),
         ("means", _function(POINTER(Attended), c_int, c_void_p)),
         ("ranges", _function(POINTER(Attended), c_int, c_void_p, c_void_p)),
@@ -94,12 +102,6 @@ class Kernels(Structure):
         ("filter", _function(POINTER(Filter), c_int, c_int)),
         ("fbank", _function(POINTER(Fbank), c_void_p, c_int, c_int, c_void_p, c_void_p)),
     )
-
-
-class Norm(Structure):
-    """A layer norm."""
-
-    _fields_ = (("gain", c_void_p), ("shift", c_void_p), ("k", c_int32))
 
 
 class Memory(Structure):
@@ -119,17 +121,39 @@ class EncoderBlock(Structure):
     )
 
 
-class Encoder(Structure):
-    """The encoder, and the predictor's weights."""
+class Conv(Structure):
+    """A convolution of the front."""
+
+    _fields_ = (("layer", Linear), ("kernel", c_int32), ("stride", c_int32))
+
+
+class Front(Structure):
+    """Convolutions over frames."""
+
+    _fields_ = (("convs", POINTER(Conv)), *((name, c_int32) for name in ("count", "frames", "bands")))
+
+
+class Stack(Structure):
+    """Blocks of one width, and the norm after the last."""
 
     _fields_ = (
         ("blocks", POINTER(EncoderBlock)),
         ("norm", Norm),
-        ("conv", Linear),
+        *((name, c_int32) for name in ("layers", "dim", "input", "heads", "hidden", "activation")),
+    )
+
+
+class Encoder(Structure):
+    """The encoder, and the predictor's weights."""
+
+    _fields_ = (
+        ("front", Front),
+        *((name, Stack) for name in ("rows", "windows")),
+        ("merge_norm", Norm),
+        *((name, Linear) for name in ("merge", "conv")),
         ("fire", c_void_p),
         ("fire_bias", c_float),
-        *((name, c_int32) for name in ("attention", "layers", "dim", "input", "heads", "hidden")),
-        *((name, c_int32) for name in ("conv_left", "conv_right")),
+        *((name, c_int32) for name in ("attention", "input", "rows_per_window", "conv_left", "conv_right")),
     )
 
 
@@ -150,11 +174,14 @@ class Decoder(Structure):
     _fields_ = (
         ("blocks", POINTER(DecoderBlock)),
         ("last", DecoderBlock),
-        ("norm", Norm),
-        ("output", Linear),
-        *((name, c_int32) for name in ("attention", "layers", "dim", "heads", "hidden")),
+        *((name, Norm) for name in ("norm", "units_norm")),
+        *((name, Linear) for name in ("output", "units", "back")),
+        *((name, c_int32) for name in ("attention", "layers", "heard", "dim", "heads", "hidden")),
     )
 
 
-STRUCTURES = (Linear, Acts, Target, Attended, Filter, Fbank, Kernels, EncoderBlock, Encoder, DecoderBlock, Decoder)
+STRUCTURES = (
+    *(Linear, Acts, Target, Norm, Attended, Filter, Fbank, Kernels),
+    *(EncoderBlock, Conv, Encoder, DecoderBlock, Decoder),
+)
 """In the order in which pf_layout tells their sizes."""

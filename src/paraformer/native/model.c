@@ -1,10 +1,10 @@
 #include "model.h"
 
-/* What Python must agree with before it calls anything: the ABI's number, then the size of each structure; 0 past the end. */
+/* What Python must agree with before it calls anything: the ABI's number, then each structure's size; 0 past the end. */
 PF_EXPORT int64_t pf_layout(int which) {
-    const size_t layout[] = {PF_ABI,          sizeof(Linear),       sizeof(Acts),    sizeof(Target),
-                             sizeof(Attended), sizeof(Filter),       sizeof(Fbank),   sizeof(Kernels),
-                             sizeof(EncoderBlock), sizeof(Encoder), sizeof(DecoderBlock), sizeof(Decoder)};
+    const size_t layout[] = {PF_ABI,         sizeof(Linear), sizeof(Acts),    sizeof(Target),       sizeof(Norm),
+                             sizeof(Attended), sizeof(Filter), sizeof(Fbank),   sizeof(Kernels),      sizeof(EncoderBlock),
+                             sizeof(Conv),   sizeof(Encoder), sizeof(DecoderBlock), sizeof(Decoder)};
     return which < (int)(sizeof(layout) / sizeof(*layout)) ? (int64_t)layout[which] : 0;
 }
 
@@ -47,19 +47,35 @@ int *starts_of(Arena *arena, const int64_t *lengths, int batch) {
     return starts;
 }
 
-Widest wider(Widest widest, const Linear *layer) {
-    return (Widest){larger(widest.words, words_for(layer->format, layer->k)), larger(widest.numbers, layer->k)};
+int *starts_times(Arena *arena, const int *starts, int batch, int times) {
+    int *more = arena_alloc(arena, ((size_t)batch + 1) * sizeof(int));
+    for (int b = 0; more && b <= batch; b++) more[b] = starts[b] * times;
+    return more;
 }
 
-Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, int parts, int rows, Widest widest, int format,
-                            int width, int keys) {
+Most most_of(Most most, const Linear *layer, int rows) {
+    const size_t words = (size_t)rows * words_for(layer->format, layer->k);
+    most.words = words > most.words ? words : most.words;
+    most.rows = larger(most.rows, rows), most.numbers = larger(most.numbers, layer->k);
+    return most;
+}
+
+Most most_attended(Most most, int rows, int keys, int width) {
+    most.queries = larger(most.queries, rows);
+    most.keys = larger(most.keys, keys), most.width = larger(most.width, width);
+    return most;
+}
+
+int largest_share(int rows, int parts) { return (rows + parts - 1) / parts; }
+
+Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, int parts, Most most, int format) {
     Workspace *spaces = arena_alloc(arena, (size_t)parts * sizeof(Workspace));
-    const int most = (rows + parts - 1) / parts;
+    const int per_row = most.rows ? (int)((most.words + most.rows - 1) / most.rows) : 0;
     for (int part = 0; spaces && part < parts; part++)
         spaces[part] = (Workspace){.kernels = kernels,
-                                   .acts = acts_alloc(arena, F32, most, widest.words),
-                                   .normed = arena_alloc(arena, (size_t)widest.numbers * 4),
-                                   .attention = attention_alloc(arena, format, width, most, keys)};
+                                   .acts = acts_alloc(arena, F32, most.rows, per_row),
+                                   .normed = arena_alloc(arena, (size_t)most.numbers * 4),
+                                   .attention = attention_alloc(arena, format, most.width, most.queries, most.keys)};
     return spaces;
 }
 
@@ -71,7 +87,7 @@ void linear(const Workspace *space, const Linear *layer, const float *x, size_t 
     if (!norm) kernels->acts_fill(&acts, x, stride, layer->k, asymmetric);
     for (int row = 0; norm && row < rows; row++) { /* one row at a time, which then is still in the nearest cache */
         Acts one = acts_part(&acts, row, row + 1);
-        kernels->layer_norm(x + row * stride, 0, 1, layer->k, norm->gain, norm->shift, space->normed, 0);
+        kernels->layer_norm(norm, x + row * stride, 0, 1, space->normed, 0);
         kernels->acts_fill(&one, space->normed, 0, layer->k, asymmetric);
     }
     kernels->multiply(&acts, layer, &target);

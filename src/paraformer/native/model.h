@@ -15,14 +15,20 @@
 #include "workspace.h"
 
 typedef struct {
-    const float *gain, *shift;
-    int32_t k;
-} Norm;
+    const float *taps; /* (kernel, dim) */
+    int32_t kernel, left; /* kernel 0: there is none */
+} Memory;
 
 typedef struct {
-    const float *taps; /* (kernel, dim) */
-    int32_t kernel, left;
-} Memory;
+    Linear layer; /* over `kernel` rows side by side */
+    int32_t kernel, stride;
+} Conv;
+
+/* Convolutions over frames, with zeros around them and GELU after each: the first (kernel - 1) / 2 rows before the first. */
+typedef struct {
+    const Conv *convs;
+    int32_t count, frames, bands; /* of convolutions, 0 where there is no front; of a window, those that they see */
+} Front;
 
 typedef struct {
     Norm norm1, norm2;
@@ -31,13 +37,22 @@ typedef struct {
     int32_t residual;
 } EncoderBlock;
 
+/* Blocks of one width, and the norm after the last. */
 typedef struct {
     const EncoderBlock *blocks;
     Norm norm;
-    Linear conv; /* of the predictor, over three rows side by side */
+    int32_t layers, dim, input, heads, hidden, activation; /* input: numbers of a row that the first block is given */
+} Stack;
+
+typedef struct {
+    Front front;
+    Stack rows, windows;
+    Norm merge_norm;
+    Linear merge; /* of the rows of a window side by side; k 0: a window is a row, and `windows` are not there */
+    Linear conv;  /* of the predictor, over three windows side by side */
     const float *fire;
     float fire_bias;
-    int32_t attention, layers, dim, input, heads, hidden, conv_left, conv_right; /* attention: its format */
+    int32_t attention, input, rows_per_window, conv_left, conv_right; /* attention: its format */
 } Encoder;
 
 typedef struct {
@@ -47,12 +62,13 @@ typedef struct {
     int32_t cross;
 } DecoderBlock;
 
+/* After the first `heard` layers only the probabilities of units go on, where there are any. */
 typedef struct {
     const DecoderBlock *blocks;
     DecoderBlock last; /* norm1, up, ffn_norm and down alone */
-    Norm norm;
-    Linear output;
-    int32_t attention, layers, dim, heads, hidden;
+    Norm norm, units_norm;
+    Linear output, units, back;
+    int32_t attention, layers, heard, dim, heads, hidden;
 } Decoder;
 
 /* Rows from..to-1 of many. */
@@ -65,6 +81,8 @@ Rows share_of(int rows, int part, int parts);
 Rows within(Rows rows, const int *starts, int b);
 /* The starts of utterances of so many rows, or NULL. */
 int *starts_of(Arena *arena, const int64_t *lengths, int batch);
+/* The same with so many rows for each, or NULL. */
+int *starts_times(Arena *arena, const int *starts, int batch, int times);
 
 /* What one thread computes a layer in. */
 typedef struct {
@@ -74,15 +92,21 @@ typedef struct {
     Attention attention;
 } Workspace;
 
-/* The most that layers read of a row: words, and numbers. */
+/* The most that a thread needs for any layer: rows, words of all of them, numbers of one; and where it attends, rows, keys
+ * and numbers of a head. */
 typedef struct {
-    int words, numbers;
-} Widest;
+    size_t words;
+    int rows, numbers, queries, keys, width;
+} Most;
 
-Widest wider(Widest widest, const Linear *layer);
-/* One for each of `parts` threads that share `rows` rows and attend to up to `keys`, or NULL. */
-Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, int parts, int rows, Widest widest, int format,
-                            int width, int keys);
+/* With a layer of which a thread computes so many rows. */
+Most most_of(Most most, const Linear *layer, int rows);
+/* With attention. */
+Most most_attended(Most most, int rows, int keys, int width);
+/* The largest share of so many rows. */
+int largest_share(int rows, int parts);
+/* One for each of `parts` threads, or NULL. format: of attention. */
+Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, int parts, Most most, int format);
 
 /* target = layer(norm(x)) of `rows` rows; norm may be NULL. */
 void linear(const Workspace *space, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,

@@ -24,17 +24,17 @@ Acts acts_part(const Acts *acts, int from, int to);
 
 /* Space to attend in, one head at a time. */
 typedef struct {
-    int format, width, at_once;
+    int format, at_once;
     Acts queries, weights;
     uint32_t *key_words, *value_words, *row;
     float *middle, *centred, *rate, *scale, *sum; /* of columns */
     float *key_scale, *scores;
 } Attention;
 
-/* For up to so many rows and keys. */
+/* For heads of up to so many numbers, rows and keys. */
 Attention attention_alloc(Arena *arena, int format, int width, int rows, int keys);
 /* Queries (rows, width) attend to keys with values; out (rows, width). */
-void attend(const Kernels *kernels, Attention *attention, const float *query, size_t query_stride, int rows,
+void attend(const Kernels *kernels, Attention *attention, int width, const float *query, size_t query_stride, int rows,
             const Attended *keys, const Attended *values, float *out, size_t out_stride);
 
 #endif

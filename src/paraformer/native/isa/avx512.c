@@ -8,7 +8,6 @@
 
 #define LANES 16
 #define BLOCK_ROWS 6 /* 6 rows x 4 registers of sums, 4 of weights and 1 of activations: 29 of 32 */
-#define LAYER_NORM_EPS 1e-12f
 #define UNSIGNED_BYTES ((int)0x80808080) /* added to a word of four signed bytes */
 #define ALWAYS static inline __attribute__((always_inline))
 /* for j in 0..count-1, written out, so that what it indexes stays in registers. */
@@ -88,7 +87,8 @@ ALWAYS float total(const __m512 *parts) {
     return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(parts[0], parts[1]), _mm512_add_ps(parts[2], parts[3])));
 }
 
-static void norm_row(const float *x, int k, const float *gain, const float *shift, float *y) {
+static void norm_row(const Norm *norm, const float *x, float *y) {
+    const int k = norm->k;
     const int whole = k / PANEL * PANEL; /* four sums side by side, since one alone would wait for itself */
     __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
     for (int i = 0; i < whole; i += PANEL)
@@ -106,18 +106,17 @@ static void norm_row(const float *x, int k, const float *gain, const float *shif
         const __m512 centred = _mm512_maskz_sub_ps(mask, _mm512_maskz_loadu_ps(mask, x + i), mean);
         sums[0] = _mm512_fmadd_ps(centred, centred, sums[0]);
     }
-    const __m512 rate = _mm512_set1_ps(1.0f / sqrtf(total(sums) / k + LAYER_NORM_EPS));
+    const __m512 rate = _mm512_set1_ps(1.0f / sqrtf(total(sums) / k + norm->epsilon));
     for (int i = 0; i < k; i += LANES) {
         const __mmask16 mask = first(k - i);
         const __m512 scaled = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), mean), rate);
-        const __m512 moved = _mm512_maskz_loadu_ps(mask, shift + i);
-        _mm512_mask_storeu_ps(y + i, mask, _mm512_fmadd_ps(scaled, _mm512_maskz_loadu_ps(mask, gain + i), moved));
+        const __m512 moved = _mm512_maskz_loadu_ps(mask, norm->shift + i);
+        _mm512_mask_storeu_ps(y + i, mask, _mm512_fmadd_ps(scaled, _mm512_maskz_loadu_ps(mask, norm->gain + i), moved));
     }
 }
 
-static void layer_norm(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
-                       size_t y_stride) {
-    for (int row = 0; row < rows; row++) norm_row(x + row * stride, k, gain, shift, y + row * y_stride);
+static void layer_norm(const Norm *norm, const float *x, size_t stride, int rows, float *y, size_t y_stride) {
+    for (int row = 0; row < rows; row++) norm_row(norm, x + row * stride, y + row * y_stride);
 }
 
 /* -- products ------------------------------------------------------------------------------------------------------- */
@@ -130,6 +129,40 @@ typedef struct {
     int column, row;
     __mmask16 masks[4]; /* of columns that exist */
 } Place;
+
+/* Add the matrices that are to be added to row i, and store it. */
+ALWAYS void add_and_store(const Place *place, const Target *target, int i, __m512 *y) {
+    const int at = place->row + i, column = place->column;
+    if (target->add) {
+        const float *add = target->add + at * target->add_stride + column;
+        EACH(4, j) y[j] = _mm512_add_ps(y[j], _mm512_maskz_loadu_ps(place->masks[j], add + j * LANES));
+    }
+    if (target->add2) {
+        const float *add = target->add2 + at * target->add2_stride + column;
+        EACH(4, j) y[j] = _mm512_add_ps(y[j], _mm512_maskz_loadu_ps(place->masks[j], add + j * LANES));
+    }
+    float *out = target->out + at * target->out_stride + column;
+    EACH(4, j) _mm512_mask_storeu_ps(out + j * LANES, place->masks[j], y[j]);
+}
+
+/* GELU of a few rows and one panel, stored by `store`, and what follows it. Apart, so that sums have all registers. */
+static __attribute__((noinline)) void gelu(const Place *place, const Target *target, int rows) {
+    const __m512 reach = _mm512_set1_ps(GELU_REACH), half = _mm512_set1_ps(0.5f);
+    for (int i = 0; i < rows; i++) {
+        const float *x = target->out + (place->row + i) * target->out_stride + place->column;
+        __m512 y[4], size[4], at[4], part[4];
+        EACH(4, j) {
+            y[j] = _mm512_maskz_loadu_ps(place->masks[j], x + j * LANES), size[j] = _mm512_abs_ps(y[j]);
+            at[j] = _mm512_min_ps(size[j], reach);
+            at[j] = _mm512_fmadd_ps(at[j], _mm512_set1_ps(2.0f / GELU_REACH), _mm512_set1_ps(-1.0f));
+        }
+#define FIRST(term) EACH(4, j) part[j] = _mm512_set1_ps(term);
+#define NEXT(term) EACH(4, j) part[j] = _mm512_fmadd_ps(part[j], at[j], _mm512_set1_ps(term));
+        GELU_TERMS(FIRST, NEXT)
+        EACH(4, j) y[j] = _mm512_fmadd_ps(size[j], _mm512_min_ps(part[j], half), _mm512_mul_ps(y[j], half));
+        add_and_store(place, target, i, y);
+    }
+}
 
 /* Finish and store the sums of row i. */
 ALWAYS void store(const Place *place, int i, __m512i s0, __m512i s1, __m512i s2, __m512i s3) {
@@ -150,17 +183,8 @@ ALWAYS void store(const Place *place, int i, __m512i s0, __m512i s1, __m512i s2,
         }
     }
     if (linear->bias) EACH(4, j) y[j] = _mm512_add_ps(y[j], _mm512_loadu_ps(linear->bias + column + j * LANES));
-    if (target->relu) EACH(4, j) y[j] = _mm512_max_ps(y[j], _mm512_setzero_ps());
-    if (target->add) {
-        const float *add = target->add + at * target->add_stride + column;
-        EACH(4, j) y[j] = _mm512_add_ps(y[j], _mm512_maskz_loadu_ps(place->masks[j], add + j * LANES));
-    }
-    if (target->add2) {
-        const float *add = target->add2 + at * target->add2_stride + column;
-        EACH(4, j) y[j] = _mm512_add_ps(y[j], _mm512_maskz_loadu_ps(place->masks[j], add + j * LANES));
-    }
-    float *out = target->out + at * target->out_stride + column;
-    EACH(4, j) _mm512_mask_storeu_ps(out + j * LANES, place->masks[j], y[j]);
+    if (target->activation == RELU) EACH(4, j) y[j] = _mm512_max_ps(y[j], _mm512_setzero_ps());
+    add_and_store(place, target, i, y);
 }
 
 /* Sums of a few rows and one panel. While they are computed, `lines` cache lines for each word of k are fetched from
@@ -225,15 +249,18 @@ static void multiply(const Acts *acts, const Linear *linear, const Target *targe
     /* The next panel has 4 lines for each word of k: all of them are asked for in the first few blocks. */
     const int lines = blocks >= 4 ? 1 : blocks == 3 ? 2 : blocks ? 4 / blocks : 0;
     const size_t bytes = (size_t)words * PANEL * 4, asked = (size_t)words * lines * 64;
+    const Target sums = {.out = target->out, .out_stride = target->out_stride};
     for (int panel = 0; panel < panels; panel++) {
         const uint32_t *b = linear->words + (size_t)panel * words * PANEL;
-        Place place = {.acts = acts, .linear = linear, .target = target, .column = panel * PANEL};
+        Place place = {.acts = acts, .linear = linear, .column = panel * PANEL};
+        place.target = target->activation == GELU ? &sums : target;
         EACH(4, j) place.masks[j] = first(linear->n - place.column - j * LANES);
         for (int i = 0; i < blocks; i++) {
             const int row = place.row, rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
             const char *ahead = (const char *)b + bytes + i * asked;
             SUMS[acts->format][rows - 1](acts->words + (size_t)row * words, words, b, words, ahead,
                                          i * asked < bytes ? lines : 0, acts->begin + row, &place);
+            if (target->activation == GELU) gelu(&place, target, rows);
             place.row += rows;
         }
     }

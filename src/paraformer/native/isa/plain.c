@@ -15,8 +15,6 @@
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 #endif
 
-#define LAYER_NORM_EPS 1e-12f
-
 static inline int least(int a, int b) { return a < b ? a : b; }
 
 /* The nearest whole number, of two the even one; for |x| < 2^22, where floats so large have no fraction. */
@@ -90,8 +88,8 @@ static float total(const float *parts) {
     return sum;
 }
 
-static void layer_norm(const float *x, size_t stride, int rows, int k, const float *gain, const float *shift, float *y,
-                       size_t y_stride) {
+static void layer_norm(const Norm *norm, const float *x, size_t stride, int rows, float *y, size_t y_stride) {
+    const int k = norm->k;
     for (int row = 0; row < rows; row++, x += stride, y += y_stride) {
         float sums[SUMS] = {0}, squares[SUMS] = {0};
         for (int i = 0; i < k; i += SUMS)
@@ -100,8 +98,8 @@ static void layer_norm(const float *x, size_t stride, int rows, int k, const flo
         for (int i = 0; i < k; i += SUMS)
             for (int j = 0; j < least(SUMS, k - i); j++)
                 squares[j] = MULTIPLY_ADD(x[i + j] - mean, x[i + j] - mean, squares[j]);
-        const float rate = 1.0f / sqrtf(total(squares) / k + LAYER_NORM_EPS);
-        for (int i = 0; i < k; i++) y[i] = MULTIPLY_ADD((x[i] - mean) * rate, gain[i], shift[i]);
+        const float rate = 1.0f / sqrtf(total(squares) / k + norm->epsilon);
+        for (int i = 0; i < k; i++) y[i] = MULTIPLY_ADD((x[i] - mean) * rate, norm->gain[i], norm->shift[i]);
     }
 }
 
@@ -135,18 +133,33 @@ static void sums_int8(const uint32_t *words, const uint32_t *panel, int count, i
     }
 }
 
+static inline float gelu(float x) {
+    const float size = fabsf(x), near = size < GELU_REACH ? size : GELU_REACH;
+    const float at = MULTIPLY_ADD(near, 2.0f / GELU_REACH, -1.0f);
+#define FIRST(term) float half = term;
+#define NEXT(term) half = MULTIPLY_ADD(half, at, term);
+    GELU_TERMS(FIRST, NEXT)
+#undef FIRST
+#undef NEXT
+    return MULTIPLY_ADD(size, half < 0.5f ? half : 0.5f, 0.5f * x);
+}
+
 /* Finish and store the sums of a row and the columns from `column` on. */
 static void store(const Acts *acts, const Linear *linear, const Target *target, int row, int column, const float *sums,
                   const int32_t *whole) {
-    float *out = target->out + row * target->out_stride + column;
-    for (int j = 0; j < least(PANEL, linear->n - column); j++) {
-        float y = linear->scale ? (float)whole[j] * (linear->scale[column + j] * acts->scale[row]) : sums[j];
-        if (linear->scale && linear->sum) y = MULTIPLY_ADD(linear->sum[column + j], acts->zero[row], y);
-        if (linear->bias) y += linear->bias[column + j];
-        if (target->relu && !(y > 0)) y = 0;
-        if (target->add) y += target->add[row * target->add_stride + column + j];
-        if (target->add2) y += target->add2[row * target->add2_stride + column + j];
-        out[j] = y;
+    const int count = least(PANEL, linear->n - column);
+    float *out = target->out + row * target->out_stride + column, y[PANEL] = {0};
+    for (int j = 0; j < count; j++) {
+        y[j] = linear->scale ? (float)whole[j] * (linear->scale[column + j] * acts->scale[row]) : sums[j];
+        if (linear->scale && linear->sum) y[j] = MULTIPLY_ADD(linear->sum[column + j], acts->zero[row], y[j]);
+        if (linear->bias) y[j] += linear->bias[column + j];
+    }
+    for (int j = 0; target->activation == RELU && j < PANEL; j++) y[j] = y[j] > 0 ? y[j] : 0;
+    for (int j = 0; target->activation == GELU && j < PANEL; j++) y[j] = gelu(y[j]);
+    for (int j = 0; j < count; j++) {
+        if (target->add) y[j] += target->add[row * target->add_stride + column + j];
+        if (target->add2) y[j] += target->add2[row * target->add2_stride + column + j];
+        out[j] = y[j];
     }
 }
 
