@@ -150,11 +150,11 @@ def test_cmvn_text_read_as_funasr_does() -> None:
     [
         ("", "no <AddShift>"),
         ("<AddShift> 2 2\n<LearnRateCoef> 0 [ 1 2 ]", "no <Rescale>"),
-        ("<AddShift> 2 2\n<X> 0 [ 1 1e39 ]\n<Rescale> 2 2\n<X> 0 [ 1 1 ]", "<AddShift> that are not finite"),
+        ("<AddShift> 2 2\n<X> 0 [ 1 1e39 ]\n<Rescale> 2 2\n<X> 0 [ 1 1 ]", "shifts that are not finite"),
         ("<AddShift> 2 2\n<X> 0 [ 1 2 ]\n<Rescale> 2 2\n<X> 0 [ 1 0 ]", "not above 0"),
         ("<AddShift> 2 2\n<LearnRateCoef> 0 1 2", "in brackets below <AddShift>"),
         ("<AddShift> 2 2\n<LearnRateCoef> 0 [ 1 x ]", "in brackets below <AddShift>"),
-        ("<AddShift> 2 2\n<LearnRateCoef> 0 [ 1 nan ]", "not finite"),
+        ("<AddShift> 2 2\n<LearnRateCoef> 0 [ 1 2 ]\n<Rescale> 2 2\n<X> 0 [ 1 nan ]", "scales that are not finite"),
         ("<AddShift> 2 2\n<X> 0 [ 1 2 ]\n<Rescale> 1 1\n<X> 0 [ 1 ]", "shifts but"),
     ],
 )

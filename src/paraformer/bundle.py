@@ -343,9 +343,13 @@ def _cmvn_from_json(values: Mapping[str, Any] | None, path: Path) -> Cmvn | None
     if values is None:
         return None
     try:
-        rows = np.array([values["shift"], values["scale"]], np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 is not finite, and is told as that
+            rows = np.array([values["shift"], values["scale"]], np.float32)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cmvn must hold two rows of numbers, shift and scale: {error}") from error
-    if rows.ndim != 2 or not np.isfinite(rows).all():
-        raise ConfigError(f"{path}: cmvn must hold two rows of finite numbers, shift and scale")
-    return Cmvn(*rows)
+    if rows.ndim != 2:
+        raise ConfigError(f"{path}: cmvn must hold two rows of numbers, shift and scale")
+    try:
+        return Cmvn(*rows)
+    except ModelError as error:
+        raise ConfigError(f"{path}: {error}") from error

@@ -9,14 +9,32 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from paraformer.errors import ConfigError, UnsupportedModel
-from paraformer.settings import as_whole, by_name, check_choice, check_ranges, from_mapping
+from paraformer.settings import (
+    Between,
+    Count,
+    Factor,
+    Layers,
+    Share,
+    Size,
+    as_whole,
+    by_name,
+    check_choice,
+    check_ranges,
+    from_mapping,
+)
 
 BLANK_ID, SOS_ID, EOS_ID = 0, 1, 2
 SAMPLE_RATE = 16000
 """Hz, of all speech that models hear."""
+Milliseconds = Annotated[float, Between(1.0, 1000.0)]
+Blocks = Annotated[int, Between(0, 1000)]
+Weight = Annotated[float, Between(0.0, 10.0)]
+"""Of integrate-and-fire, where 1 is a token: a row is 60 ms, and nobody says more than a few tokens in it."""
+Reach = Annotated[int, Between(-1, 1 << 24)]
+"""-1: without end."""
 SILENT_IDS = (BLANK_ID, SOS_ID, EOS_ID)
 """Items that stand for no text (spec 7.1)."""
 
@@ -25,15 +43,15 @@ SILENT_IDS = (BLANK_ID, SOS_ID, EOS_ID)
 class FrontendConfig:
     """Samples to model input: Kaldi fbank, low frame rate, CMVN."""
 
-    sample_rate: int = SAMPLE_RATE
+    sample_rate: Size = SAMPLE_RATE
     """Hz."""
-    mel_bins: int = 80
-    frame_ms: float = 25.0
-    shift_ms: float = 10.0
+    mel_bins: Size = 80
+    frame_ms: Milliseconds = 25.0
+    shift_ms: Milliseconds = 10.0
     window: Literal["hamming", "hanning", "povey", "rectangular", "blackman"] = "hamming"
-    lfr_m: int = 7
+    lfr_m: Size = 7
     """Frames stacked into one window."""
-    lfr_n: int = 6
+    lfr_n: Size = 6
     """Frames from one window to the next."""
 
     @property
@@ -55,9 +73,9 @@ class FrontConfig:
     // 2 frames before the first, and after the last what its stride leaves over.
     """
 
-    kernels: tuple[int, ...] = (3, 3)
-    strides: tuple[int, ...] = (1, 2)
-    period: int = 0
+    kernels: tuple[Size, ...] = (3, 3)
+    strides: tuple[Size, ...] = (1, 2)
+    period: Count = 0
     """Rows after which positions begin again, so that no stream comes to one that training never saw; 0: never."""
 
     def __post_init__(self) -> None:
@@ -79,11 +97,11 @@ class WindowsConfig:
     Then SAN-M blocks over windows. They see no further than one live step.
     """
 
-    dim: int = 384
-    heads: int = 6
-    ffn_dim: int = 1536
-    layers: int = 0
-    kernel: int = 11
+    dim: Size = 384
+    heads: Size = 6
+    ffn_dim: Size = 1536
+    layers: Blocks = 0
+    kernel: Size = 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +112,19 @@ class SanmEncoderConfig:
     """
 
     kind: Literal["sanm"] = "sanm"
-    dim: int = 512
-    heads: int = 4
-    ffn_dim: int = 2048
-    layers: int = 50
-    kernel: int = 11
+    dim: Size = 512
+    heads: Size = 4
+    ffn_dim: Size = 2048
+    layers: Layers = 50
+    kernel: Count = 11
     """Width of the FSMN memory, rows; 0: there is none."""
-    shift: int = 0
+    shift: Count = 0
     """Moves the FSMN memory towards the past by this many rows."""
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.1
     activation: Literal["relu", "gelu"] = "relu"
     """Of the feed-forward layers."""
-    norm_epsilon: float = 1e-12
+    norm_epsilon: Share = 1e-12
     front: FrontConfig | None = None
     """What makes rows of windows; None: a row is a window, and the first block takes it as it is."""
     windows: WindowsConfig | None = None
@@ -130,14 +148,14 @@ class ConformerEncoderConfig:
     """Macaron Conformer on 4x convolutional subsampling, with the "legacy" relative positions of the AISHELL recipe."""
 
     kind: Literal["conformer"] = "conformer"
-    dim: int = 256
-    heads: int = 4
-    ffn_dim: int = 2048
-    layers: int = 12
-    conv_kernel: int = 15
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    positional_dropout: float = 0.1
+    dim: Size = 256
+    heads: Size = 4
+    ffn_dim: Size = 2048
+    layers: Layers = 12
+    conv_kernel: Size = 15
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.0
+    positional_dropout: Share = 0.1
 
     @property
     def output_dim(self) -> int:
@@ -150,13 +168,13 @@ class TransformerEncoderConfig:
     """Self-attention encoder on 4x convolutional subsampling with absolute positions."""
 
     kind: Literal["transformer"] = "transformer"
-    dim: int = 256
-    heads: int = 4
-    ffn_dim: int = 2048
-    layers: int = 12
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    positional_dropout: float = 0.1
+    dim: Size = 256
+    heads: Size = 4
+    ffn_dim: Size = 2048
+    layers: Layers = 12
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.0
+    positional_dropout: Share = 0.1
 
     @property
     def output_dim(self) -> int:
@@ -175,16 +193,16 @@ class PredictorConfig:
     """
 
     version: Literal[1, 2] = 2
-    left: int = 1
-    right: int = 1
+    left: Count = 1
+    right: Count = 1
     """Reach of the convolution, rows before and after."""
-    tail_threshold: float = 0.45
+    tail_threshold: Weight = 0.45
     threshold: Literal["fixed", "dynamic"] = "fixed"
     """Weight that makes a token: 1, with the tail added at the end; or, for whole utterances, the paper's: the rounded
     sum of the weights is the count, and the sum divided by it the threshold. Live steps always use the fixed one."""
-    smooth_factor: float = 1.0
-    noise_threshold: float = 0.0
-    dropout: float = 0.1
+    smooth_factor: Weight = 1.0
+    noise_threshold: Weight = 0.0
+    dropout: Share = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,11 +213,11 @@ class TextConfig:
     but their probabilities, so it can learn from text that nobody has read aloud.
     """
 
-    units: int = 0
+    units: Count = 0
     """Number of units, 0 being none of them; filled in from the training texts."""
-    layers: int = 2
+    layers: Blocks = 2
     """Blocks of memory over tokens, without attention."""
-    ffn_dim: int = 1024
+    ffn_dim: Size = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,16 +225,16 @@ class SanmDecoderConfig:
     """Parallel decoder of FSMN memory over tokens and cross-attention (large models)."""
 
     kind: Literal["sanm"] = "sanm"
-    heads: int = 4
-    ffn_dim: int = 2048
-    layers: int = 16
-    attention_layers: int = 16
+    heads: Size = 4
+    ffn_dim: Size = 2048
+    layers: Layers = 16
+    attention_layers: Blocks = 16
     """The first so many layers have cross-attention, the others only FSMN."""
-    kernel: int = 11
-    shift: int = 0
+    kernel: Size = 11
+    shift: Count = 0
     """(kernel - 1) / 2 makes the memory causal over tokens, which live recognition needs."""
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.1
     text: TextConfig | None = None
     look_ahead: bool = False
     """The memory sees later tokens, in live steps those of the same step: another way to be fit for them."""
@@ -237,12 +255,12 @@ class TransformerDecoderConfig:
     """Parallel bidirectional Transformer decoder (AISHELL recipe)."""
 
     kind: Literal["transformer"] = "transformer"
-    heads: int = 4
-    ffn_dim: int = 2048
-    layers: int = 6
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    positional_dropout: float = 0.1
+    heads: Size = 4
+    ffn_dim: Size = 2048
+    layers: Layers = 6
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.0
+    positional_dropout: Share = 0.1
 
 
 DecoderConfig = SanmDecoderConfig | TransformerDecoderConfig
@@ -252,24 +270,24 @@ DecoderConfig = SanmDecoderConfig | TransformerDecoderConfig
 class ObjectiveConfig:
     """Weights of the training objective and the glancing sampler."""
 
-    ctc_weight: float = 0.0
+    ctc_weight: Share = 0.0
     """The loss is ctc_weight * CTC + (1 - ctc_weight) * cross_entropy_weight * cross-entropy + quantity_weight * MAE
     + mwer_weight * MWER + middle_ctc_weight * CTC in the middle."""
-    ctc_units: int = 0
+    ctc_units: Count = 0
     """Size of the CTC vocabulary where it is not the model's own (e.g. syllables); 0: the model's own."""
-    label_smoothing: float = 0.1
+    label_smoothing: Share = 0.1
     length_normalized: bool = True
     """Cross-entropy and MAE per token instead of per utterance."""
-    middle_ctc_weight: float = 0.0
+    middle_ctc_weight: Factor = 0.0
     """Of a second CTC loss, with the same layer, on the rows of the block in the middle of the encoder."""
-    cross_entropy_weight: float = 1.0
-    quantity_weight: float = 1.0
-    mwer_weight: float = 0.0
+    cross_entropy_weight: Factor = 1.0
+    quantity_weight: Factor = 1.0
+    mwer_weight: Factor = 0.0
     """Of the expected number of wrong tokens, for fine-tuning; the paper then lowers cross_entropy_weight."""
-    mwer_samples: int = 4
-    units_weight: float = 1.0
+    mwer_samples: Size = 4
+    units_weight: Factor = 1.0
     """Of the cross-entropy of the decoder's units, where it has a text part."""
-    sampling_ratio: float = 0.75
+    sampling_ratio: Share = 0.75
     """Share of the first pass's errors replaced by target embeddings; 0: one pass."""
     predict_eos: bool = True
     """Append </s> to each target, so the predictor fires once more ("predictor_bias: 1")."""
@@ -279,11 +297,11 @@ class ObjectiveConfig:
 class TrainingChunk:
     """One chunk setting of FunASR's chunk-masked training, in windows (spec 2.4)."""
 
-    size: int
-    stride: int
-    pad_left: int = 0
-    encoder_look_back: int = 4
-    decoder_look_back: int = 1
+    size: Size
+    stride: Size
+    pad_left: Count = 0
+    encoder_look_back: Reach = 4
+    decoder_look_back: Reach = 1
 
 
 LONGEST_VIEW = 60_000
@@ -298,11 +316,11 @@ class ChunkConfig:
     Look-backs count chunks of encoder keys and decoder memory kept from earlier steps; -1: unlimited (encoder only).
     """
 
-    left: int = 5
-    chunk: int = 10
-    right: int = 5
-    encoder_look_back: int = 0
-    decoder_look_back: int = 0
+    left: Count = 5
+    chunk: Size = 10
+    right: Count = 5
+    encoder_look_back: Reach = 0
+    decoder_look_back: Reach = 0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -348,7 +366,7 @@ class ChunkConfig:
 class ModelConfig:
     """Everything that determines the parameters of a model and what they compute."""
 
-    vocab_size: int
+    vocab_size: Count
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     encoder: EncoderConfig = field(default_factory=SanmEncoderConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
@@ -361,7 +379,7 @@ class ModelConfig:
     """Chunk setting that live sessions use unless told otherwise; None: not made for live recognition."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "model", _LEAST)
+        check_ranges(self)
         if self.frontend.sample_rate != SAMPLE_RATE:
             raise UnsupportedModel(
                 f"frontend.sample_rate is {self.frontend.sample_rate}, but this version hears {SAMPLE_RATE} Hz only"
@@ -470,16 +488,6 @@ LATER = frozenset(
     }
 )
 """Settings that models of earlier versions lack: there the default is what they mean."""
-
-_LEAST = {
-    **dict.fromkeys(
-        ("shift", "left", "right", "attention_layers", "ctc_units", "vocab_size", "pad_left", "period", "units"), 0
-    ),
-    **dict.fromkeys(("encoder_look_back", "decoder_look_back"), -1),
-    **dict.fromkeys(("frame_ms", "shift_ms"), 1.0),
-    **dict.fromkeys(("model.encoder.kernel", "model.encoder.windows.layers", "model.decoder.text.layers"), 0),
-}
-"""The smallest value of those numbers that may not be any float from 0 or any integer from 1."""
 
 
 def _with_parts(encoder: Mapping[str, Any]) -> dict[str, Any]:

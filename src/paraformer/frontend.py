@@ -19,6 +19,9 @@ from paraformer.config import FrontendConfig
 from paraformer.errors import ModelError
 from paraformer.fbank import fbank, shift_samples, short_fbank
 
+_FARTHEST = 1e9
+"""Logarithms of energies lie within 100, and what never changes at all may have been divided by a millionth."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cmvn:
@@ -33,6 +36,13 @@ class Cmvn:
     def __post_init__(self) -> None:
         if self.shift.ndim != 1 or self.shift.shape != self.scale.shape:
             raise ModelError(f"CMVN has {self.shift.shape} shifts but {self.scale.shape} scales; both must be one row")
+        for name, row in (("shifts", self.shift), ("scales", self.scale)):
+            if not (np.abs(row) <= _FARTHEST).all():
+                raise ModelError(
+                    f"CMVN holds {name} that are not finite or beyond {_FARTHEST:g}; compute the statistics again"
+                )
+        if (self.scale <= 0).any():
+            raise ModelError("CMVN holds scales that are not above 0; compute the statistics again")
 
     @classmethod
     def parse(cls, text: str) -> Cmvn:
@@ -69,10 +79,6 @@ def _bracketed_row(text: str, tag: str) -> Float32[np.ndarray, " dim"]:
             row = np.array(words[words.index("[") + 1 : words.index("]")], dtype=np.float32)
     except ValueError as error:
         raise ModelError(f"CMVN text holds something other than numbers in brackets below {tag}: {error}") from error
-    if not np.isfinite(row).all():
-        raise ModelError(f"CMVN text holds values below {tag} that are not finite; compute the statistics again")
-    if tag == "<Rescale>" and (row <= 0).any():
-        raise ModelError(f"CMVN text holds scales below {tag} that are not above 0; compute the statistics again")
     return row
 
 

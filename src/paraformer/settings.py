@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from paraformer.errors import ConfigError
 
@@ -116,27 +116,48 @@ def check_choice(value: object, choices: Iterable[object], where: str) -> None:
     raise ConfigError(f"{where} must be {listed}, not {value!r}{nearest(value, map(str, choices), alike=0.5)}")
 
 
-_SIZE = 1 << 24
-_MOST = {"layers": 1000, "attention_layers": 1000, "frame_ms": 1000.0, "shift_ms": 1000.0}
-"""Far beyond any model: what a damaged file says would else be built before it is found not to fit."""
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """The numbers, ends included, with which a setting means something; part of its annotation."""
+
+    least: float
+    most: float
 
 
-def check_ranges(settings: Any, where: str, least: Mapping[str, float]) -> None:
-    """Raise ConfigError for a number, in settings or their parts, that is not finite, too small or beyond any model.
+Size = Annotated[int, Between(1, 1 << 24)]
+"""Its end is far beyond any model: what a damaged file says would else be built before it is found not to fit."""
+Count = Annotated[int, Between(0, 1 << 24)]
+Layers = Annotated[int, Between(1, 1000)]
+Share = Annotated[float, Between(0.0, 1.0)]
+Factor = Annotated[float, Between(0.0, 1000.0)]
+Seconds = Annotated[float, Between(0.0, 1e9)]
 
-    least: smallest values by name, or by "where.name"; else floats begin at 0 and integers at 1. Shares that end in
-    "dropout" are at most 1.
+
+def check_ranges(settings: Any, where: str = "") -> None:
+    """Raise ConfigError for a number, in settings or their parts, that is not `Between` what its annotation says.
+
+    where: of what the settings are a part, as "encoder"; "" for the whole.
     """
-    for name, value in vars(settings).items():
-        place = f"{where}.{name}"
-        if dataclasses.is_dataclass(value):
-            check_ranges(value, place, least)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            begin = least.get(place, least.get(name, 0.0 if isinstance(value, float) else 1))
-            end = 1.0 if name.endswith("dropout") else _MOST.get(name, math.inf if isinstance(value, float) else _SIZE)
-            if not (begin <= value <= end and math.isfinite(value)):
-                bound = f"at least {begin}" if value < begin or not math.isfinite(value) else f"at most {end}"
-                raise ConfigError(f"{place.removeprefix('model.')} must be {bound}, not {value}")
+    for name, bounds in _bounds(settings.__class__).items():
+        value, place = getattr(settings, name), f"{where}.{name}" if where else name
+        for one in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(one):
+                check_ranges(one, place)
+            elif bounds is not None and one is not None and not bounds.least <= one <= bounds.most:
+                bound = f"at most {bounds.most}" if one > bounds.most else f"at least {bounds.least}"
+                raise ConfigError(f"{place} must be {bound}, not {one}")
+
+
+@cache
+def _bounds(cls: type) -> Mapping[str, Between | None]:
+    """The range of each field; None: it has none, being no number."""
+    return {name: _range_of(hint) for name, hint in get_type_hints(cls, include_extras=True).items()}
+
+
+def _range_of(hint: Any) -> Between | None:
+    """The range in an annotation such as Share, Share | None or tuple[Share, Share]."""
+    told = [data for data in getattr(hint, "__metadata__", ()) if isinstance(data, Between)]
+    return next((found for found in (*told, *map(_range_of, get_args(hint))) if found is not None), None)
 
 
 def nearest(word: object, known: Iterable[str], alike: float = 0.75) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import soxr
@@ -16,11 +17,16 @@ from jaxtyping import Float32
 from paraformer.data.codecs import CODECS, Codec, through_codec
 from paraformer.data.rooms import convolved, in_room, require_rooms
 from paraformer.errors import ConfigError
+from paraformer.settings import Between, Count, Share
 
 Samples = Float32[np.ndarray, "samples"]
 Changed = Float32[np.ndarray, "changed"]
 Noise = Float32[np.ndarray, "noise"]
 Frames = Float32[np.ndarray, "frames mel"]
+Speed = Annotated[float, Between(0.1, 10.0)]
+Decibels = Annotated[float, Between(-200.0, 200.0)]
+Echo = Annotated[float, Between(0.01, 10.0)]
+"""Seconds."""
 ChangedFrames = Float32[np.ndarray, "changed mel"]
 Windows = Float32[np.ndarray, "windows dim"]
 
@@ -29,36 +35,36 @@ Windows = Float32[np.ndarray, "windows dim"]
 class AugmentConfig:
     """Ranges and probabilities of the changes."""
 
-    speed: tuple[float, float] = (0.82, 1.22)
+    speed: tuple[Speed, Speed] = (0.82, 1.22)
     """Playback speed; pitch and formants move along, which makes new voices."""
-    pace: tuple[float, float] = (0.7, 1.1)
+    pace: tuple[Speed, Speed] = (0.7, 1.1)
     """Speed of speaking that results in the end, whatever the playback speed: readers are slower than synthesisers."""
-    rhythm: float = 0.15
+    rhythm: Share = 0.15
     """Standard deviation of the logarithm of the pace within an utterance; it comes and goes in about a second."""
-    tract: tuple[float, float] = (0.9, 1.1)
+    tract: tuple[Speed, Speed] = (0.9, 1.1)
     """Stretch of the mel axis: a longer or shorter vocal tract at the same pitch."""
-    gain_db: tuple[float, float] = (-22.0, 8.0)
-    reverb_probability: float = 0.25
-    reverb_s: tuple[float, float] = (0.1, 0.4)
+    gain_db: tuple[Decibels, Decibels] = (-22.0, 8.0)
+    reverb_probability: Share = 0.25
+    reverb_s: tuple[Echo, Echo] = (0.1, 0.4)
     """Time in which a room's echo falls by 60 dB."""
-    room_probability: float = 0.0
+    room_probability: Share = 0.0
     """Of a simulated room; `reverb_probability`, of a cheap imitation of one, then counts for the others."""
-    room_s: tuple[float, float] = (0.15, 0.7)
-    noise_probability: float = 0.25
-    noise_snr_db: tuple[float, float] = (8.0, 25.0)
-    floor_probability: float = 0.75
-    floor_snr_db: tuple[float, float] = (20.0, 55.0)
+    room_s: tuple[Echo, Echo] = (0.15, 0.7)
+    noise_probability: Share = 0.25
+    noise_snr_db: tuple[Decibels, Decibels] = (8.0, 25.0)
+    floor_probability: Share = 0.75
+    floor_snr_db: tuple[Decibels, Decibels] = (20.0, 55.0)
     """Steady noise of a random colour: synthetic speech has digital silence, microphones have not."""
-    codec_probability: float = 0.0
+    codec_probability: Share = 0.0
     codecs: tuple[Codec, ...] = ("ulaw", "alaw", "gsm", "mp3", "vorbis")
     """Drawn from evenly. "opus" is known too, but takes 20 ms for a second of speech; all other loading takes 2."""
-    channel_db: float = 5.0
+    channel_db: Annotated[float, Between(0.0, 60.0)] = 5.0
     """Standard deviation of a smooth random change of the spectrum."""
-    frequency_masks: int = 1
-    frequency_mask_width: int = 20
+    frequency_masks: Count = 1
+    frequency_mask_width: Count = 20
     """Mel bins, exclusive."""
-    time_masks: int = 1
-    time_mask_width: int = 6
+    time_masks: Count = 1
+    time_mask_width: Count = 6
     """Windows of 60 ms, exclusive; never more than a tenth of the utterance each."""
 
     def __post_init__(self) -> None:

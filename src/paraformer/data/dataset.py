@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from paraformer.data.prepare import UNKNOWN, spoken_text
 from paraformer.data.reading import VOICED, at_rate, load, name_of, readable, skipped
 from paraformer.data.skips import EMPTY, TOO_LONG, Policy, Skipped, Skips
 from paraformer.data.skips import UNKNOWN as UNKNOWN_TEXT
-from paraformer.errors import ConfigError, DataError, attempt
+from paraformer.errors import DataError, attempt
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.model.paraformer import Batch
+from paraformer.settings import Between, Seconds, Share, Size, check_ranges
 from paraformer.text import Vocabulary
 
 _log = logging.getLogger(__name__)
@@ -45,35 +46,34 @@ _UNITS = re.compile(r"[a-z]+|\S")
 class JoinConfig:
     """How clips are strung together, so that single words come to look like sentences."""
 
-    clips: int = 5
+    clips: Size = 5
     """At most so many in one utterance."""
-    total_s: float = 8.0
+    total_s: Seconds = 8.0
     """No clip is added that would make the utterance longer than this."""
-    gap_s: tuple[float, float] = (0.0, 0.25)
+    gap_s: tuple[Seconds, Seconds] = (0.0, 0.25)
     """Silence between clips."""
-    edge_s: tuple[float, float] = (0.0, 0.4)
+    edge_s: tuple[Seconds, Seconds] = (0.0, 0.4)
     """Silence before and after the utterance."""
-    probability: float = 0.7
+    probability: Share = 0.7
     """Of adding one more clip, each time, to an utterance that is already long enough to stand alone."""
-    alone_s: float = 2.5
+    alone_s: Seconds = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
     """Size of the batches, length of the utterances in them, and what becomes of those that cannot be used."""
 
-    seconds: float = 150.0
+    seconds: Annotated[float, Between(1e-3, 1e9)] = 150.0
     """Speech per batch, padding included."""
-    buckets: int = 12
+    buckets: Annotated[int, Between(2, 10_000)] = 12
     """Classes of like length, at least 2."""
-    longest_s: float = 12.0
+    longest_s: Seconds = 12.0
     """Longer ones are left out."""
     on_bad: Policy = "skip"
     """Whether audio that cannot be read, text without a known character or too long an utterance ends the run."""
 
     def __post_init__(self) -> None:
-        if self.buckets < 2 or self.seconds <= 0:
-            raise ConfigError(f"batches of {self.seconds} s from {self.buckets} buckets: need over 0 s and 2 buckets")
+        check_ranges(self, "batch")
 
 
 @dataclass(frozen=True)

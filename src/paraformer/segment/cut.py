@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from paraformer.audio import SAMPLE_RATE, regrouped
 from paraformer.errors import ConfigError
 from paraformer.segment.silero import WINDOW, VoiceDetector
+from paraformer.settings import Seconds, Share, check_ranges
 
 Samples = Float32[np.ndarray, " samples"]
 
@@ -41,18 +42,19 @@ class SegmentConfig:
     that short neighbours become one. One that reaches `max_s` is cut at the quietest place of its second half.
     """
 
-    max_s: float = 20.0
-    min_s: float = 5.0
-    min_silence_s: float = 0.4
-    join_s: float = 1.0
-    pad_s: float = 0.2
+    max_s: Seconds = 20.0
+    min_s: Seconds = 5.0
+    min_silence_s: Seconds = 0.4
+    join_s: Seconds = 1.0
+    pad_s: Seconds = 0.2
     """Kept before the first and after the last speech of a segment."""
-    min_speech_s: float = 0.1
+    min_speech_s: Seconds = 0.1
     """What holds less speech than this is a click, no segment."""
-    threshold: float = 0.5
+    threshold: Share = 0.5
     """Probability from which a window is speech."""
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold is a probability between 0 and 1, not {self.threshold}")
         if not 0 <= 2 * self.pad_s <= self.min_silence_s <= self.join_s:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from paraformer.bundle import replacing
 from paraformer.config import ChunkConfig, ModelConfig
@@ -21,19 +21,22 @@ from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.errors import ConfigError
 from paraformer.model.paraformer import Paraformer, Trainable
+from paraformer.settings import Between, Count, Factor, Seconds, Share, Size, check_ranges
+
+Steps = Annotated[int, Between(1, 1_000_000_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
     """AdamW, its learning rate rising linearly and then falling by `schedule`."""
 
-    peak_lr: float = 1e-3
-    warmup_steps: int = 500
+    peak_lr: Factor = 1e-3
+    warmup_steps: Count = 500
     schedule: Literal["cosine", "inverse_root"] = "cosine"
     """cosine: half a cosine down to 0 at the last step. inverse_root: as 1 / sqrt(step), which knows no last step."""
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip_norm: float = 5.0
+    weight_decay: Factor = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    clip_norm: Annotated[float, Between(1e-6, 1e9)] = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +44,9 @@ class BadStepConfig:
     """What is a bad step, and what happens then. Its utterances are named in events.jsonl; the weights stay."""
 
     action: Literal["skip", "stop"] = "skip"
-    divergence: float = 100.0
+    divergence: Annotated[float, Between(1.0, 1e9)] = 100.0
     """A gradient norm so many times its running mean is as bad as one that is not finite."""
-    in_a_row: int = 10
+    in_a_row: Size = 10
     """So many end the run even where each would be skipped."""
 
 
@@ -53,9 +56,9 @@ class LiveConfig:
 
     chunks: tuple[ChunkConfig, ...] = (ChunkConfig(),)
     """One is drawn for every live step. The first is what the model is measured with."""
-    probability: float = 0.3
+    probability: Share = 0.3
     """Share of live steps among all."""
-    start: float = 0.2
+    start: Share = 0.2
     """Share of the steps that come before the first live one."""
 
     def __post_init__(self) -> None:
@@ -76,12 +79,12 @@ class TrainConfig:
     """vocab_size 0 and ctc_units 0 are filled in from the training texts."""
     train_sets: tuple[str, ...]
     """Names of prepared archives."""
-    train_h: float | None = None
+    train_h: Annotated[float, Between(1e-6, 1e9)] | None = None
     """Hours of them that are trained on, drawn utterance by utterance; less is always part of more. None: all."""
     system: str = "paraformer"
     """The model: a Paraformer, or the "module:class" of another `Trainable`, called with `model`; what it is trained to
     is no bundle, and of other models only the encoder can be taken over (init_encoder)."""
-    steps: int
+    steps: Steps
     dev_set: str
     init: str | None = None
     """What the run starts from: a model directory, or a file of weights that another run left beside or below its
@@ -93,50 +96,48 @@ class TrainConfig:
     """Parts of the model that stay as they were at the start, as "encoder.front" or "encoder.blocks.0"."""
     extend_vocabulary: bool = False
     """Characters of the training texts that the vocabulary of `init` lacks become tokens."""
-    lora_rank: int | None = None
+    lora_rank: Size | None = None
     """Train a change of this rank to each linear layer, and leave all other weights of `init` as they are."""
     test_sets: tuple[str, ...] = ()
     noise_set: str | None = None
     """Prepared archive of noises that augmentation mixes in."""
     learn_noise: bool = False
     """Noises are also utterances of their own, in which nothing is said."""
-    held_out: int = 100
+    held_out: Count = 100
     """Utterances of the first training set kept for measuring."""
-    dev_utterances: int = 60
+    dev_utterances: Count = 60
     """Utterances of dev_set decoded during training; all of them at the end."""
     batch: BatchConfig = field(default_factory=BatchConfig)
     join: JoinConfig = field(default_factory=JoinConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    easy_epochs: int = 0
+    easy_epochs: Count = 0
     """Epochs at the start in which clips stay single and nearly clean: alignment is found in short utterances."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     live: LiveConfig | None = field(default_factory=LiveConfig)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of matrix products; weights, losses and sums stay float32."""
-    workers: int = 1
-    seed: int = 0
-    accumulate: int = 1
+    workers: Annotated[int, Between(0, 1024)] = 1
+    seed: Annotated[int, Between(0, (1 << 63) - 1)] = 0
+    accumulate: Size = 1
     """Batches of each process that one step adds up."""
     sharded: bool = False
     """Several processes divide parameters and optimiser among them (FSDP2) instead of each holding all (DDP)."""
     on_bad_step: BadStepConfig = field(default_factory=BadStepConfig)
-    log_steps: int = 20
-    save_s: float = 180.0
+    log_steps: Steps = 20
+    save_s: Seconds = 180.0
     """Wall-clock time between checkpoints."""
-    measure_steps: int = 500
+    measure_steps: Steps = 500
     """Steps between measurements on dev_set."""
-    keep: int = 5
+    keep: Size = 5
     """Weights kept for averaging: those of the measurements with the lowest CER on dev_set."""
-    patience: int | None = None
+    patience: Size | None = None
     """The run ends after so many measurements without a lower CER on dev_set; None: after `steps`."""
 
     card: Mapping[str, str] = field(default_factory=dict)
     """What the model card says besides what the run finds out: sources, licence."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "keep", "accumulate", "log_steps", "measure_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        check_ranges(self)
         if self.system != "paraformer" and self.init is not None:
             raise ConfigError(f"{self.system} takes over no whole model; start from an encoder alone (init_encoder)")
         if self.init and self.init_encoder:
@@ -145,8 +146,8 @@ class TrainConfig:
             raise ConfigError("train_sets is empty: name at least one prepared archive")
         if (self.extend_vocabulary or self.lora_rank is not None) and self.init is None:
             raise ConfigError("extend_vocabulary and lora_rank change a model that is there: name it in init")
-        if self.lora_rank is not None and (self.lora_rank < 1 or self.sharded):
-            raise ConfigError("lora_rank must be at least 1, and goes with whole models (sharded=False)")
+        if self.lora_rank is not None and self.sharded:
+            raise ConfigError("lora_rank goes with whole models (sharded=False)")
 
 
 def load_recipe(name: str) -> TrainConfig:
