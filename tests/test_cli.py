@@ -35,7 +35,7 @@ from paraformer.audio import SAMPLE_RATE, from_array, read
 from paraformer.cli import main, sources
 from paraformer.cli.formats import render
 from paraformer.cli.live import decisions
-from paraformer.cli.mic import show
+from paraformer.cli.mic import _tail, show
 from paraformer.cli.results import targets
 from paraformer.cli.subtitles import MAX_COLUMNS, MAX_S, columns, cues
 from paraformer.text import Vocabulary
@@ -575,6 +575,12 @@ class FakeSoundDevice(ModuleType):
             callback(np.zeros((size, 1), np.float32), size, None, None)
         Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
         return nullcontext()
+
+
+@given(st.text("aé今ｗ", max_size=30), st.integers(0, 40))
+def test_the_end_of_a_line_is_as_much_as_fits(text: str, width: int) -> None:
+    fitting = [text[start:] for start in range(len(text) + 1) if columns(text[start:]) <= width]
+    assert _tail(text, width) == max(fitting, key=len)
 
 
 def test_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

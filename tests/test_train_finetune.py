@@ -228,11 +228,20 @@ def test_units_that_a_bundle_does_not_name_are_not_trained() -> None:
     assert objective_of(named) == own.objective
 
 
+def full_disk(*_: object) -> None:
+    raise OSError("disk full")
+
+
 def test_a_syllable_layer_whose_units_are_named_is_trained_further(tmp_path: Path) -> None:
     """What a run has made keeps its CTC layer; characters whose syllables it lacks are not in the CTC targets."""
     data = prepared(tmp_path / "speech")
     run = dataclasses.replace(CONFIG, steps=2, measure_steps=2, save_s=1e9)
     train(run, data, tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bundle, "save", full_disk)
+        with pytest.raises(OSError, match="disk"):
+            finish(run, data, tmp_path / "run", best=1)
+    assert not [path for path in (tmp_path / "run").iterdir() if "bundle" in path.name]  # all of it or nothing
     original = Bundle.open(finish(run, data, tmp_path / "run", best=1))
     assert original.units == ("er4", "san1", "si4", "yi1")
     result = finetune(plan(data / "tones", tmp_path / "out", model=tmp_path / "run" / "bundle", steps=2))

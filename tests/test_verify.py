@@ -219,6 +219,8 @@ def test_export_and_verify_as_commands(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "out" / "tokens.txt").unlink()
     assert main(["verify", out]) == 1
     assert "changed or missing: tokens.txt  FAILED" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere" in capsys.readouterr().err
     assert main(["export", model, out]) == 1
     assert "is not empty" in capsys.readouterr().err
 

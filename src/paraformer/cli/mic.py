@@ -21,6 +21,9 @@ from paraformer.cli.subtitles import columns
 from paraformer.errors import AudioError, MissingExtra
 from paraformer.session import Session
 
+_WIDEST = 1000
+"""Characters, more than stand in a line of any terminal."""
+
 Samples = Float32[np.ndarray, " samples"]
 
 
@@ -37,17 +40,20 @@ def mic(options: argparse.Namespace) -> int:
 
 def show(session: Session, pieces: Iterable[Samples], *, refresh: bool, rate: int = RATE) -> None:
     """Print what the session decides; refresh: keep the last line in view, else print each decision as it comes."""
+    recent = ""
     for decision in decisions(session, pieces, rate):
-        line = "\r\x1b[K" + _tail(session.text, get_terminal_size().columns - 1) if refresh else decision.text
+        recent = (recent + decision.text)[-_WIDEST:]
+        line = "\r\x1b[K" + _tail(recent, get_terminal_size().columns - 1) if refresh else decision.text
         print(line, end="", flush=True)
     print("\r\x1b[K" + session.text if refresh else "", flush=True)
 
 
 def _tail(text: str, width: int) -> str:
     """The end of a text that fits a width in columns."""
-    while columns(text) > width:
-        text = text[1:]
-    return text
+    kept, room = len(text), width
+    while kept and (room := room - columns(text[kept - 1])) >= 0:
+        kept -= 1
+    return text[kept:]
 
 
 def _first_interrupt() -> Event:

@@ -300,7 +300,11 @@ def _verify(options: argparse.ArgumentParser) -> None:
         "Check an exported model on this machine: its files, that it still computes what torch computed, and that "
         "batches, padding, threads and packets change nothing. Exit code 1 if a check fails."
     )
-    options.add_argument("directory", type=Path, metavar="DIR", help="what `paraformer export` wrote")
+    options.add_argument(
+        "model",
+        metavar="MODEL",
+        help="directory that `paraformer export` wrote, or name of a model that has a certificate",
+    )
 
 
 def _info(options: argparse.ArgumentParser) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 from paraformer.certificate.record import Difference
 from paraformer.certificate.verify import Report
 from paraformer.certificate.verify import verify as check
+from paraformer.loader import locate
 
 
 def verify(options: argparse.Namespace) -> int:
     """Print a line for each check. Returns 1 if any failed."""
-    report = check(options.directory)
+    report = check(locate(options.model))
     print("\n".join(lines(report)))
     return 0 if report.passed else 1
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from paraformer.bundle import Bundle, replacing
+from paraformer.bundle import Bundle, making, replacing
 from paraformer.checkpoint import native
 from paraformer.config import ChunkConfig
 from paraformer.data.dataset import SpeechDataset, measuring_batches
@@ -55,7 +55,8 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int, *, stored: Sto
     directory = out / "bundle"
     units = tuple(sorted(setup.syllables, key=setup.syllables.__getitem__))
     bundle = Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card, units)
-    native.save(bundle, model, directory, stored=stored)
+    with making(directory) as made:
+        native.save(bundle, model, made, stored=stored)
     return directory
 
 
