@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from paraformer import contract
+from paraformer.confidence import UNCALIBRATED, Calibration
 from paraformer.config import ModelConfig
 from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn
@@ -42,15 +43,16 @@ _FORMS: Mapping[str, tuple[type, ...]] = {
     "words": (dict,),
     "card": (dict,),
     "units": (list,),
+    "confidence": (dict,),
     "sha256": (dict,),
     "seal": (dict,),
 }
 """The keys of config.json and what each holds. All are required but those of `_LATER`."""
-_LATER: Mapping[str, Any] = {"units": [], "seal": {}}
+_LATER: Mapping[str, Any] = {"units": [], "confidence": {}, "seal": {}}
 """Keys that earlier files lack, and what these mean."""
 
-_SEALED = ("model", "tokens", "cmvn")
-"""Keys that decide with the weights what is recognised; the seal holds digests of them."""
+_SEALED = ("model", "tokens", "cmvn", "confidence")
+"""Keys that decide with the weights what is recognised, and how surely; the seal holds digests of them."""
 _SPOT, _SPOTS = 4096, 64
 """Bytes of a spot that the seal looks at, and how many there are of them in a file."""
 
@@ -61,8 +63,9 @@ class Bundle:
 
     words: English word -> its pieces ("hello" -> ("hel@@", "lo")), for training targets. card: free, for readers.
     units: of a CTC layer whose units are not the tokens, such as syllables, from number 1 on (0 is the blank); training
-    goes on with them. weights: the checksum of the weights that were saved with it; None: not known. seal: digests of
-    settings and files as they were saved, by name; edited: settings that are so no longer; see `check`.
+    goes on with them. confidence: what is made of the decoder's probabilities. weights: the checksum of the weights
+    that were saved with it; None: not known. seal: digests of settings and files as they were saved, by name; edited:
+    settings that are so no longer; see `check`.
 
     Raises ModelError where vocabulary or CMVN do not fit the settings.
     """
@@ -74,6 +77,7 @@ class Bundle:
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     units: tuple[str, ...] = ()
+    confidence: Calibration = UNCALIBRATED
     weights: str | None = None
     seal: Mapping[str, str] = field(default_factory=dict, repr=False)
     edited: tuple[str, ...] = ()
@@ -102,7 +106,7 @@ class Bundle:
         if not any((directory / name).is_file() for name in (contract.WEIGHTS, contract.PACKED)):
             raise ModelNotFound(f"{directory} has no weights: {contract.WEIGHTS} is missing; copy or save it again")
         try:
-            config = ModelConfig.from_dict(values["model"])
+            config, confidence = ModelConfig.from_dict(values["model"]), Calibration.from_dict(values["confidence"])
         except (ConfigError, UnsupportedModel) as error:
             raise type(error)(f"{directory / CONFIG_FILE}: {error}") from error
         words = {word: tuple(pieces) for word, pieces in values["words"].items()}
@@ -117,6 +121,7 @@ class Bundle:
             words,
             values["card"],
             tuple(values["units"]),
+            confidence,
             weights=recorded.get(contract.WEIGHTS) or recorded.get(contract.PACKED),
             seal=seal,
             edited=edited,
@@ -135,6 +140,7 @@ class Bundle:
             "words": {word: list(pieces) for word, pieces in self.words.items()},
             "card": dict(self.card),
             "units": list(self.units),
+            "confidence": self.confidence.to_dict(),
             "sha256": {path.name: checksum(path) for path in hashed},
         }
         seal = {key: _digest(values[key]) for key in _SEALED}

@@ -17,6 +17,7 @@ from paraformer import audio
 from paraformer.audio import Channel, blocks_of, channels_of, check_several, chosen, inputs_of
 from paraformer.backends.base import Backend
 from paraformer.bundle import Bundle
+from paraformer.confidence import Calibration
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, attempt
 from paraformer.frontend import Frontend
@@ -73,12 +74,17 @@ class Recognizer:
         self.chunk = chunk or bundle.config.live
         self.segmenter = segmenter
         frontend, vocabulary = Frontend(bundle.config.frontend, bundle.cmvn), Vocabulary(bundle.tokens, bundle.words)
-        self._model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, bundle.weights)
+        self._model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, bundle.weights, bundle.confidence)
 
     @property
     def engine(self) -> str:
         """What computes, and how precisely: "native int8", "onnx float32" and so on."""
         return self._model.backend.name
+
+    def calibrated(self, calibration: Calibration) -> Recognizer:
+        """The same on the same weights, with other curves from the decoder's probabilities to confidences."""
+        bundle, model = replace(self.bundle, confidence=calibration), self._model
+        return Recognizer(bundle, model.backend, self.segmenter, self.chunk, lm=model.lm, lm_weight=model.lm_weight)
 
     def __repr__(self) -> str:
         """The model, what computes it, and what else has a say: <Recognizer zh-small on native int8, ...>."""

@@ -25,6 +25,7 @@ from safetensors.numpy import save as save_arrays
 from paraformer import audio
 from paraformer.audio import SAMPLE_RATE, LiveResampler, RateState
 from paraformer.backends.base import Backend, Decoded, LiveState
+from paraformer.confidence import UNCALIBRATED, Calibration
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
 from paraformer.frontend import Frontend, FrontendState
@@ -54,7 +55,7 @@ Packet = Shaped[np.ndarray, "..."] | Sequence[float]
 class SpeechModel:
     """All that makes text of speech, shared by the sessions of one recogniser; read-only.
 
-    weights: checksum of the acoustic model's, where it is known.
+    weights: checksum of the acoustic model's, where it is known. calibration: of confidences.
     """
 
     backend: Backend
@@ -63,14 +64,15 @@ class SpeechModel:
     lm: LanguageModel | None = None
     lm_weight: float = 0.0
     weights: str | None = None
+    calibration: Calibration = UNCALIBRATED
 
     def choose(self, decoded: Decoded) -> Decoded:
-        """What the language model, where there is one, makes of a whole utterance."""
-        if self.lm is None:
-            return decoded
-        candidates = Candidates.of(decoded.scores)
-        ids, confidences = candidates.chosen(self.lm.best(candidates, weight=self.lm_weight))
-        return replace(decoded, ids=ids, confidences=confidences)
+        """What the language model, where there is one, makes of a whole utterance, and how surely."""
+        ids, confidences = decoded.ids, decoded.confidences
+        if self.lm is not None:
+            candidates = Candidates.of(decoded.scores)
+            ids, confidences = candidates.chosen(self.lm.best(candidates, weight=self.lm_weight))
+        return replace(decoded, ids=ids, confidences=self.calibration.apply("whole", confidences))
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -83,6 +85,7 @@ class SpeechModel:
             "weights": self.weights,
             "language model": None if self.lm is None else self.lm.fingerprint,
             "weight of the language model": None if self.lm is None else self.lm_weight,
+            "calibration": None if self.calibration.live is None else _digest(self.calibration.to_dict()),
         }
 
     def check(self, fingerprint: Mapping[str, Any]) -> None:
@@ -392,7 +395,7 @@ class Session:
         A language model waits for two more tokens, which are all that it sees of them, or for a step without any.
         """
         if self._model.lm is None:
-            return state, (decoded.ids, decoded.confidences, spans)
+            return state, (decoded.ids, self._model.calibration.apply("live", decoded.confidences), spans)
         waiting = state.waiting.followed_by(Candidates.of(decoded.scores))
         times = (*state.waiting_spans, *spans)
         places = self._model.lm.best(waiting, state.history, weight=self._model.lm_weight)
@@ -400,7 +403,7 @@ class Session:
         ids, confidences = waiting[:ready].chosen(places[:ready])
         heard = (*state.history, *(index for index in ids.tolist() if index not in SILENT_IDS))
         after = replace(state, waiting=waiting[ready:], waiting_spans=times[ready:], history=heard[-HELD:])
-        return after, (ids, confidences, times[:ready])
+        return after, (ids, self._model.calibration.apply("live", confidences), times[:ready])
 
     def _commit(self, state: _State, said: Sequence[_Said]) -> None:
         self._tokens += [token for one in said for token in one.tokens]

@@ -11,7 +11,7 @@ class Token:
 
     text: as in the vocabulary, e.g. "好", "hel@@", "lo".
     start_s, end_s: from the CIF weights that were summed into it (spec: times of fires).
-    confidence: probability of the chosen item, 0 to 1.
+    confidence: probability that the chosen item is right, 0 to 1: the decoder's, or what calibration makes of that.
     """
 
     text: str

@@ -11,6 +11,7 @@ from paraformer.backends.base import Backend
 from paraformer.certificate.checks import differences
 from paraformer.certificate.golden import Golden
 from paraformer.certificate.record import Certificate, Difference, Form, changed_files
+from paraformer.confidence import UNCALIBRATED
 from paraformer.config import ModelConfig
 from paraformer.errors import ModelError
 from paraformer.loader import open_model
@@ -65,7 +66,9 @@ def verify(directory: str | Path) -> Report:
 
 def run_checks(directory: Path, form: Form, config: ModelConfig, golden: Golden) -> dict[str, Difference]:
     """The checks of `checks.differences` on an exported directory."""
-    recognizer = None if form.foreign else Recognizer(*open_model(directory, _engine(form)))
+    recognizer = None
+    if not form.foreign:  # without calibration, as goldens are of the network alone
+        recognizer = Recognizer(*open_model(directory, _engine(form))).calibrated(UNCALIBRATED)
     return differences(partial(open_backend, directory, form, config), form, golden, recognizer)
 
 

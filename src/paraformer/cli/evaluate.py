@@ -65,7 +65,7 @@ def _mistake(options: argparse.Namespace) -> str:
 
 def _evaluated(options: argparse.Namespace) -> Evaluation:
     """The model on the data, whole and, if asked for, live."""
-    utterances, unusable = _opened(options.data, options.channel)
+    utterances, unusable = opened(options.data, options.channel)
     normalizer = Normalizer(erhua=options.erhua == "keep")
     recognizer = paraformer.load(options.model, **loading(options))
     chunk = _chunk(options, recognizer) if options.live else None
@@ -79,7 +79,7 @@ def _evaluated(options: argparse.Namespace) -> Evaluation:
     return Evaluation(name, str(options.data), normalizer.erhua, (whole, collect(outcomes, "live", _words(chunk))))
 
 
-def _opened(data: Path, channel: Channel) -> tuple[list[Utterance], list[Failure]]:
+def opened(data: Path, channel: Channel) -> tuple[list[Utterance], list[Failure]]:
     """The utterances of some data, and those that are of no use; what is more than a plain list, lhotse opens."""
     if is_plain(data):
         return read_utterances(data, channel), []

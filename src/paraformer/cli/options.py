@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
     _evaluate(commands.add_parser("evaluate", help="measure errors, speed and delay of a model", allow_abbrev=False))
     _lm(commands.add_parser("lm", help="make a language model for a model", allow_abbrev=False))
+    _calibrate(commands.add_parser("calibrate", help="make confidences reliable", allow_abbrev=False))
     _data(commands.add_parser("data", help="prepare, pack and check speech to train on", allow_abbrev=False))
     _train(commands.add_parser("train", help="train a model", allow_abbrev=False))
     _finetune(commands.add_parser("finetune", help="make a model better for speech of your own", allow_abbrev=False))
@@ -385,6 +386,25 @@ def _lm(options: argparse.ArgumentParser) -> None:
         "--megabytes", type=_positive, default=12.0, metavar="MB", help="at most, with --dev (default: 12)"
     )
     options.add_argument("--overwrite", action="store_true", help="replace the language model that DIR has")
+
+
+def _calibrate(options: argparse.ArgumentParser) -> None:
+    options.description = (
+        "Learn from recordings with their texts how often a model is right that is so sure, and write that into its "
+        "settings: confidences, whole and live, become probabilities of being right. Take recordings that it was not "
+        "trained on. Needs paraformer[evaluate]."
+    )
+    options.add_argument("model", type=Path, metavar="DIR", help="native model directory")
+    options.add_argument(
+        "--data",
+        type=Path,
+        metavar="DATA",
+        required=True,
+        help=".tsv or .csv of path and text, .jsonl, cuts, or what training takes",
+    )
+    _one_channel(options)
+    _machine(options)
+    _speed(options)
 
 
 def _look_back(text: str) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def recognize_whole(
 ) -> Iterator[Recognised]:
     """Each utterance in view of all of itself, batch_s seconds in a batch; one that fails gives its failure."""
     unreadable: dict[str, ParaformerError] = {}
-    results = recognizer.transcribe_each(_samples_of(utterances, unreadable), batch_s=batch_s)
+    results = recognizer.transcribe_each(samples_of(utterances, unreadable), batch_s=batch_s)
     for utterance, result in zip(utterances, results, strict=True):
         outcome = unreadable.get(utterance.id, result)
         if isinstance(outcome, ParaformerError):
@@ -71,7 +71,7 @@ def collect(results: Iterable[Recognised], mode: Mode, setting: str = "") -> Pas
     )
 
 
-def _samples_of(utterances: Iterable[Utterance], unreadable: dict[str, ParaformerError]) -> Iterator[Samples]:
+def samples_of(utterances: Iterable[Utterance], unreadable: dict[str, ParaformerError]) -> Iterator[Samples]:
     """Samples of each utterance; nothing, in its place, of one that cannot be read, whose error is noted by its id."""
     for utterance in utterances:
         samples = np.zeros(0, np.float32)
