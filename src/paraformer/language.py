@@ -37,6 +37,8 @@ IMPOSSIBLE = -1e4
 """The log-probability of what cannot be."""
 BEAM = 12
 """Histories that are kept from token to token."""
+_History = tuple[int, int]
+"""The last two items that stand for text, the older one first."""
 _ARRAYS = {
     "unigram": np.float32,
     "unigram_backoff": np.float32,
@@ -59,9 +61,13 @@ class _Table:
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places of keys in the table, the last one for those that are not there, and whether they are."""
-        places = np.searchsorted(self._keys, keys)
-        found = self._keys[places] == keys
+        places, found = self.look_up(keys)
         return np.where(found, places, len(self._keys) - 1), found
+
+    def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places of keys in the table, any one for those that are not there, and whether they are."""
+        places = self._keys.searchsorted(keys)
+        return places, self._keys[places] == keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +96,7 @@ class Candidates:
         order = np.argsort(-np.take_along_axis(scores, few, 1), axis=1, kind="stable")
         ids = np.take_along_axis(few, order, 1)
         top = scores.max(-1, keepdims=True, initial=-np.inf)
-        log_probs = scores - top - np.log(np.exp(scores - top).sum(-1, keepdims=True))
-        best = np.take_along_axis(log_probs, ids, 1)
+        best = np.take_along_axis(scores, ids, 1) - top - np.log(np.exp(scores - top).sum(-1, keepdims=True))
         missing = ((0, 0), (0, CANDIDATES - count))
         return cls(np.pad(ids, missing), np.pad(best, missing, constant_values=IMPOSSIBLE).astype(np.float32))
 
@@ -119,6 +124,7 @@ class LanguageModel:
         self._trigrams = _Table(context * size + arrays["trigram_word"], arrays["trigram"].astype(np.float32))
         self._unigram, self._unigram_backoff = arrays["unigram"], arrays["unigram_backoff"]
         self._bigram_backoff = np.append(arrays["bigram_backoff"].astype(np.float32), np.float32(0))
+        self._silent = np.isin(np.arange(size), SILENT_IDS)
 
     @property
     def bigrams(self) -> int:
@@ -142,14 +148,14 @@ class LanguageModel:
         self, older: Int64[np.ndarray, " n"], newer: Int64[np.ndarray, " n"], words: Int64[np.ndarray, " k"]
     ) -> Float32[np.ndarray, "n k"]:
         """Logarithms of p(word | older, newer), of each word after each history."""
-        place, known = self._bigrams.find(newer[:, None] * self.size + words)
+        place, known = self._bigrams.look_up(newer[:, None] * self.size + words)
         two = self._unigram_backoff[newer][:, None] + self._unigram[words]
         two = np.where(known, self._bigrams.values[place], two)
         context, known = self._bigrams.find(older * self.size + newer)
-        place, found = self._trigrams.find(context[:, None] * self.size + words)
+        place, found = self._trigrams.look_up(context[:, None] * self.size + words)
         backed_off = self._bigram_backoff[context][:, None] + two
         log_probs: np.ndarray = np.where(known[:, None] & found, self._trigrams.values[place], backed_off)
-        return log_probs.astype(np.float32)
+        return log_probs.astype(np.float32, copy=False)
 
     def best(
         self, candidates: Candidates, history: Sequence[int] = (), *, weight: float
@@ -159,24 +165,23 @@ class LanguageModel:
         history: the last items that stand for text, before the first token. weight: of this model. Items that stand for
         no text have no part in it.
         """
-        past = np.array([[SOS_ID, SOS_ID, *history][-2:]], np.int64)
-        totals, backs, chosen = np.zeros(1), [], []
-        tokens = zip(candidates.ids, candidates.log_probs, np.isin(candidates.ids, SILENT_IDS), strict=True)
+        before = [SOS_ID, SOS_ID, *history][-2:]
+        past: list[_History] = [(before[0], before[1])]
+        totals, ways = np.zeros(1), list[list[int]]()
+        tokens = zip(candidates.ids, candidates.log_probs, self._silent[candidates.ids], strict=True)
         for words, log_probs, silent in tokens:
-            gain = log_probs + weight * np.where(silent, 0, self.log_probs(past[:, 0], past[:, 1], words))
-            order = np.argsort(-(totals[:, None] + gain), axis=None, kind="stable")
-            back, place = np.divmod(order, len(words))
-            following = np.where(silent[place][:, None], past[back], np.stack([past[back, 1], words[place]], 1))
-            kept = _first_of_each(following)[:BEAM]
-            totals = (totals[:, None] + gain).ravel()[order[kept]]
-            past = following[kept]
-            backs.append(back[kept])
-            chosen.append(place[kept])
-        places, at = [], 0
-        for back, place in zip(reversed(backs), reversed(chosen), strict=True):
-            places.append(place[at])
-            at = int(back[at])
-        return np.array(places[::-1], np.int64)
+            older, newer = np.array(past, np.int64).T
+            said = np.where(silent, 0, self.log_probs(older, newer, words))
+            scores = (totals[:, None] + (log_probs + weight * said)).ravel()
+            order = (-scores).argsort(kind="stable")
+            kept = _best_of_each(order.tolist(), past, words.tolist(), silent.tolist())
+            past, way = list(kept), list(kept.values())
+            totals = scores[way]
+            ways.append(way)
+        places, at = np.zeros(len(ways), np.int64), 0
+        for token in reversed(range(len(ways))):
+            at, places[token] = divmod(ways[token][at], candidates.ids.shape[1])
+        return places
 
     def save(self, path: Path) -> None:
         """Write it as safetensors, atomically."""
@@ -285,7 +290,20 @@ def _after_starts(sentences: Iterable[Sequence[int]]) -> Int64[np.ndarray, " wor
     return np.array([*flat, SOS_ID, SOS_ID], np.int64)
 
 
-def _first_of_each(rows: Int64[np.ndarray, "n 2"]) -> Int64[np.ndarray, " kept"]:
-    """Places of the first of equal rows, in order."""
-    _, first = np.unique(rows[:, 0] << 32 | rows[:, 1], return_index=True)
-    return np.sort(first)
+def _best_of_each(
+    order: Iterable[int], past: Sequence[_History], words: Sequence[int], silent: Sequence[bool]
+) -> dict[_History, int]:
+    """Of each history that there may be after a token the best way to it, for the BEAM best of them, best first.
+
+    order: ways, best first; a way is the place of a history in `past` * the number of words + that of a word. Numpy
+    would look at all 144 where the first few suffice.
+    """
+    found: dict[_History, int] = {}
+    for way in order:
+        back, place = divmod(way, len(words))
+        history = past[back] if silent[place] else (past[back][1], words[place])
+        if history not in found:
+            found[history] = way
+            if len(found) == BEAM:
+                break
+    return found
