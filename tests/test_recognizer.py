@@ -171,6 +171,20 @@ def test_results_come_as_soon_as_they_are_complete() -> None:
     assert len(taken) < 5
 
 
+def test_one_array_filled_again_and_again_is_many_recordings() -> None:
+    """What waits for its batch is not changed by its giver."""
+    signal, buffer = tiny.signal(20_000), np.empty(20_000, np.float32)
+    wanted = [signal, signal[::-1].copy(), signal * np.float32(0.3)]
+
+    def audios() -> Iterator[np.ndarray]:
+        for samples in wanted:
+            buffer[:] = samples
+            yield buffer
+        buffer[:] = 0
+
+    assert list(recognizer().transcribe_each(audios())) == recognizer().transcribe(wanted)
+
+
 def test_a_model_that_has_only_seen_chunks_recognises_files_as_streams() -> None:
     tool, samples = recognizer("torch"), tiny.signal(50_000)
     tool.config = replace(tool.config, training_chunks=(TrainingChunk(size=15, stride=10),))

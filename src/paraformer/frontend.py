@@ -63,7 +63,8 @@ class Cmvn:
 
     def __call__(self, rows: Float32[np.ndarray, "windows dim"]) -> Float32[np.ndarray, "windows dim"]:
         """Normalise rows."""
-        normalized: Float32[np.ndarray, "windows dim"] = (rows + self.shift) * self.scale
+        normalized: Float32[np.ndarray, "windows dim"] = rows + self.shift
+        normalized *= self.scale
         return normalized
 
 

@@ -24,7 +24,7 @@ from paraformer.frontend import Frontend
 from paraformer.language import LanguageModel
 from paraformer.session import Session, SpeechModel, advance, audible, tokens_of
 from paraformer.settings import as_number
-from paraformer.silence import Hearing, is_silent
+from paraformer.silence import Hearing
 from paraformer.text import Vocabulary
 from paraformer.timestamps import token_times
 from paraformer.types import Segment, Token, Transcript
@@ -50,6 +50,7 @@ class _Piece:
     source: int
     start_s: float
     samples: Samples
+    hearing: Hearing
 
 
 class Recognizer:
@@ -218,7 +219,9 @@ class Recognizer:
         """Stretches of speech of one source, up to where it cannot be read."""
         with attempt(source.name) as reading:
             for start_s, samples in self._pieces(recording, source):
-                yield _Piece(number, start_s, samples)
+                hearing = Hearing().step(samples, final=True)
+                if hearing.runs:  # no model is asked about silence
+                    yield _Piece(number, start_s, samples, hearing)
         source.error = source.error or reading.error
 
     def _pieces(self, recording: _Recording, source: _Source) -> Iterator[tuple[float, Samples]]:
@@ -229,9 +232,11 @@ class Recognizer:
         if following is not None and self.segmenter is not None:
             yield from self.segmenter(chain(head, [following], blocks))
             return
-        samples = np.concatenate([*head, *([] if following is None else [following]), *blocks, np.zeros(0, np.float32)])
-        if not is_silent(samples):  # and no model is asked about it
-            yield 0.0, samples
+        # A copy even of one block: it may be the caller's own array, which changes before its batch is recognised.
+        yield (
+            0.0,
+            np.concatenate([*head, *([] if following is None else [following]), *blocks, np.zeros(0, np.float32)]),
+        )
 
     def _recognize(self, pieces: Sequence[_Piece], sources: dict[int, _Source]) -> None:
         """Recognise pieces, several in a batch; where that fails, those of each source apart, to find which fails."""
@@ -258,8 +263,7 @@ class Recognizer:
             ordered = ordered[len(group) :]
             for piece, outcome in zip(group, self._model.backend.whole([feats[id(p)] for p in group]), strict=True):
                 times = token_times(outcome.weights, len(outcome.ids), window_s=self.config.row_s)
-                hearing = Hearing().step(piece.samples, final=True)
-                heard, spans = audible(outcome, times, hearing, len(piece.samples) / audio.SAMPLE_RATE)
+                heard, spans = audible(outcome, times, piece.hearing, len(piece.samples) / audio.SAMPLE_RATE)
                 decoded = self._model.choose(heard)
                 yield piece, tokens_of(decoded.ids, decoded.confidences, spans, self._model.vocabulary)
 

@@ -342,23 +342,25 @@ class Session:
         """The state after the last sample."""
         if self._state.ended:
             raise SessionError("this session has already ended")
-        state = self._heard(self._state, np.zeros(0, np.float32), final=True)
+        nothing = np.zeros(0, np.float32)
+        state = self._heard(self._state, nothing, final=True)
         state = replace(state, ended=True, done=state.samples == 0)
         if self._drop_short_tail and state.samples % self._stride < self._model.backend.config.frontend.window_samples:
             complete = state.samples // self._stride - state.steps
             return replace(state, rows=state.rows[: complete * self.chunk.chunk])
-        return self._extracted(state, np.zeros(0, np.float32), final=True)
+        return replace(state, **self._extracted(state, nothing, final=True))
 
     def _heard(self, state: _State, samples: np.ndarray, *, final: bool) -> _State:
         """The state after samples of the session's rate; final: the last ones, of the resampler alone."""
         samples, incoming = self._resampler.step(samples, state.incoming, final=final)
-        state = replace(state, incoming=incoming, samples=state.samples + len(samples))
-        return self._extracted(state, samples, final=False)
+        extracted = self._extracted(state, samples, final=False)
+        return replace(state, incoming=incoming, samples=state.samples + len(samples), **extracted)
 
-    def _extracted(self, state: _State, samples: np.ndarray, *, final: bool) -> _State:
+    def _extracted(self, state: _State, samples: np.ndarray, *, final: bool) -> dict[str, Any]:
+        """What of the state further samples change, once they are at 16 kHz."""
         rows, frontend = self._model.frontend.step(samples, state.frontend, final=final)
         hearing = state.hearing.step(samples, final=final)
-        return replace(state, rows=np.concatenate([state.rows, rows]), frontend=frontend, hearing=hearing)
+        return {"rows": np.concatenate([state.rows, rows]), "frontend": frontend, "hearing": hearing}
 
     def _next(self, state: _State) -> tuple[np.ndarray, bool]:
         """The rows of the next step, and whether it is the last."""
@@ -372,7 +374,7 @@ class Session:
         spans: Sequence[Span] = clock.push(decoded.weights, len(decoded.ids))
         received_s = (state.samples if final else (state.steps + 1) * self._stride) / SAMPLE_RATE
         decoded, spans = audible(decoded, spans, state.hearing, received_s)
-        state, decided = self._decided(state, decoded, spans, final=final)
+        decided, undecided = self._decided(state, decoded, spans, final=final)
         tokens = tokens_of(*decided, self._model.vocabulary)
         text = "".join([assembler.push(token.text) for token in tokens]) + (assembler.finish() if final else "")
         following = replace(
@@ -384,26 +386,28 @@ class Session:
             hearing=state.hearing.since(clock.began_s, now_s=received_s),
             steps=state.steps + 1,
             done=final,
+            **undecided,
         )
         return following, _Said(text, tokens)
 
     def _decided(
         self, state: _State, decoded: Decoded, spans: Sequence[Span], *, final: bool
-    ) -> tuple[_State, tuple[np.ndarray, np.ndarray, Sequence[Span]]]:
-        """Ids, confidences and times of the tokens on which nothing that is still to come has an influence.
+    ) -> tuple[tuple[np.ndarray, np.ndarray, Sequence[Span]], dict[str, Any]]:
+        """Ids, confidences and times of the tokens on which nothing that is still to come has an influence; and what
+        of the state they change.
 
         A language model waits for two more tokens, which are all that it sees of them, or for a step without any.
         """
         if self._model.lm is None:
-            return state, (decoded.ids, self._model.calibration.apply("live", decoded.confidences), spans)
+            return (decoded.ids, self._model.calibration.apply("live", decoded.confidences), spans), {}
         waiting = state.waiting.followed_by(Candidates.of(decoded.scores))
         times = (*state.waiting_spans, *spans)
         places = self._model.lm.best(waiting, state.history, weight=self._model.lm_weight)
         ready = len(waiting) if final or not len(decoded.ids) else max(0, len(waiting) - HELD)
         ids, confidences = waiting[:ready].chosen(places[:ready])
         heard = (*state.history, *(index for index in ids.tolist() if index not in SILENT_IDS))
-        after = replace(state, waiting=waiting[ready:], waiting_spans=times[ready:], history=heard[-HELD:])
-        return after, (ids, self._model.calibration.apply("live", confidences), times[:ready])
+        undecided = {"waiting": waiting[ready:], "waiting_spans": times[ready:], "history": heard[-HELD:]}
+        return (ids, self._model.calibration.apply("live", confidences), times[:ready]), undecided
 
     def _commit(self, state: _State, said: Sequence[_Said]) -> None:
         self._tokens += [token for one in said for token in one.tokens]

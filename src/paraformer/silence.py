@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Hearing:
 
     def step(self, samples: Samples, *, final: bool = False) -> Hearing:
         """After further samples; the same however they are cut. final: no more will come."""
-        waiting = np.concatenate([self.rest, samples])
+        waiting = np.concatenate([self.rest, samples]) if len(self.rest) else samples
         whole = len(waiting) - len(waiting) % FRAME
         heard = _heard(waiting[:whole].reshape(-1, FRAME))
         if final and whole < len(waiting):
@@ -71,7 +71,8 @@ class Hearing:
         """
         runs = [run for run in self.runs if run[1] > (start_s - MARGIN_S) / _FRAME_S]
         past = [run for run in runs if run[1] <= (now_s - _MINUTE_S) / _FRAME_S]
-        return replace(self, runs=(*((past[0][0], run[1]) for run in past[-1:]), *runs[len(past) :]))
+        kept = (*((past[0][0], run[1]) for run in past[-1:]), *runs[len(past) :])
+        return Hearing(kept, self.frames, self.rest)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -84,12 +85,7 @@ class Hearing:
         return cls(runs, values["frames"], np.array(values["rest"], np.float32))
 
 
-def is_silent(samples: Samples) -> bool:
-    """Whether nothing can be heard in samples; in none: yes."""
-    return not Hearing().step(samples, final=True).runs
-
-
 def _heard(frames: Float32[np.ndarray, "n width"]) -> list[bool]:
     """Whether something can be heard in each; a constant offset is no sound."""
-    heard: list[bool] = (np.ptp(frames, axis=1) > 2 * PEAK).tolist()
+    heard: list[bool] = (frames.max(axis=1) - frames.min(axis=1) > 2 * PEAK).tolist()
     return heard

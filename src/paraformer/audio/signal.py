@@ -96,6 +96,8 @@ def scaled(values: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
 
     Raises AudioError for other numbers, whose scale cannot be known.
     """
+    if values.dtype == np.float32:
+        return values
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind == "i" and size <= 4:
         return values.astype(np.float32) * np.float32(2.0 ** (1 - 8 * size))
@@ -106,7 +108,7 @@ def scaled(values: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
             f"an array of {values.dtype} is not audio: its full scale is not known; pass int16 or floats in [-1, 1]"
         )
     with np.errstate(over="ignore"):
-        return values.astype(np.float32, copy=False)
+        return values.astype(np.float32)
 
 
 def checked(samples: Float32[np.ndarray, "..."], name: str) -> Float32[np.ndarray, "..."]:
