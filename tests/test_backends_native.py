@@ -89,6 +89,20 @@ def test_packed_weights_are_the_weights(weight: np.ndarray) -> None:
     assert (error <= 0.5001 * scale[: len(weight), None] + 1e-37).all()
 
 
+def test_slices_have_scales_of_their_own() -> None:
+    weight = np.random.default_rng(0).standard_normal((70, 300)).astype(np.float32)
+    weight[:, 130] = 300
+    packed, alone = (panels.pack(weight, "int8", panels.Room(), size) for size in (128, 0))
+    assert packed.scale is not None and packed.sum is not None and alone.scale is not None
+    whole = unpacked(packed.words, np.uint8, *weight.shape).astype(np.int32) - 128
+    for number, part in enumerate(panels._slices(300, 128)):
+        own = slice(number * 128, number * 128 + 70)
+        scale = packed.scale[own, None]
+        assert (np.abs(whole[:, part] * scale - weight[:, part]) <= 0.5001 * scale).all()
+        np.testing.assert_allclose(packed.sum[own], scale[:, 0] * whole[:, part].sum(1), rtol=1e-5, atol=1e-6)
+        assert (scale[:, 0] < 0.5 * alone.scale[:70]).all() == (number != 1)
+
+
 def test_arrays_in_a_room_begin_at_cache_lines_and_apart() -> None:
     room = panels.Room()
     taken = [room.bytes(size) for size in (1, 63, 64, 1000, 20 << 20, 1)]

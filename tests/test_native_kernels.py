@@ -62,16 +62,17 @@ class Rows:
     acts: layout.Acts
 
     @classmethod
-    def empty(cls, format_: int, rows: int, k: int) -> Rows:
+    def empty(cls, format_: int, rows: int, k: int, slice_: int = 0) -> Rows:
         count = -(-k // PER_WORD[format_])
         words = np.full((rows, count), 0xAAAAAAAA, np.uint32)  # what a kernel does not write, shows
-        scale, zero, begin = np.ones(rows, np.float32), np.zeros(rows, np.float32), np.ones(rows, np.int32)
+        scales = rows * len(panels._slices(k, slice_))
+        scale, zero, begin = np.ones(scales, np.float32), np.zeros(scales, np.float32), np.ones(scales, np.int32)
         addresses = [address(array) for array in (words, scale, zero, begin)]
-        return cls(words, scale, zero, begin, layout.Acts(*addresses, format_, rows, count))
+        return cls(words, scale, zero, begin, layout.Acts(*addresses, format_, rows, count, slice_, rows))
 
     @classmethod
-    def of(cls, name: str, x: np.ndarray, format_: int, *, asymmetric: bool = False) -> Rows:
-        made = cls.empty(format_, *x.shape)
+    def of(cls, name: str, x: np.ndarray, format_: int, *, asymmetric: bool = False, slice_: int = 0) -> Rows:
+        made = cls.empty(format_, *x.shape, slice_)
         FAMILIES[name].acts_fill(byref(made.acts), address(x), x.strides[0] // 4, x.shape[1], asymmetric)
         return made
 
@@ -151,18 +152,18 @@ class Product:
         add, add2 = (noise(rows, n + 3, seed=s) if seed & s else None for s in (2, 4))
         return cls(noise(n, k), bias, noise(rows, k, seed=9, offset=1.0), add, add2, seed % 3, asymmetric)
 
-    def by(self, name: str, precision: panels.Precision) -> np.ndarray:
+    def by(self, name: str, precision: panels.Precision, slice_: int = 0) -> np.ndarray:
         """What a family makes of it."""
         format_, (n, k) = FORMATS[precision], self.weight.shape
-        packed = panels.pack(self.weight, precision, panels.Room())
+        packed = panels.pack(self.weight, precision, panels.Room(), slice_)
         total = packed.sum if self.asymmetric else None
         pointers = [address(array) for array in (packed.words, packed.scale, total, self.bias)]
-        rows = Rows.of(name, self.x, format_, asymmetric=self.asymmetric and precision == "int8")
+        rows = Rows.of(name, self.x, format_, asymmetric=self.asymmetric and precision == "int8", slice_=slice_)
         out = np.full((len(self.x), n + 1), np.float32(7))
         target = layout.Target(
             address(out), n + 1, address(self.add), address(self.add2), n + 3, n + 3, self.activation
         )
-        FAMILIES[name].multiply(byref(rows.acts), byref(layout.Linear(*pointers, k, n, format_)), byref(target))
+        FAMILIES[name].multiply(byref(rows.acts), byref(layout.Linear(*pointers, k, n, format_, slice_)), byref(target))
         assert (out[:, n] == 7).all(), "wrote past the last column"
         return out[:, :n]
 
@@ -208,6 +209,23 @@ def test_products(name: str, precision: panels.Precision, asymmetric: bool) -> N
     for product in products(asymmetric=asymmetric):
         got, (expected, size) = product.by(name, precision), product.exact(precision)
         assert (np.abs(got - expected) <= 3e-6 * size).all(), (product.weight.shape, len(product.x))
+
+
+@pytest.mark.parametrize("name", computing(native.INT8))
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_slices_are_products_of_their_own(name: str, asymmetric: bool) -> None:
+    """A sliced layer is, to the last bit but one, the sum of the layers that its slices would be."""
+    for rows, (n, k) in itertools.product((1, 7, 13), ((65, 300), (200, 129), (17, 256))):
+        whole = Product.drawn(n, k, rows, 0, asymmetric=asymmetric)
+        whole.bias, whole.add = noise(n + -n % panels.PANEL, seed=5), noise(rows, n + 3, seed=6)
+        expected = whole.bias[:n] + whole.add[:, :n].astype(np.float64)
+        for part in panels._slices(k, 128):
+            weight, x = (np.ascontiguousarray(array[:, part]) for array in (whole.weight, whole.x))
+            alone = Product(weight, None, x, None, None, layout.UNCHANGED, asymmetric)
+            expected = expected + alone.by(name, "int8")
+        np.testing.assert_allclose(
+            whole.by(name, "int8", slice_=128), expected, atol=3e-6 * np.abs(expected).max() + 1e-4
+        )
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -268,24 +268,30 @@ class _Weights:
         taps = np.ascontiguousarray(self.tensor(f"{name}.weight", dim, 1, kernel)[:, 0].T)
         return Memory(self.keep(taps), kernel, left)
 
-    def linear(self, name: str, *shape: int, bias: bool = True, precision: Precision | None = None) -> Linear:
-        """A linear layer (n, k), or a convolution (n, channels, width) as one over its width side by side."""
-        precision = precision or self.precision
+    def linear(
+        self, name: str, *shape: int, bias: bool = True, precision: Precision | None = None, sliced: bool = False
+    ) -> Linear:
+        """A linear layer (n, k), or a convolution (n, channels, width) as one over its width side by side.
+
+        sliced: in int8 a few numbers of a row have a scale of their own, where others may be much larger.
+        """
+        precision, at = precision or self.precision, f"{name}.weight"
         n, k = shape[0], math.prod(shape[1:])
-        matrix = panels.Panels.from_arrays(self._tensors, f"{name}.weight", n, k) if precision == "int8" else None
+        slice_ = panels.SLICE if sliced and precision == "int8" and k > panels.SLICE else 0
+        matrix = panels.Panels.from_arrays(self._tensors, at, n, k, slice_) if precision == "int8" else None
         if matrix is None:
-            weight = self.tensor(f"{name}.weight", *shape)
+            weight = self.tensor(at, *shape)
             if weight.ndim == 3:
                 weight = np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(n, k))
-            matrix = panels.pack(weight, precision, self._room)
+            matrix = panels.pack(weight, precision, self._room, slice_)
         if self.precision != "int8" or precision == "int8":
-            self.used.pop(f"{name}.weight", None)
+            self.used.pop(at, None)
         if precision == "int8":
-            self.used |= matrix.to_arrays(f"{name}.weight")
+            self.used |= matrix.to_arrays(at)
         shift = self.keep(_whole_panels(self.tensor(f"{name}.bias", n))) if bias else None
         scale = None if matrix.scale is None else self.keep(matrix.scale)
         total = None if matrix.sum is None else self.keep(matrix.sum)
-        return Linear(self.keep(matrix.words), scale, total, shift, k, n, _FORMATS[precision])
+        return Linear(self.keep(matrix.words), scale, total, shift, k, n, _FORMATS[precision], slice_)
 
 
 def _whole_panels(row: np.ndarray) -> np.ndarray:
@@ -321,15 +327,14 @@ def _front(config: ModelConfig, weights: _Weights) -> Front:
     assert isinstance(c, SanmEncoderConfig)
     if c.front is None:
         return Front()
-    sizes = list(zip(c.front.kernels, c.front.strides, strict=True))
-    convs = (Conv * len(sizes))(
-        *(
-            Conv(weights.linear(f"encoder.front.convs.{i}", c.dim, c.dim if i else bands, kernel), kernel, stride)
-            for i, (kernel, stride) in enumerate(sizes)
-        )
-    )
+    convs = (Conv * len(c.front.kernels))()
+    for i, (kernel, stride) in enumerate(zip(c.front.kernels, c.front.strides, strict=True)):
+        # The first sees what no norm has brought to one size, and is small.
+        precision = weights.precision if i else _beside(weights.precision)
+        layer = weights.linear(f"encoder.front.convs.{i}", c.dim, c.dim if i else bands, kernel, precision=precision)
+        convs[i] = Conv(layer, kernel, stride)
     weights.kept.append(convs)
-    return Front(convs=convs, count=len(sizes), frames=config.frontend.lfr_n, bands=bands)
+    return Front(convs=convs, count=len(convs), frames=config.frontend.lfr_n, bands=bands)
 
 
 def _stack(weights: _Weights, at: str, norm: str, c: SanmEncoderConfig, width: int) -> Stack:
@@ -352,7 +357,7 @@ def _stack(weights: _Weights, at: str, norm: str, c: SanmEncoderConfig, width: i
 
 
 def _beside(precision: Precision) -> Precision:
-    """What is computed beside 8-bit products: integrate-and-fire and the output layer."""
+    """What is computed beside 8-bit products: a front's first layer, integrate-and-fire, units and the output layer."""
     return precision if precision != "int8" else "bfloat16" if fast("bfloat16") else "float32"
 
 
@@ -363,7 +368,8 @@ def _encoder_block(weights: _Weights, at: str, c: SanmEncoderConfig, width: int)
         qkv=weights.linear(f"{at}.attention.qkv", 3 * c.dim, width),
         out=weights.linear(f"{at}.attention.out", c.dim, c.dim),
         up=weights.linear(f"{at}.feed_forward.up", c.ffn_dim, c.dim),
-        down=weights.linear(f"{at}.feed_forward.down", c.dim, c.ffn_dim),
+        # Of what GELU leaves few numbers are large, and they are not the same in every row.
+        down=weights.linear(f"{at}.feed_forward.down", c.dim, c.ffn_dim, sliced=c.activation == "gelu"),
         memory=weights.memory(f"{at}.attention.memory", c.dim, c.kernel, (c.kernel - 1) // 2 + c.shift),
         residual=width == c.dim,
     )

@@ -24,6 +24,8 @@ from paraformer.weights import KIND_NAMES, check_finite, check_shape
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PANEL = 64
+SLICE = 128
+"""Numbers along k with a scale of their own, of rows of which few numbers are large."""
 LINE = 64
 """Bytes of a cache line."""
 _PER_WORD: dict[Precision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
@@ -33,7 +35,8 @@ _PER_WORD: dict[Precision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
 class Panels:
     """A matrix (n, k). words: bytes, a whole number of cache lines.
 
-    scale, sum: of each column, for int8; sum is that of its weights as they are kept.
+    scale, sum: of each column, for int8; sum is that of its weights as they are kept. slice: numbers along k that have
+    scales and sums of their own, one slice's after the other's; 0: all.
     """
 
     words: np.ndarray
@@ -41,6 +44,7 @@ class Panels:
     sum: np.ndarray | None
     n: int
     k: int
+    slice: int = 0
 
     def to_arrays(self, name: str) -> dict[str, np.ndarray]:
         """For a file; `from_arrays` reads them back."""
@@ -54,8 +58,8 @@ class Panels:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], name: str, n: int, k: int) -> Panels | None:
-        """The matrix (n, k) of that name; None where it is not packed.
+    def from_arrays(cls, arrays: Mapping[str, Any], name: str, n: int, k: int, slice_: int = 0) -> Panels | None:
+        """The matrix (n, k) of that name, in such slices; None where it is not packed.
 
         Raises ModelError for a part that is missing or not finite, CheckpointError for one of another shape or type.
         """
@@ -64,7 +68,8 @@ class Panels:
         if missing := [f"{name}.{part}" for part in ("scale", "sum", "size") if f"{name}.{part}" not in arrays]:
             raise ModelError(f"the weights lack {missing[0]}; get the model again")
         columns = n + -n % PANEL
-        whole = {"words": columns * (k + -k % _PER_WORD["int8"]), "scale": columns, "sum": columns}
+        scales = columns * len(_slices(k, slice_))
+        whole = {"words": columns * (k + -k % _PER_WORD["int8"]), "scale": scales, "sum": scales}
         check_shape(name, arrays[f"{name}.size"].tolist(), (n, k))
         for part, size in whole.items():
             check_shape(f"{name}.{part}", arrays[f"{name}.{part}"].shape, (size,))
@@ -73,13 +78,18 @@ class Panels:
         for part in ("scale", "sum"):
             check_finite(f"{name}.{part}", arrays[f"{name}.{part}"])
         words, scale, total = (arrays[f"{name}.{part}"] for part in whole)
-        return cls(words, scale, total, n, k)
+        return cls(words, scale, total, n, k, slice_)
 
 
-def pack(weight: Float32[np.ndarray, "n k"], precision: Precision, room: Room) -> Panels:
+def _slices(k: int, slice_: int) -> list[slice]:
+    """All of k numbers, or those from one multiple of `slice_` to the next."""
+    return [slice(start, start + (slice_ or k)) for start in range(0, k, slice_ or k)]
+
+
+def pack(weight: Float32[np.ndarray, "n k"], precision: Precision, room: Room, slice_: int = 0) -> Panels:
     """Panels [n / 64][words along k][64] of a matrix, as 32-bit words, in a room.
 
-    int8: symmetric, one scale per column, stored with 128 added; padding is 0 in value.
+    int8: symmetric, one scale per column, or per column of each slice, stored with 128 added; padding is 0 in value.
     """
     n, k = weight.shape
     per_word, scale, total = _PER_WORD[precision], None, None
@@ -91,14 +101,16 @@ def pack(weight: Float32[np.ndarray, "n k"], precision: Precision, room: Room) -
             bits = weight.view(np.uint32)
             numbers = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
         case "int8":
-            scale = np.maximum(np.abs(weight).max(1) / np.float32(127), np.finfo(np.float32).tiny)
-            whole = np.rint(weight / scale[:, None])
-            total = scale * whole.sum(1)
-            numbers = (whole + 128).astype(np.uint8)
+            parts = [weight[:, part] for part in _slices(weight.shape[1], slice_)]
+            scales = [np.maximum(np.abs(part).max(1) / np.float32(127), np.finfo(np.float32).tiny) for part in parts]
+            whole = [np.rint(part / scale[:, None]) for part, scale in zip(parts, scales, strict=True)]
+            scale = np.concatenate(scales)
+            total = scale * np.concatenate([part.sum(1) for part in whole])
+            numbers = (np.concatenate(whole, 1) + 128).astype(np.uint8)
     panels = numbers.reshape(len(weight) // PANEL, PANEL, weight.shape[1] // per_word, per_word)
     words = room.bytes(panels.nbytes)
     words.view(numbers.dtype).reshape(panels.transpose(0, 2, 1, 3).shape)[...] = panels.transpose(0, 2, 1, 3)
-    return Panels(words, scale, total, n, k)
+    return Panels(words, scale, total, n, k, slice_)
 
 
 class Room:

@@ -66,8 +66,8 @@ void attend(const Kernels *kernels, Attention *a, int width, const float *query,
     const float factor = 1.0f / sqrtf((float)width);
     for (int row = 0; row < rows; row += a->at_once) {
         const int some = rows - row < a->at_once ? rows - row : a->at_once;
-        Acts queries = acts_as(&a->queries, a->format, some, width);
-        Acts weights = acts_as(&a->weights, a->format, some, count);
+        Acts queries = acts_as(&a->queries, a->format, some, width, 0);
+        Acts weights = acts_as(&a->weights, a->format, some, count, 0);
         kernels->acts_fill(&queries, query + row * query_stride, query_stride, width, 0);
         kernels->multiply(&queries, &to_scores, &(Target){.out = a->scores, .out_stride = to_scores.n});
         for (int i = 0; i < some; i++)

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PF_ABI = 3 };
+enum { PF_ABI = 4 };
 
 /* Everything else is invisible outside the library, where another library might use the same name. */
 #define PF_EXPORT __attribute__((visibility("default")))
@@ -27,21 +27,23 @@ enum { UNCHANGED = 0, RELU = 1, GELU = 2 };
 
 /* y = x W^T + bias. Columns are padded to whole panels, k to whole words, both with zeros.
  * INT8: a weight w is stored as the unsigned byte w + 128; scale has one factor per column. Where rows have a zero of their
- * own, sum has the sum of each column's weights, scaled; else it is NULL. Other formats use neither. */
+ * own, sum has the sum of each column's weights, scaled; else it is NULL. Other formats use neither.
+ * slice: numbers along k, a whole number of words, that have scales and sums of their own, [slices][columns]: for rows of
+ * which few numbers are large. 0: all of them. What is sliced passes through no activation. */
 typedef struct {
     const uint32_t *words;
     const float *scale, *sum;
     const float *bias;
-    int32_t k, n, format;
+    int32_t k, n, format, slice;
 } Linear;
 
 /* Rows made ready to be multiplied. Sums begin at begin[row]: 0, or for INT8, where x = q * scale[row] + zero[row],
- * -128 * sum(q), which undoes the weights' offset. */
+ * -128 * sum(q), which undoes the weights' offset. With slices, those of slice s stand `pitch` * s further on. */
 typedef struct {
     uint32_t *words;
     float *scale, *zero;
     int32_t *begin;
-    int32_t format, rows, words_per_row;
+    int32_t format, rows, words_per_row, slice, pitch;
 } Acts;
 
 /* What becomes of the sums: an activation, then up to two matrices added, then stored as float32. */
@@ -91,8 +93,8 @@ typedef struct {
     int32_t needs[FORMATS]; /* of the processor (features.c), to compute in each format */
     int32_t fast[FORMATS];  /* whether a format has instructions here that leave other runtimes behind */
 
-    /* Convert rows of k floats. asymmetric: each row has a zero of its own, halfway between its least and its largest
-     * number; else it is 0. */
+    /* Convert rows of k floats. asymmetric: each row, or slice of one, has a zero of its own, halfway between its least and
+     * its largest number; else it is 0. */
     void (*acts_fill)(Acts *acts, const float *x, size_t stride, int k, int asymmetric);
     void (*layer_norm)(const Norm *norm, const float *x, size_t stride, int rows, float *y, size_t y_stride);
     void (*multiply)(const Acts *acts, const Linear *linear, const Target *target);
@@ -130,6 +132,26 @@ typedef struct {
 static inline int per_word(int format) { return format == INT8 ? 4 : format == BF16 ? 2 : 1; }
 static inline int words_for(int format, int k) { return (k + per_word(format) - 1) / per_word(format); }
 static inline int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
+static inline int slices_for(int slice, int k) { return slice ? (k + slice - 1) / slice : 1; }
+
+/* Slice s of rows, of a layer, and where its sums go: the first is added to what the target says, the others to that. */
+static inline Acts acts_slice(const Acts *acts, int s) {
+    Acts part = *acts;
+    part.scale += (size_t)s * acts->pitch, part.zero += (size_t)s * acts->pitch, part.begin += (size_t)s * acts->pitch;
+    return part;
+}
+static inline Linear linear_slice(const Linear *linear, int s) {
+    Linear part = *linear;
+    const size_t columns = (size_t)s * panels_for(linear->n) * PANEL;
+    if (linear->scale) part.scale += columns;
+    if (linear->sum) part.sum += columns;
+    if (s) part.bias = NULL;
+    return part;
+}
+static inline Target target_slice(const Target *target, int s) {
+    return s ? (Target){.out = target->out, .out_stride = target->out_stride, .add = target->out, .add_stride = target->out_stride}
+             : *target;
+}
 
 /* Frames that are computed side by side. */
 enum { FBANK_LANES = 16 };

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from typing import Any
 
-ABI = 3
+ABI = 4
 """PF_ABI of the sources that belong to this file."""
 FLOAT32, BFLOAT16, INT8 = 0, 1, 2
 """Formats of rows and weights."""
@@ -19,7 +19,7 @@ class Linear(Structure):
 
     _fields_ = (
         *((name, c_void_p) for name in ("words", "scale", "sum", "bias")),
-        *((name, c_int32) for name in ("k", "n", "format")),
+        *((name, c_int32) for name in ("k", "n", "format", "slice")),
     )
 
 
@@ -28,7 +28,7 @@ class Acts(Structure):
 
     _fields_ = (
         *((name, c_void_p) for name in ("words", "scale", "zero", "begin")),
-        *((name, c_int32) for name in ("format", "rows", "words_per_row")),
+        *((name, c_int32) for name in ("format", "rows", "words_per_row", "slice", "pitch")),
     )
 
 

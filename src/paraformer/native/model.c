@@ -56,7 +56,8 @@ int *starts_times(Arena *arena, const int *starts, int batch, int times) {
 Most most_of(Most most, const Linear *layer, int rows) {
     const size_t words = (size_t)rows * words_for(layer->format, layer->k);
     most.words = words > most.words ? words : most.words;
-    most.rows = larger(most.rows, rows), most.numbers = larger(most.numbers, layer->k);
+    most.rows = larger(most.rows, rows * slices_for(layer->slice, layer->k));
+    most.numbers = larger(most.numbers, layer->k);
     return most;
 }
 
@@ -82,7 +83,7 @@ Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, int parts, Mos
 void linear(const Workspace *space, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,
             Target target) {
     const Kernels *kernels = space->kernels;
-    Acts acts = acts_as(&space->acts, layer->format, rows, layer->k);
+    Acts acts = acts_as(&space->acts, layer->format, rows, layer->k, layer->slice);
     const int asymmetric = layer->sum != NULL;
     if (!norm) kernels->acts_fill(&acts, x, stride, layer->k, asymmetric);
     for (int row = 0; norm && row < rows; row++) { /* one row at a time, which then is still in the nearest cache */

@@ -92,8 +92,8 @@ typedef struct {
     Attention attention;
 } Workspace;
 
-/* The most that a thread needs for any layer: rows, words of all of them, numbers of one; and where it attends, rows, keys
- * and numbers of a head. */
+/* The most that a thread needs for any layer: rows, or slices of them, words of all of them, numbers of one; and where it
+ * attends, rows, keys and numbers of a head. */
 typedef struct {
     size_t words;
     int rows, numbers, queries, keys, width;

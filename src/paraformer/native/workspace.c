@@ -31,14 +31,14 @@ void arena_free(Arena *arena) {
 Acts acts_alloc(Arena *arena, int format, int rows, int k) {
     const int words = words_for(format, k);
     return (Acts){arena_alloc(arena, (size_t)rows * words * 4), arena_alloc(arena, (size_t)rows * 4),
-                  arena_alloc(arena, (size_t)rows * 4), arena_alloc(arena, (size_t)rows * 4), format, rows, words};
+                  arena_alloc(arena, (size_t)rows * 4), arena_alloc(arena, (size_t)rows * 4), format, rows, words, 0, rows};
 }
 
 Acts acts_part(const Acts *acts, int from, int to) {
     return (Acts){acts->words + (size_t)from * acts->words_per_row, acts->scale + from, acts->zero + from,
-                  acts->begin + from, acts->format, to - from, acts->words_per_row};
+                  acts->begin + from, acts->format, to - from, acts->words_per_row, acts->slice, acts->pitch};
 }
 
-Acts acts_as(const Acts *acts, int format, int rows, int k) {
-    return (Acts){acts->words, acts->scale, acts->zero, acts->begin, format, rows, words_for(format, k)};
+Acts acts_as(const Acts *acts, int format, int rows, int k, int slice) {
+    return (Acts){acts->words, acts->scale, acts->zero, acts->begin, format, rows, words_for(format, k), slice, rows};
 }

@@ -17,8 +17,8 @@ void *arena_alloc(Arena *arena, size_t bytes);
 void arena_free(Arena *arena);
 
 Acts acts_alloc(Arena *arena, int format, int rows, int k);
-/* Other rows in the same place, of no more words in all. */
-Acts acts_as(const Acts *acts, int format, int rows, int k);
+/* Other rows in the same place, of no more words and slices in all. */
+Acts acts_as(const Acts *acts, int format, int rows, int k, int slice);
 /* Rows from..to-1, in the same place. */
 Acts acts_part(const Acts *acts, int from, int to);
 

@@ -26,21 +26,8 @@ ALWAYS __m512i bytes(__m512 x, __m512 factor, __m512 middle) {
     return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(x, middle), factor));
 }
 
-static void convert(Acts *acts, int row, const float *x, int k, int asymmetric) {
-    uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
-    acts->begin[row] = 0;
-    if (acts->format == F32) {
-        memcpy(words, x, (size_t)k * 4);
-        return;
-    }
-    if (acts->format == BF16) {
-        if (k & 1) words[acts->words_per_row - 1] = 0;
-        for (int i = 0; i < k; i += LANES) {
-            const __mmask16 mask = first(k - i);
-            _mm256_mask_storeu_epi16((uint16_t *)words + i, mask, bf16(_mm512_maskz_loadu_ps(mask, x + i)));
-        }
-        return;
-    }
+/* To words, of one row or slice. */
+static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, int k, int asymmetric) {
     const int whole = k / PANEL * PANEL; /* 4 registers make one of bytes */
     __m512 top = _mm512_set1_ps(-INFINITY), low = _mm512_set1_ps(INFINITY);
     for (int i = 0; i < whole; i += LANES) {
@@ -60,7 +47,7 @@ static void convert(Acts *acts, int row, const float *x, int k, int asymmetric) 
     const __m512 factor = _mm512_set1_ps(rate), middle = _mm512_set1_ps(zero);
     const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i sum = _mm512_setzero_si512();
-    words[acts->words_per_row - 1] = 0;
+    words[words_for(INT8, k) - 1] = 0;
     for (int i = 0; i < whole; i += PANEL) {
         const __m512i ab = _mm512_packs_epi32(bytes(_mm512_loadu_ps(x + i), factor, middle), bytes(_mm512_loadu_ps(x + i + 16), factor, middle));
         const __m512i cd = _mm512_packs_epi32(bytes(_mm512_loadu_ps(x + i + 32), factor, middle), bytes(_mm512_loadu_ps(x + i + 48), factor, middle));
@@ -77,6 +64,27 @@ static void convert(Acts *acts, int row, const float *x, int k, int asymmetric) 
     acts->scale[row] = reach / 127.0f;
     acts->zero[row] = zero;
     acts->begin[row] = -128 * _mm512_reduce_add_epi32(sum);
+}
+
+static void convert(Acts *acts, int row, const float *x, int k, int asymmetric) {
+    uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
+    acts->begin[row] = 0;
+    if (acts->format == F32) {
+        memcpy(words, x, (size_t)k * 4);
+    } else if (acts->format == BF16) {
+        if (k & 1) words[acts->words_per_row - 1] = 0;
+        for (int i = 0; i < k; i += LANES) {
+            const __mmask16 mask = first(k - i);
+            _mm256_mask_storeu_epi16((uint16_t *)words + i, mask, bf16(_mm512_maskz_loadu_ps(mask, x + i)));
+        }
+    } else {
+        const int slice = acts->slice ? acts->slice : k;
+        for (int from = 0; from < k; from += slice) {
+            Acts part = acts_slice(acts, from / slice);
+            const int count = k - from < slice ? k - from : slice;
+            convert_int8(&part, words + words_for(INT8, from), row, x + from, count, asymmetric);
+        }
+    }
 }
 
 static void acts_fill(Acts *acts, const float *x, size_t stride, int k, int asymmetric) {
@@ -243,8 +251,22 @@ DEFINE_ALL(INT8)
 typedef void (*Sums)(const uint32_t *, size_t, const uint32_t *, int, const char *, int, const int32_t *, const Place *);
 static const Sums SUMS[3][BLOCK_ROWS] = {LIST(F32), LIST(BF16), LIST(INT8)};
 
+/* One slice of a few rows and one panel, b. */
+static void multiply_slice(const Place *block, int rows, int s, int from, int count, const uint32_t *b, const char *ahead,
+                           int lines) {
+    const Acts acts = acts_slice(block->acts, s);
+    const Linear linear = linear_slice(block->linear, s);
+    const Target target = target_slice(block->target, s);
+    Place place = *block;
+    place.acts = &acts, place.linear = &linear, place.target = &target;
+    const int words = acts.words_per_row, row = place.row;
+    SUMS[acts.format][rows - 1](acts.words + (size_t)row * words + from, words, b + (size_t)from * PANEL, count,
+                                ahead + (size_t)from * lines * 64, lines, acts.begin + row, &place);
+}
+
 static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
     const int panels = panels_for(linear->n), words = acts->words_per_row;
+    const int each = linear->slice ? words_for(linear->format, linear->slice) : words;
     const int blocks = (acts->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     /* The next panel has 4 lines for each word of k: all of them are asked for in the first few blocks. */
     const int lines = blocks >= 4 ? 1 : blocks == 3 ? 2 : blocks ? 4 / blocks : 0;
@@ -258,8 +280,12 @@ static void multiply(const Acts *acts, const Linear *linear, const Target *targe
         for (int i = 0; i < blocks; i++) {
             const int row = place.row, rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
             const char *ahead = (const char *)b + bytes + i * asked;
-            SUMS[acts->format][rows - 1](acts->words + (size_t)row * words, words, b, words, ahead,
-                                         i * asked < bytes ? lines : 0, acts->begin + row, &place);
+            const int now = i * asked < bytes ? lines : 0;
+            if (each == words)
+                SUMS[acts->format][rows - 1](acts->words + (size_t)row * words, words, b, words, ahead, now,
+                                             acts->begin + row, &place);
+            for (int from = 0; each < words && from < words; from += each)
+                multiply_slice(&place, rows, from / each, from, words - from < each ? words - from : each, b, ahead, now);
             if (target->activation == GELU) gelu(&place, target, rows);
             place.row += rows;
         }
@@ -316,7 +342,7 @@ static void pack_columns(int format, const Attended *rows, int width, const floa
     int32_t begin;
     float zero;
     for (int n = 0; n < rows->past + rows->count; n++) {
-        Acts one = {row, scale + n, &zero, &begin, format, 1, per_row};
+        Acts one = {row, scale + n, &zero, &begin, format, 1, per_row, 0, 1};
         const float *x = attended_row(rows, n);
         for (int i = 0; format == INT8 && i < width; i++) centred[i] = x[i] - middle[i];
         convert(&one, 0, format == INT8 ? centred : x, width, 0);

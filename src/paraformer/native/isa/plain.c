@@ -43,8 +43,9 @@ static inline uint16_t bf16(float x) {
 
 /* -- rows ----------------------------------------------------------------------------------------------------------- */
 
-static void convert_int8(Acts *acts, int row, const float *x, int k, int asymmetric) {
-    int8_t *to = (int8_t *)(acts->words + (size_t)row * acts->words_per_row);
+/* To words, of one row or slice. */
+static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, int k, int asymmetric) {
+    int8_t *to = (int8_t *)words;
     float largest = -INFINITY, smallest = INFINITY;
     for (int i = 0; i < k; i++) {
         largest = x[i] > largest ? x[i] : largest;
@@ -54,7 +55,7 @@ static void convert_int8(Acts *acts, int row, const float *x, int k, int asymmet
     const float above = largest - zero, below = zero - smallest, reach = above > below ? above : below;
     const float factor = reach > 0 ? 127.0f / reach : 0.0f;
     int sum = 0;
-    memset(to, 0, (size_t)acts->words_per_row * 4);
+    words[words_for(INT8, k) - 1] = 0;
     for (int i = 0; i < k; i++) {
         const int q = nearest((x[i] - zero) * factor);
         to[i] = (int8_t)q;
@@ -70,7 +71,11 @@ static void acts_fill(Acts *acts, const float *x, size_t stride, int k, int asym
         uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
         acts->begin[row] = 0;
         if (acts->format == INT8) {
-            convert_int8(acts, row, x, k, asymmetric);
+            const int slice = acts->slice ? acts->slice : k;
+            for (int from = 0; from < k; from += slice) {
+                Acts part = acts_slice(acts, from / slice);
+                convert_int8(&part, words + words_for(INT8, from), row, x + from, least(slice, k - from), asymmetric);
+            }
         } else if (acts->format == BF16) {
             words[acts->words_per_row - 1] = 0;
             for (int i = 0; i < k; i++) ((uint16_t *)words)[i] = bf16(x[i]);
@@ -163,18 +168,30 @@ static void store(const Acts *acts, const Linear *linear, const Target *target, 
     }
 }
 
-static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
+/* Sums of a row and the columns of a panel, over `count` words from `from` on. */
+static void multiply_row(const Acts *acts, const Linear *linear, const Target *target, int row, int panel, int from,
+                         int count) {
     const int words = acts->words_per_row;
+    const uint32_t *x = acts->words + (size_t)row * words + from;
+    const uint32_t *w = linear->words + ((size_t)panel * words + from) * PANEL;
+    float sums[PANEL] = {0};
+    int32_t whole[PANEL];
+    for (int j = 0; j < PANEL; j++) whole[j] = acts->begin[row];
+    if (acts->format == F32) sums_f32(x, w, count, sums);
+    if (acts->format == BF16) sums_bf16(x, w, count, sums);
+    if (acts->format == INT8) sums_int8(x, w, count, whole);
+    store(acts, linear, target, row, panel * PANEL, sums, whole);
+}
+
+static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
+    const int words = acts->words_per_row, each = linear->slice ? words_for(linear->format, linear->slice) : words;
     for (int panel = 0; panel < panels_for(linear->n); panel++)
-        for (int row = 0; row < acts->rows; row++) {
-            const uint32_t *x = acts->words + (size_t)row * words, *w = linear->words + (size_t)panel * words * PANEL;
-            float sums[PANEL] = {0};
-            int32_t whole[PANEL];
-            for (int j = 0; j < PANEL; j++) whole[j] = acts->begin[row];
-            if (acts->format == F32) sums_f32(x, w, words, sums);
-            if (acts->format == BF16) sums_bf16(x, w, words, sums);
-            if (acts->format == INT8) sums_int8(x, w, words, whole);
-            store(acts, linear, target, row, panel * PANEL, sums, whole);
+        for (int s = 0; s < slices_for(linear->slice, linear->k); s++) {
+            const Acts some = acts_slice(acts, s);
+            const Linear part = linear_slice(linear, s);
+            const Target to = target_slice(target, s);
+            for (int row = 0; row < acts->rows; row++)
+                multiply_row(&some, &part, &to, row, panel, s * each, least(each, words - s * each));
         }
 }
 
@@ -208,7 +225,7 @@ static void pack_columns(int format, const Attended *rows, int width, const floa
     int32_t begin;
     float zero;
     for (int n = 0; n < rows->past + rows->count; n++) {
-        Acts one = {row, scale + n, &zero, &begin, format, 1, per_row};
+        Acts one = {row, scale + n, &zero, &begin, format, 1, per_row, 0, 1};
         const float *x = attended_row(rows, n);
         for (int i = 0; format == INT8 && i < width; i++) centred[i] = x[i] - middle[i];
         acts_fill(&one, format == INT8 ? centred : x, 0, width, 0);
