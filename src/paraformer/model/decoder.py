@@ -214,6 +214,7 @@ class SanmDecoder(nn.Module):
         embeds (B, L, D) of which counts (B,) are tokens; fsmn (B, memories, kernel - 1, D).
         """
         mask = length_mask(counts, embeds.shape[1])
+        # The kernel - 1 rows that end with each stream's own last token: beyond it stands padding of the batch.
         kept = counts[:, None] + torch.arange(fsmn.shape[2], device=counts.device)
         x, _, entered = self._through(memory, memory_mask, embeds, mask, fsmn, None)
         following = [rows.gather(1, kept[..., None].expand(-1, -1, x.shape[2])) for rows in entered]
@@ -230,12 +231,13 @@ class SanmDecoder(nn.Module):
         if embeds.shape[1] == 0:
             return embeds.new_zeros(embeds.shape[0], 0, self.output.out_features), state
         size = state.memory.shape[1]
+        # What is looked back on stands at the right end, so that streams of any age lie in one batch.
         past_mask = torch.arange(size, device=mask.device)[None] >= size - state.memory_lengths[:, None]
         rows, seen = torch.cat([state.memory, memory], 1), torch.cat([past_mask, mask], 1)
         logits, fsmn = self.step_tokens(rows, unless_full(seen[:, None, :]), embeds, counts, state.fsmn)
         grown = DecoderState(
             fsmn=fsmn,
-            memory=rows[:, rows.shape[1] - size :].clone(),
+            memory=rows[:, rows.shape[1] - size :].clone(),  # a view would keep the rows of all steps alive
             memory_lengths=(state.memory_lengths + memory.shape[1]).clamp(max=size),
         )
         return logits, grown.where(counts > 0, state)
@@ -257,6 +259,7 @@ def window_memory_mask(fired_in: Tensor, token_mask: Tensor, row_mask: Tensor, l
         speaks = (own & token_mask[..., None]).any(1)
         before = speaks.long().cumsum(1)
         between = before.gather(1, fired_in)[..., None] - before[:, None] - 1
+        # In rows of windows that had tokens: those without leave the memory as it was, as in a live step.
         age = between[..., None] * rows + torch.arange(rows, device=row_mask.device).flip(0)
         earlier = (window < fired_in[..., None]) & speaks[:, None]
         seen = own[..., None] | (earlier[..., None] & (age < look_back_rows))

@@ -58,6 +58,7 @@ def draw_negatives(samples: int, token_mask: Tensor, generator: torch.Generator 
 
     token_mask (B, L) gives the shape and the device. Returns (samples, B, L) bool; the draw is made on the CPU.
     """
+    # A generator of a device would draw other numbers on each kind of it.
     return (torch.rand(samples, *token_mask.shape, generator=generator) < 0.5).to(token_mask.device)
 
 

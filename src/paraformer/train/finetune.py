@@ -110,6 +110,7 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
     if plan.general is not None:
         sets["general"] = utterances(open_data(plan.general))
     config, data = configure(plan, original, hours(parts.train)), plan.out / DATA
+    # Before anything is written, and once: a run that goes on has passed it.
     if plan.gate and newest(plan.out) is None and parallel.rank() == 0:
         pass_gate(config, parts.train, default_lr(original.config, lora=False))
     with parallel.first_goes_ahead():
@@ -137,9 +138,10 @@ def configure(plan: Finetuning, original: Bundle, train_h: float) -> TrainConfig
         init=str(plan.model),
         extend_vocabulary=True,
         lora_rank=plan.lora_rank,
-        held_out=0,
+        held_out=0,  # `parts_of` has held out whole speakers, which a run cannot
         dev_utterances=200,
         batch=BatchConfig(longest_s=30.0),
+        # The model hears sentences already; strings of clips would teach it pauses that nobody makes.
         join=JoinConfig(clips=1, edge_s=(0.0, 0.0)),
         augment=GENTLE,
         optimiser=OptimiserConfig(

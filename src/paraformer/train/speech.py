@@ -67,6 +67,7 @@ class Speech:
     def load(cls, config: TrainConfig, data: Path) -> Speech:
         """Read the manifests below `data` and the noises themselves."""
         sets = [load_cuts(data, name) for name in config.train_sets]
+        # Of the first set alone: what is added to a recipe later leaves the same utterances held out.
         order = np.random.default_rng(config.seed).permutation(len(sets[0]))
         first = list(sets[0])
         held_out = [first[i] for i in order[: config.held_out]]
@@ -135,6 +136,7 @@ def initial_weights(init: str, setup: Setup) -> dict[str, Tensor]:
     """
     weights, tokens = _weights_of(init)
     shapes = _shapes(setup)
+    # A layer that only training needs may go; whatever else is too much is a sign of another model, and an error below.
     if not setup.model.ctc_vocab_size:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("ctc.")}
     weights = extend_rows(weights, shapes, tokens, setup.tokens)
@@ -235,6 +237,7 @@ def _from_speech(config: TrainConfig, speech: Speech) -> Setup:
     model = dataclasses.replace(config.model, vocab_size=len(tokens), objective=objective)
     if reads:
         model = _with_units(model, len(syllables) + 1)
+    # Some of all sets: the mean of one, or of the first sentences of a reader, is that of a microphone.
     order = np.random.default_rng(config.seed).permutation(len(speech.train))[:_CMVN_UTTERANCES]
     cuts = list(speech.train)
     cmvn = estimate_cmvn([cuts[i] for i in order], model.frontend, config.augment, speech.noises)
