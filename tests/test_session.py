@@ -184,8 +184,8 @@ def test_a_session_comes_back_from_whatever_holds_its_bytes() -> None:
 def test_a_session_of_another_version_is_refused() -> None:
     """Whole and sealed, but of another format, or of none, as before there were formats."""
     saved = open_session(ChunkConfig()).save()[32:]
-    for other in (b'\\"format\\": 9', b'\\"former\\": 1'):
-        content = saved.replace(b'\\"format\\": 1', other)
+    for other in (b'\\"format\\": 9', b'\\"format\\": 1', b'\\"former\\": 2'):
+        content = saved.replace(b'\\"format\\": 2', other)
         assert content != saved
         with pytest.raises(SessionError, match="by another version"):
             Session.restore(tiny.engine(), hashlib.sha256(content).digest() + content)

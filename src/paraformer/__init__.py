@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from paraformer.loader import load
     from paraformer.recognizer import Recognizer
     from paraformer.session import Session
-    from paraformer.types import Segment, Token, Transcript
+    from paraformer.types import Alternative, Segment, Token, Transcript
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alternative",
     "AudioError",
     "AudioNotFound",
     "CheckpointError",
@@ -60,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Alternative": "types",
     "ChunkConfig": "config",
     "Recognizer": "recognizer",
     "Segment": "types",

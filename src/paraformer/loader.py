@@ -17,7 +17,7 @@ from paraformer.backends.panels import Precision
 from paraformer.bundle import Bundle, is_ours
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
-from paraformer.language import LanguageModel
+from paraformer.language import CANDIDATES, LanguageModel
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.settings import as_number, as_whole, check_choice, check_type
 from paraformer.weights import Stored
@@ -42,6 +42,7 @@ def load(
     vad: bool = True,
     lm: bool = True,
     lm_weight: float = LM_WEIGHT,
+    alternatives: int = 0,
     download: bool = False,
 ) -> Recognizer:
     """Load a model for recognition.
@@ -56,12 +57,16 @@ def load(
     chunk: setting of live sessions, unless `stream` is given another. threads: of one recognition, 0 for one per core.
     device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses, and leave out where nobody speaks; without it
         only audio over a minute is cut, and nothing left out. lm: let the language model that lies beside the
-        weights, if there is one, have its say, with this weight. download: fetch a published model if needed.
+        weights, if there is one, have its say, with this weight. alternatives: for each token, so many other items that
+        it may have been, at most 11, by their probability. download: fetch a published model if needed.
 
     Raises ConfigError for an option that there is not, ModelNotFound, ModelError, UnsupportedModel or MissingExtra,
     each saying what to do.
     """
     threads, lm_weight = as_whole(threads, "threads"), as_number(lm_weight, "lm_weight")
+    alternatives = as_whole(alternatives, "alternatives")
+    if not 0 <= alternatives < CANDIDATES:
+        raise ConfigError(f"alternatives must be a number from 0 to {CANDIDATES - 1}, not {alternatives}")
     _check_options(threads, chunk, lm_weight, {"vad": vad, "lm": lm, "download": download})
     directory = locate(model, download=download)
     bundle, engine = open_model(directory, backend, precision=precision, device=device, threads=threads)
@@ -72,6 +77,7 @@ def load(
         chunk,
         lm=_language_model(directory, bundle) if lm else None,
         lm_weight=lm_weight,
+        alternatives=alternatives,
     )
 
 

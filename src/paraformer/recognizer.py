@@ -22,7 +22,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, attempt
 from paraformer.frontend import Frontend
 from paraformer.language import LanguageModel
-from paraformer.session import Session, SpeechModel, advance, audible, tokens_of
+from paraformer.session import Session, SpeechModel, advance, audible
 from paraformer.settings import as_number
 from paraformer.silence import Hearing
 from paraformer.text import Vocabulary
@@ -65,17 +65,20 @@ class Recognizer:
         *,
         lm: LanguageModel | None = None,
         lm_weight: float = LM_WEIGHT,
+        alternatives: int = 0,
     ) -> None:
         """segmenter: cuts audio over 30 s, which is one piece without it; chunk: default of live sessions.
 
         lm: has its say about every token, with this weight beside the decoder's log-probabilities.
+        alternatives: how many other items are told of each token.
         """
         self.bundle = bundle
         self.config = bundle.config
         self.chunk = chunk or bundle.config.live
         self.segmenter = segmenter
         frontend, vocabulary = Frontend(bundle.config.frontend, bundle.cmvn), Vocabulary(bundle.tokens, bundle.words)
-        self._model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, bundle.weights, bundle.confidence)
+        weights, calibration = bundle.weights, bundle.confidence
+        self._model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, weights, calibration, alternatives)
 
     @property
     def engine(self) -> str:
@@ -85,7 +88,15 @@ class Recognizer:
     def calibrated(self, calibration: Calibration) -> Recognizer:
         """The same on the same weights, with other curves from the decoder's probabilities to confidences."""
         bundle, model = replace(self.bundle, confidence=calibration), self._model
-        return Recognizer(bundle, model.backend, self.segmenter, self.chunk, lm=model.lm, lm_weight=model.lm_weight)
+        return Recognizer(
+            bundle,
+            model.backend,
+            self.segmenter,
+            self.chunk,
+            lm=model.lm,
+            lm_weight=model.lm_weight,
+            alternatives=model.alternatives,
+        )
 
     def __repr__(self) -> str:
         """The model, what computes it, and what else has a say: <Recognizer zh-small on native int8, ...>."""
@@ -264,8 +275,7 @@ class Recognizer:
             for piece, outcome in zip(group, self._model.backend.whole([feats[id(p)] for p in group]), strict=True):
                 times = token_times(outcome.weights, len(outcome.ids), window_s=self.config.row_s)
                 heard, spans = audible(outcome, times, piece.hearing, len(piece.samples) / audio.SAMPLE_RATE)
-                decoded = self._model.choose(heard)
-                yield piece, tokens_of(decoded.ids, decoded.confidences, spans, self._model.vocabulary)
+                yield piece, self._model.tokens("whole", self._model.choose(heard), spans)
 
     def _in_chunks(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
         """For models that have only ever seen chunks: each piece as a live stream, all of them together."""

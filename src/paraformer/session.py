@@ -15,17 +15,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Int64, Shaped
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from paraformer import audio
 from paraformer.audio import SAMPLE_RATE, LiveResampler, RateState
 from paraformer.backends.base import Backend, Decoded, LiveState
-from paraformer.confidence import UNCALIBRATED, Calibration
+from paraformer.confidence import UNCALIBRATED, Calibration, Mode
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
 from paraformer.frontend import Frontend, FrontendState
@@ -33,7 +33,7 @@ from paraformer.language import Candidates, LanguageModel
 from paraformer.silence import Hearing
 from paraformer.text import TextAssembler, Vocabulary
 from paraformer.timestamps import CifClock
-from paraformer.types import Segment, Token, Transcript
+from paraformer.types import Alternative, Segment, Token, Transcript
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -42,7 +42,7 @@ HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
 _DIGEST = 32
 """Bytes before a saved session: the SHA-256 of the rest."""
-FORMAT = 1
+FORMAT = 2
 """Of saved sessions; a version that writes something else counts on."""
 
 
@@ -51,11 +51,25 @@ Packet = Shaped[np.ndarray, "..."] | Sequence[float]
 """Samples of one channel as they come, any number of them: an array, a tensor or a list."""
 
 
+class Chosen(NamedTuple):
+    """What some tokens are, and how probable by the decoder; candidates: what each was chosen from, where it counts."""
+
+    ids: Int64[np.ndarray, " tokens"]
+    confidences: Float32[np.ndarray, " tokens"]
+    candidates: Candidates | None
+
+    @classmethod
+    def of(cls, candidates: Candidates, places: Int64[np.ndarray, " tokens"]) -> Chosen:
+        """One candidate of each token."""
+        return cls(*candidates.chosen(places), candidates)
+
+
 @dataclass(frozen=True)
 class SpeechModel:
     """All that makes text of speech, shared by the sessions of one recogniser; read-only.
 
     weights: checksum of the acoustic model's, where it is known. calibration: of confidences.
+    alternatives: how many each token has.
     """
 
     backend: Backend
@@ -65,14 +79,44 @@ class SpeechModel:
     lm_weight: float = 0.0
     weights: str | None = None
     calibration: Calibration = UNCALIBRATED
+    alternatives: int = 0
 
-    def choose(self, decoded: Decoded) -> Decoded:
-        """What the language model, where there is one, makes of a whole utterance, and how surely."""
-        ids, confidences = decoded.ids, decoded.confidences
-        if self.lm is not None:
-            candidates = Candidates.of(decoded.scores)
-            ids, confidences = candidates.chosen(self.lm.best(candidates, weight=self.lm_weight))
-        return replace(decoded, ids=ids, confidences=self.calibration.apply("whole", confidences))
+    def choose(self, decoded: Decoded) -> Chosen:
+        """What the language model, where there is one, makes of a whole utterance."""
+        if self.lm is None:
+            return self.first(decoded)
+        candidates = Candidates.of(decoded.scores)
+        return Chosen.of(candidates, self.lm.best(candidates, weight=self.lm_weight))
+
+    def first(self, decoded: Decoded) -> Chosen:
+        """What the decoder chose by itself."""
+        candidates = Candidates.of(decoded.scores) if self.alternatives else None
+        return Chosen(decoded.ids, decoded.confidences, candidates)
+
+    def tokens(self, mode: Mode, chosen: Chosen, spans: Sequence[Span]) -> list[Token]:
+        """Chosen items with their times, without <blank>, <s> and </s> (spec 7.1)."""
+        confidences = self.calibration.apply(mode, chosen.confidences)
+        rows = zip(chosen.ids.tolist(), confidences.tolist(), spans, self._others(mode, chosen), strict=True)
+        return [
+            Token(self.vocabulary.token(index), start, end, confidence, others)
+            for index, confidence, (start, end), others in rows
+            if index not in SILENT_IDS
+        ]
+
+    def _others(self, mode: Mode, chosen: Chosen) -> list[tuple[Alternative, ...]]:
+        """The alternatives of each token, none where none are asked for."""
+        if not self.alternatives or chosen.candidates is None:
+            return [()] * len(chosen.ids)
+        ids = chosen.candidates.ids
+        sure = self.calibration.apply(mode, np.exp(chosen.candidates.log_probs))
+        likely = ~np.isin(ids, SILENT_IDS) & (ids != chosen.ids[:, None])
+        return [
+            tuple(
+                Alternative(self.vocabulary.token(int(ids[row, place])), float(sure[row, place]))
+                for place in np.flatnonzero(likely[row])[: self.alternatives]
+            )
+            for row in range(len(ids))
+        ]
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -110,15 +154,6 @@ def _difference(name: str, theirs: object, mine: object) -> str:
     if theirs is None or mine is None:
         return f"it had {'no' if theirs is None else 'a'} {name}, and here is {'none' if mine is None else 'one'}"
     return f"the {name} differ" if name.endswith("s") else f"the {name} differs"
-
-
-def tokens_of(ids: np.ndarray, confidences: np.ndarray, spans: Sequence[Span], vocabulary: Vocabulary) -> list[Token]:
-    """Decoded items with their times, without <blank>, <s> and </s> (spec 7.1)."""
-    return [
-        Token(vocabulary.token(index), start, end, confidence)
-        for index, confidence, (start, end) in zip(ids.tolist(), confidences.tolist(), spans, strict=True)
-        if index not in SILENT_IDS
-    ]
 
 
 def audible(
@@ -306,7 +341,7 @@ class Session:
             drop_short_tail=progress["drop_short_tail"],
         )
         session._text = [progress["text"]]
-        session._tokens = [Token(**token) for token in progress["tokens"]]
+        session._tokens = [_token(token) for token in progress["tokens"]]
         session._state = _State(
             incoming=RateState(arrays["incoming"], progress["received"], progress["resampled"]),
             frontend=FrontendState.from_arrays(_prefixed(arrays, "frontend.")),
@@ -374,8 +409,8 @@ class Session:
         spans: Sequence[Span] = clock.push(decoded.weights, len(decoded.ids))
         received_s = (state.samples if final else (state.steps + 1) * self._stride) / SAMPLE_RATE
         decoded, spans = audible(decoded, spans, state.hearing, received_s)
-        decided, undecided = self._decided(state, decoded, spans, final=final)
-        tokens = tokens_of(*decided, self._model.vocabulary)
+        chosen, times, undecided = self._decided(state, decoded, spans, final=final)
+        tokens = self._model.tokens("live", chosen, times)
         text = "".join([assembler.push(token.text) for token in tokens]) + (assembler.finish() if final else "")
         following = replace(
             state,
@@ -392,22 +427,22 @@ class Session:
 
     def _decided(
         self, state: _State, decoded: Decoded, spans: Sequence[Span], *, final: bool
-    ) -> tuple[tuple[np.ndarray, np.ndarray, Sequence[Span]], dict[str, Any]]:
-        """Ids, confidences and times of the tokens on which nothing that is still to come has an influence; and what
-        of the state they change.
+    ) -> tuple[Chosen, Sequence[Span], dict[str, Any]]:
+        """The tokens, and their times, on which nothing that is still to come has an influence; and what of the state
+        they change.
 
         A language model waits for two more tokens, which are all that it sees of them, or for a step without any.
         """
         if self._model.lm is None:
-            return (decoded.ids, self._model.calibration.apply("live", decoded.confidences), spans), {}
+            return self._model.first(decoded), spans, {}
         waiting = state.waiting.followed_by(Candidates.of(decoded.scores))
         times = (*state.waiting_spans, *spans)
         places = self._model.lm.best(waiting, state.history, weight=self._model.lm_weight)
         ready = len(waiting) if final or not len(decoded.ids) else max(0, len(waiting) - HELD)
-        ids, confidences = waiting[:ready].chosen(places[:ready])
-        heard = (*state.history, *(index for index in ids.tolist() if index not in SILENT_IDS))
+        chosen = Chosen.of(waiting[:ready], places[:ready])
+        heard = (*state.history, *(index for index in chosen.ids.tolist() if index not in SILENT_IDS))
         undecided = {"waiting": waiting[ready:], "waiting_spans": times[ready:], "history": heard[-HELD:]}
-        return (ids, self._model.calibration.apply("live", confidences), times[:ready]), undecided
+        return chosen, times[:ready], undecided
 
     def _commit(self, state: _State, said: Sequence[_Said]) -> None:
         self._tokens += [token for one in said for token in one.tokens]
@@ -444,6 +479,11 @@ def _advance(states: dict[Session, _State]) -> dict[Session, str]:
     for session, state in states.items():
         session._commit(state, said[session])
     return {session: "".join([one.text for one in new]) for session, new in said.items()}
+
+
+def _token(values: dict[str, Any]) -> Token:
+    """The inverse of `asdict`."""
+    return Token(**{**values, "alternatives": tuple(Alternative(**one) for one in values["alternatives"])})
 
 
 def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -6,18 +6,31 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another item that a token may have been.
+
+    confidence: as that of a token, from what the decoder says of it alone.
+    """
+
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """One recognised vocabulary item.
 
     text: as in the vocabulary, e.g. "好", "hel@@", "lo".
     start_s, end_s: from the CIF weights that were summed into it (spec: times of fires).
     confidence: probability that the chosen item is right, 0 to 1: the decoder's, or what calibration makes of that.
+    alternatives: the likeliest other items, best first, as many as `load` was asked for.
     """
 
     text: str
     start_s: float
     end_s: float
     confidence: float
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

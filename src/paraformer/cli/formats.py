@@ -6,9 +6,10 @@ import html
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from paraformer.cli.subtitles import Cue, cues
-from paraformer.types import Transcript
+from paraformer.types import Token, Transcript
 
 Heard = Transcript | list[Transcript]
 """What was heard of an input, or of each of its channels."""
@@ -45,10 +46,11 @@ def _label(channel: int | None) -> str:
 
 
 def _json(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:
-    segments = [asdict(segment) for segment in transcript.segments]
-    for segment in segments:
-        if not timestamps:
-            del segment["tokens"]
+    segments = [
+        {"text": segment.text, "start_s": segment.start_s, "end_s": segment.end_s}
+        | ({"tokens": [described(token) for token in segment.tokens]} if timestamps else {})
+        for segment in transcript.segments
+    ]
     result = {
         "file": name,
         **({} if channel is None else {"channel": channel}),
@@ -58,6 +60,14 @@ def _json(transcript: Transcript, name: str, channel: int | None, timestamps: bo
         "segments": segments,
     }
     return json.dumps(rounded(result), ensure_ascii=False)
+
+
+def described(token: Token) -> dict[str, Any]:
+    """Plain values; of alternatives only where there are any."""
+    values = asdict(token)
+    if not token.alternatives:
+        del values["alternatives"]
+    return values
 
 
 def rounded(value: object) -> object:

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def loading(options: argparse.Namespace) -> dict[str, Any]:
     """What a command's options say of how to load a model; what was not given is left to `paraformer.load`."""
-    names = ("precision", "threads", "lm", "backend", "device")
+    names = ("precision", "threads", "lm", "backend", "device", "alternatives")
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
@@ -167,6 +167,13 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--timestamps", action="store_true", help="times of segments (text) or of every token (json, tsv)"
+    )
+    options.add_argument(
+        "--alternatives",
+        type=_alternatives,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="with --format json: every token, and N others that it may have been with their confidences (at most 11)",
     )
     options.add_argument(
         "--stream", action="store_true", help="recognise live, 600 ms at a time, printing text as it is decided"
@@ -458,6 +465,10 @@ def _channel_or_each(text: str) -> int | str:
 
 def _count(text: str) -> int:
     return _whole(text, 0, 1024)
+
+
+def _alternatives(text: str) -> int:
+    return _whole(text, 1, 11)
 
 
 def _steps(text: str) -> int:

@@ -7,7 +7,7 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from errno import ENOTDIR
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 from paraformer.bundle import replacing
-from paraformer.cli.formats import SUFFIXES, Heard, render, rounded
+from paraformer.cli.formats import SUFFIXES, Heard, described, render, rounded
 from paraformer.cli.live import Decision
 from paraformer.cli.sources import STDIN
 
@@ -57,7 +57,7 @@ class Printed:
         """Print the new text at once, where the form can be printed piece by piece."""
         if self.form == "json":
             event = {"file": name, "heard_s": decision.heard_s, "new": decision.text}
-            tokens = {"tokens": [asdict(token) for token in decision.tokens]} if self.timestamps else {}
+            tokens = {"tokens": [described(token) for token in decision.tokens]} if self.timestamps else {}
             print(json.dumps(rounded(event | tokens), ensure_ascii=False), flush=True)
         elif self.form in ("text", "tsv") and self.timestamps:
             self._print(name, decision.transcript())

@@ -57,6 +57,8 @@ def _mistake(options: argparse.Namespace, names: list[str]) -> str:
         return "--raw is of one channel, so that --channel cannot go with it"
     if options.channel == "each" and options.stream:
         return "--stream hears one channel: give --channel 1, or leave --stream out"
+    if hasattr(options, "alternatives") and options.format != "json":
+        return "--alternatives goes with --format json"
     if options.overwrite and not options.output_dir:
         return "--overwrite goes with --output-dir DIR"
     return ""
@@ -64,15 +66,16 @@ def _mistake(options: argparse.Namespace, names: list[str]) -> str:
 
 def _results(options: argparse.Namespace, names: list[str]) -> tuple[Results, list[str]]:
     """Where results go, and the inputs whose results can go there; what stands in the way of others is said at once."""
+    tokens = options.timestamps or hasattr(options, "alternatives")
     if not options.output_dir:
-        return Printed(options.format, options.timestamps, labelled=len(names) > 1), names
+        return Printed(options.format, tokens, labelled=len(names) > 1), names
     make_writable(options.output_dir)
     files = targets(names, options.format)
     refused = {name: refusal(options.output_dir / file, overwrite=options.overwrite) for name, file in files.items()}
     for name, why in refused.items():
         if why:
             complain(why, name)
-    saved = Saved(options.format, options.timestamps, options.output_dir, files)
+    saved = Saved(options.format, tokens, options.output_dir, files)
     return saved, [name for name in files if not refused[name]]
 
 
