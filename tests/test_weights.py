@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 import paraformer
 from paraformer import contract
+from paraformer.backends import panels
 from paraformer.backends.base import Decoded
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.native import NativeEngine, available, packed
@@ -149,6 +150,30 @@ def test_the_engine_multiplies_by_the_same_whole_numbers_as_without() -> None:
             np.testing.assert_array_equal(ours[name], plain[name])
         elif name.endswith((".scale", ".sum")):
             np.testing.assert_allclose(ours[name], plain[name], rtol=1e-5, atol=1e-6)
+
+
+@given(MATRICES, st.sampled_from([0, 8]))
+def test_panels_of_whole_numbers_are_those_of_the_matrix(weight: np.ndarray, slice_: int) -> None:
+    """Slices of one row have its scale, so that nothing is rounded again."""
+    matrix = weight.reshape(len(weight), -1)
+    whole, scale = quantised(matrix) or (None, None)
+    assert whole is not None and scale is not None
+    found = panels.pack_whole(whole, scale.reshape(1, -1), panels.Room(), slice_)
+    expected = panels.pack(whole * scale, "int8", panels.Room())
+    np.testing.assert_array_equal(found.words, expected.words)
+    assert found.scale is not None and expected.scale is not None and found.sum is not None
+    of_slices = found.scale.reshape(-1, len(expected.scale))
+    assert len(of_slices) == (-(-matrix.shape[1] // slice_) if slice_ else 1)
+    np.testing.assert_allclose(of_slices, np.broadcast_to(expected.scale, of_slices.shape), rtol=2**-22)
+    total = (whole.astype(np.float64) * scale).sum(1)
+    sums = found.sum.reshape(of_slices.shape).sum(0, dtype=np.float64)[: len(weight)]
+    np.testing.assert_allclose(sums, total, rtol=1e-5, atol=1e-5 * scale.max() * 127)
+
+
+def test_whether_a_tensor_is_there_is_told_without_reading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Stored(directory() / contract.WEIGHTS, mapped=False)
+    monkeypatch.setattr(np, "fromfile", None)
+    assert NAME in stored and NAME + SCALE not in stored and "nothing" not in stored
 
 
 def test_a_directory_in_8_bits_shows_what_every_export_shows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,13 +132,19 @@ class Stored(Mapping[str, np.ndarray]):
         self._bytes = np.memmap(path, np.uint8, "r") if mapped else None
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name in self._scales:
+        if name not in self:
             raise KeyError(name)
-        array = self._read(name)
-        if self._places[name].kind != "I8":
-            return array
-        product: np.ndarray = array * self._scale(name)
+        if (pair := self.in_8_bits(name)) is None:
+            return self._read(name)
+        whole, scale = pair
+        product: np.ndarray = whole * scale
         return product
+
+    def in_8_bits(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """The whole numbers and scales of a matrix, as `quantised` makes them; None where it is not kept so."""
+        if name not in self or self._places[name].kind != "I8":
+            return None
+        return self._read(name), self._scale(name)
 
     def check_finite(self) -> None:
         """Raise ModelError that names a tensor which holds NaN or infinity, without looking at what is in 8 bits."""
@@ -158,6 +164,9 @@ class Stored(Mapping[str, np.ndarray]):
         if self._bytes is not None:
             return self._bytes[place.begin : place.begin + place.size].view(kind).reshape(place.shape)
         return np.fromfile(self._path, kind, math.prod(place.shape), offset=place.begin).reshape(place.shape)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places and name not in self._scales  # without a look at the numbers
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._places if name not in self._scales)

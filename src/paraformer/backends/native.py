@@ -38,7 +38,7 @@ from paraformer.native.layout import (
     Norm,
     Stack,
 )
-from paraformer.weights import check_finite, check_shape
+from paraformer.weights import Stored, check_finite, check_shape
 
 _FORMATS: dict[Precision, int] = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 _ACTIVATIONS = {"relu": native.layout.RELU, "gelu": native.layout.GELU}
@@ -280,10 +280,7 @@ class _Weights:
         slice_ = panels.SLICE if sliced and precision == "int8" and k > panels.SLICE else 0
         matrix = panels.Panels.from_arrays(self._tensors, at, n, k, slice_) if precision == "int8" else None
         if matrix is None:
-            weight = self.tensor(at, *shape)
-            if weight.ndim == 3:
-                weight = np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(n, k))
-            matrix = panels.pack(weight, precision, self._room, slice_)
+            matrix = self._packed(at, shape, precision, slice_)
         if self.precision != "int8" or precision == "int8":
             self.used.pop(at, None)
         if precision == "int8":
@@ -292,6 +289,20 @@ class _Weights:
         scale = None if matrix.scale is None else self.keep(matrix.scale)
         total = None if matrix.sum is None else self.keep(matrix.sum)
         return Linear(self.keep(matrix.words), scale, total, shift, k, n, _FORMATS[precision], slice_)
+
+    def _packed(self, name: str, shape: tuple[int, ...], precision: Precision, slice_: int) -> panels.Panels:
+        """A matrix in panels; what is in 8 bits on disk keeps its whole numbers in int8."""
+        pair = self._tensors.in_8_bits(name) if isinstance(self._tensors, Stored) and precision == "int8" else None
+        if pair is None:
+            return panels.pack(_as_matrix(self.tensor(name, *shape)), precision, self._room, slice_)
+        whole, scale = pair
+        check_shape(name, whole.shape, shape)
+        return panels.pack_whole(_as_matrix(whole), scale.reshape(1, -1), self._room, slice_)
+
+
+def _as_matrix(weight: np.ndarray) -> np.ndarray:
+    """Of a convolution (n, channels, width), one over its width side by side."""
+    return weight if weight.ndim == 2 else np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(len(weight), -1))
 
 
 def _whole_panels(row: np.ndarray) -> np.ndarray:

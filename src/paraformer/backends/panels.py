@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int8, Shaped
 
 from paraformer.bundle import replacing
 from paraformer.errors import CheckpointError, ModelError
@@ -92,25 +92,47 @@ def pack(weight: Float32[np.ndarray, "n k"], precision: Precision, room: Room, s
     int8: symmetric, one scale per column, or per column of each slice, stored with 128 added; padding is 0 in value.
     """
     n, k = weight.shape
-    per_word, scale, total = _PER_WORD[precision], None, None
-    weight = np.pad(weight, ((0, -n % PANEL), (0, -k % per_word)))
-    match precision:
-        case "float32":
-            numbers = weight.view(np.uint32)
-        case "bfloat16":
-            bits = weight.view(np.uint32)
-            numbers = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-        case "int8":
-            parts = [weight[:, part] for part in _slices(weight.shape[1], slice_)]
-            scales = [np.maximum(np.abs(part).max(1) / np.float32(127), np.finfo(np.float32).tiny) for part in parts]
-            whole = [np.rint(part / scale[:, None]) for part, scale in zip(parts, scales, strict=True)]
-            scale = np.concatenate(scales)
-            total = scale * np.concatenate([part.sum(1) for part in whole])
-            numbers = (np.concatenate(whole, 1) + 128).astype(np.uint8)
-    panels = numbers.reshape(len(weight) // PANEL, PANEL, weight.shape[1] // per_word, per_word)
+    if precision == "int8":
+        parts = [weight[:, part] for part in _slices(k, slice_)]
+        scales = [np.maximum(np.abs(part).max(1) / np.float32(127), np.finfo(np.float32).tiny) for part in parts]
+        whole = [np.rint(part / scale[:, None]) for part, scale in zip(parts, scales, strict=True)]
+        return pack_whole(np.concatenate(whole, 1).astype(np.int8), np.stack(scales), room, slice_)
+    weight = _padded(weight, precision)
+    bits = weight.view(np.uint32)
+    if precision == "bfloat16":
+        bits = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return Panels(_laid_out(bits, room), None, None, n, k)
+
+
+def pack_whole(
+    whole: Int8[np.ndarray, "n k"], scales: Float32[np.ndarray, "_ n"], room: Room, slice_: int = 0
+) -> Panels:
+    """What `pack` makes in int8, of whole numbers and the scales by which they are multiplied: of rows, or of slices.
+
+    One row of scales stands for all slices.
+    """
+    n, k = whole.shape
+    parts = _slices(k, slice_)
+    scales = np.pad(scales, ((0, 0), (0, -n % PANEL)), constant_values=np.finfo(np.float32).tiny)
+    scales = np.broadcast_to(scales, (len(parts), scales.shape[1]))
+    numbers = _padded(whole, "int8")
+    sums = np.stack([numbers[:, part].sum(1, dtype=np.int32) for part in parts])
+    words = _laid_out(numbers.view(np.uint8) ^ np.uint8(128), room)
+    return Panels(words, scales.ravel(), (scales * sums).astype(np.float32).ravel(), n, k, slice_)
+
+
+def _padded(matrix: Shaped[np.ndarray, "_ _"], precision: Precision) -> Shaped[np.ndarray, "_ _"]:
+    """With zeros up to whole panels of whole words."""
+    n, k = matrix.shape
+    return np.pad(matrix, ((0, -n % PANEL), (0, -k % _PER_WORD[precision])))
+
+
+def _laid_out(numbers: Shaped[np.ndarray, "_ _"], room: Room) -> np.ndarray:
+    """Panels of a padded matrix: words as they lie in its rows, panel by panel, 64 rows of one word side by side."""
+    panels = numbers.view(np.uint32).reshape(len(numbers) // PANEL, PANEL, -1).transpose(0, 2, 1)
     words = room.bytes(panels.nbytes)
-    words.view(numbers.dtype).reshape(panels.transpose(0, 2, 1, 3).shape)[...] = panels.transpose(0, 2, 1, 3)
-    return Panels(words, scale, total, n, k, slice_)
+    words.view(np.uint32).reshape(panels.shape)[...] = panels
+    return words
 
 
 class Room:
