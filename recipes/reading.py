@@ -42,7 +42,7 @@ LONGEST = 40
 """Characters of a clause; longer ones are cut."""
 JOINED = (0.55, 0.3, 0.15)
 """Shares of one, two and three clauses in a row: who speaks does not stop at each comma."""
-LEAST = 3
+LEAST = 12
 """Occurrences of a character in the texts that make it a token."""
 ALIKE = 8
 """Syllables that each can be taken for."""
