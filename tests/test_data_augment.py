@@ -31,10 +31,12 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 @settings(deadline=None, max_examples=30)
 @given(windows=st.integers(1, 60), seed=st.integers(0, 1 << 30))
 def test_spec_augment_masks_whole_bins_and_whole_windows(windows: int, seed: int) -> None:
-    feats = np.ones((windows, 560), np.float32)
+    feats = np.random.default_rng(seed).normal(14, 3, (windows, 560)).astype(np.float32)
+    before = feats.copy()
     masked = spec_augment(feats, CONFIG, np.random.default_rng(seed))
-    assert feats.all(), "the input is left alone"
-    grid = (masked == 0).reshape(windows, 7, 80)
+    np.testing.assert_array_equal(feats, before, "the input is left alone")
+    grid = (masked != feats).reshape(windows, 7, 80)
+    np.testing.assert_allclose(masked[masked != feats], feats.mean(), rtol=1e-5)
     bins, rows = grid.all(axis=(0, 1)), grid.all(axis=(1, 2))
     np.testing.assert_array_equal(grid, np.broadcast_to(bins | rows[:, None, None], grid.shape))
     if not rows.all():

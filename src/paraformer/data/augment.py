@@ -204,16 +204,19 @@ def change_channel(frames: Frames, deviation_db: float, rng: np.random.Generator
 
 
 def spec_augment(windows: Windows, config: AugmentConfig, rng: np.random.Generator, mel_bins: int = 80) -> Windows:
-    """Zero random mel bins, the same in each of the stacked frames, and random stretches of windows."""
-    masked = windows.copy()
+    """Level random mel bins, the same in each of the stacked frames, and random stretches of windows.
+
+    They become the mean of the whole: what a model without CMVN reads has no zero that says nothing.
+    """
+    masked, level = windows.copy(), windows.mean()
     stacked = masked.reshape(len(masked), masked.shape[1] // mel_bins, mel_bins)
     for _ in range(config.frequency_masks):
         width = int(rng.integers(config.frequency_mask_width))
         first = int(rng.integers(mel_bins - width + 1))
-        stacked[:, :, first : first + width] = 0.0
+        stacked[:, :, first : first + width] = level
     longest = min(config.time_mask_width, max(1, len(masked) // 10 + 1))
     for _ in range(config.time_masks):
         width = int(rng.integers(longest))
         first = int(rng.integers(len(masked) - width + 1))
-        masked[first : first + width] = 0.0
+        masked[first : first + width] = level
     return masked
