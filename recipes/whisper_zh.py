@@ -88,7 +88,7 @@ TRAIN_SETS = (
 CARD = {
     "language": "Mandarin (cmn), simplified characters",
     "sources": (
-        "encoder: whisper-base (OpenAI, MIT), its weights moved a third of the way to ones trained on the speech below; "
+        "encoder: whisper-base (OpenAI, MIT), moved a third of the way to weights trained on the speech below; "
         "train_kokoro_0, train_kokoro_1: synthetic sentences read by Kokoro-82M (Apache-2.0) voices; "
         "train_hsk_sentences: HSK graded sentences read by CosyVoice2, no7z/hsk-sentences-audio (CC-BY-SA 4.0); "
         "train_words_audio_cmn: HSK words read by Yue Tan, hugolpz/audio-cmn, from Shtooka (CC-BY-SA); "

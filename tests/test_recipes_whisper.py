@@ -42,7 +42,7 @@ def test_what_is_heard_is_a_probability() -> None:
 
 
 def test_batches_hold_clauses_of_like_length(tmp_path: Path) -> None:
-    lines = ["一二三四五六七八九十", "一二，三", "四五六"] * 9
+    lines = ["一二三四五六七八九十", "一二，三", "四五六"] * 12
     (tmp_path / "text").write_text("\n".join(lines), encoding="utf-8")
     tokens, units, found = reading.read([tmp_path / "text"])
     assert len(tokens) == 14
