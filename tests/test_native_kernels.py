@@ -17,7 +17,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -229,7 +228,7 @@ def test_slices_are_products_of_their_own(name: str, asymmetric: bool) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_gelu_is_that_of_torch(name: str) -> None:
+def test_gelu_is_exact(name: str) -> None:
     """To a rounding or two, and far from zero to the last bit: nothing, or the number itself."""
     x = np.concatenate([np.linspace(-9, 9, 20000), np.linspace(-0.01, 0.01, 999), [-1e6, 1e6]]).astype(np.float32)
     rows, y = Rows.of(name, x[:, None], native.FLOAT32), np.zeros((len(x), 1), np.float32)
@@ -239,7 +238,6 @@ def test_gelu_is_that_of_torch(name: str) -> None:
     FAMILIES[name].multiply(byref(rows.acts), byref(layer), byref(target))
     got, expected = y[:, 0], gelu(x.astype(np.float64))
     assert (np.abs(got - expected) <= 2e-7 * np.maximum(np.abs(x), 1e-3)).all()
-    np.testing.assert_allclose(got, torch.nn.functional.gelu(torch.from_numpy(x)).numpy(), atol=2e-6)
     np.testing.assert_array_equal(got[np.abs(x) > 6], np.maximum(x, 0)[np.abs(x) > 6])
 
 
