@@ -44,6 +44,8 @@ JOINED = (0.55, 0.3, 0.15)
 """Shares of one, two and three clauses in a row: who speaks does not stop at each comma."""
 LEAST = 12
 """Occurrences of a character in the texts that make it a token."""
+LIVE_SHARE, LIVE_TOKENS = 0.5, 4
+"""Share of the batches that are read as in live steps, and the most tokens that a step brings."""
 ALIKE = 8
 """Syllables that each can be taken for."""
 MISHEARD = (1.2, 7.0)
@@ -159,6 +161,12 @@ def batch(found: Clauses, size: int, rng: np.random.Generator) -> tuple[np.ndarr
     return found.characters[places] * present, found.syllables[places] * present, lengths
 
 
+def live_steps(shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
+    """Which live step brings each token, for tokens of this shape (B, L): some at a time, in order."""
+    ends = rng.random(shape) < 2 / (1 + LIVE_TOKENS)
+    return torch.from_numpy(np.cumsum(ends, 1))
+
+
 def learn(
     model: Paraformer, found: Clauses, table: tuple[np.ndarray, np.ndarray], steps: int, size: int, rate: float
 ) -> None:
@@ -173,8 +181,10 @@ def learn(
             group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         characters, syllables, lengths = batch(found, size, rng)
         mask = length_mask(torch.from_numpy(lengths), characters.shape[1])
+        live = rng.random() < LIVE_SHARE
         with torch.autocast("cpu", torch.bfloat16):
-            scores = decoder.characters(torch.from_numpy(hearing(syllables)), mask)
+            heard = torch.from_numpy(hearing(syllables))
+            scores = decoder.characters(heard, mask, live_steps(characters.shape, rng) if live else None)
         target = torch.from_numpy(characters)[mask]
         loss = F.cross_entropy(scores[mask].float(), target)
         optimiser.zero_grad(set_to_none=True)

@@ -152,11 +152,14 @@ class SanmDecoder(nn.Module):
         x, units, _ = self._through(memory, memory_mask, embeds, token_mask, past, steps)
         return self._characters(x), units
 
-    def characters(self, units: Tensor, token_mask: Tensor | None) -> Tensor:
-        """Scores (B, L, V) of characters from probabilities (B, L, units) alone: for a decoder with a text part."""
+    def characters(self, units: Tensor, token_mask: Tensor | None, steps: Tensor | None = None) -> Tensor:
+        """Scores (B, L, V) of characters from probabilities (B, L, units) alone: for a decoder with a text part.
+
+        steps (B, L): as in forward.
+        """
         assert self.text is not None
         x = self.text.back(units)
-        x, _ = self._read(x, token_mask, self._nothing_before(x), None)
+        x, _ = self._read(x, token_mask, self._nothing_before(x), steps)
         return self._characters(x)
 
     def _nothing_before(self, x: Tensor) -> Tensor:
