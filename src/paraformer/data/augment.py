@@ -208,7 +208,7 @@ def spec_augment(windows: Windows, config: AugmentConfig, rng: np.random.Generat
 
     They become the mean of the whole: what a model without CMVN reads has no zero that says nothing.
     """
-    masked, level = windows.copy(), windows.mean()
+    masked, level = windows.copy(), windows.sum() / max(1, windows.size)
     stacked = masked.reshape(len(masked), masked.shape[1] // mel_bins, mel_bins)
     for _ in range(config.frequency_masks):
         width = int(rng.integers(config.frequency_mask_width))
