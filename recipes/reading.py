@@ -35,7 +35,7 @@ from paraformer.data.dataset import syllables_of
 from paraformer.model.layers import length_mask
 from paraformer.model.paraformer import Paraformer
 from paraformer.text import UNKNOWN
-from recipes.whisper_zh import sized
+from recipes.whisper_zh import WRITES, sized
 
 MARKS = ("<blank>", "<s>", "</s>")
 LONGEST = 40
@@ -173,7 +173,7 @@ def learn(
     """Train the text part, and what follows it, on clauses; says how it goes on standard error."""
     rng, decoder = np.random.default_rng(0), model.decoder
     hearing = Hearing(table, rng)
-    parts = [decoder.text.back, decoder.text.blocks, decoder.final, decoder.norm, decoder.output]
+    parts = [model.get_submodule(name) for name in WRITES]
     optimiser = torch.optim.AdamW([p for part in parts for p in part.parameters()], betas=(0.9, 0.98))
     model.eval()  # no dropout: what is read once cannot be learnt by heart
     for step in range(steps):

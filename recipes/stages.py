@@ -24,8 +24,7 @@ from paraformer.bundle import CONFIG_FILE, Bundle
 from paraformer.checkpoint import native, whisper
 from paraformer.contract import WEIGHTS
 from paraformer.model.paraformer import Paraformer
-
-SCALE = ".scale"
+from paraformer.weights import SCALE
 
 
 def pack(model: Path, whisper_dir: Path, out: Path) -> None:

@@ -77,7 +77,7 @@ AUGMENT = AugmentConfig(
     frequency_mask_width=13,
     time_masks=2,
 )
-"""Milder in pace than for a model from nothing: 200 steps under the usual changes made a head worse."""
+"""Milder in pace than for a model from nothing, and with a codec now and then."""
 TRAIN_SETS = (
     "train_kokoro_0",
     "train_kokoro_1",
