@@ -10,7 +10,9 @@ from paraformer.data.augment import (
     add_noise,
     augment_frames,
     augment_samples,
+    babble,
     change_channel,
+    change_level,
     coloured_noise,
     perturb_speed,
     resample_frames,
@@ -98,6 +100,29 @@ def test_rhythm_varies_slowly_around_one() -> None:
     np.testing.assert_array_equal(rhythm(10, 0.0, np.random.default_rng(0)), np.ones(40, np.float32))
 
 
+def test_level_changes_between_quiet_moments_and_sinks_no_deeper_than_what_was_there() -> None:
+    frames = np.full((200, 4), 10.0, np.float32)
+    frames[90:110] = 2.0  # a pause
+    changed = [change_level(frames, -20.0, np.random.default_rng(seed)) - frames for seed in range(200)]
+    steps = {0.0, np.float32(-20 * np.log(10) / 10)}
+    for change in changed:
+        assert set(np.unique(change[frames[:, 0] > 2])) <= steps
+        assert not change[frames[:, 0] == 2.0].any()  # at the floor already
+        assert len(np.flatnonzero(np.diff(change[:90, 0]))) <= 2
+    assert sum(bool(change.any()) for change in changed) > 100
+    halves = [change for change in changed if change[0, 0] != change[-1, 0]]
+    assert any(not change[:90].any() and change[110:].all() for change in halves)
+
+
+def test_babble_is_every_chosen_voice_at_one_level() -> None:
+    voices = [np.sin(np.arange(size, dtype=np.float32) * size) * size for size in (400, 900)]
+    mixed = babble(voices, 5, np.random.default_rng(1))
+    assert mixed.shape == (900,)
+    # Five voices, of two kinds, each of power 1: k of one and 5 - k of the other.
+    powers = {k * k + (5 - k) ** 2 for k in range(6)}
+    assert min(abs(float(np.mean(mixed**2)) - power) for power in powers) < 0.5
+
+
 def test_coloured_noise_falls_with_frequency() -> None:
     power = np.abs(np.fft.rfft(coloured_noise(1.0, np.random.default_rng(0)))) ** 2
     assert power[1000] / power[4000] == pytest.approx(4.0, rel=0.01)
@@ -134,10 +159,17 @@ def test_all_changes_together_keep_the_length_and_stay_in_range(
     seconds: float, seed: int, speed: float, codec: Codec, level: float
 ) -> None:
     every = AugmentConfig(
-        room_probability=1.0, codec_probability=1.0, codecs=(codec,), noise_probability=1.0, floor_probability=1.0
+        room_probability=1.0,
+        codec_probability=1.0,
+        codecs=(codec,),
+        noise_probability=1.0,
+        floor_probability=1.0,
+        babble_probability=1.0,
     )
-    samples = np.float32(level) * noise(seconds)
-    first, again = (augment_samples(samples, speed, every, [noise(0.2, 1)], np.random.default_rng(seed)) for _ in "ab")
+    samples, others = np.float32(level) * noise(seconds), [noise(0.3, 2), noise(0.1, 3)]
+    first, again = (
+        augment_samples(samples, speed, every, [noise(0.2, 1)], np.random.default_rng(seed), others) for _ in "ab"
+    )
     np.testing.assert_array_equal(first, again)
     assert len(first) == len(perturb_speed(samples, speed))
     assert np.isfinite(first).all()
@@ -148,7 +180,8 @@ def test_all_changes_together_keep_the_length_and_stay_in_range(
 @given(frames=st.integers(2, 300), seed=st.integers(0, 1 << 30), speed=st.floats(0.8, 1.25))
 def test_changed_frames_are_finite_and_follow_their_seed(frames: int, seed: int, speed: float) -> None:
     mel = np.random.default_rng(1).standard_normal((frames, 80), dtype=np.float32)
-    first, again = (augment_frames(mel, speed, CONFIG, np.random.default_rng(seed)) for _ in "ab")
+    every = AugmentConfig(level_probability=0.7)
+    first, again = (augment_frames(mel, speed, every, np.random.default_rng(seed)) for _ in "ab")
     np.testing.assert_array_equal(first, again)
     assert first.shape[1] == 80
     assert first.dtype == np.float32

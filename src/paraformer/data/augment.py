@@ -17,11 +17,12 @@ from jaxtyping import Float32
 from paraformer.data.codecs import CODECS, Codec, through_codec
 from paraformer.data.rooms import convolved, in_room, require_rooms
 from paraformer.errors import ConfigError
-from paraformer.settings import Between, Count, Share
+from paraformer.settings import Between, Count, Share, Size
 
 Samples = Float32[np.ndarray, "samples"]
 Changed = Float32[np.ndarray, "changed"]
-Noise = Float32[np.ndarray, "noise"]
+Noise = Float32[np.ndarray, "_"]
+"""Also other voices. Each of several has a length of its own."""
 Frames = Float32[np.ndarray, "frames mel"]
 Speed = Annotated[float, Between(0.1, 10.0)]
 Decibels = Annotated[float, Between(-200.0, 200.0)]
@@ -55,6 +56,12 @@ class AugmentConfig:
     floor_probability: Share = 0.75
     floor_snr_db: tuple[Decibels, Decibels] = (20.0, 55.0)
     """Steady noise of a random colour: synthetic speech has digital silence, microphones have not."""
+    babble_probability: Share = 0.0
+    """Of other voices of the same batch, all at once, as noise; at `noise_snr_db`."""
+    babble_voices: tuple[Size, Size] = (3, 6)
+    level_probability: Share = 0.0
+    """Of a stretch between two quiet moments at another level, as where speakers near and far take turns."""
+    level_db: tuple[Decibels, Decibels] = (-45.0, 0.0)
     codec_probability: Share = 0.0
     codecs: tuple[Codec, ...] = ("ulaw", "alaw", "gsm", "mp3", "vorbis")
     """Drawn from evenly. "opus" is known too, but takes 20 ms for a second of speech; all other loading takes 2."""
@@ -93,9 +100,17 @@ UNCHANGED = AugmentConfig(
 
 
 def augment_samples(
-    samples: Samples, speed: float, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
+    samples: Samples,
+    speed: float,
+    config: AugmentConfig,
+    noises: Sequence[Noise],
+    rng: np.random.Generator,
+    voices: Sequence[Noise] = (),
 ) -> Changed:
-    """Playback at `speed`, then room, level, noise and codec, each drawn anew. `noises` may be empty."""
+    """Playback at `speed`, then room, level, noise, other voices and codec, each drawn anew.
+
+    noises, voices: what is mixed in; either may be empty.
+    """
     samples = perturb_speed(samples, speed)
     if _happens(config.room_probability, rng):
         samples = in_room(samples, float(rng.uniform(*config.room_s)), rng)
@@ -105,6 +120,9 @@ def augment_samples(
     if noises and rng.random() < config.noise_probability:
         noise = noises[int(rng.integers(len(noises)))]
         samples = add_noise(samples, noise, float(rng.uniform(*config.noise_snr_db)), rng)
+    if voices and _happens(config.babble_probability, rng):
+        spoken = babble(voices, int(rng.integers(*config.babble_voices, endpoint=True)), rng)
+        samples = add_noise(samples, spoken, float(rng.uniform(*config.noise_snr_db)), rng)
     if rng.random() < config.floor_probability:
         floor = coloured_noise(float(rng.uniform(0.0, 1.5)), rng)
         samples = add_noise(samples, floor, float(rng.uniform(*config.floor_snr_db)), rng)
@@ -147,6 +165,15 @@ def add_noise(samples: Samples, noise: Noise, snr_db: float, rng: np.random.Gene
     return samples + noise * np.float32(np.sqrt(signal_power / noise_power) * 10 ** (-snr_db / 20))
 
 
+def babble(voices: Sequence[Noise], count: int, rng: np.random.Generator) -> Noise:
+    """`count` voices at once, each equally loud, as long as the longest; the shorter begin again."""
+    chosen = [voices[index] for index in rng.integers(len(voices), size=count)]
+    mixed = np.zeros(max(map(len, chosen)), np.float32)
+    for voice in chosen:
+        mixed += np.resize(voice, len(mixed)) / max(float(np.sqrt(np.mean(voice**2))), 1e-6)
+    return mixed
+
+
 def coloured_noise(slope: float, rng: np.random.Generator, size: int = 1 << 14) -> Noise:
     """About a second of noise whose power falls with frequency ** slope: 0 is white, 1 pink. It repeats seamlessly."""
     bins = size // 2 + 1
@@ -156,10 +183,27 @@ def coloured_noise(slope: float, rng: np.random.Generator, size: int = 1 << 14) 
 
 
 def augment_frames(frames: Frames, speed: float, config: AugmentConfig, rng: np.random.Generator) -> ChangedFrames:
-    """Pace, vocal tract and microphone of log-mel frames that come of samples played at `speed`."""
+    """Levels, pace, vocal tract and microphone of log-mel frames that come of samples played at `speed`."""
+    if _happens(config.level_probability, rng):
+        frames = change_level(frames, float(rng.uniform(*config.level_db)), rng)
     pace = float(rng.uniform(*config.pace)) / speed * rhythm(len(frames), config.rhythm, rng)
     frames = resample_frames(frames, pace, float(rng.uniform(*config.tract)))
     return change_channel(frames, config.channel_db, rng)
+
+
+def change_level(frames: Frames, level_db: float, rng: np.random.Generator, reach: int = 40) -> Frames:
+    """Move log-mel frames between two quiet moments by `level_db`, noise and all; nothing sinks below the quietest bin.
+
+    A quiet moment is the quietest frame of `reach` from one drawn evenly. The stretch may reach over the ends.
+    """
+    loudness = frames.mean(axis=1)
+    ends = np.sort(rng.integers(-len(frames) // 2, len(frames) * 3 // 2, size=2)).clip(0, len(frames))
+    first, last = (
+        int(end + loudness[end : end + reach].argmin()) if 0 < end < len(frames) else int(end) for end in ends
+    )
+    changed = frames.copy()
+    changed[first:last] = np.maximum(changed[first:last] + np.float32(level_db * np.log(10) / 10), frames.min())
+    return changed
 
 
 def rhythm(frames: int, deviation: float, rng: np.random.Generator, period: int = 50) -> Float32[np.ndarray, "points"]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 PADDING_ID = -1
 NO_SPEECH = "zxx"
 """Language of a supervision in which nothing is said (ISO 639-2: no linguistic content)."""
+BABBLERS = 8
+"""Utterances of a batch that the next one may hear as voices in the background."""
 MEASURED_S = 60.0
 """Longer utterances are not measured with: memory for decoding grows with the square of the length."""
 _UNITS = re.compile(r"[a-z]+|\S")
@@ -205,8 +208,9 @@ class SpeechDataset(Dataset[Loaded]):
         """The padded batch of `cuts`, changed by draws that depend on the seed and the first utterance alone."""
         rng = np.random.default_rng([self.seed, *name_of(next(iter(cuts))).encode()])
         examples, names, left_out = [], [], []
+        voices = deque[Noise](maxlen=BABBLERS)
         for cut in cuts:
-            example = self.example(cut, rng)
+            example = self.example(cut, rng, voices)
             if isinstance(example, Skipped):
                 left_out.append(example)
             else:
@@ -215,28 +219,35 @@ class SpeechDataset(Dataset[Loaded]):
         batch = self.collate(examples) if examples else None
         return Loaded(batch, names, [example.text for example in examples], left_out)
 
-    def example(self, cut: Cut, rng: np.random.Generator) -> Example | Skipped:
-        """One utterance, or why it cannot be used."""
+    def example(
+        self, cut: Cut, rng: np.random.Generator, voices: MutableSequence[Noise] | None = None
+    ) -> Example | Skipped:
+        """One utterance, or why it cannot be used. voices: those before it, which it joins."""
         made: Example | Skipped | None = None
         with attempt(name_of(cut)) as making:
-            made = self._example(cut, rng)
+            made = self._example(cut, rng, [] if voices is None else voices)
         if making.error is not None:
             return skipped(cut, making.error)
         assert made is not None
         return made
 
-    def _example(self, cut: Cut, rng: np.random.Generator) -> Example | Skipped:
+    def _example(self, cut: Cut, rng: np.random.Generator, voices: MutableSequence[Noise]) -> Example | Skipped:
         text, samples = text_of(cut), load(cut)
         tokens = self.symbols.encode(text)
         if tokens or says_nothing(cut):
-            return Example(self.windows(samples, rng), text, tokens)
+            example = Example(self.windows(samples, rng, voices), text, tokens)
+            if tokens:
+                voices.append(samples)
+            return example
         return Skipped(name_of(cut), UNKNOWN_TEXT if text else EMPTY, text)
 
-    def windows(self, samples: Samples, rng: np.random.Generator) -> Float32[np.ndarray, "windows dim"]:
+    def windows(
+        self, samples: Samples, rng: np.random.Generator, voices: Sequence[Noise] = ()
+    ) -> Float32[np.ndarray, "windows dim"]:
         """Model input of one utterance, changed at random if this dataset augments."""
         if self.augment is None:
             return self.frontend.whole(samples)
-        windows = augmented_windows(samples, self.frontend, self.augment, self.noises, rng)
+        windows = augmented_windows(samples, self.frontend, self.augment, self.noises, rng, voices)
         return spec_augment(windows, self.augment, rng, self.frontend.config.mel_bins)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -258,11 +269,16 @@ def _pad(rows: Sequence[torch.Tensor], value: float) -> tuple[torch.Tensor, torc
 
 
 def augmented_windows(
-    samples: Samples, frontend: Frontend, config: AugmentConfig, noises: Sequence[Noise], rng: np.random.Generator
+    samples: Samples,
+    frontend: Frontend,
+    config: AugmentConfig,
+    noises: Sequence[Noise],
+    rng: np.random.Generator,
+    voices: Sequence[Noise] = (),
 ) -> Float32[np.ndarray, "windows dim"]:
     """Model input of one utterance as recognition makes it, with samples and frames changed at random on the way."""
     speed = float(rng.uniform(*config.speed))
-    frames = frontend.frames(augment_samples(samples, speed, config, noises, rng))
+    frames = frontend.frames(augment_samples(samples, speed, config, noises, rng, voices))
     return frontend.windows(augment_frames(frames, speed, config, rng))
 
 
