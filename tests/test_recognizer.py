@@ -338,3 +338,19 @@ def test_a_stream_at_another_rate() -> None:
 def test_a_batch_has_a_length(batch_s: Any) -> None:
     with pytest.raises(ConfigError, match="batch_s must be a number"):
         recognizer().transcribe(np.zeros(16000, np.float32), batch_s=batch_s)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 70])
+def test_piece_by_piece_is_what_transcribe_gives(seconds: int) -> None:
+    samples = tiny.signal(seconds * 16_000)
+    tool = recognizer()
+    segments = [segment for start, piece in tool.pieces(samples) for segment in tool.segments(piece, start)]
+    assert tuple(segments) == tool.transcribe(samples).segments
+    assert tool.segments(np.zeros(16_000, np.float32)) == []
+
+
+def test_a_piece_that_fails_says_which() -> None:
+    tool = recognizer()
+    tool._model = replace(tool._model, backend=None)  # type: ignore[arg-type]
+    with pytest.raises(InputFailed, match=r"the piece at 2\.0 s failed"):
+        tool.segments(tiny.signal(16_000), 2.0)

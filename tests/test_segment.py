@@ -69,6 +69,36 @@ def test_block_sizes_change_nothing(runs: list[tuple[bool, int]], config: Segmen
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(whole, cut, strict=True))
 
 
+@given(
+    runs,
+    configs,
+    st.lists(st.integers(0, 9000), min_size=1, max_size=9).filter(lambda sizes: sum(sizes) > 3000),
+    st.sampled_from([8, 64]),
+)
+def test_a_stream_is_cut_as_it_comes_whatever_its_packets(
+    runs: list[tuple[bool, int]], config: SegmentConfig, sizes: list[int], together: int
+) -> None:
+    def cuts(listening: cut.Listening) -> list[tuple[float, np.ndarray]]:
+        found = [one for block in split(signal(runs), sizes) for one in listening.push(block)]
+        return [*found, *listening.finish()]
+
+    segmenter = VoiceSegmenter(config, LoudnessDetector())
+    pushed, whole = cuts(segmenter.open(together)), segments(config, [signal(runs)])
+    assert [start for start, _ in pushed] == [start for start, _ in whole]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(pushed, whole, strict=True))
+
+
+def test_a_stream_tells_since_when_somebody_speaks() -> None:
+    listening = VoiceSegmenter(detector=LoudnessDetector()).open(together=1)
+    heard = []
+    for window in split(signal([(False, 20), (True, 5), (False, 40)]), [WINDOW]):
+        listening.push(window)
+        heard.append(listening.speaking_since_s)
+    assert heard[:20] == [None] * 20
+    assert heard[20] == pytest.approx(14 * WINDOW / RATE)  # its pad of 0.2 s
+    assert heard[-1] is None
+
+
 @given(runs, configs, st.integers(0, WINDOW - 1))
 def test_segments_are_the_audio_in_order_and_never_too_long(
     runs: list[tuple[bool, int]], config: SegmentConfig, extra: int

@@ -186,6 +186,29 @@ class Recognizer:
         """Step all sessions that are ready in one batch, until none is. Returns the new text of each."""
         return advance(sessions)
 
+    def pieces(self, audio: Audio, *, channel: Channel = "mix") -> Iterator[tuple[float, Samples]]:
+        """What `transcribe` recognises of one recording, piece by piece: (start in seconds, samples), in order.
+
+        With `segments`, for those who decide themselves when each piece is recognised, as a server does. Raises
+        AudioError where the audio cannot be read further.
+        """
+        name = _name(audio, 0)
+        recording = _Recording(name, partial(blocks_of, audio, chosen(channel)))
+        return self._pieces(recording, _Source(name))
+
+    def segments(self, samples: Samples, start_s: float = 0.0) -> list[Segment]:
+        """The text of one of `pieces`, which begins at start_s of its recording: one segment, none in silence.
+
+        `join_segments` makes one text of those of a recording.
+        """
+        source = _Source(f"the piece at {start_s:.1f} s")
+        hearing = Hearing().step(samples, final=True)
+        if hearing.runs:
+            self._recognize([_Piece(0, start_s, samples, hearing)], {0: source})
+        if source.error is not None:
+            raise source.error
+        return source.segments
+
     def restore(self, saved: Buffer) -> Session:
         """A session from what `Session.save` returned. Raises SessionError if it is of another model or version."""
         return Session.restore(self._model, saved)

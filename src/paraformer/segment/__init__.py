@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paraformer.segment.cut import SegmentConfig, VoiceSegmenter, split
+from paraformer.segment.cut import Listening, SegmentConfig, VoiceSegmenter, split
 from paraformer.segment.silero import VoiceDetector, VoiceState
 
-__all__ = ["SegmentConfig", "VoiceDetector", "VoiceSegmenter", "VoiceState", "split"]
+__all__ = ["Listening", "SegmentConfig", "VoiceDetector", "VoiceSegmenter", "VoiceState", "split"]

@@ -19,6 +19,8 @@ from paraformer.segment.silero import WINDOW, VoiceDetector
 from paraformer.settings import Seconds, Share, check_ranges
 
 Samples = Float32[np.ndarray, " samples"]
+Cut = tuple[float, Float32[np.ndarray, " _"]]
+"""A segment: its start in seconds, and its samples."""
 
 _GROUP = 64
 """Windows per call of the detector. Always so many: results then do not depend, to the bit, on how blocks arrive."""
@@ -75,22 +77,68 @@ class VoiceSegmenter:
 
         blocks: consecutive pieces of mono 16 kHz audio, of any sizes: the result is the same to the bit.
         """
-        cutter, state = _Cutter(self.config), self._detector.init_state()
-        held, offset, total, level = np.zeros(0, np.float32), 0, 0, 0.0
+        listening = self.open()
         for group in regrouped(blocks, _GROUP * WINDOW):
-            total += len(group)
-            windows = np.pad(group, (0, _GROUP * WINDOW - len(group))).reshape(_GROUP, WINDOW)
-            loudness = np.sqrt(np.square(windows).mean(axis=1))
-            gains, level = _gains(loudness, level)
-            speech, state = self._detector.step(windows * gains[:, None], state)
-            held = np.concatenate([held, group])
-            used = math.ceil(len(group) / WINDOW)
-            for start, end in cutter.push(speech[:used].tolist(), loudness[:used].tolist()):
-                yield _extract(held, offset, start, end)
-            held = held[max(0, cutter.needed * WINDOW - offset) :]
-            offset = total - len(held)
-        for start, end in cutter.finish():
-            yield _extract(held, offset, start, end)
+            yield from listening.push(group)
+        yield from listening.finish()
+
+    def open(self, together: int = _GROUP) -> Listening:
+        """Cut one stream as it comes; together: windows of 32 ms that the detector hears at a time, one way or another
+        always so many: fewer end a segment sooner, more take less time.
+        """
+        return Listening(self.config, self._detector, together)
+
+
+class Listening:
+    """One stream that is cut at pauses while it comes. Made by `VoiceSegmenter.open`."""
+
+    def __init__(self, config: SegmentConfig, detector: VoiceDetector, together: int) -> None:
+        self._cutter, self._detector, self._together = _Cutter(config), detector, together
+        self._state = detector.init_state()
+        self._waiting: list[Samples] = []
+        self._held = np.zeros(0, np.float32)
+        self._offset, self._total, self._level = 0, 0, 0.0
+
+    @property
+    def speaking_since_s(self) -> float | None:
+        """Where the segment that is being heard begins; None while nobody speaks."""
+        start = self._cutter.start
+        return None if start is None else start * WINDOW / SAMPLE_RATE
+
+    def push(self, block: Samples) -> list[Cut]:
+        """Take in further samples, any number; returns the segments that they complete."""
+        size = self._together * WINDOW
+        self._waiting.append(block)
+        if sum(map(len, self._waiting)) < size:
+            return []
+        samples = np.concatenate(self._waiting)
+        whole = len(samples) // size * size
+        self._waiting = [samples[whole:].copy()]
+        return [cut for start in range(0, whole, size) for cut in self._hear(samples[start : start + size])]
+
+    def finish(self) -> list[Cut]:
+        """No more samples come: returns what is left."""
+        rest = np.concatenate([np.zeros(0, np.float32), *self._waiting])
+        self._waiting = []
+        cuts = list(self._hear(rest)) if len(rest) else []
+        return [*cuts, *self._extracted(self._cutter.finish())]
+
+    def _hear(self, group: Samples) -> Iterator[Cut]:
+        """A full group, or the last."""
+        self._total += len(group)
+        windows = np.pad(group, (0, self._together * WINDOW - len(group))).reshape(-1, WINDOW)
+        loudness = np.sqrt(np.square(windows).mean(axis=1))
+        gains, self._level = _gains(loudness, self._level)
+        speech, self._state = self._detector.step(windows * gains[:, None], self._state)
+        self._held = np.concatenate([self._held, group])
+        used = math.ceil(len(group) / WINDOW)
+        yield from self._extracted(self._cutter.push(speech[:used].tolist(), loudness[:used].tolist()))
+        self._held = self._held[max(0, self._cutter.needed * WINDOW - self._offset) :]
+        self._offset = self._total - len(self._held)
+
+    def _extracted(self, spans: Iterator[tuple[int, int]]) -> Iterator[Cut]:
+        for start, end in spans:
+            yield _extract(self._held, self._offset, start, end)
 
 
 def split(blocks: Iterable[Samples], max_s: float = 60.0) -> Iterator[tuple[float, Samples]]:
@@ -124,6 +172,11 @@ class _Cutter:
         self._voiced_end = 0
         self._voiced = 0
         self._history: deque[tuple[float, float]] = deque(maxlen=self._max)
+
+    @property
+    def start(self) -> int | None:
+        """The first window of the segment that is open."""
+        return self._start
 
     @property
     def needed(self) -> int:
