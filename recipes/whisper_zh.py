@@ -8,11 +8,15 @@ whisper-base and `speech` the prepared archives that the recipe names:
     paraformer train recipes.whisper_zh:everything --data speech --out runs/everything
     python -m recipes.whisper_zh back runs/head/bundle runs/everything/bundle runs/back --share 0.35
     paraformer train recipes.whisper_zh:again --data speech --out runs/again
-    paraformer lm runs/again/bundle texts/*.txt --dev like-what-will-be-said.txt
+    python -m recipes.whisper_zh mean runs/back runs/again/bundle runs/mean --share 0.7
+    paraformer train recipes.whisper_zh:quiet --data speech --out runs/quiet
+    paraformer lm runs/quiet/bundle texts/*.txt --dev like-what-will-be-said.txt
+    paraformer calibrate runs/quiet/bundle --data like-what-will-be-said.jsonl
 
 `reading` teaches the text part from text alone, `head` what hears, on a frozen encoder, `everything` the whole; `back`
 goes a part of the way from the first to the second, which on real speech is better than either, and `again` fits all
-but the lower encoder to that, whole and live in equal parts.
+but the lower encoder to that, live more often than whole. `mean` lies between the last two, and in `quiet` the
+predictor learns that noises are no words.
 """
 
 from __future__ import annotations
@@ -78,6 +82,15 @@ AUGMENT = AugmentConfig(
     time_masks=2,
 )
 """Milder in pace than for a model from nothing, and with a codec now and then."""
+WIDER = dataclasses.replace(
+    AUGMENT,
+    noise_snr_db=(5.0, 25.0),
+    floor_snr_db=(10.0, 55.0),
+    babble_probability=0.15,
+    level_probability=0.25,
+    level_db=(-45.0, -5.0),
+)
+"""With other voices in the background, and turns of speakers near and far."""
 TRAIN_SETS = (
     "train_kokoro_0",
     "train_kokoro_1",
@@ -147,7 +160,7 @@ def head() -> TrainConfig:
         frozen=HEARD + WRITES,
         train_sets=TRAIN_SETS,
         noise_set="noise_esc10",
-        learn_noise=True,
+        noise_copies=1,
         dev_set="dev_aishell_sample",
         test_sets=("test_real",),
         steps=2000,
@@ -166,20 +179,35 @@ def everything() -> TrainConfig:
 
 
 def again() -> TrainConfig:
-    """All but the lower encoder, on what `back` has left between the two; live as often as whole."""
+    """All but the lower encoder, on what `back` has left between the two; seven steps of ten are live."""
     return dataclasses.replace(
         head(),
         init="runs/back",
-        frozen=LOWER,
-        steps=800,
-        optimiser=OptimiserConfig(peak_lr=2.5e-4, warmup_steps=40),
-        live=LiveConfig(chunks=CHUNKS, start=0.0, probability=0.5),
+        frozen=LOWER + WRITES,
+        steps=900,
+        augment=WIDER,
+        optimiser=OptimiserConfig(peak_lr=2e-4, warmup_steps=40),
+        live=LiveConfig(chunks=(LIVE, *CHUNKS, LIVE), start=0.0, probability=0.7),
         seed=2,
     )
 
 
-def back(start: Path, end: Path, out: Path, share: float) -> None:
-    """Write a model whose encoder is so far on the way from that of start to that of end; all else is end's.
+def quiet() -> TrainConfig:
+    """The predictor alone, a third of it on noises: of every second of them it learns that nothing is said."""
+    return dataclasses.replace(
+        again(),
+        init="runs/mean",
+        frozen=("encoder", "decoder"),
+        noise_copies=20,
+        steps=300,
+        optimiser=OptimiserConfig(peak_lr=5e-4, warmup_steps=20),
+        live=LiveConfig(chunks=CHUNKS, start=0.0, probability=0.5),
+        seed=3,
+    )
+
+
+def between(start: Path, end: Path, out: Path, share: float, parts: tuple[str, ...] = ("",)) -> None:
+    """Write a model of which these parts are so far on the way from those of start to those of end; the rest is end's.
 
     Raises CheckpointError where the models differ.
     """
@@ -187,20 +215,24 @@ def back(start: Path, end: Path, out: Path, share: float) -> None:
     first, weights = before.state_dict(), model.state_dict()
     if {name: tensor.shape for name, tensor in first.items()} != {n: t.shape for n, t in weights.items()}:
         raise CheckpointError(f"{start} and {end} are not of one kind, so nothing lies between them")
-    moved = {name: first[name].lerp(weights[name], share) for name in weights if name.startswith(HEARD)}
+    moved = {name: first[name].lerp(weights[name], share) for name in weights if name.startswith(parts)}
     model.load_state_dict(weights | moved)
-    native.save(dataclasses.replace(bundle, directory=None), model, out)
+    native.save(dataclasses.replace(bundle, directory=None, seal={}, weights=None), model, out)
+
+
+PARTS = {"back": HEARD, "mean": ("",)}
+"""What moves; the empty name begins all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of `back`."""
-    parser = argparse.ArgumentParser(description="Go a part of the way from one model's encoder to another's")
-    parser.add_argument("command", choices=["back"])
+    """Command line of `back` and `mean`."""
+    parser = argparse.ArgumentParser(description="Go a part of the way from one model to another, or their encoders")
+    parser.add_argument("command", choices=list(PARTS))
     for name in ("start", "end", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--share", type=float, default=0.35)
     options = parser.parse_args(arguments)
-    back(options.start, options.end, options.out, options.share)
+    between(options.start, options.end, options.out, options.share, PARTS[options.command])
 
 
 if __name__ == "__main__":

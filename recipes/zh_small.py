@@ -5,7 +5,7 @@ two sets of 2.9 hours by Kokoro-82M with a new voice for every utterance, which 
 Result: CER 47.6 % whole and 50.9 % live on dev_aishell_sample, 38.7 % and 42.2 % with its
 language model; 34 % and 35 % with it on test_real. It still learns.
 It came about in stages, 21,800 steps in all, so one run of `config` from nothing is not measured: 7,800 steps without
-train_kokoro_2, middle_ctc_weight and learn_noise, with heavier augmentation at first and a ctc_weight of 0.3 for
+train_kokoro_2, middle_ctc_weight and noise_copies, with heavier augmentation at first and a ctc_weight of 0.3 for
 4,000 steps (then 61.0 % whole, without a language model as all that follow); on from there at a learning rate of
 7e-4, falling; with middle_ctc_weight from step 10,200; with train_kokoro_2 twice, and the noises as utterances, from
 step 11,740 on; the rate fell to 0 in a straight line until step 15,900 (51.4 %). Then 4,000 steps of `further` and
@@ -75,7 +75,7 @@ def config() -> TrainConfig:
         model=model,
         train_sets=TRAIN_SETS,
         noise_set="noise_esc10",
-        learn_noise=True,
+        noise_copies=1,
         dev_set="dev_aishell_sample",
         test_sets=("test_real",),
         steps=16000,

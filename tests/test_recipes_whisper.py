@@ -104,11 +104,14 @@ def test_part_of_the_way(tmp_path: Path) -> None:
     for name, tensor in between.items():
         share = 0.25 if name.startswith(whisper_zh.HEARD) else 1.0
         torch.testing.assert_close(tensor, first[name] + share)
+    whisper_zh.main(["mean", *(str(tmp_path / name) for name in "abd"), "--share", "0.25"])
+    for name, tensor in native.load(tmp_path / "d")[1].state_dict().items():
+        torch.testing.assert_close(tensor, first[name] + 0.25)
     other = tmp_path / "other"
     (tmp_path / "text").write_text("一二三四\n" * 9, encoding="utf-8")
     reading.main([str(source), str(other), str(tmp_path / "text"), "--steps", "1"])
     with pytest.raises(CheckpointError, match="nothing lies between"):
-        whisper_zh.back(tmp_path / "a", other, tmp_path / "d", 0.5)
+        whisper_zh.between(tmp_path / "a", other, tmp_path / "e", 0.5)
 
 
 def test_what_is_packed_comes_back(tmp_path: Path) -> None:

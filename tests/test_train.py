@@ -14,13 +14,14 @@ from training import CONFIG, MODEL, events, prepared
 from paraformer.checkpoint import native
 from paraformer.cli import main
 from paraformer.config import ChunkConfig
-from paraformer.data.dataset import BatchConfig
+from paraformer.data.dataset import BatchConfig, epoch_plan, says_nothing, text_of
 from paraformer.errors import CheckpointError, ConfigError
 from paraformer.model.paraformer import Paraformer
 from paraformer.train.checkpoints import Progress, average, best_weights, read_weights, save_weights
 from paraformer.train.config import LiveConfig, OptimiserConfig, load_recipe
 from paraformer.train.finish import finish
 from paraformer.train.loop import train
+from paraformer.train.speech import Speech
 from paraformer.train.step import ByteDropout, chunking, learning_rate, seed_all, use_byte_dropout
 
 
@@ -119,6 +120,17 @@ def test_frozen_parts_stay_as_they_were(run: Path, data: Path, tmp_path: Path) -
     assert {"encoder.blocks.0.feed_forward.up.weight", "decoder.output.weight"} <= moved
     with pytest.raises(ConfigError, match=r"encoder\.block, but"):
         train(dataclasses.replace(config, frozen=("encoder.block",)), data, tmp_path / "other")
+
+
+def test_noises_are_utterances_as_often_as_asked(data: Path) -> None:
+    """In every batch plan the same, whatever else is trained on; what is said in them is nothing."""
+    config = dataclasses.replace(CONFIG, noise_set="dev", noise_copies=3)
+    words, noises = Speech.load(CONFIG, data), Speech.load(config, data)
+    silent = [cut for cut in noises.train if says_nothing(cut)]
+    assert len(silent) == 3 * len(noises.noises) == len(noises.train) - len(words.train)
+    assert {text_of(cut) for cut in silent} == {""}
+    plan = epoch_plan(noises.train, config.join, config.batch, 0)
+    assert sum(len(cuts) for cuts in plan) == len(noises.train)
 
 
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:

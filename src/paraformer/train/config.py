@@ -101,8 +101,8 @@ class TrainConfig:
     test_sets: tuple[str, ...] = ()
     noise_set: str | None = None
     """Prepared archive of noises that augmentation mixes in."""
-    learn_noise: bool = False
-    """Noises are also utterances of their own, in which nothing is said."""
+    noise_copies: Count = 0
+    """How many times an epoch each noise is also an utterance of its own, in which nothing is said."""
     held_out: Count = 100
     """Utterances of the first training set kept for measuring."""
     dev_utterances: Count = 60

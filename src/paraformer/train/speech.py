@@ -75,7 +75,7 @@ class Speech:
         silent = list(load_cuts(data, config.noise_set)) if config.noise_set else []
         noises = [load(cut) for cut in silent]
         train = train if config.train_h is None else drawn_hours(train, config.train_h, config.seed)
-        train += [nothing_said(cut) for cut in silent] if config.learn_noise else []
+        train += [nothing_said(cut) for cut in silent] * config.noise_copies
         return cls(CutSet.from_cuts(train), CutSet.from_cuts(held_out), noises)
 
 
