@@ -17,6 +17,7 @@ from paraformer.backends.panels import Precision
 from paraformer.bundle import Bundle, is_ours
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
+from paraformer.hotwords import Hotwords
 from paraformer.language import CANDIDATES, LanguageModel
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.settings import as_number, as_whole, check_choice, check_type
@@ -43,6 +44,7 @@ def load(
     lm: bool = True,
     lm_weight: float = LM_WEIGHT,
     alternatives: int = 0,
+    hotwords: Hotwords | None = None,
     download: bool = False,
 ) -> Recognizer:
     """Load a model for recognition.
@@ -58,7 +60,9 @@ def load(
     device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses, and leave out where nobody speaks; without it
         only audio over a minute is cut, and nothing left out. lm: let the language model that lies beside the
         weights, if there is one, have its say, with this weight. alternatives: for each token, so many other items that
-        it may have been, at most 11, by their probability. download: fetch a published model if needed.
+        it may have been, at most 11, by their probability. hotwords: words to listen for, a list or the Path of a file
+        with one a line, unless `transcribe` is given others; for models that have a way to. download: fetch a published
+        model if needed.
 
     Raises ConfigError for an option that there is not, ModelNotFound, ModelError, UnsupportedModel or MissingExtra,
     each saying what to do.
@@ -78,6 +82,7 @@ def load(
         lm=_language_model(directory, bundle) if lm else None,
         lm_weight=lm_weight,
         alternatives=alternatives,
+        hotwords=hotwords,
     )
 
 

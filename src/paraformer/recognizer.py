@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -21,6 +22,7 @@ from paraformer.confidence import Calibration
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, attempt
 from paraformer.frontend import Frontend
+from paraformer.hotwords import Hotwords, listed
 from paraformer.language import LanguageModel
 from paraformer.session import Session, SpeechModel, advance, audible
 from paraformer.settings import as_number
@@ -66,11 +68,12 @@ class Recognizer:
         lm: LanguageModel | None = None,
         lm_weight: float = LM_WEIGHT,
         alternatives: int = 0,
+        hotwords: Hotwords | None = None,
     ) -> None:
         """segmenter: cuts audio over 30 s, which is one piece without it; chunk: default of live sessions.
 
         lm: has its say about every token, with this weight beside the decoder's log-probabilities.
-        alternatives: how many other items are told of each token.
+        alternatives: how many other items are told of each token. hotwords: see `with_hotwords`.
         """
         self.bundle = bundle
         self.config = bundle.config
@@ -78,7 +81,8 @@ class Recognizer:
         self.segmenter = segmenter
         frontend, vocabulary = Frontend(bundle.config.frontend, bundle.cmvn), Vocabulary(bundle.tokens, bundle.words)
         weights, calibration = bundle.weights, bundle.confidence
-        self._model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, weights, calibration, alternatives)
+        model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, weights, calibration, alternatives)
+        self._model = model if hotwords is None else model.listening_for(listed(hotwords))
 
     @property
     def engine(self) -> str:
@@ -96,7 +100,22 @@ class Recognizer:
             lm=model.lm,
             lm_weight=model.lm_weight,
             alternatives=model.alternatives,
+            hotwords=model.hotwords,
         )
+
+    def with_hotwords(self, hotwords: Hotwords) -> Recognizer:
+        """The same on the same weights, listening for these words instead: a list, or a file with one a line.
+
+        Raises UnsupportedModel if the model has no way to, ConfigError for what is no such list.
+        """
+        twin = copy(self)
+        twin._model = self._listening_for(hotwords)  # noqa: SLF001  # of this very class
+        return twin
+
+    def _listening_for(self, hotwords: Hotwords | None) -> SpeechModel:
+        """The model with these hotwords; None: with its own."""
+        words = None if hotwords is None else listed(hotwords)
+        return self._model if words is None or words == self._model.hotwords else self._model.listening_for(words)
 
     def __repr__(self) -> str:
         """The model, what computes it, and what else has a say: <Recognizer zh-small on native int8, ...>."""
@@ -107,18 +126,29 @@ class Recognizer:
         return f"<Recognizer {name} on {self.engine}, {live}, {lm}>"
 
     @overload
-    def transcribe(self, audio: Audio, *, channel: Channel = "mix", batch_s: float = 60.0) -> Transcript: ...
+    def transcribe(
+        self, audio: Audio, *, channel: Channel = "mix", batch_s: float = 60.0, hotwords: Hotwords | None = None
+    ) -> Transcript: ...
     @overload
     def transcribe(
-        self, audio: list[Audio], *, channel: Channel = "mix", batch_s: float = 60.0
+        self, audio: list[Audio], *, channel: Channel = "mix", batch_s: float = 60.0, hotwords: Hotwords | None = None
     ) -> list[Transcript]: ...
     @overload
-    def transcribe(self, audio: Audio, *, channel: Literal["each"], batch_s: float = 60.0) -> list[Transcript]: ...
+    def transcribe(
+        self, audio: Audio, *, channel: Literal["each"], batch_s: float = 60.0, hotwords: Hotwords | None = None
+    ) -> list[Transcript]: ...
     @overload
     def transcribe(
-        self, audio: list[Audio], *, channel: Literal["each"], batch_s: float = 60.0
+        self, audio: list[Audio], *, channel: Literal["each"], batch_s: float = 60.0, hotwords: Hotwords | None = None
     ) -> list[list[Transcript]]: ...
-    def transcribe(self, audio: Any, *, channel: Channel | Literal["each"] = "mix", batch_s: float = 60.0) -> Any:
+    def transcribe(
+        self,
+        audio: Any,
+        *,
+        channel: Channel | Literal["each"] = "mix",
+        batch_s: float = 60.0,
+        hotwords: Hotwords | None = None,
+    ) -> Any:
         """Recognise one recording, or several in a list: files, open binary files, their bytes, samples at 16 kHz.
 
         Samples are an array, tensor or sequence of floats in [-1, 1] or of int16, shape (n,), (n, channels) or
@@ -131,11 +161,12 @@ class Recognizer:
             for party, heard in enumerate(recognizer.transcribe("call.wav", channel="each"), 1):
                 print(party, heard.text)
 
-        batch_s: seconds of audio recognised in one batch. Raises AudioError for audio that cannot be used, where
+        batch_s: seconds of audio recognised in one batch. hotwords: to listen for in this call, in place of those that
+        the recogniser was loaded with; see `with_hotwords`. Raises AudioError for audio that cannot be used, where
         `transcribe_each` goes on with the others, and ConfigError for a channel that cannot be.
         """
         inputs, several = inputs_of(audio)
-        results = list(self.transcribe_each(inputs, channel=channel, batch_s=batch_s))
+        results = list(self.transcribe_each(inputs, channel=channel, batch_s=batch_s, hotwords=hotwords))
         for result in results:
             if isinstance(result, ParaformerError):
                 raise result
@@ -143,20 +174,37 @@ class Recognizer:
 
     @overload
     def transcribe_each(
-        self, audios: Iterable[Audio], *, channel: Channel = "mix", batch_s: float = 60.0
+        self,
+        audios: Iterable[Audio],
+        *,
+        channel: Channel = "mix",
+        batch_s: float = 60.0,
+        hotwords: Hotwords | None = None,
     ) -> Iterator[Transcript | ParaformerError]: ...
     @overload
     def transcribe_each(
-        self, audios: Iterable[Audio], *, channel: Literal["each"], batch_s: float = 60.0
+        self,
+        audios: Iterable[Audio],
+        *,
+        channel: Literal["each"],
+        batch_s: float = 60.0,
+        hotwords: Hotwords | None = None,
     ) -> Iterator[list[Transcript] | ParaformerError]: ...
     def transcribe_each(
-        self, audios: Iterable[Audio], *, channel: Channel | Literal["each"] = "mix", batch_s: float = 60.0
+        self,
+        audios: Iterable[Audio],
+        *,
+        channel: Channel | Literal["each"] = "mix",
+        batch_s: float = 60.0,
+        hotwords: Hotwords | None = None,
     ) -> Iterator[Transcript | ParaformerError] | Iterator[list[Transcript] | ParaformerError]:
         """As transcribe, one result after another, in order; an input that fails gives its error in place of one.
 
         Whatever fails: what is no audio, a decoder, the engine on this one (`errors.attempt`).
         """
         check_several(audios)
+        if hotwords is not None:
+            return self.with_hotwords(hotwords).transcribe_each(audios, channel=channel, batch_s=batch_s)
         batch_s = as_number(batch_s, "batch_s")
         if not 0 < batch_s < math.inf:
             raise ConfigError(f"batch_s must be a number of seconds above 0, not {batch_s!r}")
@@ -167,9 +215,16 @@ class Recognizer:
         return self._results(recordings, batch_s)
 
     def stream(
-        self, chunk: ChunkConfig | None = None, *, rate: int = audio.SAMPLE_RATE, drop_short_tail: bool = False
+        self,
+        chunk: ChunkConfig | None = None,
+        *,
+        rate: int = audio.SAMPLE_RATE,
+        drop_short_tail: bool = False,
+        hotwords: Hotwords | None = None,
     ) -> Session:
         """Open a live session. rate: of the samples that it will be given, 4000 to 192000 Hz.
+
+        hotwords: as those of `transcribe`.
 
         Raises UnsupportedModel if the model recognises whole utterances only. drop_short_tail: discard a last piece of
         under 60 ms as FunASR does, for parity with it only.
@@ -180,7 +235,9 @@ class Recognizer:
             raise UnsupportedModel(
                 "this model recognises whole utterances only; live recognition needs a streaming one"
             )
-        return Session(self._model, chunk or ChunkConfig(), rate=rate, drop_short_tail=drop_short_tail)
+        return Session(
+            self._listening_for(hotwords), chunk or ChunkConfig(), rate=rate, drop_short_tail=drop_short_tail
+        )
 
     def advance(self, sessions: Iterable[Session]) -> list[str]:
         """Step all sessions that are ready in one batch, until none is. Returns the new text of each."""

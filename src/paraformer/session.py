@@ -27,7 +27,7 @@ from paraformer.audio import SAMPLE_RATE, LiveResampler, RateState
 from paraformer.backends.base import Backend, Decoded, LiveState
 from paraformer.confidence import UNCALIBRATED, Calibration, Mode
 from paraformer.config import SILENT_IDS, ChunkConfig
-from paraformer.errors import SessionError
+from paraformer.errors import SessionError, UnsupportedModel
 from paraformer.frontend import Frontend, FrontendState
 from paraformer.language import Candidates, LanguageModel
 from paraformer.silence import Hearing
@@ -69,7 +69,7 @@ class SpeechModel:
     """All that makes text of speech, shared by the sessions of one recogniser; read-only.
 
     weights: checksum of the acoustic model's, where it is known. calibration: of confidences.
-    alternatives: how many each token has.
+    alternatives: how many each token has. hotwords: that it listens for; None: nobody named any.
     """
 
     backend: Backend
@@ -80,6 +80,16 @@ class SpeechModel:
     weights: str | None = None
     calibration: Calibration = UNCALIBRATED
     alternatives: int = 0
+    hotwords: tuple[str, ...] | None = None
+
+    def listening_for(self, hotwords: tuple[str, ...]) -> SpeechModel:
+        """The same with these hotwords. Raises UnsupportedModel if it has no way to listen for them."""
+        if hotwords:
+            raise UnsupportedModel(
+                "this model knows no way to listen for hotwords; a language model of texts that hold them makes them "
+                "likelier (`paraformer lm`)"
+            )
+        return replace(self, hotwords=hotwords)
 
     def choose(self, decoded: Decoded) -> Chosen:
         """What the language model, where there is one, makes of a whole utterance."""

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from paraformer.bundle import Bundle
+from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.hotwords import LONGEST, MOST, listed
+from paraformer.recognizer import Recognizer
+
+
+def test_a_list_and_a_file_of_the_same_words(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("\ufeff达摩院\n\n  GPT\t four \n达摩院\r\n", encoding="utf-8")
+    assert listed(path) == listed(["达摩院", "", "GPT four", "达摩院"]) == ("达摩院", "GPT four")
+
+
+@pytest.mark.parametrize("empty", [[], (), ["", " \u3000"]])
+def test_nothing_to_listen_for(empty: list[str]) -> None:
+    assert listed(empty) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("达摩院 通义", "a list of texts"),
+        (["达摩院", 7], "a list of texts"),
+        (7, "a list of texts"),
+        ([str(n) for n in range(MOST + 1)], "too many"),
+        (["好" * (LONGEST + 1)], "65 characters"),
+        (Path("nowhere.txt"), "cannot be read from nowhere.txt"),
+    ],
+)
+def test_what_is_no_list(given: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        listed(given)  # type: ignore[arg-type]
+
+
+def test_a_model_without_a_way_to_listen_says_so() -> None:
+    recognizer = Recognizer(Bundle(None, tiny.config(), tiny.TOKENS), tiny.backend("torch"))
+    noise = np.zeros(16000, np.float32)
+    for call in (
+        lambda: recognizer.with_hotwords(["好"]),
+        lambda: recognizer.transcribe(noise, hotwords=["好"]),
+        lambda: recognizer.stream(hotwords=["好"]),
+    ):
+        with pytest.raises(UnsupportedModel, match="no way to listen for hotwords"):
+            call()
+    assert recognizer.transcribe(noise, hotwords=[]) == recognizer.transcribe(noise)
