@@ -66,7 +66,10 @@ def funasr_onnx_whole(directory: Path, signals: list[np.ndarray]) -> list[str]:
 
 
 def funasr_onnx_live(directory: Path, signals: list[np.ndarray]) -> list[list[str]]:
-    """The text of each packet of 600 ms."""
+    """The text of each packet of 600 ms.
+
+    A last packet takes two steps where it is over 300 ms, and their results joined: `{}` where neither said anything.
+    """
     from funasr_onnx.paraformer_online_bin import Paraformer
 
     quantize = (directory / "model_quant.onnx").exists()
@@ -78,7 +81,7 @@ def funasr_onnx_live(directory: Path, signals: list[np.ndarray]) -> list[list[st
         for start in starts:
             options["is_final"] = start == starts[-1]
             results.append(model(audio_in=signal[start : start + PACKET], param_dict=options))
-        texts.append(["".join(result["preds"][0] for result in one) for one in results])
+        texts.append(["".join(result["preds"][0] for result in one if result) for one in results])
     return texts
 
 
