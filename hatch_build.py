@@ -24,7 +24,17 @@ SOURCES = Path("src/paraformer/native")
 ENGINE = SOURCES / "engine.so"
 COMPILER_PACKAGE = "ziglang>=0.13"
 COMMON = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra")
-SHARED = ("features.c", "threads.c", "workspace.c", "attention.c", "model.c", "front.c", "encoder.c", "decoder.c")
+SHARED = (
+    "features.c",
+    "threads.c",
+    "workspace.c",
+    "attention.c",
+    "model.c",
+    "front.c",
+    "encoder.c",
+    "decoder.c",
+    "beam.c",
+)
 """For every processor."""
 FAMILIES = (
     ("plain", "plain.c", ()),

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import paraformer
+from paraformer import native
 from paraformer.backends.base import Decoded, LiveState
 from paraformer.bundle import Bundle
 from paraformer.cli import main
@@ -88,6 +89,49 @@ def test_without_weight_the_scores_decide(tokens: int, seed: int) -> None:
     np.testing.assert_array_equal(best(model, scores, weight=0), scores.argmax(-1))
 
 
+@pytest.mark.skipif(native.family(native.FLOAT32) is None, reason="there is no compiled code here")
+@given(SENTENCES, st.integers(1, 3), st.integers(0, 9), st.integers(0, 1000), st.floats(0, 3), st.booleans())
+def test_compiled_code_finds_what_numpy_finds(sentences, least: int, tokens: int, seed: int, weight, coarse) -> None:
+    """To the last bit of every sum: else a near tie would be decided otherwise. Coarse scores make ties exact."""
+    model = LanguageModel.count(sentences, SIZE, least_bigram=least, least_trigram=least)
+    rng = np.random.default_rng(seed)
+    ids = np.stack([rng.permutation(SIZE) for _ in range(tokens)] or [WORDS])[:tokens]
+    log_probs = rng.normal(size=ids.shape).round(0 if coarse else 9).astype(np.float32)
+    candidates, silent = Candidates(ids, log_probs), model._silent[ids]
+    before = tuple(rng.integers(1, SIZE, 2).tolist())
+    assert model._compiled is not None
+    got = model._compiled(candidates, silent, before, weight)
+    np.testing.assert_array_equal(got, model._best(candidates, silent, before, weight))
+
+
+@pytest.mark.skipif(native.family(native.FLOAT32) is None, reason="there is no compiled code here")
+def test_compiled_code_reads_every_number_of_16_bits() -> None:
+    """One pair for each: which of two items follows says which of two numbers is larger."""
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    numbers = numbers[np.isfinite(numbers)]
+    size = len(numbers) + 1
+    arrays = {
+        "unigram": np.full(size, -9, np.float32),
+        "unigram_backoff": np.zeros(size, np.float32),
+        "bigrams": np.array([0, size - 1, *[0] * (size - 2)], np.uint16),
+        "bigram_word": np.arange(1, size).astype(np.uint16),
+        "bigram": numbers,
+        "bigram_backoff": np.zeros(size - 1, np.float16),
+        "trigrams": np.zeros(size - 1, np.uint16),
+        "trigram_word": np.zeros(0, np.uint16),
+        "trigram": np.zeros(0, np.float16),
+    }
+    model = LanguageModel(arrays)
+    rng = np.random.default_rng(0)
+    assert model._compiled is not None
+    for _ in range(40):
+        words = rng.integers(3, size, (1, 4000))
+        candidates = Candidates(words, -numbers[words - 1].astype(np.float32))  # that what is read makes them equal
+        candidates.log_probs[0, 77] += 1e-6 * (1 + abs(candidates.log_probs[0, 77]))
+        silent = np.zeros(words.shape, bool)
+        assert model._compiled(candidates, silent, (1, 1), 1.0) == model._best(candidates, silent, (1, 1), 1.0) == 77
+
+
 def test_items_without_text_are_passed_over() -> None:
     model = LanguageModel.count([[3, 4, 5]] * 5, SIZE)
     scores = np.full((4, SIZE), -9.0, np.float32)
@@ -114,6 +158,29 @@ def test_a_saved_model_is_the_same(tmp_path: Path) -> None:
         LanguageModel.open(tmp_path / "lm", SIZE + 1)
     (tmp_path / "lm").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot be read"):
+        LanguageModel.open(tmp_path / "lm", SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("bigrams", lambda array: array + np.uint16(1)),
+        ("trigrams", lambda array: np.append(array[1:], array[0] + np.uint16(9)).astype(np.uint16)),
+        ("bigram_word", lambda array: array * 0 + np.uint16(SIZE)),
+        ("trigram_word", lambda array: array * 0 + np.uint16(65535)),
+        ("bigram", lambda array: array[:-1]),
+        ("trigram", lambda array: array[:-1]),
+        ("bigram_backoff", lambda array: array[:-1]),
+        ("unigram_backoff", lambda array: array[:-1]),
+        ("unigram", lambda array: array.astype(np.float64)),
+        ("bigram", lambda array: array[None]),
+    ],
+)
+def test_tables_that_do_not_fit_together_are_refused(name: str, change, tmp_path: Path) -> None:
+    model = LanguageModel.count([[3, 4, 5], [5, 6]] * 4, SIZE)
+    model._arrays[name] = change(model._arrays[name])
+    model.save(tmp_path / "lm")
+    with pytest.raises(ModelError, match="not a language model of this vocabulary"):
         LanguageModel.open(tmp_path / "lm", SIZE)
 
 

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PF_ABI = 4 };
+enum { PF_ABI = 5 };
 
 /* Everything else is invisible outside the library, where another library might use the same name. */
 #define PF_EXPORT __attribute__((visibility("default")))

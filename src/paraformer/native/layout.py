@@ -1,11 +1,11 @@
-"""The structures of the compiled code, field by field as native/kernels.h and native/model.h have them."""
+"""The structures of the compiled code, field by field as kernels.h, model.h and beam.h have them."""
 
 from __future__ import annotations
 
-from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
+from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from typing import Any
 
-ABI = 4
+ABI = 5
 """PF_ABI of the sources that belong to this file."""
 FLOAT32, BFLOAT16, INT8 = 0, 1, 2
 """Formats of rows and weights."""
@@ -180,8 +180,32 @@ class Decoder(Structure):
     )
 
 
+class Ngrams(Structure):
+    """The tables of a language model."""
+
+    _fields_ = tuple(
+        (name, c_void_p)
+        for name in (
+            *("unigram", "unigram_backoff", "pairs", "triples"),
+            *("pair_word", "pair", "pair_backoff", "triple_word", "triple"),
+        )
+    )
+
+
+class Beam(Structure):
+    """One search for the best text."""
+
+    _fields_ = (
+        ("model", POINTER(Ngrams)),
+        *((name, c_void_p) for name in ("ids", "log_probs", "silent")),
+        *((name, c_int64) for name in ("tokens", "candidates", "width", "older", "newer")),
+        ("weight", c_float),
+    )
+
+
 STRUCTURES = (
     *(Linear, Acts, Target, Norm, Attended, Filter, Fbank, Kernels),
     *(EncoderBlock, Conv, Encoder, DecoderBlock, Decoder),
+    *(Ngrams, Beam),
 )
 """In the order in which pf_layout tells their sizes."""

@@ -1,0 +1,119 @@
+/* The best text by the decoder and a language model of three together: language.py says what it is, and computes the same
+ * numbers where there is no compiled code. */
+#include "beam.h"
+
+#include <string.h>
+
+/* A number of 16 bits; no instruction for it is in the plainest set. */
+static float half(uint16_t bits) {
+    const uint32_t sign = (uint32_t)(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 0x3ff;
+    if (exponent == 0) {
+        const float small = (float)fraction * 0x1p-24f;
+        return sign ? -small : small;
+    }
+    const uint32_t wide = sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+/* The place of a word among from..to-1, which stand in order, or -1. */
+static int64_t find(const uint16_t *words, int64_t from, int64_t to, int64_t word) {
+    const int64_t end = to;
+    while (from < to) {
+        const int64_t middle = from + (to - from) / 2;
+        if (words[middle] < word)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from < end && words[from] == word ? from : -1;
+}
+
+typedef struct {
+    int64_t older, newer;
+} History;
+
+/* log p(word | newer), which is all that is known where the history was never seen. */
+static float after_one(const Ngrams *model, int64_t newer, int64_t word) {
+    const int64_t pair = find(model->pair_word, model->pairs[newer], model->pairs[newer + 1], word);
+    return pair < 0 ? model->unigram_backoff[newer] + model->unigram[word] : half(model->pair[pair]);
+}
+
+/* log p(word | older, newer); context: the place of the pair, or -1. */
+static float after_two(const Ngrams *model, int64_t context, int64_t newer, int64_t word) {
+    if (context < 0) return after_one(model, newer, word);
+    const int64_t triple = find(model->triple_word, model->triples[context], model->triples[context + 1], word);
+    return triple < 0 ? half(model->pair_backoff[context]) + after_one(model, newer, word) : half(model->triple[triple]);
+}
+
+/* The totals of all ways from `count` histories over the candidates of one token. */
+static void score(const Beam *beam, const History *past, const double *totals, int count, int64_t token, double *scores) {
+    const int64_t *ids = beam->ids + token * beam->candidates;
+    const float *log_probs = beam->log_probs + token * beam->candidates;
+    const uint8_t *silent = beam->silent + token * beam->candidates;
+    const Ngrams *model = beam->model;
+    for (int h = 0; h < count; h++) {
+        const int64_t older = past[h].older, newer = past[h].newer;
+        const int64_t context = find(model->pair_word, model->pairs[older], model->pairs[older + 1], newer);
+        for (int64_t c = 0; c < beam->candidates; c++) {
+            const float said = silent[c] ? 0.0f : after_two(model, context, newer, ids[c]);
+            const float gain = log_probs[c] + beam->weight * said;
+            *scores++ = totals[h] + (double)gain;
+        }
+    }
+}
+
+/* The best way to each history that there may be after a token, at most `width` of them, best first; of equal ways the
+ * first. Scores of ways that are looked at are lost. Returns how many there are. */
+static int keep(const Beam *beam, const History *past, int count, int64_t token, double *scores, int32_t *ways,
+                History *kept, double *totals) {
+    const int64_t *ids = beam->ids + token * beam->candidates;
+    const uint8_t *silent = beam->silent + token * beam->candidates;
+    const int all = count * (int)beam->candidates;
+    int found = 0;
+    for (int looked = 0; looked < all && found < beam->width; looked++) {
+        int way = 0;
+        for (int other = 1; other < all; other++)
+            if (scores[other] > scores[way]) way = other;
+        const double total = scores[way];
+        scores[way] = GONE;
+        const int back = way / (int)beam->candidates, place = way % (int)beam->candidates;
+        const History next = silent[place] ? past[back] : (History){past[back].newer, ids[place]};
+        int known = 0;
+        for (int k = 0; k < found; k++) known |= kept[k].older == next.older && kept[k].newer == next.newer;
+        if (known) continue;
+        kept[found] = next;
+        totals[found] = total;
+        ways[found++] = way;
+    }
+    return found;
+}
+
+PF_EXPORT int pf_beam(const Beam *beam, int64_t *places) {
+    const size_t width = (size_t)beam->width, tokens = (size_t)beam->tokens;
+    Arena arena = {0};
+    int32_t *ways = arena_alloc(&arena, tokens * width * sizeof *ways);
+    double *scores = arena_alloc(&arena, width * (size_t)beam->candidates * sizeof *scores);
+    double *totals = arena_alloc(&arena, width * sizeof *totals);
+    History *past = arena_alloc(&arena, width * sizeof *past), *next = arena_alloc(&arena, width * sizeof *next);
+    if (!arena.failed) {
+        int count = 1, at = 0;
+        past[0] = (History){beam->older, beam->newer};
+        totals[0] = 0;
+        for (size_t token = 0; token < tokens; token++) {
+            score(beam, past, totals, count, (int64_t)token, scores);
+            count = keep(beam, past, count, (int64_t)token, scores, ways + token * width, next, totals);
+            History *other = past;
+            past = next;
+            next = other;
+        }
+        for (size_t token = tokens; token-- > 0;) {
+            const int way = ways[token * width + (size_t)at];
+            at = way / (int)beam->candidates;
+            places[token] = way % beam->candidates;
+        }
+    }
+    arena_free(&arena);
+    return !arena.failed;
+}
