@@ -344,8 +344,14 @@ def test_a_batch_has_a_length(batch_s: Any) -> None:
 def test_piece_by_piece_is_what_transcribe_gives(seconds: int) -> None:
     samples = tiny.signal(seconds * 16_000)
     tool = recognizer()
-    segments = [segment for start, piece in tool.pieces(samples) for segment in tool.segments(piece, start)]
-    assert tuple(segments) == tool.transcribe(samples).segments
+    segments = [segment for start, piece in tool.pieces([samples]) for segment in tool.segments(piece, start)]
+    expected = tool.transcribe(samples).segments
+    assert [one.text for one in segments] == [one.text for one in expected]
+    times = [
+        [(token.text, pytest.approx(token.start_s), pytest.approx(token.confidence, abs=1e-5)) for token in one.tokens]
+        for one in expected
+    ]
+    assert [[(token.text, token.start_s, token.confidence) for token in one.tokens] for one in segments] == times
     assert tool.segments(np.zeros(16_000, np.float32)) == []
 
 

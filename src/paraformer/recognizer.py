@@ -243,15 +243,13 @@ class Recognizer:
         """Step all sessions that are ready in one batch, until none is. Returns the new text of each."""
         return advance(sessions)
 
-    def pieces(self, audio: Audio, *, channel: Channel = "mix") -> Iterator[tuple[float, Samples]]:
+    def pieces(self, blocks: Iterable[Samples]) -> Iterator[tuple[float, Samples]]:
         """What `transcribe` recognises of one recording, piece by piece: (start in seconds, samples), in order.
 
-        With `segments`, for those who decide themselves when each piece is recognised, as a server does. Raises
-        AudioError where the audio cannot be read further.
+        blocks: consecutive parts of it, mono at 16 kHz. With `segments`, for those who decide themselves when each
+        piece is recognised, as a server does.
         """
-        name = _name(audio, 0)
-        recording = _Recording(name, partial(blocks_of, audio, chosen(channel)))
-        return self._pieces(recording, _Source(name))
+        return self._pieces(iter(blocks))
 
     def segments(self, samples: Samples, start_s: float = 0.0) -> list[Segment]:
         """The text of one of `pieces`, which begins at start_s of its recording: one segment, none in silence.
@@ -309,15 +307,14 @@ class Recognizer:
     def _pieces_of(self, recording: _Recording, number: int, source: _Source) -> Iterator[_Piece]:
         """Stretches of speech of one source, up to where it cannot be read."""
         with attempt(source.name) as reading:
-            for start_s, samples in self._pieces(recording, source):
+            for start_s, samples in self._pieces(source.measured(recording.open())):
                 hearing = Hearing().step(samples, final=True)
                 if hearing.runs:  # no model is asked about silence
                     yield _Piece(number, start_s, samples, hearing)
         source.error = source.error or reading.error
 
-    def _pieces(self, recording: _Recording, source: _Source) -> Iterator[tuple[float, Samples]]:
-        """Stretches of speech of one source, and its duration on the way."""
-        blocks = source.measured(recording.open())
+    def _pieces(self, blocks: Iterator[Samples]) -> Iterator[tuple[float, Samples]]:
+        """Stretches of speech of one source."""
         head = list(_up_to(blocks, WHOLE_S))
         following = next(blocks, None)
         if following is not None and self.segmenter is not None:

@@ -268,6 +268,12 @@ class Session:
         """Whether a step can be taken: a full chunk has come, or the stream has ended."""
         return self._is_ready(self._state)
 
+    @property
+    def missing(self) -> int:
+        """Samples, at the session's rate, before which no step can be taken: for those who collect packets to feed."""
+        due = (self._state.steps + 1) * self._stride - self._state.samples
+        return 0 if self.ready else -(-due * self.rate // SAMPLE_RATE)
+
     def feed(self, samples: Packet) -> None:
         """Take in samples of one channel, at the session's rate, without recognising yet.
 

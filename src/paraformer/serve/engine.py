@@ -1,0 +1,255 @@
+"""The recogniser behind one event loop: who listens to what, how much there is room for, what is kept for later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import monotonic, time
+
+from paraformer.config import ChunkConfig
+from paraformer.errors import SessionError
+from paraformer.recognizer import Recognizer
+from paraformer.serve.config import ServeConfig
+from paraformer.serve.files import Busy, Files, Job, Spool
+from paraformer.serve.metrics import Meters
+from paraformer.serve.protocol import Done, Failed, News, StreamOptions
+from paraformer.serve.scheduler import Saved, Scheduler, Step, Stream
+
+Listener = Callable[[News], None]
+log = logging.getLogger("paraformer.serve")
+FULL = 0.8
+"""Of what the machine was measured to carry, this much is taken on."""
+
+
+class Capacity:
+    """How many live streams fit: from a measurement at start, then from what steps take."""
+
+    def __init__(self, step_s: float, chunk_s: float, most: int) -> None:
+        """step_s: of one stream's step, as measured; chunk_s: of audio in a step; most: a limit that was set, or 0."""
+        self._step_s, self._chunk_s, self._most = step_s, chunk_s, most
+        self._recent: deque[float] = deque(maxlen=200)
+
+    @property
+    def streams(self) -> int:
+        """Live streams that are taken on at a time."""
+        return self._most or max(1, int(FULL * self._chunk_s / self._step_s))
+
+    def observe(self, step: Step) -> None:
+        """Keep up with what a step of one stream takes now, from the median of recent ones."""
+        self._recent.append(step.seconds / step.streams)
+        if len(self._recent) == self._recent.maxlen:
+            self._step_s = 0.5 * self._step_s + 0.5 * sorted(self._recent)[len(self._recent) // 2]
+            self._recent.clear()
+
+
+class Engine:
+    """One process's recogniser, as its doors use it: in the event loop's thread, never waiting."""
+
+    def __init__(self, config: ServeConfig, recognizer: Recognizer, step_s: float) -> None:
+        """step_s: what one stream's step takes here, alone (`plan.measure`)."""
+        self.config, self.meters = config, Meters()
+        chunk = recognizer.chunk or ChunkConfig()
+        self.capacity = Capacity(step_s, chunk.chunk * recognizer.config.row_s, config.limits.streams)
+        self.scheduler = Scheduler(recognizer, self._deliver, observe=self._stepped)
+        self.files = Files(self.scheduler, config.limits)
+        self.shelf = Shelf(Path(config.state) if config.state else None, config.resume_s)
+        self.seats = 0
+        self.draining = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: dict[Stream, Listener] = {}
+        self.meters.model.info({"name": self.model_name, "engine": recognizer.engine})
+        self.meters.capacity.set_function(lambda: self.capacity.streams)
+        self.meters.queue.labels("pieces").set_function(lambda: self.scheduler.waiting)
+        self.meters.queue.labels("files").set_function(lambda: self.files.jobs)
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """What streams that begin now are recognised with."""
+        return self.scheduler.recognizer
+
+    @property
+    def model_name(self) -> str:
+        """As clients may call it."""
+        bundle = self.recognizer.bundle
+        return str(bundle.card.get("name") or (bundle.directory.name if bundle.directory else "paraformer"))
+
+    def start(self) -> None:
+        """Begin to work for the loop that runs."""
+        self._loop = asyncio.get_running_loop()
+        self.scheduler.start()
+
+    def stop(self) -> None:
+        """Let go of files that wait, and end the scheduler's thread."""
+        threading.Thread(target=self.files.stop, daemon=True).start()
+        self.scheduler.stop()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the scheduler works: it has begun a round within the last seconds."""
+        return self.scheduler.failure is None and monotonic() - self.scheduler.beat < 30.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is taken."""
+        return self.alive and not self.draining.is_set()
+
+    # -- live streams -------------------------------------------------------------------------------------------------
+
+    def sit(self, proto: str) -> Seat:
+        """A place for a connection with a live stream, to be left in the end. Raises Busy if there is none."""
+        if self.draining.is_set():
+            raise Busy("the server is about to stop")
+        if self.seats >= self.capacity.streams:
+            raise Busy("the server carries as many live streams as it can")
+        return Seat(self, proto)
+
+    def open(self, options: StreamOptions, listener: Listener, saved: Saved | None = None) -> Stream:
+        """Begin a live stream, or go on with a saved one. Raises ParaformerError for what this model cannot do."""
+        if saved is not None:
+            stream = self.scheduler.restore(replace(saved, options=replace(options, rate=saved.options.rate)))
+        else:
+            stream = self.scheduler.open(options)
+        self._listeners[stream] = listener
+        return stream
+
+    def leave(self, stream: Stream) -> None:
+        """Nobody listens to a stream any more."""
+        stream.cancel()
+        self._listeners.pop(stream, None)
+
+    def keep(self, stream: Stream, token: str) -> None:
+        """Put a stream aside, so that a client that was cut off can take it up again."""
+        self._listeners.pop(stream, None)
+        stream.save().add_done_callback(
+            lambda saved: self.shelf.put(token, saved.result()) if saved.exception() is None else None
+        )
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def submit(self, spool: Spool, rate: int | None, listener: Listener) -> Job:
+        """Recognise an upload; the listener is called in the loop. Raises Busy if too many wait."""
+        loop = self._loop
+        assert loop is not None
+        self.meters.spool.inc(spool.size)
+
+        def told(news: News) -> None:
+            loop.call_soon_threadsafe(listener, news)
+            if isinstance(news, Done | Failed):
+                self.meters.spool.dec(spool.size)
+
+        return self.files.submit(spool, rate, told)
+
+    # -- from the scheduler's thread ------------------------------------------------------------------------------------
+
+    def _stepped(self, step: Step) -> None:
+        self.meters.stepped(step)
+        self.capacity.observe(step)
+
+    def _deliver(self, found: Sequence[tuple[Stream, News]]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._dispatch, found)
+
+    def _dispatch(self, found: Sequence[tuple[Stream, News]]) -> None:
+        for stream, news in found:
+            listener = self._listeners.get(stream)
+            if isinstance(news, Done | Failed):
+                self._listeners.pop(stream, None)
+            if listener is not None:
+                listener(news)
+
+
+class Seat:
+    """One connection's place among the live streams."""
+
+    def __init__(self, engine: Engine, proto: str) -> None:
+        self._engine, self._proto, self._left = engine, proto, False
+        engine.seats += 1
+        engine.meters.active.labels(proto).inc()
+
+    def leave(self) -> None:
+        """Make room for another; the second time nothing happens."""
+        if not self._left:
+            self._left = True
+            self._engine.seats -= 1
+            self._engine.meters.active.labels(self._proto).dec()
+
+
+class Shelf:
+    """Streams that wait to be taken up again, for a while: in memory, or as files that other processes see too."""
+
+    def __init__(self, directory: Path | None, keep_s: float) -> None:
+        self._directory, self._keep_s = directory, keep_s
+        self._kept: dict[str, tuple[float, bytes]] = {}
+        self._lock = threading.Lock()
+        if directory is not None:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @staticmethod
+    def token() -> str:
+        """A new name that nobody can guess."""
+        return secrets.token_hex(24)
+
+    def put(self, token: str, saved: Saved) -> None:
+        """Keep a stream."""
+        options = {**asdict(saved.options), "chunk": None}
+        head = json.dumps({"samples": saved.samples, "options": options}).encode()
+        data = len(head).to_bytes(4, "little") + head + saved.session
+        self._sweep()
+        if self._directory is None:
+            with self._lock:
+                self._kept[token] = (time(), data)
+            return
+        part = self._directory / f"{token}.part"
+        part.touch(mode=0o600)
+        part.write_bytes(data)
+        part.replace(self._directory / f"{token}.stream")
+
+    def take(self, token: str) -> Saved | None:
+        """What is kept under this name, once; None if there is nothing, or no longer."""
+        if len(token) != 48 or not set(token) <= set("0123456789abcdef"):
+            return None
+        self._sweep()
+        data = self._taken(token)
+        if data is None:
+            return None
+        size = int.from_bytes(data[:4], "little")
+        try:
+            head = json.loads(data[4 : 4 + size])
+            options = StreamOptions(**{**head["options"], "hotwords": tuple(head["options"]["hotwords"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise SessionError("the stream that was kept is damaged; begin a new one") from error
+        return Saved(data[4 + size :], head["samples"], options)
+
+    def _taken(self, token: str) -> bytes | None:
+        if self._directory is None:
+            with self._lock:
+                kept = self._kept.pop(token, None)
+            return None if kept is None else kept[1]
+        mine = self._directory / f"{token}.{secrets.token_hex(4)}"
+        try:
+            (self._directory / f"{token}.stream").replace(mine)  # one process gets it
+            data = mine.read_bytes()
+            mine.unlink()
+        except OSError:
+            return None
+        return data
+
+    def _sweep(self) -> None:
+        """Forget what has been kept for too long."""
+        oldest = time() - self._keep_s
+        with self._lock:
+            self._kept = {token: kept for token, kept in self._kept.items() if kept[0] >= oldest}
+        if self._directory is not None:
+            for file in self._directory.glob("*.stream"):
+                try:
+                    if file.stat().st_mtime < oldest:
+                        file.unlink(missing_ok=True)
+                except OSError:
+                    continue

@@ -1,0 +1,404 @@
+"""FunASR's WebSocket protocol: `offline`, `online` and `2pass`, as its servers speak it and its clients understand it.
+
+What each client needs differs from what each server sends; the messages here satisfy all of them: always `mode`,
+`text`, `wav_name` and `is_final`; exactly one `is_final: true` an utterance, its last message; `timestamp` is a string
+with as many pairs as there are characters and words, or is left out; the acknowledgement only where it was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from paraformer.config import ChunkConfig
+from paraformer.errors import ConfigError
+from paraformer.recognizer import join_segments
+from paraformer.serve.protocol import (
+    BAD_DATA,
+    POLICY,
+    RESTART,
+    Action,
+    Append,
+    Close,
+    Done,
+    End,
+    Failed,
+    Feed,
+    Live,
+    News,
+    Open,
+    OpenFile,
+    Pcm16,
+    Send,
+    Sentence,
+    Speaking,
+    StreamOptions,
+)
+from paraformer.text import words_of
+from paraformer.types import Segment, Token
+
+Mode = Literal["offline", "online", "2pass"]
+MODES: tuple[Mode, ...] = ("offline", "online", "2pass")
+MOST_HOTWORDS, MOST_HOTWORD_BYTES, MOST_NAME = 1000, 10_000, 256
+MOST_MESSAGE, MOST_DEPTH = 64 << 10, 8
+
+
+class _Refused(Exception):
+    """A known key whose value cannot be used."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How this server speaks: mode of those who name none; what live text is called; settings that live streams may
+    have, where not any.
+    """
+
+    default_mode: Mode = "2pass"
+    online_name: str = "2pass-online"
+    chunks: tuple[ChunkConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the client's messages say; each may change some of it."""
+
+    mode: Mode
+    name: str = "wav-default-id"
+    pcm: bool = True
+    rate: int = 16_000
+    chunk: ChunkConfig | None = None
+    hotwords: tuple[str, ...] = ()
+
+
+@dataclass
+class _Utterance:
+    """What has been opened and not yet had its last message."""
+
+    number: int
+    settings: _Settings
+    file: bool
+    pcm: Pcm16 = field(default_factory=Pcm16)
+    held: Segment | None = None
+    ending: bool = False
+    acknowledge: bool = False
+
+
+class FunasrConversation:
+    """One connection. Utterances follow one another; each begins with a message or samples after the last one's end."""
+
+    def __init__(self, dialect: Dialect = Dialect()) -> None:
+        self._dialect = dialect
+        self._settings = _Settings(dialect.default_mode)
+        self._current: _Utterance | None = None
+        self._configured = False
+        self._unanswered: dict[int, _Utterance] = {}
+        self._count = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no utterance waits for its last message."""
+        return not self._unanswered and self._current is None
+
+    def opened(self) -> Iterator[Action]:
+        """Nothing: the client speaks first."""
+        yield from ()
+
+    def text(self, message: str) -> Iterator[Action]:
+        """Settings, and perhaps the end of an utterance."""
+        try:
+            values = parsed(message)
+        except ValueError as error:
+            yield Close(BAD_DATA, str(error))
+            return
+        try:
+            self._settings = _changed(self._settings, values, self._dialect)
+        except _Refused as error:
+            yield _error(self._settings, "invalid_request", str(error))
+            yield Close(POLICY, str(error))
+            return
+        if values.get("is_speaking") is False or values.get("is_finished") is True:
+            yield from self._end(acknowledge=values.get("is_end") is True)
+        else:
+            self._configured = True
+
+    def binary(self, message: bytes) -> Iterator[Action]:
+        """Audio, of any length and cut anywhere."""
+        if self._current is None:
+            yield self._begin(message)
+        utterance = self._current
+        assert utterance is not None
+        if utterance.file:
+            yield Append(utterance.number, message)
+        else:
+            yield Feed(utterance.number, utterance.pcm.samples(message))
+
+    def news(self, utterance: int, news: News) -> Iterator[Action]:
+        """Text, sentences, ends."""
+        one = self._unanswered.get(utterance)
+        if one is None:
+            return
+        match news:
+            case Live(text):
+                if one.settings.mode == "online" and one.ending:
+                    one.held = Segment((one.held.text if one.held else "") + text, 0.0, 0.0, ())
+                else:
+                    yield _message(self._dialect.online_name, text, one.settings)
+            case Sentence(segment) if one.settings.mode == "2pass" and not one.file:
+                if one.held is not None:
+                    yield _sentence(one.held, one.settings, final=False)
+                one.held = segment if one.ending else None
+                if not one.ending:
+                    yield _sentence(segment, one.settings, final=False)
+            case Done(transcript):
+                yield from self._last(one, transcript.segments)
+            case Failed(error):
+                del self._unanswered[utterance]
+                self._current = None if self._current is one else self._current
+                yield _error(one.settings, "recognition_failed", str(error))
+                yield from self._acknowledged(one)
+            case Sentence() | Speaking():
+                pass
+
+    def closing(self) -> Iterator[Action]:
+        """The utterance that is open ends here, with all that was said."""
+        if self._current is not None:
+            yield from self._end(acknowledge=False)
+        elif not self._unanswered:
+            yield Close(RESTART, "the server restarts")
+
+    # -- utterances ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, head: bytes) -> Action:
+        """Open what the settings say. The page of FunASR announces samples and sends a wav file: its content tells."""
+        settings = self._settings
+        wav = head[:4] == b"RIFF" and head[8:12] == b"WAVE"
+        file = settings.mode == "offline" or wav or not settings.pcm
+        self._count += 1
+        self._current = self._unanswered[self._count] = _Utterance(self._count, settings, file)
+        if file:
+            return OpenFile(self._count, settings.rate if settings.pcm and not wav else None, settings.hotwords)
+        sentences = settings.mode == "2pass"
+        return Open(self._count, StreamOptions(settings.rate, settings.chunk, sentences, hotwords=settings.hotwords))
+
+    def _end(self, *, acknowledge: bool) -> Iterator[Action]:
+        """An end without an utterance, as some clients send on leaving, is none."""
+        utterance, self._current = self._current, None
+        if utterance is not None:
+            utterance.ending, utterance.acknowledge = True, acknowledge
+            yield End(utterance.number)
+        elif self._configured:
+            yield _final(self._settings, "")
+            if acknowledge:
+                yield _acknowledgement(self._settings)
+        self._configured = False
+
+    def _last(self, one: _Utterance, segments: Sequence[Segment]) -> Iterator[Action]:
+        """The one message that is final, and the acknowledgement."""
+        del self._unanswered[one.number]
+        if one.file:
+            yield _whole(segments, one.settings)
+        elif one.settings.mode == "2pass" and one.held is not None:
+            yield _sentence(one.held, one.settings, final=True)
+        else:
+            yield _final(one.settings, one.held.text if one.held else "", self._dialect.online_name)
+        yield from self._acknowledged(one)
+
+    def _acknowledged(self, one: _Utterance) -> Iterator[Action]:
+        if one.acknowledge:
+            yield _acknowledgement(one.settings)
+
+
+# -- what clients say ----------------------------------------------------------------------------------------------
+
+
+def parsed(message: str) -> dict[str, Any]:
+    """A JSON object. Raises ValueError with what is wrong: too long, too deep, no JSON, or no object."""
+    if len(message) > MOST_MESSAGE:
+        raise ValueError("the message is longer than 64 kB")
+    if message.strip() == "START":
+        raise ValueError("this is FunASR's WebSocket protocol, not funasr-realtime")
+    try:
+        values = json.loads(message, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the message is not JSON") from error
+    if not isinstance(values, dict):
+        raise ValueError("the message is not a JSON object")  # noqa: TRY004  one kind of error for all that is wrong
+    if _depth(values) > MOST_DEPTH:
+        raise ValueError("the message is nested too deeply")
+    return values
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _depth(value: object, so_far: int = 0) -> int:
+    """How deeply lists and objects lie in each other; stops counting once it is too much."""
+    if so_far > MOST_DEPTH or not isinstance(value, dict | list):
+        return so_far
+    inner = value.values() if isinstance(value, dict) else value
+    return max((_depth(one, so_far + 1) for one in inner), default=so_far + 1)
+
+
+def _changed(settings: _Settings, values: Mapping[str, Any], dialect: Dialect) -> _Settings:
+    """Settings after a message. Raises _Refused for a value that cannot be used; keys that nobody knows are ignored."""
+    readers: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+        "mode": ("mode", _mode),
+        "wav_name": ("name", _name),
+        "wav_format": ("pcm", _is_pcm),
+        "audio_fs": ("rate", _rate),
+        "hotwords": ("hotwords", hotwords),
+    }
+    changes = {name: read(values[key]) for key, (name, read) in readers.items() if values.get(key) is not None}
+    if values.get("chunk_size") is not None:
+        changes["chunk"] = _chunk(values, dialect)
+    return replace(settings, **changes)
+
+
+def _mode(value: Any) -> Mode:
+    """Unknown names are 2pass: one of FunASR's own clients says "office"."""
+    if not isinstance(value, str):
+        raise _Refused("mode must be offline, online or 2pass")
+    return next((mode for mode in MODES if mode == value), "2pass")
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Refused("wav_name must be a text")
+    return value[:MOST_NAME]
+
+
+def _is_pcm(value: Any) -> bool:
+    if not isinstance(value, str):
+        raise _Refused("wav_format must be a text such as pcm or wav")
+    return value.lower() == "pcm"
+
+
+def _rate(value: Any) -> int:
+    """Hz; one of FunASR's clients sends it with a decimal point."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value != int(value) or not 4000 <= value <= 192_000:
+        raise _Refused("audio_fs must be a rate from 4000 to 192000 Hz")
+    return int(value)
+
+
+def _chunk(values: Mapping[str, Any], dialect: Dialect) -> ChunkConfig | None:
+    """[left, chunk, right], or their text "5,10,5"; None, the server's own setting, for those it does not have."""
+    sizes = values["chunk_size"]
+    if isinstance(sizes, str):
+        sizes = [int(part) if part.strip().isdecimal() else part for part in sizes.split(",")]
+    if not isinstance(sizes, list) or len(sizes) != 3 or not all(type(one) is int and 0 <= one <= 100 for one in sizes):
+        raise _Refused("chunk_size must be [left, chunk, right], whole numbers from 0 to 100")
+    asked = tuple(sizes)
+    known = [one for one in dialect.chunks if (one.left, one.chunk, one.right) == asked]
+    if dialect.chunks:
+        return known[0] if known else None
+    try:
+        return ChunkConfig(left=sizes[0], chunk=sizes[1], right=sizes[2])
+    except ConfigError as error:
+        raise _Refused(f"chunk_size {sizes} cannot be: {error}"[:120]) from error
+
+
+def hotwords(value: Any) -> tuple[str, ...]:
+    """Words of a JSON object's text ({"word": weight}) or of plain text, between spaces or commas."""
+    if not isinstance(value, str):
+        raise _Refused("hotwords must be a text")
+    if len(value.encode(errors="replace")) > MOST_HOTWORD_BYTES:
+        raise _Refused("hotwords are longer than 10 kB")
+    words = list(_weighted(value)) if value.lstrip().startswith("{") else re.split(r"[\s,，]+", value)
+    found = tuple(word for word in words if word)
+    if len(found) > MOST_HOTWORDS:
+        raise _Refused("there are more than 1000 hotwords")
+    return found
+
+
+def _weighted(value: str) -> Iterator[str]:
+    """The words of {"word": weight}; a weight is a whole number or its digits."""
+    try:
+        words = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise _Refused("hotwords begin as JSON and are none") from error
+    for word, weight in words.items():
+        if not (type(weight) is int or (isinstance(weight, str) and weight.isdecimal())):
+            raise _Refused("weights of hotwords must be whole numbers")
+        yield word
+
+
+# -- what the server says --------------------------------------------------------------------------------------------
+
+
+def _message(mode: str, text: str, settings: _Settings, *, final: bool = False, **more: Any) -> Send:
+    values = {"mode": mode, "text": text, "wav_name": settings.name, "is_final": final, **more}
+    return Send(json.dumps(values, ensure_ascii=False))
+
+
+def _final(settings: _Settings, text: str, online_name: str = "2pass-online") -> Send:
+    names = {"offline": "offline", "online": online_name, "2pass": "2pass-offline"}
+    return _message(names[settings.mode], text, settings, final=True)
+
+
+def _acknowledgement(settings: _Settings) -> Send:
+    return _message(settings.mode, "", settings, final=True, is_end=True)
+
+
+def _error(settings: _Settings, code: str, message: str) -> Send:
+    return _message(settings.mode, "", settings, final=True, error={"code": code, "message": message})
+
+
+def _sentence(segment: Segment, settings: _Settings, *, final: bool) -> Send:
+    times = {"start_time": _ms(segment.start_s), "end_time": _ms(segment.end_s)}
+    return _message("2pass-offline", segment.text, settings, final=final, **_stamps([segment]), **times)
+
+
+def _whole(segments: Sequence[Segment], settings: _Settings) -> Send:
+    mode = "offline" if settings.mode == "offline" else "2pass-offline"
+    text = join_segments(segment.text for segment in segments)
+    return _message(mode, text, settings, final=True, **(_stamps(segments) if segments else {}))
+
+
+def _stamps(segments: Sequence[Segment]) -> dict[str, Any]:
+    """`timestamp` and `stamp_sents`, where each character and word of the texts has its time."""
+    spans = [_spans(segment) for segment in segments]
+    if any(len(one) != len(units(segment.text)) for one, segment in zip(spans, segments, strict=True)):
+        return {}
+    sentences = [
+        {
+            "text_seg": " ".join(units(segment.text)),
+            "punc": segment.text[-1:] if _MARKS.match(segment.text[-1:]) else "",
+            "start": _ms(segment.start_s),
+            "end": _ms(segment.end_s),
+            "ts_list": one,
+        }
+        for segment, one in zip(segments, spans, strict=True)
+    ]
+    stamps = [span for one in spans for span in one]
+    return {"timestamp": json.dumps(stamps, separators=(",", ":")), "stamp_sents": sentences}
+
+
+_UNITS = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]+)?|[^\W_]")
+_MARKS = re.compile(r"[，。？！、；：,.?!;:]")
+
+
+def units(text: str) -> list[str]:
+    """What has a time in FunASR's results: each character, and each word in Latin letters; no punctuation."""
+    return _UNITS.findall(text)
+
+
+def _spans(segment: Segment) -> list[list[int]]:
+    """Milliseconds of each word or character, from its tokens."""
+    return [
+        [_ms(min(one.start_s for one in word)), _ms(max(one.end_s for one in word))] for word in _words(segment.tokens)
+    ]
+
+
+def _words(tokens: Sequence[Token]) -> list[Sequence[Token]]:
+    found = [tokens[word.first : word.last + 1] for word in words_of(token.text for token in tokens)]
+    return [word for word in found if word]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

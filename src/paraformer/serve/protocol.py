@@ -1,0 +1,192 @@
+"""What protocols and the engine tell each other: a protocol takes messages and news, and gives actions, nothing else.
+
+    client's message --> protocol --> actions: Open, Feed, End, ... for the engine; Send, Close for the client
+    engine's news    --> protocol --> actions
+
+An utterance is known by a number that the protocol chooses; its news bear the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Shaped
+
+from paraformer.audio import SAMPLE_RATE
+from paraformer.config import ChunkConfig
+from paraformer.errors import ParaformerError
+from paraformer.types import Segment, Token, Transcript
+
+Packet = Shaped[np.ndarray, " n"]
+
+NORMAL, UNSUPPORTED, BAD_DATA, POLICY, TOO_BIG, FAILED, RESTART, OVERLOAD = (
+    1000, 1003, 1007, 1008, 1009, 1011, 1012, 1013,
+)  # fmt: skip
+"""Close codes of WebSockets (RFC 6455, section 7.4.1, and its registry)."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How one live stream is to be recognised.
+
+    rate: of its samples, Hz. chunk: None for the recogniser's own. sentences: at each pause the sentence again, in view
+    of all of it; pause_s: how long a pause is. hotwords: what may be said, for models that can be told.
+    """
+
+    rate: int = SAMPLE_RATE
+    chunk: ChunkConfig | None = None
+    sentences: bool = False
+    pause_s: float = 0.6
+    hotwords: tuple[str, ...] = ()
+
+
+# -- what a protocol wants ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Open:
+    """Begin a live stream."""
+
+    utterance: int
+    options: StreamOptions = field(default_factory=StreamOptions)
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """Begin a file, which is recognised when it is complete; rate: of headerless 16-bit samples, None for a format that
+    its content tells.
+    """
+
+    utterance: int
+    rate: int | None = None
+    hotwords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Samples of a live stream."""
+
+    utterance: int
+    samples: Packet
+
+
+@dataclass(frozen=True)
+class Append:
+    """Bytes of a file."""
+
+    utterance: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class End:
+    """No more will come."""
+
+    utterance: int
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Nobody waits for the rest."""
+
+    utterance: int
+
+
+@dataclass(frozen=True)
+class Send:
+    """A text message for the client."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Close:
+    """The end of the connection; reason: at most 123 bytes, nothing that a user said."""
+
+    code: int = NORMAL
+    reason: str = ""
+
+
+Action = Open | OpenFile | Feed | Append | End | Cancel | Send | Close
+
+
+# -- what the engine tells -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """Somebody began to speak, so many seconds from the start."""
+
+    start_s: float
+
+
+@dataclass(frozen=True)
+class Live:
+    """Newly decided text, which will not change, and its tokens."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What was said between two pauses, in view of all of it; end_s: where the pause begins."""
+
+    segment: Segment
+
+
+@dataclass(frozen=True)
+class Done:
+    """All is recognised. Of a live stream the transcript has only the duration: what was said has been told already."""
+
+    transcript: Transcript
+
+
+@dataclass(frozen=True)
+class Failed:
+    """No more will come of this utterance; the others go on."""
+
+    error: ParaformerError
+
+
+News = Speaking | Live | Sentence | Done | Failed
+
+
+class Conversation(Protocol):
+    """One connection's protocol: a state machine that knows nothing of sockets."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being recognised, so that a restart loses nothing."""
+
+    def opened(self) -> Iterator[Action]:
+        """The connection stands."""
+
+    def text(self, message: str) -> Iterator[Action]:
+        """A text message came."""
+
+    def binary(self, message: bytes) -> Iterator[Action]:
+        """A binary message came."""
+
+    def news(self, utterance: int, news: News) -> Iterator[Action]:
+        """The engine has something to tell."""
+
+    def closing(self) -> Iterator[Action]:
+        """The server is about to stop: what is open must end now, with a last word for each."""
+
+
+class Pcm16:
+    """Bytes of little-endian 16-bit samples, cut anywhere, to samples."""
+
+    def __init__(self) -> None:
+        self._odd = b""
+
+    def samples(self, data: bytes) -> Packet:
+        """The samples that are complete now."""
+        data = self._odd + data
+        whole = len(data) // 2 * 2
+        self._odd = data[whole:]
+        return np.frombuffer(data[:whole], "<i2")

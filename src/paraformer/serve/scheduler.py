@@ -1,0 +1,440 @@
+"""One thread owns the recogniser: live streams that have a full chunk step together, whole pieces fill what is left.
+
+A round (`tick`) takes what has come, steps a few together of those live streams whose chunk has been complete for
+longest, and recognises one whole piece if no stream waits, or if pieces have waited for long. What it found goes out in
+one call. A stream or piece that fails gets its error; the others do not notice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+
+from paraformer.audio import LiveResampler, packet
+from paraformer.errors import ParaformerError, attempt
+from paraformer.recognizer import Recognizer
+from paraformer.segment import SegmentConfig, VoiceSegmenter
+from paraformer.serve.protocol import Done, Failed, Live, News, Packet, Sentence, Speaking, StreamOptions
+from paraformer.session import Session
+from paraformer.types import Segment
+
+TOGETHER = 8
+"""Live streams in one batch: more gain little on a CPU, and the first of them would wait for the last."""
+PATIENCE_S = 1.0
+"""A whole piece waits no longer than this for live streams."""
+_HEARD_TOGETHER = 8
+"""Windows of 32 ms in which a stream is searched for pauses: a sentence ends at most a quarter of a second late."""
+
+Deliver = Callable[[Sequence[tuple["Stream", News]]], None]
+"""Takes what one round found; called in the scheduler's thread."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch of live streams took. late_s: how long after its chunk was complete the last one was answered."""
+
+    streams: int
+    seconds: float
+    late_s: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A stream to go on with elsewhere. samples: taken in, at the stream's rate."""
+
+    session: bytes
+    samples: int
+    options: StreamOptions
+
+
+class Stream:
+    """One live stream: what a connection holds. Its methods may be called in any thread, and never wait."""
+
+    def __init__(self, scheduler: Scheduler, options: StreamOptions, session: Session) -> None:
+        self.options, self.session = options, session
+        self.samples = 0
+        self.gone = False
+        self.since = scheduler.now()
+        self.pending = 0
+        self._scheduler = scheduler
+        self._backlog: deque[tuple[float, Packet]] = deque()
+        self._waiting = 0
+        self._ended, self._end_at, self._stepped_at = False, 0.0, 0.0
+        self._pauses = _Pauses(options) if options.sentences else None
+        self._wanted = self._missing()
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of audio that have come and are not recognised yet."""
+        return self._waiting / self.options.rate
+
+    def feed(self, samples: Packet) -> None:
+        """Take in samples: floats in [-1, 1] or int16. Raises AudioError, and nothing changes, for anything else."""
+        samples = packet(samples)
+        if len(samples) and not self._ended:
+            self._scheduler.change(lambda: self._take(samples))
+
+    def end(self) -> None:
+        """No more samples will come; Done follows."""
+        self._scheduler.change(self._end)
+
+    def cancel(self) -> None:
+        """Nobody waits for the rest."""
+        self.gone = True
+        self._scheduler.ask(lambda: self._scheduler.forget(self))
+
+    def save(self) -> Future[Saved]:
+        """The stream as it stands, all that was fed taken in; it ends here and can go on elsewhere."""
+        future: Future[Saved] = Future()
+        self._scheduler.ask(lambda: self._save(future))
+        return future
+
+    def _take(self, samples: Packet) -> None:
+        self._backlog.append((self._scheduler.now(), samples))
+        self._waiting += len(samples)
+        self.samples += len(samples)
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended, self._end_at = True, self._scheduler.now()
+
+    # -- in the scheduler's thread ---------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Whether something can be done that could not before."""
+        return not self.gone and (self._waiting >= self._wanted or self._ended) and not self._over
+
+    @property
+    def ready(self) -> bool:
+        """Whether a step can be taken."""
+        return not self.gone and self.session.ready
+
+    @property
+    def _over(self) -> bool:
+        return self.session.done
+
+    def prepare(self, lock: threading.Condition) -> list[_Cut]:
+        """Let the session take in up to a chunk of what has come, or its end; returns sentences that end in it."""
+        if self.session.ready:
+            return []
+        with lock:
+            part, over = self._next_part(), self._ended and not self._backlog
+        if len(part):
+            self.session.feed(part)
+        cuts = self._pauses.push(part) if self._pauses is not None else []
+        if over:
+            self.session.end()
+            self.since = self._end_at
+            cuts += self._pauses.finish() if self._pauses is not None else []
+        self._wanted = self._missing()
+        return cuts
+
+    def stepped(self, text: str) -> list[News]:
+        """What a step has found."""
+        self._stepped_at = self._scheduler.now()
+        self._wanted = self._missing()
+        tokens = self.session.take().tokens
+        return [Live(text, tokens)] if text else []
+
+    def _missing(self) -> int:
+        """Samples to collect before anything is done with them."""
+        most = self.session.missing if self._pauses is None else self.options.rate // 4
+        return max(1, min(self.session.missing, most))
+
+    def _next_part(self) -> Packet:
+        """What the next step lacks, at most, so that who sends much at once takes no turns of the others."""
+        lacking = max(1, self.session.missing)
+        parts: list[Packet] = []
+        while self._backlog and lacking > 0:
+            came, head = self._backlog.popleft()
+            self.since = max(came, self._stepped_at)
+            if len(head) > lacking:
+                self._backlog.appendleft((came, head[lacking:]))
+            parts.append(head[:lacking])
+            lacking -= len(parts[-1])
+            self._waiting -= len(parts[-1])
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def _save(self, future: Future[Saved]) -> None:
+        """Answers with the session and everything that was fed in it; nothing is stepped for that."""
+        with attempt("saving a stream") as saving:
+            for _, samples in self._backlog:
+                self.session.feed(samples)
+            future.set_result(Saved(self.session.save(), self.samples, self.options))
+        if saving.error is not None:
+            future.set_exception(saving.error)
+        self._scheduler.forget(self)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Speech between two pauses, or only its beginning (no samples)."""
+
+    start_s: float
+    samples: Packet | None
+
+
+class _Pauses:
+    """Where sentences of a stream begin and end."""
+
+    def __init__(self, options: StreamOptions) -> None:
+        pause = max(0.1, options.pause_s)
+        config = SegmentConfig(min_s=0.0, min_silence_s=pause, join_s=pause, pad_s=min(0.2, pause / 2))
+        self._listening = VoiceSegmenter(config).open(_HEARD_TOGETHER)
+        self._resampler = LiveResampler(options.rate)
+        self._incoming = self._resampler.init_state()
+        self._told: float | None = None
+
+    def push(self, samples: Packet) -> list[_Cut]:
+        """Take in samples at the stream's rate."""
+        return self._heard(samples, final=False)
+
+    def finish(self) -> list[_Cut]:
+        """No more samples come."""
+        cuts = self._heard(np.zeros(0, np.float32), final=True)
+        return [*cuts, *(_Cut(*cut) for cut in self._listening.finish())]
+
+    def _heard(self, samples: Packet, *, final: bool) -> list[_Cut]:
+        at_16k, self._incoming = self._resampler.step(samples, self._incoming, final=final)
+        cuts = [_Cut(*cut) for cut in self._listening.push(at_16k)]
+        since = self._listening.speaking_since_s
+        if since is not None and since != self._told:
+            self._told = since
+            cuts.append(_Cut(since, None))
+        return cuts
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A stretch of speech that is recognised as a whole, for a file (`answer`) or as a sentence of a stream."""
+
+    samples: Packet
+    start_s: float
+    answer: Future[list[Segment]] | None = None
+    stream: Stream | None = None
+
+
+class Scheduler:
+    """Shares one recogniser among any number of live streams and files. `tick` is one round; `start` makes a thread."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        deliver: Deliver,
+        *,
+        together: int = TOGETHER,
+        observe: Callable[[Step], None] = lambda _: None,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        """together: live streams in one batch; observe: is told of each batch; now: the clock."""
+        self.recognizer = recognizer
+        self.now = now
+        self.beat = now()
+        self.failure: BaseException | None = None
+        self._deliver, self._together, self._observe = deliver, together, observe
+        self._condition = threading.Condition()
+        self._streams: dict[Stream, None] = {}
+        self._questions: deque[Callable[[], None]] = deque()
+        self._sentences: deque[_Piece] = deque()
+        self._files: deque[_Piece] = deque()
+        self._last_piece = now()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    # -- from any thread -----------------------------------------------------------------------------------------
+
+    def open(self, options: StreamOptions) -> Stream:
+        """Begin a stream. Raises UnsupportedModel or AudioError for what this recogniser cannot do."""
+        return self._joined(Stream(self, options, self.recognizer.stream(options.chunk, rate=options.rate)))
+
+    def restore(self, saved: Saved) -> Stream:
+        """Go on with a stream. Raises SessionError if it is of another model."""
+        stream = Stream(self, saved.options, self.recognizer.restore(saved.session))
+        stream.samples = saved.samples
+        return self._joined(stream)
+
+    def recognize(self, samples: Packet, start_s: float) -> Future[list[Segment]]:
+        """The text of a piece of up to 30 s at 16 kHz, when live streams leave time for it."""
+        answer: Future[list[Segment]] = Future()
+        piece = _Piece(samples, start_s, answer)
+        self.change(lambda: self._files.append(piece))
+        return answer
+
+    def change(self, doing: Callable[[], None]) -> None:
+        """Change what is to be done, and wake the thread."""
+        with self._condition:
+            doing()
+            self._condition.notify()
+
+    def ask(self, question: Callable[[], None]) -> None:
+        """Have something done in the scheduler's thread, between two rounds."""
+        self.change(lambda: self._questions.append(question))
+
+    def forget(self, stream: Stream) -> None:
+        """Leave a stream out from now on."""
+        self._streams.pop(stream, None)
+
+    @property
+    def live(self) -> int:
+        """How many streams there are."""
+        return len(self._streams)
+
+    @property
+    def waiting(self) -> int:
+        """How many whole pieces wait."""
+        return len(self._files) + len(self._sentences)
+
+    def start(self) -> None:
+        """Work in a thread of its own, until `stop`."""
+        self._thread = threading.Thread(target=self._run, name="paraformer-scheduler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the round that it is in."""
+        self._stopping = True
+        self.change(lambda: None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _joined(self, stream: Stream) -> Stream:
+        with self._condition:
+            self._streams[stream] = None
+        return stream
+
+    # -- rounds -----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                if not self.tick():
+                    with self._condition:
+                        if not self._due():
+                            self._condition.wait(timeout=1.0)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _due(self) -> bool:
+        """Whether anything has come since the last look."""
+        work = self._questions or self._files or self._sentences or self._stopping
+        return bool(work) or any(one.due for one in self._streams)
+
+    def tick(self) -> bool:
+        """One round; returns whether there was anything to do."""
+        self.beat = self.now()
+        found: list[tuple[Stream, News]] = []
+        asked = self._answer_questions()
+        stepped, more = self._step(found)
+        piece = self._next_piece(live=more)
+        if piece is not None:
+            self._last_piece = self.now()
+            self._recognize(piece, found)
+        found += self._finished()
+        told = [(stream, news) for stream, news in found if not stream.gone]
+        if told:
+            self._deliver(told)
+        return bool(asked or stepped or piece or found)
+
+    def _answer_questions(self) -> int:
+        with self._condition:
+            questions = [self._questions.popleft() for _ in range(len(self._questions))]
+        for question in questions:
+            question()
+        return len(questions)
+
+    def _step(self, found: list[tuple[Stream, News]]) -> tuple[int, bool]:
+        """Step those streams that have waited for longest; how many did anything, and whether more wait."""
+        with self._condition:
+            streams = list(self._streams)
+        due = [stream for stream in streams if stream.due]
+        for stream in due:
+            self._prepare(stream, found)
+        ready = sorted((one for one in streams if one.ready and one in self._streams), key=lambda one: one.since)
+        batch = ready[: self._together]
+        if batch:
+            began, oldest = self.now(), batch[0].since
+            found += self._advanced(batch)
+            self._observe(Step(len(batch), self.now() - began, self.now() - oldest))
+        return len(due) + len(batch), len(ready) > len(batch)
+
+    def _prepare(self, stream: Stream, found: list[tuple[Stream, News]]) -> None:
+        """Take in what has come of a stream, and what that shows of its pauses."""
+        cuts: list[_Cut] = []
+        with attempt("the stream") as taking:
+            cuts = stream.prepare(self._condition)
+        for cut in cuts:
+            if cut.samples is None:
+                found.append((stream, Speaking(cut.start_s)))
+            elif stream in self._streams:
+                stream.pending += 1
+                self._sentences.append(_Piece(cut.samples, cut.start_s, stream=stream))
+        if taking.error is not None:
+            found += self._lost(stream, taking.error)
+
+    def _advanced(self, batch: Sequence[Stream]) -> list[tuple[Stream, News]]:
+        """What a step of these streams finds; where it fails, of each alone, to find which fails."""
+        texts: list[str] = []
+        with attempt("the stream") as stepping:
+            texts = self.recognizer.advance([stream.session for stream in batch])
+        if stepping.error is None:
+            return [(s, one) for s, text in zip(batch, texts, strict=True) for one in s.stepped(text)]
+        if len(batch) > 1:
+            return [news for stream in batch for news in self._advanced([stream])]
+        return self._lost(batch[0], stepping.error)
+
+    def _next_piece(self, *, live: bool) -> _Piece | None:
+        """The next whole piece, if its turn has come; live: whether streams wait for a step."""
+        if live and self.now() - self._last_piece < PATIENCE_S:
+            return None
+        with self._condition:
+            for queue in (self._sentences, self._files):
+                while queue:
+                    piece = queue.popleft()
+                    wanted = piece.stream in self._streams if piece.stream else not _cancelled(piece)
+                    if wanted:
+                        return piece
+        return None
+
+    def _recognize(self, piece: _Piece, found: list[tuple[Stream, News]]) -> None:
+        segments: list[Segment] = []
+        with attempt(f"the piece at {piece.start_s:.1f} s") as work:
+            segments = self.recognizer.segments(piece.samples, piece.start_s)
+        if piece.answer is not None:
+            _resolve(piece.answer, segments, work.error)
+        elif piece.stream is not None and work.error is not None:
+            found += self._lost(piece.stream, work.error)
+        elif piece.stream is not None:
+            piece.stream.pending -= 1
+            found += [(piece.stream, Sentence(segment)) for segment in segments]
+
+    def _finished(self) -> list[tuple[Stream, News]]:
+        """Streams of which all is recognised."""
+        done = [stream for stream in list(self._streams) if stream.session.done and not stream.pending]
+        for stream in done:
+            self.forget(stream)
+        return [(stream, Done(stream.session.transcript())) for stream in done]
+
+    def _lost(self, stream: Stream, error: ParaformerError) -> list[tuple[Stream, News]]:
+        known = stream in self._streams
+        self.forget(stream)
+        if not known:
+            return []
+        return [(stream, Failed(error))]
+
+
+def _cancelled(piece: _Piece) -> bool:
+    return piece.answer is not None and not piece.answer.set_running_or_notify_cancel()
+
+
+def _resolve(answer: Future[list[Segment]], segments: list[Segment], error: ParaformerError | None) -> None:
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(segments)
