@@ -37,7 +37,7 @@ from paraformer.cli.formats import render
 from paraformer.cli.live import decisions
 from paraformer.cli.mic import _tail, show
 from paraformer.cli.results import targets
-from paraformer.cli.subtitles import MAX_COLUMNS, MAX_S, columns, cues
+from paraformer.subtitles import MAX_COLUMNS, MAX_S, columns, cues
 from paraformer.text import Vocabulary
 
 TEXT = "今天天气很好"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from paraformer.cli.subtitles import Cue, cues
+from paraformer.subtitles import clock, cues, srt, vtt
 from paraformer.types import Token, Transcript
 
 Heard = Transcript | list[Transcript]
@@ -27,7 +25,7 @@ def render(heard: Heard, form: str, *, name: str, timestamps: bool) -> str:
         lines = [
             replace(cue, text=_label(channel) + cue.text) for channel, one in channels.items() for cue in cues(one)
         ]
-        return (_srt if form == "srt" else _vtt)(sorted(lines, key=lambda cue: cue.start_s))
+        return (srt if form == "srt" else vtt)(sorted(lines, key=lambda cue: cue.start_s))
     write = {"text": _text, "json": _json, "tsv": _tsv}[form]
     return "\n".join(write(one, name, channel, timestamps) for channel, one in channels.items())
 
@@ -37,7 +35,7 @@ def _text(transcript: Transcript, name: str, channel: int | None, timestamps: bo
     label = _label(channel)
     if not transcript.segments:
         return label.rstrip()
-    times = [f"[{_clock(s.start_s)} - {_clock(s.end_s)}] " if timestamps else "" for s in transcript.segments]
+    times = [f"[{clock(s.start_s)} - {clock(s.end_s)}] " if timestamps else "" for s in transcript.segments]
     return "\n".join(time + label + s.text for time, s in zip(times, transcript.segments, strict=True))
 
 
@@ -83,25 +81,7 @@ def rounded(value: object) -> object:
             return value
 
 
-def _srt(lines: Sequence[Cue]) -> str:
-    return "\n\n".join(f"{n}\n{_span(cue, ',')}\n{cue.text}" for n, cue in enumerate(lines, 1))
-
-
-def _vtt(lines: Sequence[Cue]) -> str:
-    blocks = (f"{_span(cue, '.')}\n{html.escape(cue.text, quote=False)}" for cue in lines)
-    return "\n\n".join(["WEBVTT", *blocks])
-
-
 def _tsv(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:
     rows = transcript.tokens if timestamps else transcript.segments
     file = " ".join(name.split()) + ("" if channel is None else f"\t{channel}")
     return "\n".join(f"{file}\t{row.start_s:.3f}\t{row.end_s:.3f}\t{row.text}" for row in rows)
-
-
-def _span(cue: Cue, point: str) -> str:
-    return f"{_clock(cue.start_s, point)} --> {_clock(cue.end_s, point)}"
-
-
-def _clock(seconds: float, point: str = ".") -> str:
-    minutes, ms = divmod(round(seconds * 1000), 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{ms // 1000:02}{point}{ms % 1000:03}"

@@ -17,9 +17,9 @@ from jaxtyping import Float32
 
 import paraformer
 from paraformer.cli.live import PIECE, RATE, decisions
-from paraformer.cli.subtitles import columns
 from paraformer.errors import AudioError, MissingExtra
 from paraformer.session import Session
+from paraformer.subtitles import columns
 
 _WIDEST = 1000
 """Characters, more than stand in a line of any terminal."""

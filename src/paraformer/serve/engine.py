@@ -146,7 +146,7 @@ class Engine:
 
         return self.files.submit(spool, rate, told)
 
-    # -- from the scheduler's thread ------------------------------------------------------------------------------------
+    # -- from the scheduler's thread ---------------------------------------------------------------------------------
 
     def _stepped(self, step: Step) -> None:
         self.meters.stepped(step)

@@ -1,7 +1,8 @@
-"""Segments cut into subtitle lines that a viewer can read: at pauses, between words, none too wide or too long."""
+"""Subtitles: segments cut into lines that a viewer can read, at pauses, between words, none too wide or too long."""
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -90,3 +91,24 @@ def _fits(text: str, duration_s: float) -> bool:
 def columns(text: str) -> int:
     """Width of a text on a terminal or screen, Chinese characters counting twice."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def srt(lines: Sequence[Cue]) -> str:
+    """SubRip, without a line break at its end."""
+    return "\n\n".join(f"{n}\n{_span(cue, ',')}\n{cue.text}" for n, cue in enumerate(lines, 1))
+
+
+def vtt(lines: Sequence[Cue]) -> str:
+    """WebVTT, without a line break at its end."""
+    blocks = (f"{_span(cue, '.')}\n{html.escape(cue.text, quote=False)}" for cue in lines)
+    return "\n\n".join(["WEBVTT", *blocks])
+
+
+def clock(seconds: float, point: str = ".") -> str:
+    """hours:minutes:seconds.milliseconds"""
+    minutes, ms = divmod(round(seconds * 1000), 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{ms // 1000:02}{point}{ms % 1000:03}"
+
+
+def _span(cue: Cue, point: str) -> str:
+    return f"{clock(cue.start_s, point)} --> {clock(cue.end_s, point)}"
