@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO
-
-from tqdm import tqdm
 
 import paraformer
 from paraformer.cli import sources
@@ -21,6 +20,8 @@ from paraformer.errors import attempt
 from paraformer.types import Transcript
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from paraformer.recognizer import Recognizer
 
     Bar = tqdm[Any]
@@ -79,11 +80,15 @@ def _results(options: argparse.Namespace, names: list[str]) -> tuple[Results, li
     return saved, [name for name in files if not refused[name]]
 
 
-def _progress(names: list[str], options: argparse.Namespace) -> Bar:
+def _progress(names: list[str], options: argparse.Namespace) -> AbstractContextManager[Bar | None]:
     """A bar over the bytes of the inputs; shown for long work on a terminal that no live text shows to be alive."""
     total = sum(map(sources.size, names))
     shown = sys.stderr.isatty() and total >= LONG and (options.output_dir is not None or not options.stream)
-    return tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=not shown)
+    if not shown:
+        return nullcontext()
+    from tqdm import tqdm  # not before it is wanted: with what it imports it takes a tenth of a short command's time
+
+    return tqdm(total=total, unit="B", unit_scale=True, leave=False)
 
 
 @dataclass(frozen=True)
@@ -93,16 +98,16 @@ class _Work:
     options: argparse.Namespace
     recognizer: Recognizer
     results: Results
-    bar: Bar
+    bar: Bar | None
 
     def attempt(self, name: str) -> bool:
         """Recognise one input and hand over its result; a failure is reported and gives False."""
         started = perf_counter()
         with attempt(name) as work:
             self.results.begin(name)
-            with sources.opened(name, None if self.bar.disable else self.bar.update) as source:
+            with sources.opened(name, None if self.bar is None else self.bar.update) as source:
                 heard = self._live(name, source) if self.options.stream else self._whole(source)
-            with tqdm.external_write_mode():
+            with self._beside_the_bar():
                 self.results.end(name, heard)
         if work.error is None:
             longest_s = max([one.duration_s for one in heard] if isinstance(heard, list) else [heard.duration_s])
@@ -110,13 +115,17 @@ class _Work:
             return True
         if isinstance(work.error.__cause__, BrokenPipeError):  # nobody reads the output: no failure of this input
             raise work.error.__cause__
-        with tqdm.external_write_mode():
+        with self._beside_the_bar():
             complain(work.error, name)
         return False
 
+    def _beside_the_bar(self) -> AbstractContextManager[object]:
+        """What is written meanwhile leaves the bar whole."""
+        return nullcontext() if self.bar is None else self.bar.external_write_mode()
+
     def _tell(self, name: str, duration_s: float, took_s: float) -> None:
         if self.options.verbose:
-            with tqdm.external_write_mode():
+            with self._beside_the_bar():
                 complain(f"{duration_s:.1f} s of audio in {took_s:.2f} s", name)
 
     def _whole(self, source: Path | BinaryIO) -> Transcript | list[Transcript]:
