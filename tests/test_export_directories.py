@@ -27,7 +27,7 @@ from paraformer.certificate.record import Form
 from paraformer.config import ChunkConfig, ConformerEncoderConfig, ModelConfig, SanmDecoderConfig, TrainingChunk
 from paraformer.errors import ConfigError, ModelError, UnsupportedModel
 from paraformer.export.directories import write
-from paraformer.export.foreign import NEVER, spoken_first
+from paraformer.export.foreign import NEVER, first_place, spoken_first
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.model.paraformer import Paraformer
 
@@ -45,15 +45,15 @@ def bundle() -> Bundle:
 
 
 @cache
-def exported(form: Form) -> Path:
+def exported(form: Form, kind: tiny.Kind = "published") -> Path:
     directory = Path(mkdtemp(prefix="paraformer-export-"))
-    write(bundle(), tiny.model(), directory, form)
+    write(bundle() if kind == "published" else described(tiny.model(kind)), tiny.model(kind), directory, form)
     return directory
 
 
 @cache
-def backend(form: Form) -> ForeignBackend:
-    return ForeignBackend(exported(form), form, tiny.config(), 1)
+def backend(form: Form, kind: tiny.Kind = "published") -> ForeignBackend:
+    return ForeignBackend(exported(form, kind), form, tiny.config(kind), 1)
 
 
 def feats(seed: int, rows: int) -> np.ndarray:
@@ -129,12 +129,13 @@ def test_int8_weights_are_signed_and_symmetric_and_the_outputs_stay_in_float(for
         assert not any("/output/" in f"/{node.name}" for node in products)
 
 
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3))
-def test_whole_graph_recognises_what_torch_does_in_any_batch(lengths: list[int]) -> None:
+def test_whole_graph_recognises_what_torch_does_in_any_batch(kind: tiny.Kind, lengths: list[int]) -> None:
     utterances = [feats(seed, rows) for seed, rows in enumerate(lengths)]
-    got = backend(WHOLE).whole(utterances)
+    got = backend(WHOLE, kind).whole(utterances)
     for rows, decoded in zip(utterances, got, strict=True):
-        (expected,) = tiny.backend("torch").whole([rows])
+        (expected,) = tiny.backend("torch", kind).whole([rows])
         speaks = expected.ids > 2
         assert len(decoded.ids) == len(expected.ids)
         np.testing.assert_array_equal(decoded.ids[: speaks.sum()], expected.ids[speaks])
@@ -156,12 +157,13 @@ def test_tokens_without_text_come_last_and_as_an_end(data: st.DataObject) -> Non
 
 
 @pytest.mark.parametrize("form", [LIVE, Form(runtime="sherpa-onnx", live=True)], ids=str)
+@pytest.mark.parametrize("kind", tiny.KINDS)
 @given(st.lists(st.integers(1, 35), min_size=1, max_size=3))
-def test_live_graphs_step_as_torch_does(form: Form, lengths: list[int]) -> None:
-    chunk = form.chunk(tiny.config())
+def test_live_graphs_step_as_torch_does(form: Form, kind: tiny.Kind, lengths: list[int]) -> None:
+    chunk = form.chunk(tiny.config(kind))
     utterances = [feats(seed, rows) for seed, rows in enumerate(lengths)]
-    got = stream(backend(form), utterances, chunk)
-    expected = stream(tiny.backend("torch"), utterances, chunk)
+    got = stream(backend(form, kind), utterances, chunk)
+    expected = stream(tiny.backend("torch", kind), utterances, chunk)
     for ours, theirs in zip(got, expected, strict=True):
         for left, right in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(left.ids, right.ids)
@@ -189,6 +191,17 @@ def test_live_graphs_give_the_numbers_of_funasrs_own_export(tmp_path: Path) -> N
             np.testing.assert_allclose(got[1], expected["alphas"], atol=1e-4)
             (decoded,), (state,) = runs.step([new], [False], [state], chunk)
             np.testing.assert_array_equal(decoded.ids, expected["ids"][0])
+
+
+@given(st.integers(-14, 580_000), st.integers(1, 20), st.integers(0, 5))
+def test_a_front_finds_its_place_in_the_positions_of_a_runtime(start: int, rows: int, after: int) -> None:
+    """Computed in float32, as runtimes do: for ten hours."""
+    positions = start + np.arange(rows)
+    rates = np.exp(np.arange(280, dtype=np.float32) * (-np.log(np.float32(10000)) / 279))
+    marks = np.cos(positions[:, None].astype(np.float32) * rates)[:, 200:] * (positions > 0)[:, None]
+    marks = np.pad(marks, ((0, after), (0, 0)))
+    place = first_place(torch.from_numpy(marks[None].astype(np.float32)), 280)
+    assert place.tolist() == [start if positions[-1] > 0 else -rows - after]
 
 
 def test_live_graphs_say_0_for_what_is_no_text() -> None:
@@ -225,6 +238,8 @@ def test_what_a_runtime_could_not_compute_is_refused(tmp_path: Path) -> None:
     assert "--live" in refused(chunked, Form(runtime="funasr"), tmp_path)
     decoder = SanmDecoderConfig(heads=2, ffn_dim=24, layers=1, attention_layers=1, kernel=5)
     assert "whole utterances only" in refused(small(decoder=decoder, live=None), LIVE, tmp_path)
+    tight = replace(tiny.config("whisper"), frontend=replace(tiny.config().frontend, lfr_m=6))
+    assert "where it is" in refused(Paraformer(tight).eval(), LIVE, tmp_path)
     wide = replace(tiny.config().frontend, window="povey")
     assert "its own features" in refused(small(frontend=wide), WHOLE, tmp_path)
     assert "</s>" in refused(tiny.model(), WHOLE, tmp_path, ("<blank>", "</s>", "<s>", *tiny.TOKENS[3:]))

@@ -159,7 +159,7 @@ def test_funasr_knows_no_encoder_like_the_embedded_models(live, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("model", ["online"])
+@pytest.mark.parametrize("model", ["embedded", "online"])
 def test_funasr_onnx_live(model, tmp_path):
     """Packet for packet ours without look-back, which the runtime does not have.
 

@@ -11,8 +11,24 @@ from paraformer.backends import cif
 from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, stack_states
 from paraformer.backends.onnx import OnnxGraph
 from paraformer.certificate.record import Form
-from paraformer.config import ChunkConfig, ModelConfig, SanmDecoderConfig
+from paraformer.config import ChunkConfig, ModelConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.errors import UnsupportedModel
+
+_LOUD = np.float32(2**20)
+_SILENT = np.float32(1e-30)
+
+
+def row_scale(config: ModelConfig) -> np.ndarray:
+    """What a live export has its runtime scale normalised rows (F,) by, since the runtime then adds positions to them.
+
+    An encoder with a front adds its own: what it looks at is made so loud that the runtime's are lost beside it, and
+    the frames that it does not look at, which the next window repeats, so quiet that nothing else is left of them.
+    From these the graph reads where it is.
+    """
+    c = config.frontend
+    if not isinstance(config.encoder, SanmEncoderConfig) or config.encoder.front is None:
+        return np.ones(c.input_dim, np.float32)
+    return np.where(np.arange(c.input_dim) < c.lfr_n * c.mel_bins, _LOUD, _SILENT)
 
 
 class ForeignBackend:
@@ -90,7 +106,8 @@ class ForeignBackend:
         half = rows.shape[2] // 2
         rates = np.exp(np.arange(half) * (-np.log(10000.0) / (half - 1)))
         angles = (position[:, None, None] + np.arange(1, rows.shape[1] + 1)[:, None]) * rates
-        embedded = rows * self._config.encoder.output_dim**0.5 + np.concatenate([np.sin(angles), np.cos(angles)], 2)
+        scale = self._config.encoder.output_dim**0.5 * row_scale(self._config)
+        embedded = rows * scale + np.concatenate([np.sin(angles), np.cos(angles)], 2)
         rounded: np.ndarray = embedded.astype(np.float32)
         return rounded
 

@@ -17,6 +17,7 @@ from paraformer import contract
 from paraformer.backends import native as native_engine
 from paraformer.backends import panels
 from paraformer.bundle import CONFIG_FILE, Bundle
+from paraformer.certificate.foreign import row_scale
 from paraformer.certificate.record import Form
 from paraformer.checkpoint import funasr, funasr_config, native
 from paraformer.config import EOS_ID, ChunkConfig, FrontendConfig, ModelConfig, SanmDecoderConfig
@@ -107,7 +108,7 @@ def _write_funasr_onnx(bundle: Bundle, model: Paraformer, directory: Path, form:
     settings["encoder_conf"]["output_size"] = bundle.config.encoder.output_dim
     if isinstance(bundle.config.decoder, SanmDecoderConfig):
         settings["decoder_conf"]["num_blocks"] = bundle.config.decoder.memories
-    funasr.save_settings(replace(bundle, cmvn=_cmvn(bundle)), settings, directory)
+    funasr.save_settings(replace(bundle, cmvn=_cmvn(bundle, form.live)), settings, directory)
     _write_graphs(model, directory, form, {})
 
 
@@ -121,7 +122,7 @@ def sherpa_onnx_settings(bundle: Bundle, directory: Path, *, live: bool) -> dict
     """Write tokens.txt; returns the metadata of the first graph."""
     lines = (f"{token} {index}\n" for index, token in enumerate(bundle.tokens))
     (directory / "tokens.txt").write_text("".join(lines), encoding="utf-8")
-    c, cmvn = bundle.config, _cmvn(bundle)
+    c, cmvn = bundle.config, _cmvn(bundle, live)
     metadata = {
         "model_type": "paraformer",
         "version": "1",
@@ -157,6 +158,11 @@ def _graphs(model: Paraformer, form: Form) -> Sequence[tuple[nn.Module, contract
     if config.encoder.kind != "sanm":
         raise UnsupportedModel(f"{config.encoder.kind} encoders cannot be exported to {form.runtime} yet")
     _check_mode(config, form)
+    if form.live and config.encoder.front and config.frontend.lfr_m <= config.frontend.lfr_n:
+        raise UnsupportedModel(
+            f"{form.runtime} cannot tell a live step where it is: the model's windows have no frame that its front "
+            "leaves alone; export it without --live"
+        )
     if not form.live:
         return [(foreign.WholeGraph(model), foreign.whole(config))]
     return [
@@ -181,7 +187,8 @@ def _check_sherpa_onnx(bundle: Bundle, form: Form) -> None:
         raise ModelError(f"sherpa-onnx needs {EOS} as item {EOS_ID} of the vocabulary, where this model has another")
 
 
-def _cmvn(bundle: Bundle) -> Cmvn:
-    """The model's, or one that changes nothing: both runtimes need one."""
+def _cmvn(bundle: Bundle, live: bool) -> Cmvn:
+    """The model's, or one that changes nothing: both runtimes need one. For live steps with `row_scale`, too."""
     width = bundle.config.frontend.input_dim
-    return bundle.cmvn or Cmvn(np.zeros(width, np.float32), np.ones(width, np.float32))
+    cmvn = bundle.cmvn or Cmvn(np.zeros(width, np.float32), np.ones(width, np.float32))
+    return replace(cmvn, scale=cmvn.scale * row_scale(bundle.config)) if live else cmvn

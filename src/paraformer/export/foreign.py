@@ -7,9 +7,12 @@ keeps the overlap, and knows no look-back.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from paraformer.certificate.foreign import row_scale
 from paraformer.config import EOS_ID, SILENT_IDS, ModelConfig, SanmDecoderConfig
 from paraformer.contract import Graph, Port
 from paraformer.model import cif
@@ -19,6 +22,9 @@ from paraformer.model.paraformer import Paraformer
 
 NEVER = -1e4
 """A log-probability that no other falls below."""
+
+_TURNS = 128
+"""Of the fastest cosine that is read: ten hours of a stream."""
 
 
 class WholeGraph(nn.Module):
@@ -68,18 +74,41 @@ class LiveEncoderGraph(nn.Module):
     def forward(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """speech (B, T, F) with scale and positions, speech_lengths (B,) -> enc (B, T, D), enc_len, alphas (B, T).
 
-        An encoder with a front embeds for itself, counting from the step's first row: the scale is taken back, and the
-        runtime's positions stay in as a little noise, for where they began is not said.
+        An encoder with a front embeds for itself: the scale is taken back, and the step's place is read from the
+        positions that the runtime added (see row_scale).
         """
         encoder, mask = self.model.encoder, length_mask(speech_lengths, speech.shape[1])
         if encoder.front is None:
             rows = encoder.run(speech, mask[:, None, :], mask)[0]
         else:
-            scale = self.model.config.encoder.output_dim**-0.5
+            c = self.model.config
+            used, half = c.frontend.lfr_n * c.frontend.mel_bins, c.frontend.input_dim // 2
+            scale = torch.from_numpy(row_scale(c)).reciprocal() * c.encoder.output_dim**-0.5
+            start = first_place(speech[..., max(used, half) :], half)
+            feats = speech * torch.where(torch.arange(len(scale)) < used, scale, 0.0)
             present = spread(mask, encoder.rows)
-            rows = encoder.run(encoder.embed(speech * scale, 1, mask), present[:, None, :], present)[0]
+            rows = encoder.run(encoder.embed(feats, start, mask), present[:, None, :], present)[0]
         hidden = encoder.merge(rows, mask) * mask[..., None]
         return hidden, speech_lengths + 0, self.model.predictor(hidden, mask)
+
+
+def first_place(marks: Tensor, half: int) -> Tensor:
+    """The position of the first row of marks (B, T, S), cosines of positions at the slowest of `half` rates (spec 2.1).
+
+    Rows of zeros stand before the audio, or after it. Returns (B,) positions, below 1 where zeros come first; of
+    nothing but zeros so far below that no row is at 1.
+    """
+    rates = torch.exp(torch.arange(half - marks.shape[2], half) * (-math.log(10000.0) / (half - 1)))
+    there = marks.abs().amax(2) > 0
+    first = there.long().argmax(1)
+    mark = marks.gather(1, first[:, None, None].expand(-1, -1, marks.shape[2]))
+    # One cosine has two positions a turn, and rounding moves them; the others tell which of these it is.
+    angle, turns = mark[:, :, 0].clamp(-1, 1).acos(), torch.arange(_TURNS) * math.tau
+    near = (torch.cat([turns + angle, turns - angle], 1) / rates[0]).round()
+    places = torch.cat([near - 1, near, near + 1], 1)
+    misfit = (mark - (places[:, :, None] * rates).cos()).square().sum(2)
+    place = places.gather(1, misfit.argmin(1, keepdim=True))[:, 0].long()
+    return torch.where(there.any(1), place - first, -marks.shape[1])
 
 
 class LiveDecoderGraph(nn.Module):
