@@ -29,10 +29,10 @@ if TYPE_CHECKING:
         TrainingError,
         UnsupportedModel,
     )
-    from paraformer.loader import load
+    from paraformer.loader import load, load_punctuation
     from paraformer.recognizer import Recognizer
     from paraformer.session import Session
-    from paraformer.types import Alternative, Segment, Token, Transcript
+    from paraformer.types import Alternative, Segment, Sentence, Token, Transcript
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ __all__ = [
     "ParaformerError",
     "Recognizer",
     "Segment",
+    "Sentence",
     "Session",
     "SessionError",
     "Token",
@@ -58,6 +59,7 @@ __all__ = [
     "Transcript",
     "UnsupportedModel",
     "load",
+    "load_punctuation",
 ]
 
 _HOMES = {
@@ -65,10 +67,12 @@ _HOMES = {
     "ChunkConfig": "config",
     "Recognizer": "recognizer",
     "Segment": "types",
+    "Sentence": "types",
     "Session": "session",
     "Token": "types",
     "Transcript": "types",
     "load": "loader",
+    "load_punctuation": "loader",
 }
 """The module of each public name; the errors live in `errors`."""
 

@@ -315,6 +315,8 @@ def _read_settings(directory: Path) -> dict[str, Any]:
     found = values.get("format") if isinstance(values, dict) else None
     if not isinstance(values, dict) or isinstance(found, bool) or found != FORMAT:
         raise ModelError(f"{path} has format {found!r}, this version reads {FORMAT}; update paraformer or the model")
+    if "punctuation" in values:
+        raise UnsupportedModel(f"{directory} is a punctuation model, no recogniser; give it as punctuation instead")
     values = {**_LATER, **values}
     _check_forms(values, path)
     return values

@@ -26,6 +26,8 @@ ALIASES: Mapping[str, str] = {
     "paraformer": f"{_LARGE}-pytorch",
     "paraformer-zh-streaming": f"{_LARGE}-online",
     "paraformer-online": f"{_LARGE}-online",
+    "ct-punc": "ms:iic/punc_ct-transformer_cn-en-common-vocab471067-large",
+    "ct-punc-c": "ms:iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch",
     "paraformer-zh": "ms:iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
 }
 """FunASR's short names. "paraformer-zh" is a SeACo-Paraformer, which this version does not run yet."""
@@ -53,6 +55,7 @@ FILES = (
     "tokens.json",
     "tokens.txt",
     "seg_dict",
+    "jieba_usr_dict",
     contract.LM,
     "encoder.onnx",
     "look_back.onnx",

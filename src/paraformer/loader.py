@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -14,16 +15,21 @@ from paraformer.backends import native
 from paraformer.backends.base import Backend
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.panels import Precision
-from paraformer.bundle import Bundle, is_ours
+from paraformer.bundle import CONFIG_FILE, Bundle, is_ours
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.hotwords import Hotwords
+from paraformer.itn import KINDS, NumberWriter
 from paraformer.language import CANDIDATES, LanguageModel
+from paraformer.punctuation import Punctuation
+from paraformer.punctuation.directory import is_punctuation, open_bundle
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.settings import as_number, as_whole, check_choice, check_type
+from paraformer.text import is_chinese
 from paraformer.weights import Stored
+from paraformer.writing import Writer
 
-EMBEDDED = "zh-small"
+EMBEDDED, EMBEDDED_PUNCTUATION = "zh-small", "zh-marks"
 BackendName = Literal["auto", "native", "onnx", "torch"]
 PrecisionName = Precision | Literal["auto"]
 MOST_THREADS, MOST_LM_WEIGHT = 1024, 1000.0
@@ -45,6 +51,8 @@ def load(
     lm_weight: float = LM_WEIGHT,
     alternatives: int = 0,
     hotwords: Hotwords | None = None,
+    punctuation: bool | str | Path = False,
+    itn: bool | Collection[str] = False,
     download: bool = False,
 ) -> Recognizer:
     """Load a model for recognition.
@@ -61,8 +69,11 @@ def load(
         only audio over a minute is cut, and nothing left out. lm: let the language model that lies beside the
         weights, if there is one, have its say, with this weight. alternatives: for each token, so many other items that
         it may have been, at most 11, by their probability. hotwords: words to listen for, a list or the Path of a file
-        with one a line, unless `transcribe` is given others; for models that have a way to. download: fetch a published
-        model if needed.
+        with one a line, unless `transcribe` is given others; for models that have a way to.
+    punctuation: True for the package's own model, which punctuates Chinese and leaves models of other languages alone,
+        or the directory or published name of a CT-Transformer, "ct-punc".
+    itn: numbers in digits, all kinds of `paraformer.itn.KINDS` or those named. Both change tokens and texts alike,
+        whole and live. download: fetch a published model if needed.
 
     Raises ConfigError for an option that there is not, ModelNotFound, ModelError, UnsupportedModel or MissingExtra,
     each saying what to do.
@@ -72,8 +83,11 @@ def load(
     if not 0 <= alternatives < CANDIDATES:
         raise ConfigError(f"alternatives must be a number from 0 to {CANDIDATES - 1}, not {alternatives}")
     _check_options(threads, chunk, lm_weight, {"vad": vad, "lm": lm, "download": download})
+    writer = _writer(punctuation, itn, download)
     directory = locate(model, download=download)
     bundle, engine = open_model(directory, backend, precision=precision, device=device, threads=threads)
+    if punctuation is True and not any(map(is_chinese, bundle.tokens)):
+        writer = replace(writer, punctuation=None)
     return Recognizer(
         bundle,
         engine,
@@ -83,7 +97,36 @@ def load(
         lm_weight=lm_weight,
         alternatives=alternatives,
         hotwords=hotwords,
+        writer=writer,
     )
+
+
+def load_punctuation(model: str | Path | None = None, *, download: bool = False) -> Punctuation:
+    """Load a punctuation model by itself, for texts: see `Punctuation.punctuate`.
+
+    model: the directory of one, ours or FunASR's, or a published name such as "ct-punc"; None: the package's own.
+    Raises ModelNotFound, ModelError, UnsupportedModel or MissingExtra, each saying what to do.
+    """
+    if model is None:
+        directory = Path(str(files("paraformer") / "models" / EMBEDDED_PUNCTUATION))
+    else:
+        directory = locate(model, download=download)
+    if is_punctuation(directory) or (directory / CONFIG_FILE).is_file():
+        return Punctuation(open_bundle(directory))
+    try:
+        from paraformer.checkpoint import funasr_punctuation
+    except ImportError as error:
+        raise MissingExtra(f"{directory} is a FunASR directory; opening it", "torch") from error
+    return Punctuation(funasr_punctuation.load(directory))
+
+
+def _writer(punctuation: bool | str | Path, itn: bool | Collection[str], download: bool) -> Writer:
+    model = None if isinstance(punctuation, bool) else punctuation
+    marks = load_punctuation(model, download=download) if punctuation is not False else None
+    kinds = KINDS if itn is True else itn or ()
+    if isinstance(kinds, str):
+        raise ConfigError(f"itn must be true, false or a list of kinds such as [{kinds!r}], not {itn!r}")
+    return Writer(marks, NumberWriter(kinds) if kinds else None)
 
 
 class Choice(NamedTuple):

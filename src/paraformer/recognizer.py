@@ -30,6 +30,7 @@ from paraformer.silence import Hearing
 from paraformer.text import Vocabulary
 from paraformer.timestamps import token_times
 from paraformer.types import Segment, Token, Transcript
+from paraformer.writing import Writer, readable, sentences
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -69,11 +70,13 @@ class Recognizer:
         lm_weight: float = LM_WEIGHT,
         alternatives: int = 0,
         hotwords: Hotwords | None = None,
+        writer: Writer | None = None,
     ) -> None:
         """segmenter: cuts audio over 30 s, which is one piece without it; chunk: default of live sessions.
 
         lm: has its say about every token, with this weight beside the decoder's log-probabilities.
         alternatives: how many other items are told of each token. hotwords: see `with_hotwords`.
+        writer: punctuates the text and writes its numbers.
         """
         self.bundle = bundle
         self.config = bundle.config
@@ -81,7 +84,9 @@ class Recognizer:
         self.segmenter = segmenter
         frontend, vocabulary = Frontend(bundle.config.frontend, bundle.cmvn), Vocabulary(bundle.tokens, bundle.words)
         weights, calibration = bundle.weights, bundle.confidence
-        model = SpeechModel(backend, frontend, vocabulary, lm, lm_weight, weights, calibration, alternatives)
+        model = SpeechModel(
+            backend, frontend, vocabulary, lm, lm_weight, weights, calibration, alternatives, writer=writer or Writer()
+        )
         self._model = model if hotwords is None else model.listening_for(listed(hotwords))
 
     @property
@@ -101,6 +106,7 @@ class Recognizer:
             lm_weight=model.lm_weight,
             alternatives=model.alternatives,
             hotwords=model.hotwords,
+            writer=model.writer,
         )
 
     def with_hotwords(self, hotwords: Hotwords) -> Recognizer:
@@ -260,9 +266,10 @@ class Recognizer:
         hearing = Hearing().step(samples, final=True)
         if hearing.runs:
             self._recognize([_Piece(0, start_s, samples, hearing)], {0: source})
-        if source.error is not None:
-            raise source.error
-        return source.segments
+        result = source.result(self._model.writer)
+        if isinstance(result, ParaformerError):
+            raise result
+        return list(result.segments)
 
     def restore(self, saved: Buffer) -> Session:
         """A session from what `Session.save` returned. Raises SessionError if it is of another model or version."""
@@ -298,11 +305,11 @@ class Recognizer:
                     waiting = []
             if not waiting:
                 while emitted in pending:
-                    yield pending.pop(emitted).result()
+                    yield pending.pop(emitted).result(self._model.writer)
                     emitted += 1
         self._recognize(waiting, pending)
         for number in sorted(pending):
-            yield pending.pop(number).result()
+            yield pending.pop(number).result(self._model.writer)
 
     def _pieces_of(self, recording: _Recording, number: int, source: _Source) -> Iterator[_Piece]:
         """Stretches of speech of one source, up to where it cannot be read."""
@@ -339,7 +346,7 @@ class Recognizer:
         elif work.error is not None:
             sources[numbers[0]].error = work.error
         for source in sources.values():
-            source.close(self._model.vocabulary)
+            source.close()
 
     def _at_once(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
         """Each piece in view of all of itself, in batches of similar length."""
@@ -356,7 +363,8 @@ class Recognizer:
 
     def _in_chunks(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
         """For models that have only ever seen chunks: each piece as a live stream, all of them together."""
-        sessions = [self.stream() for _ in pieces]
+        model = replace(self._model, writer=Writer())  # which writes when all pieces are there
+        sessions = [Session(model, self.chunk or ChunkConfig()) for _ in pieces]
         for session, piece in zip(sessions, pieces, strict=True):
             session.feed(piece.samples)
             session.end()
@@ -380,7 +388,7 @@ class _Source:
         self.error: ParaformerError | None = None
         self.duration_s = 0.0
         self.pieces: list[tuple[float, list[Token]]] = []
-        self.segments: list[Segment] = []
+        self.segments: list[list[Token]] = []
 
     def measured(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
         """The same blocks, their duration added up."""
@@ -393,19 +401,20 @@ class _Source:
         moved = [replace(token, start_s=token.start_s + start_s, end_s=token.end_s + start_s) for token in tokens]
         self.pieces.append((start_s, moved))
 
-    def close(self, vocabulary: Vocabulary) -> None:
+    def close(self) -> None:
         """Turn the tokens recognised since the last call into segments, in order of time."""
-        for _, tokens in sorted(self.pieces, key=lambda piece: piece[0]):
-            if tokens:
-                text = vocabulary.join([token.text for token in tokens])
-                self.segments.append(Segment(text, tokens[0].start_s, tokens[-1].end_s, tuple(tokens)))
+        self.segments += [tokens for _, tokens in sorted(self.pieces, key=lambda piece: piece[0]) if tokens]
         self.pieces = []
 
-    def result(self) -> Transcript | ParaformerError:
+    def result(self, writer: Writer) -> Transcript | ParaformerError:
         """The outcome, once all pieces are in."""
         if self.error is not None:
             return self.error
-        return Transcript(join_segments([s.text for s in self.segments]), self.duration_s, tuple(self.segments))
+        written = writer.whole(self.segments)
+        segments = [Segment(readable(one), one[0].start_s, one[-1].end_s, tuple(one)) for one in written]
+        text = join_segments([segment.text for segment in segments])
+        found = sentences([token for one in written for token in one])
+        return Transcript(text, self.duration_s, tuple(segments), found)
 
 
 def join_segments(texts: Iterable[str]) -> str:

@@ -34,6 +34,7 @@ from paraformer.silence import Hearing
 from paraformer.text import TextAssembler, Vocabulary
 from paraformer.timestamps import CifClock
 from paraformer.types import Alternative, Segment, Token, Transcript
+from paraformer.writing import Writer, WritingState, sentences, token_from
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -42,7 +43,7 @@ HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
 _DIGEST = 32
 """Bytes before a saved session: the SHA-256 of the rest."""
-FORMAT = 2
+FORMAT = 3
 """Of saved sessions; a version that writes something else counts on."""
 
 
@@ -70,6 +71,7 @@ class SpeechModel:
 
     weights: checksum of the acoustic model's, where it is known. calibration: of confidences.
     alternatives: how many each token has. hotwords: that it listens for; None: nobody named any.
+    writer: what is done to tokens for people who read them.
     """
 
     backend: Backend
@@ -81,6 +83,7 @@ class SpeechModel:
     calibration: Calibration = UNCALIBRATED
     alternatives: int = 0
     hotwords: tuple[str, ...] | None = None
+    writer: Writer = field(default_factory=Writer)
 
     def listening_for(self, hotwords: tuple[str, ...]) -> SpeechModel:
         """The same with these hotwords. Raises UnsupportedModel if it has no way to listen for them."""
@@ -140,6 +143,7 @@ class SpeechModel:
             "language model": None if self.lm is None else self.lm.fingerprint,
             "weight of the language model": None if self.lm is None else self.lm_weight,
             "calibration": None if self.calibration.live is None else _digest(self.calibration.to_dict()),
+            "writing": self.writer.fingerprint,
         }
 
     def check(self, fingerprint: Mapping[str, Any]) -> None:
@@ -183,8 +187,8 @@ class _State:
 
     incoming: what the resampler waits with; rows: of the frontend, not yet stepped; model: keys, values and so on;
     waiting: tokens, with waiting_spans their times, of which the language model has not seen enough; history: the last
-    ids that it chose; hearing: where there was no silence; samples and steps: taken in; ended: no samples will come;
-    done: all is recognised.
+    ids that it chose; writing: tokens that wait for their marks; hearing: where there was no silence; samples and
+    steps: taken in; ended: no samples will come; done: all is recognised.
     """
 
     incoming: RateState
@@ -196,6 +200,7 @@ class _State:
     waiting: Candidates
     waiting_spans: tuple[Span, ...] = ()
     history: tuple[int, ...] = ()
+    writing: WritingState = field(default_factory=WritingState)
     hearing: Hearing = field(default_factory=Hearing)
     samples: int = 0
     steps: int = 0
@@ -301,7 +306,7 @@ class Session:
         """The result so far, as one segment."""
         tokens, text = self.tokens, self.text
         segments = (Segment(text, tokens[0].start_s, tokens[-1].end_s, tokens),) if tokens else ()
-        return Transcript(text, self.duration_s, segments)
+        return Transcript(text, self.duration_s, segments, sentences(tokens))
 
     def take(self) -> Transcript:
         """What `transcript` gives, which the session then forgets, so that memory and saved sessions stay small.
@@ -336,6 +341,7 @@ class Session:
             "text": self.text,
             "tokens": [asdict(token) for token in self._tokens],
             "history": state.history,
+            "writing": state.writing.to_dict(),
             "waiting_spans": state.waiting_spans,
             "assembler": state.assembler.to_dict(),
             "clock": state.clock.to_dict(),
@@ -357,7 +363,7 @@ class Session:
             drop_short_tail=progress["drop_short_tail"],
         )
         session._text = [progress["text"]]
-        session._tokens = [_token(token) for token in progress["tokens"]]
+        session._tokens = [token_from(token) for token in progress["tokens"]]
         session._state = _State(
             incoming=RateState(arrays["incoming"], progress["received"], progress["resampled"]),
             frontend=FrontendState.from_arrays(_prefixed(arrays, "frontend.")),
@@ -368,6 +374,7 @@ class Session:
             waiting=Candidates(arrays["waiting.ids"], arrays["waiting.log_probs"]),
             waiting_spans=tuple((start, end) for start, end in progress["waiting_spans"]),
             history=tuple(progress["history"]),
+            writing=WritingState.from_dict(progress["writing"]),
             hearing=Hearing.from_dict(progress["hearing"]),
             **{name: progress[name] for name in ("samples", "steps", "ended", "done")},
         )
@@ -426,8 +433,10 @@ class Session:
         received_s = (state.samples if final else (state.steps + 1) * self._stride) / SAMPLE_RATE
         decoded, spans = audible(decoded, spans, state.hearing, received_s)
         chosen, times, undecided = self._decided(state, decoded, spans, final=final)
-        tokens = self._model.tokens("live", chosen, times)
-        text = "".join([assembler.push(token.text) for token in tokens]) + (assembler.finish() if final else "")
+        heard = self._model.tokens("live", chosen, times)
+        tokens, writing = self._model.writer.step(heard, state.writing, now_s=received_s, final=final)
+        text = "".join([assembler.push(token.text, token.mark) for token in tokens])
+        text += assembler.finish() if final else ""
         following = replace(
             state,
             rows=state.rows[len(rows) :],
@@ -437,6 +446,7 @@ class Session:
             hearing=state.hearing.since(clock.began_s, now_s=received_s),
             steps=state.steps + 1,
             done=final,
+            writing=writing,
             **undecided,
         )
         return following, _Said(text, tokens)
@@ -495,11 +505,6 @@ def _advance(states: dict[Session, _State]) -> dict[Session, str]:
     for session, state in states.items():
         session._commit(state, said[session])
     return {session: "".join([one.text for one in new]) for session, new in said.items()}
-
-
-def _token(values: dict[str, Any]) -> Token:
-    """The inverse of `asdict`."""
-    return Token(**{**values, "alternatives": tuple(Alternative(**one) for one in values["alternatives"])})
 
 
 def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -1,4 +1,7 @@
-"""Subtitles: segments cut into lines that a viewer can read, at pauses, between words, none too wide or too long."""
+"""Subtitles: text cut into subtitle lines that a viewer can read: at the ends of sentences, after marks, at pauses.
+
+Never within a word, and none too wide or too long.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from paraformer.text import Vocabulary, words_of
+from paraformer.text import words_of
 from paraformer.types import Segment, Token, Transcript
+from paraformer.writing import SENTENCE_ENDS, readable
 
 MAX_COLUMNS = 36
 """A Chinese character takes two columns: 18 of them, or about 36 Latin letters."""
@@ -45,11 +49,20 @@ def _of_segment(segment: Segment) -> Iterator[Cue]:
     groups = _groups(segment.tokens)
     if not segment.text:
         return
-    if _fits(segment.text, segment.end_s - segment.start_s) or not groups:
+    if not groups:
         yield Cue(segment.text, segment.start_s, segment.end_s)
         return
-    for line in _lines(groups):
-        yield Cue(_text(line), line[0][0].start_s, line[-1][-1].end_s)
+    for sentence in _sentences(groups):
+        for line in _lines(sentence):
+            yield Cue(_text(line), line[0][0].start_s, line[-1][-1].end_s)
+
+
+def _sentences(groups: Sequence[Group]) -> Iterator[Sequence[Group]]:
+    begin = 0
+    for place, group in enumerate(groups, 1):
+        if group[-1].mark in SENTENCE_ENDS or place == len(groups):
+            yield groups[begin:place]
+            begin = place
 
 
 def _groups(tokens: Sequence[Token]) -> list[Group]:
@@ -65,23 +78,26 @@ def _groups(tokens: Sequence[Token]) -> list[Group]:
 
 
 def _lines(groups: Sequence[Group]) -> list[Sequence[Group]]:
-    """Halve at the widest pause near the middle until every line fits."""
+    """Halve at a mark near the middle, or else at the widest pause there, until every line fits."""
     if len(groups) == 1 or _fits(_text(groups), groups[-1][-1].end_s - groups[0][0].start_s):
         return [groups]
-    cut = _widest_pause(groups)
+    cut = _best_cut(groups)
     return _lines(groups[:cut]) + _lines(groups[cut:])
 
 
-def _widest_pause(groups: Sequence[Group]) -> int:
-    """Index of the word, in the middle half, after the longest pause; of equal ones the nearest to the middle."""
+def _best_cut(groups: Sequence[Group]) -> int:
+    """Index of the word, in the middle half, after a mark, else after the longest pause; of equal ones the middlest."""
     pauses = [after[0].start_s - before[-1].end_s for before, after in pairwise(groups)]
     middle = len(groups) / 2
     candidates = range(max(1, len(groups) // 4), max(2, len(groups) - len(groups) // 4))
-    return max(candidates, key=lambda cut: (round(pauses[cut - 1], 2), -abs(cut - middle)))
+    return max(
+        candidates,
+        key=lambda cut: (bool(groups[cut - 1][-1].mark), round(pauses[cut - 1], 2), -abs(cut - middle)),
+    )
 
 
 def _text(groups: Sequence[Group]) -> str:
-    return Vocabulary.join(token.text for group in groups for token in group)
+    return readable(token for group in groups for token in group)
 
 
 def _fits(text: str, duration_s: float) -> bool:

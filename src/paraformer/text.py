@@ -157,9 +157,14 @@ class TextAssembler:
         self._joiner = _Joiner()
         self._space = False
 
-    def push(self, token: str) -> str:
-        """Take in the next token; give the text that it decides."""
-        return "".join([self._spaced(word) for word in self._joiner.push(token)])
+    def push(self, token: str, mark: str = "") -> str:
+        """Take in the next token and the punctuation after it, which ends a word; give the text that it decides."""
+        words = self._joiner.push(token)
+        if not mark:
+            return "".join([self._spaced(word) for word in words])
+        text = "".join([self._spaced(word) for word in (*words, *self._joiner.finish())])
+        self._space = self._space and mark.isascii()
+        return text + mark
 
     def finish(self) -> str:
         """Give the rest of the text. A piece that was to go on is dropped, as by FunASR."""
@@ -248,6 +253,15 @@ class _Joiner:
         letters, self.letters = self.letters, ""
         text = letters.upper() if len(letters) > 1 else letters
         return [Word(text, self.letters_first, self.letters_last, Kind.ENGLISH)]
+
+
+def is_chinese(token: str) -> bool:
+    """Whether a token is a Chinese character.
+
+    >>> is_chinese("好"), is_chinese("hao"), is_chinese("3")
+    (True, False, False)
+    """
+    return len(token) == 1 and "\u4e00" <= token <= "\u9fff"
 
 
 def _is_chinese(character: str) -> bool:

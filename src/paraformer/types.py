@@ -24,6 +24,9 @@ class Token:
     start_s, end_s: from the CIF weights that were summed into it (spec: times of fires).
     confidence: probability that the chosen item is right, 0 to 1: the decoder's, or what calibration makes of that.
     alternatives: the likeliest other items, best first, as many as `load` was asked for.
+    mark: the punctuation that follows it, "" for none.
+    spoken: where numbers are rewritten and this token is "2024", the tokens that were heard for it, 二 零 二 四; its
+    times are from the first to the last of them, its confidence is their mean.
     """
 
     text: str
@@ -31,6 +34,8 @@ class Token:
     end_s: float
     confidence: float
     alternatives: tuple[Alternative, ...] = ()
+    mark: str = ""
+    spoken: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,26 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Sentence:
+    """What stands between two marks that end sentences, however many segments it was spoken in."""
+
+    text: str
+    start_s: float
+    end_s: float
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """The result for one file, array or finished stream. No speech gives an empty text and no segments."""
+    """The result for one file, array or finished stream. No speech gives an empty text and no segments.
+
+    sentences: the same tokens by sentence, where they were punctuated; else none.
+    """
 
     text: str
     duration_s: float
     segments: tuple[Segment, ...]
+    sentences: tuple[Sentence, ...] = ()
 
     @property
     def tokens(self) -> tuple[Token, ...]:

@@ -88,6 +88,10 @@ def check(settings: Mapping[str, Any]) -> None:
 
 def _check_kind(settings: Mapping[str, Any]) -> None:
     kind = settings.get("model")
+    if kind in ("CTTransformer", "CTTransformerStreaming"):
+        raise UnsupportedModel(
+            f"a {kind} punctuates texts and is no recogniser; give it as punctuation, beside a model"
+        )
     if isinstance(kind, str) and kind in OTHER_KINDS:
         raise UnsupportedModel(
             f"models of kind {kind} ({OTHER_KINDS[kind]}) are not supported yet; use the plain Paraformer of the same "

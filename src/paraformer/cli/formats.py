@@ -1,4 +1,7 @@
-"""A transcript as text, JSON line, SubRip, WebVTT or tab-separated values. Each ends without a line break."""
+"""A transcript as text, JSON line, SubRip, WebVTT, tab-separated values, CTM or TextGrid.
+
+Each ends without a line break.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,21 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+from paraformer.cli.intervals import spoken_words, textgrid
 from paraformer.subtitles import clock, cues, srt, vtt
-from paraformer.types import Token, Transcript
+from paraformer.types import Segment, Token, Transcript
 
 Heard = Transcript | list[Transcript]
 """What was heard of an input, or of each of its channels."""
-SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt", "tsv": ".tsv"}
+SUFFIXES = {
+    "text": ".txt",
+    "json": ".json",
+    "srt": ".srt",
+    "vtt": ".vtt",
+    "tsv": ".tsv",
+    "ctm": ".ctm",
+    "textgrid": ".TextGrid",
+}
 
 
 def render(heard: Heard, form: str, *, name: str, timestamps: bool) -> str:
@@ -20,13 +32,16 @@ def render(heard: Heard, form: str, *, name: str, timestamps: bool) -> str:
     Of a list, one for each channel, all that is said goes into one text: in subtitles in the order of time, else
     channel after channel; each line says which channel it is of.
     """
-    channels = dict(enumerate(heard, 1)) if isinstance(heard, list) else {None: heard}
+    channels: dict[int | None, Transcript] = {None: heard} if isinstance(heard, Transcript) else {}
+    channels |= dict(enumerate(heard, 1)) if isinstance(heard, list) else {}
     if form in ("srt", "vtt"):
         lines = [
             replace(cue, text=_label(channel) + cue.text) for channel, one in channels.items() for cue in cues(one)
         ]
         return (srt if form == "srt" else vtt)(sorted(lines, key=lambda cue: cue.start_s))
-    write = {"text": _text, "json": _json, "tsv": _tsv}[form]
+    if form == "textgrid":
+        return textgrid(channels)
+    write = {"text": _text, "json": _json, "tsv": _tsv, "ctm": _ctm}[form]
     return "\n".join(write(one, name, channel, timestamps) for channel, one in channels.items())
 
 
@@ -49,6 +64,7 @@ def _json(transcript: Transcript, name: str, channel: int | None, timestamps: bo
         | ({"tokens": [described(token) for token in segment.tokens]} if timestamps else {})
         for segment in transcript.segments
     ]
+    sentences = [{"text": one.text, "start_s": one.start_s, "end_s": one.end_s} for one in transcript.sentences]
     result = {
         "file": name,
         **({} if channel is None else {"channel": channel}),
@@ -56,16 +72,18 @@ def _json(transcript: Transcript, name: str, channel: int | None, timestamps: bo
         "duration_s": transcript.duration_s,
         "confidence": transcript.confidence,
         "segments": segments,
+        **({"sentences": sentences} if sentences else {}),
     }
     return json.dumps(rounded(result), ensure_ascii=False)
 
 
 def described(token: Token) -> dict[str, Any]:
-    """Plain values; of alternatives only where there are any."""
+    """Plain values; alternatives, mark and what was spoken only where there are any."""
     values = asdict(token)
-    if not token.alternatives:
-        del values["alternatives"]
-    return values
+    for name in ("alternatives", "mark", "spoken"):
+        if not values[name]:
+            del values[name]
+    return values | ({"spoken": [described(one) for one in token.spoken]} if token.spoken else {})
 
 
 def rounded(value: object) -> object:
@@ -84,4 +102,17 @@ def rounded(value: object) -> object:
 def _tsv(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:
     rows = transcript.tokens if timestamps else transcript.segments
     file = " ".join(name.split()) + ("" if channel is None else f"\t{channel}")
-    return "\n".join(f"{file}\t{row.start_s:.3f}\t{row.end_s:.3f}\t{row.text}" for row in rows)
+    return "\n".join(f"{file}\t{row.start_s:.3f}\t{row.end_s:.3f}\t{_with_mark(row)}" for row in rows)
+
+
+def _with_mark(row: Token | Segment) -> str:
+    return row.text + row.mark if isinstance(row, Token) else row.text
+
+
+def _ctm(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:  # noqa: ARG001
+    """A line for each word: file, channel, start, duration, word, confidence. Without marks, as scorers want it."""
+    file = "_".join(name.split())
+    return "\n".join(
+        f"{file} {channel or 1} {word.start_s:.3f} {word.end_s - word.start_s:.3f} {word.text} {word.confidence:.4f}"
+        for word in spoken_words(transcript.tokens)
+    )

@@ -30,7 +30,9 @@ Samples = Float32[np.ndarray, " samples"]
 def mic(options: argparse.Namespace) -> int:
     """Listen until Ctrl-C, then recognise what is left."""
     recognizer = paraformer.load(
-        options.model, chunk=options.chunk, precision=options.precision, threads=options.threads, lm=options.lm
+        options.model,
+        chunk=options.chunk,
+        **{name: getattr(options, name) for name in ("precision", "threads", "lm", "punctuation", "itn")},
     )
     rate, pieces = _microphone(options.device, _first_interrupt())
     session = recognizer.stream() if rate == RATE else recognizer.stream(rate=rate)

@@ -11,7 +11,7 @@ from paraformer import __version__
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError
 
-FORMATS = ("text", "json", "srt", "vtt", "tsv")
+FORMATS = ("text", "json", "srt", "vtt", "tsv", "ctm", "textgrid")
 
 EXAMPLES = """\
 examples:
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def loading(options: argparse.Namespace) -> dict[str, Any]:
     """What a command's options say of how to load a model; what was not given is left to `paraformer.load`."""
-    names = ("precision", "threads", "lm", "backend", "device", "alternatives")
+    names = ("precision", "threads", "lm", "backend", "device", "alternatives", "punctuation", "itn")
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
@@ -160,6 +160,7 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
         "files", nargs="+", metavar="FILES", help="audio files, patterns such as '*.wav', or - for standard input"
     )
     _recognition(options)
+    _written(options)
     _machine(options)
     _batch(options)
     options.add_argument(
@@ -189,7 +190,7 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
         "--output-dir",
         type=Path,
         metavar="DIR",
-        help="write DIR/NAME.txt, .json, .srt, .vtt or .tsv instead of printing",
+        help="write DIR/NAME.txt, .json, .srt and so on instead of printing",
     )
     options.add_argument("--overwrite", action="store_true", help="replace results that are in DIR already")
     options.add_argument(
@@ -200,6 +201,7 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
 def _mic(options: argparse.ArgumentParser) -> None:
     options.description = "Recognise what a microphone hears until Ctrl-C. Needs: pip install 'paraformer[mic]'."
     _recognition(options)
+    _written(options)
     options.add_argument("--device", help="name or number of the microphone (default: the system's)")
 
 
@@ -214,6 +216,19 @@ def _recognition(options: argparse.ArgumentParser) -> None:
         help="live setting in 60 ms windows: left context, chunk, right context[,encoder and decoder look-back]",
     )
     _speed(options)
+
+
+def _written(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--punctuate",
+        dest="punctuation",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="DIR|NAME",
+        help="set punctuation by this CT-Transformer, such as ct-punc (without a name: the package's own)",
+    )
+    options.add_argument("--itn", action="store_true", help="write numbers in digits")
 
 
 def _speed(options: argparse.ArgumentParser) -> None:

@@ -1,0 +1,248 @@
+"""The package's punctuation model, made of texts by one command.
+
+    python -m recipes.punctuation text/*.txt.xz OUT --minutes 40
+
+The texts are a sentence or paragraph a line, with their punctuation. Words are the characters of the recogniser whose
+text is to be punctuated; what is said in letters is one unknown word, as the recogniser has no letters, and numbers are
+read out (cn2an). The last part of each text is held out; OUT/report.json has precision, recall and F1 on it.
+
+Cost: 40 minutes of one core with bfloat16 on a processor with AMX. Result: `docs/punctuation.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from paraformer.loader import locate, open_settings
+from paraformer.model.punctuation import PunctuationModel
+from paraformer.punctuation.config import NONE, PunctuationConfig
+
+UNKNOWN = "<unk>"
+MARKS: Mapping[str, str] = {
+    **{mark: mark for mark in "，。？！、"},
+    ",": "，",
+    "；": "，",
+    ";": "，",
+    "：": "，",
+    ":": "，",
+    "?": "？",
+    "!": "！",
+    "…": "。",
+}
+"""What each mark of a text is learnt as; of several after a word the first counts."""
+LENGTHS = (24, 48, 96)
+"""Words of a sample; all of a batch are as long."""
+BATCH = 4096
+"""Words."""
+RATE = 2.5e-3
+AT_STARTS = 0.7
+"""Share of the samples that begin with a sentence."""
+MOST: Mapping[str, int] = {
+    "parliament_ly": 4_000_000,
+    "transcripts_gov_tw": 6_000_000,
+    "dialogue_counsel_smile": 2_000_000,
+    "dialogue_counsel_cpsy": 1_500_000,
+    "questions_prompts": 2_500_000,
+    "laws": 600_000,
+}
+"""Characters that are taken of long texts, so that no style drowns the others."""
+TIMES: Mapping[str, int] = {"news_ntrex": 5, "wiki_mrc": 2, "dialogue_travel": 2}
+"""How often texts are taken whose style matters and of which there is little."""
+LEFT_OUT = (
+    "election_talks",
+    "names_places_synth",
+    "voice_commands",
+    "words_cedict",
+    "tts_selection",
+    "literature_baihua",
+)
+"""Without punctuation, of no one's speech, made of the others, or damaged."""
+HELD_OUT = 0.04
+MOST_HELD_OUT = 60_000
+"""Share, and number of characters at most, at the end of each text."""
+_WORD = re.compile(r"[\u4e00-\u9fff]|[A-Za-z0-9][A-Za-z0-9'.+-]*")
+_NUMBER = re.compile("[0-9]+")
+_DROPPED = re.compile(r"[“”\"‘’《》〈〉「」『』【】·\s]+|\([^()]*\)|（[^（）]*）")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Words as ids, the mark after each as a class, and where sentences begin; one text after another."""
+
+    words: np.ndarray
+    marks: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Places after the end of a sentence."""
+        ends = np.flatnonzero(self.marks >= 2) + 1
+        return np.concatenate([[0], ends[ends < len(self.words)]])
+
+
+def pairs(line: str) -> list[tuple[str, str]]:
+    """The words of a line, each with the mark that follows it.
+
+    >>> pairs("你好，“世界”！")
+    [('你', '_'), ('好', '，'), ('世', '_'), ('界', '！')]
+    """
+    found: list[tuple[str, str]] = []
+    text = _DROPPED.sub("", line)
+    place = 0
+    while place < len(text):
+        if word := _WORD.match(text, place):
+            found.append((word.group(), NONE))
+            place = word.end()
+            continue
+        mark = MARKS.get(text[place])
+        if mark and found and found[-1][1] == NONE:
+            found[-1] = (found[-1][0], mark)
+        place += 1
+    return found
+
+
+def sentences(lines: Iterable[str], read_out: Callable[[str], str]) -> Iterator[list[tuple[str, str]]]:
+    """`pairs` of the lines that end as a sentence does. read_out: a line with its numbers in characters."""
+    for line in map(str.strip, lines):
+        if line[-1:] not in "。？！…”" or len(_NUMBER.findall(line)) > 4:
+            continue
+        try:
+            found = pairs(read_out(line) if _NUMBER.search(line) else line)
+        except ValueError:
+            continue
+        if len(found) > 1 and MARKS.get(found[-1][1]) in ("。", "？", "！"):
+            yield found
+
+
+def read(path: Path, places: Mapping[str, int], marks: Sequence[str]) -> Labelled:
+    """A text as numbers."""
+    from cn2an import transform
+
+    words: list[int] = []
+    labels: list[int] = []
+    classes = {mark: index for index, mark in enumerate(marks)}
+    most = MOST.get(path.name.split(".")[0], 10**9)
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        for sentence in sentences(lines, lambda line: transform(line, "an2cn")):
+            words += [places.get(word, 0) for word, _ in sentence]
+            labels += [classes[mark] for _, mark in sentence]
+            if len(words) > most:
+                break
+    return Labelled(np.array(words, np.uint16), np.array(labels, np.uint8))
+
+
+def split(text: Labelled) -> tuple[Labelled, Labelled]:
+    """What to learn from, and what is held out."""
+    count = min(int(len(text.words) * HELD_OUT), MOST_HELD_OUT)
+    starts = text.starts
+    cut = int(starts[np.searchsorted(starts, len(text.words) - count) - 1]) if len(starts) > 1 else len(text.words)
+    return Labelled(text.words[:cut], text.marks[:cut]), Labelled(text.words[cut:], text.marks[cut:])
+
+
+def vocabulary(model: str | None) -> tuple[str, ...]:
+    """Words: the unknown one, and the Chinese characters that a recogniser knows."""
+    tokens = open_settings(locate(model)).tokens
+    return (UNKNOWN, *(token for token in tokens if len(token) == 1 and "\u4e00" <= token <= "\u9fff"))
+
+
+def batches(text: Labelled, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Words and marks (B, L), without end."""
+    starts = text.starts
+    while True:
+        length = int(rng.choice(LENGTHS))
+        count = BATCH // length
+        last = len(text.words) - length
+        begin = np.where(rng.random(count) < AT_STARTS, rng.choice(starts, count), rng.integers(0, last, count))
+        places = np.minimum(begin, last)[:, None] + np.arange(length)
+        yield text.words[places].astype(np.int64), text.marks[places].astype(np.int64)
+
+
+def train(text: Labelled, config: PunctuationConfig, minutes: float, out: Path, seed: int = 1) -> PunctuationModel:
+    """Teach a model for so many minutes of this process; OUT/model.pt is its last state.
+
+    All is computed in bfloat16, on a copy of the weights; autocast would cast each activation, which takes longer than
+    the products.
+    """
+    torch.manual_seed(seed)
+    model = PunctuationModel(config)
+    torch.nn.init.normal_(model.embed.weight, std=config.dim**-0.5)
+    copy = PunctuationModel(config).bfloat16().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    losses: list[float] = []
+    begun = time.process_time()
+    for step, (words, marks) in enumerate(batches(text, np.random.default_rng(seed)), 1):
+        spent = time.process_time() - begun
+        done = spent / 60 / minutes
+        if done >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, step / 200) * 0.5 * (1 + math.cos(math.pi * done))
+        losses.append(_learn(model, copy, torch.from_numpy(words), torch.from_numpy(marks)))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            speed = step * BATCH / (spent or 1.0)
+            print(
+                f"{step} steps, {100 * done:.1f} %, {speed:.0f} words/s, loss {np.mean(losses[-50:]):.4f}", flush=True
+            )
+        if step % 250 == 0:
+            torch.save(model.state_dict(), out / "model.pt")
+    torch.save(model.state_dict(), out / "model.pt")
+    return model.eval()
+
+
+def _learn(model: PunctuationModel, copy: PunctuationModel, words: Tensor, marks: Tensor) -> float:
+    """Gradients of one batch, words and marks (B, L), and its loss."""
+    with torch.no_grad():
+        for own, other in zip(copy.parameters(), model.parameters(), strict=True):
+            own.copy_(other)
+            own.grad = None
+    scores = copy(words, torch.full((len(words),), words.shape[1]))
+    loss = F.cross_entropy(scores.float().flatten(0, 1), marks.flatten())
+    loss.backward()
+    for own, other in zip(copy.parameters(), model.parameters(), strict=True):
+        other.grad = None if own.grad is None else own.grad.float()
+    return loss.item()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="A punctuation model from texts")
+    parser.add_argument("texts", type=Path, nargs="+", metavar="NAME.txt.xz")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=40.0, help="of training")
+    parser.add_argument("--model", help="whose characters are the words (default: the embedded recogniser)")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    words = vocabulary(options.model)
+    config = PunctuationConfig(vocab_size=len(words), dim=128, heads=4, ffn_dim=512, dropout=0.0)
+    places = {word: index for index, word in enumerate(words)}
+    learnt: list[Labelled] = []
+    held_out: dict[str, Labelled] = {}
+    for path in options.texts:
+        name = path.name.split(".")[0]
+        if name not in LEFT_OUT:
+            text, held_out[name] = split(read(path, places, config.marks))
+            learnt += [text] * TIMES.get(name, 1)
+            print(name, len(text.words), len(held_out[name].words), flush=True)
+    together = Labelled(np.concatenate([one.words for one in learnt]), np.concatenate([one.marks for one in learnt]))
+    np.savez(
+        options.out / "held_out.npz",
+        **{f"{k}.{p}": getattr(v, p) for k, v in held_out.items() for p in ("words", "marks")},
+    )
+    train(together, config, options.minutes, options.out)
+
+
+if __name__ == "__main__":
+    main()
