@@ -214,11 +214,20 @@ def test_export_and_verify_as_commands(tmp_path: Path, capsys: pytest.CaptureFix
     assert measured["live"]["change"] == measured["live"]["export"] - measured["live"]["torch"]
     assert main(["verify", out]) == 0
     table = capsys.readouterr().out
-    assert table.startswith("sherpa-onnx, live, int8; made with paraformer ") and "parity, live" in table
+    assert table.startswith("sherpa-onnx, live, int8, run by onnx; made with paraformer ") and "parity, live" in table
     assert "errors on speech.jsonl (1 utterances), live" in table
+    assert table.endswith(f"{out} recognises here as it did where it was exported\n")
+    parts = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    parts["differences"]["parity, live"]["tokens"] = -9
+    (tmp_path / "other").mkdir()
+    shutil.copytree(out, tmp_path / "other", dirs_exist_ok=True)
+    (tmp_path / "other" / "certificate.json").write_text(json.dumps(parts))
+    assert main(["verify", str(tmp_path / "other")]) == 1
+    assert "other recognises otherwise here, by 1 of " in capsys.readouterr().out
     (tmp_path / "out" / "tokens.txt").unlink()
     assert main(["verify", out]) == 1
-    assert "changed or missing: tokens.txt  FAILED" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "changed or missing: tokens.txt  FAILED" in table and "get the model again" in table
     assert main(["verify", str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in capsys.readouterr().err
     assert main(["export", model, out]) == 1

@@ -68,7 +68,7 @@ def run_checks(directory: Path, form: Form, config: ModelConfig, golden: Golden)
     """The checks of `checks.differences` on an exported directory."""
     recognizer = None
     if not form.foreign:  # without calibration, as goldens are of the network alone
-        recognizer = Recognizer(*open_model(directory, _engine(form))).calibrated(UNCALIBRATED)
+        recognizer = Recognizer(*open_model(directory, engine(form))).calibrated(UNCALIBRATED)
     return differences(partial(open_backend, directory, form, config), form, golden, recognizer)
 
 
@@ -78,10 +78,11 @@ def open_backend(directory: Path, form: Form, config: ModelConfig, threads: int)
         from paraformer.certificate.foreign import ForeignBackend
 
         return ForeignBackend(directory, form, config, threads)
-    return open_model(directory, _engine(form), threads=threads)[1]
+    return open_model(directory, engine(form), threads=threads)[1]
 
 
-def _engine(form: Form) -> Literal["native", "onnx", "torch"]:
+def engine(form: Form) -> Literal["native", "onnx", "torch"]:
+    """What runs an export when it is checked."""
     if form.runtime == "funasr":
         return "torch"
-    return "native" if form.precision == "int8" else "onnx"
+    return "native" if form.precision == "int8" and not form.foreign else "onnx"

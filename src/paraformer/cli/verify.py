@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from paraformer.certificate.record import Difference
-from paraformer.certificate.verify import Report
+from paraformer.certificate.verify import Report, engine
 from paraformer.certificate.verify import verify as check
 from paraformer.loader import locate
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Print a line for each check. Returns 1 if any failed."""
-    report = check(locate(options.model))
-    print("\n".join(lines(report)))
+    """Print a line for each check, and what follows. Returns 1 if any failed."""
+    directory = locate(options.model)
+    report = check(directory)
+    print("\n".join([*lines(report), f"{directory} {_verdict(report)}"]))
     return 0 if report.passed else 1
 
 
@@ -23,9 +24,9 @@ def lines(report: Report) -> list[str]:
     """The report as a table."""
     certificate = report.certificate
     form = certificate.form
-    heading = f"{form.runtime}, {'live, ' if form.live else ''}{form.precision}"
+    heading = f"{form.runtime}, {'live, ' if form.live else ''}{form.precision}, run by {engine(form)}"
     made = ", ".join(f"{package} {version}" for package, version in certificate.versions.items())
-    rows = [f"{heading}; made with {made}", f"{'check':<16} {'found':<28} {'limit':<28}"]
+    rows = [f"{heading}; made with {made}", f"{'check':<16} {'differs by':<28} may differ by"]
     if report.changed:
         return [*rows, f"{'files':<16} changed or missing: {', '.join(report.changed)}  FAILED"]
     rows.append(f"{'files':<16} {f'{len(certificate.sha256)} as certified':<57} ok")
@@ -34,6 +35,15 @@ def lines(report: Report) -> list[str]:
         for check in report.checks
     ]
     return [*rows, *_measured(certificate.measured or {})]
+
+
+def _verdict(report: Report) -> str:
+    if report.passed:
+        return "recognises here as it did where it was exported"
+    if report.changed:
+        return "is not as it was exported: get the model again, or export it again if that was meant"
+    failed = sum(not check.passed for check in report.checks)
+    return f"recognises otherwise here, by {failed} of {len(report.checks)} checks: export it again on this machine"
 
 
 def _shown(difference: Difference) -> str:
