@@ -95,12 +95,11 @@ def test_the_published_large_settings_are_the_defaults():
     [
         (
             "online",
-            {"model": "SeacoParaformer"},
+            {"model": "EParaformer"},
             UnsupportedModel,
-            "SeACo.*not supported yet; use the plain Paraformer",
+            "E-Paraformer.*not supported yet; use the plain Paraformer",
         ),
-        ("online", {"model": "BiCifParaformer"}, UnsupportedModel, "BiCif.*'paraformer-zh-streaming'"),
-        ("online", {"model": "ContextualParaformer"}, UnsupportedModel, "Contextual.*'paraformer'"),
+        ("online", {"model": "BiCifParaformer"}, UnsupportedModel, "BiCifParaformer on SANMEncoderChunkOpt"),
         ("online", {"model": "SenseVoiceSmall"}, UnsupportedModel, "'SenseVoiceSmall', not Paraformer"),
         ("online", {"model": None}, UnsupportedModel, "kind None"),
         ("online", {"model": "Paraformer"}, UnsupportedModel, "Paraformer on SANMEncoderChunkOpt"),

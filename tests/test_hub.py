@@ -10,7 +10,7 @@ from funasr_dirs import write_funasr
 from hub_server import COMMIT, Hub, serving
 
 from paraformer import checkpoint, hub
-from paraformer.errors import MissingExtra, ModelError, ModelNotFound, UnsupportedModel
+from paraformer.errors import MissingExtra, ModelError, ModelNotFound
 
 ONLINE = "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online"
 NAMES = ["paraformer-zh-streaming", "hf:someone/tiny"]
@@ -207,10 +207,10 @@ def test_no_network(server: Hub):
         hub.resolve("hf:someone/tiny", download=True)
 
 
-def test_kinds_known_to_be_unsupported_are_not_fetched(server: Hub):
-    with pytest.raises(UnsupportedModel, match=r"SeACo.*not supported yet; use 'paraformer'"):
-        hub.resolve("paraformer-zh", download=True)
-    assert server.requests == []
+def test_paraformer_zh_is_the_one_with_hotwords():
+    seaco = "speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch"
+    assert str(hub.parse("paraformer-zh")) == f"ms:iic/{seaco}" == str(hub.parse(f"damo/{seaco}"))
+    assert str(hub.parse("funasr/paraformer-zh")) == "hf:funasr/paraformer-zh"
 
 
 def test_caches_of_old_clients_are_found(server: Hub, model, tmp_path):

@@ -35,6 +35,8 @@ Weight = Annotated[float, Between(0.0, 10.0)]
 """Of integrate-and-fire, where 1 is a token: a row is 60 ms, and nobody says more than a few tokens in it."""
 Reach = Annotated[int, Between(-1, 1 << 24)]
 """-1: without end."""
+SHORTLIST = 50
+"""Hotwords that SeACo-Paraformer's second decoder chooses from: those that the first one's rows attend to most."""
 SILENT_IDS = (BLANK_ID, SOS_ID, EOS_ID)
 """Items that stand for no text (spec 7.1)."""
 
@@ -186,6 +188,22 @@ EncoderConfig = SanmEncoderConfig | ConformerEncoderConfig | TransformerEncoderC
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimingConfig:
+    """A second integrate-and-fire, on a finer grid, that tells when tokens were spoken and not which: BiCif-Paraformer.
+
+    A transposed convolution makes `rate` rows of one.
+    """
+
+    rate: Size = 3
+    recurrent: bool = True
+    """An LSTM in both directions stands between the finer rows and their weights."""
+    from_conv: bool = False
+    """It begins with the rows that the first integrate-and-fire's convolution made, not with the encoder's."""
+    smooth_factor: Weight = 0.25
+    noise_threshold: Weight = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
     """Continuous integrate-and-fire.
 
@@ -203,6 +221,7 @@ class PredictorConfig:
     smooth_factor: Weight = 1.0
     noise_threshold: Weight = 0.0
     dropout: Share = 0.1
+    timing: TimingConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +283,48 @@ class TransformerDecoderConfig:
 
 
 DecoderConfig = SanmDecoderConfig | TransformerDecoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeacoConfig:
+    """Hotwords beside the decoder: SeACo-Paraformer.
+
+    A second decoder, over hotwords, says of each token which character of them it is, or that it is of none, and only
+    there the first decoder's choice counts.
+    """
+
+    kind: Literal["seaco"] = "seaco"
+    recurrent_layers: Layers = 2
+    """Of the LSTM that makes a row of a hotword."""
+    bidirectional: bool = False
+    heads: Size = 4
+    ffn_dim: Size = 1024
+    layers: Layers = 6
+    attention_layers: Layers = 6
+    kernel: Size = 21
+    shift: Count = 0
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.1
+    no_bias_id: Count = 8377
+    """The item that stands for "none of the hotwords"; no hotword can make it appear."""
+    label_smoothing: Share = 0.1
+    length_normalized: bool = True
+    trains_decoder: bool = False
+    """Whether training counts the model's own objective, with `objective_weight` beside the hotwords' as 1."""
+    objective_weight: Factor = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextualConfig:
+    """Hotwords inside the decoder (Contextual Paraformer, CLAS): its last layer with attention attends to them too."""
+
+    kind: Literal["contextual"] = "contextual"
+    recurrent_layers: Layers = 1
+    own_embedding: bool = True
+    """Hotwords have an embedding of their own, else the decoder's."""
+
+
+HotwordConfig = SeacoConfig | ContextualConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,6 +438,8 @@ class ModelConfig:
     recognises files as streams."""
     live: ChunkConfig | None = None
     """Chunk setting that live sessions use unless told otherwise; None: not made for live recognition."""
+    hotwords: HotwordConfig | None = None
+    """How the model itself listens for hotwords; None: it does not."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -392,8 +455,22 @@ class ModelConfig:
             raise ConfigError(f"dim {dim} must be a multiple of the heads of encoder and decoder")
         if isinstance(encoder, SanmEncoderConfig):
             self._check_rows(encoder)
+        if self.hotwords is not None:
+            self._check_hotwords(self.hotwords)
         if self.objective.middle_ctc_weight > 0 and not (self.objective.ctc_weight > 0 and self.encoder.kind == "sanm"):
             raise ConfigError("middle_ctc_weight needs a ctc_weight above 0 and a SAN-M encoder")
+
+    def _check_hotwords(self, hotwords: HotwordConfig) -> None:
+        if self.decoder.kind != "sanm" or not self.decoder.attention_layers:
+            raise ConfigError(f"hotwords of the {hotwords.kind} kind need a SAN-M decoder with attention")
+        if hotwords.kind != "seaco":
+            return
+        if hotwords.no_bias_id >= self.vocab_size:
+            raise ConfigError(
+                f"hotwords.no_bias_id is {hotwords.no_bias_id}, which a vocabulary of {self.vocab_size} does not have"
+            )
+        if self.encoder.output_dim % hotwords.heads or hotwords.shift > hotwords.kernel // 2:
+            raise ConfigError(f"hotwords.heads must divide {self.encoder.output_dim}, and shift be within the kernel")
 
     def _check_rows(self, encoder: SanmEncoderConfig) -> None:
         if encoder.windows and encoder.windows.dim % encoder.windows.heads:
@@ -434,7 +511,8 @@ class ModelConfig:
         """Whether the parameters can run live: SAN-M throughout, with a decoder that knows what it may see ahead."""
         decoder = self.decoder
         return (
-            self.encoder.kind == "sanm"
+            self.hotwords is None
+            and self.encoder.kind == "sanm"
             and decoder.kind == "sanm"
             and decoder.attention_layers == decoder.layers
             and (decoder.look_ahead or (decoder.shift == (decoder.kernel - 1) // 2 and decoder.text is None))
@@ -457,6 +535,13 @@ class ModelConfig:
                 kind = by_name(nested[key], key).get("kind")
                 check_choice(kind, kinds, f"{key}.kind")
                 parts[key] = kinds[str(kind)]
+        if nested.get("hotwords") is not None:
+            kind = by_name(nested["hotwords"], "hotwords").get("kind")
+            check_choice(kind, _HOTWORDS, "hotwords.kind")
+            parts["hotwords"] = _HOTWORDS[str(kind)]
+        if isinstance(predictor := nested.get("predictor"), Mapping) and predictor.get("timing") is not None:
+            timing = from_mapping(TimingConfig, predictor["timing"], "predictor.timing", optional=LATER)
+            nested["predictor"] = {**predictor, "timing": timing}
         if parts.get("encoder") is SanmEncoderConfig:
             nested["encoder"] = _with_parts(nested["encoder"])
         if parts.get("decoder") is SanmDecoderConfig and nested["decoder"].get("text") is not None:
@@ -480,11 +565,12 @@ _PARTS = {
 }
 _ENCODERS = {"sanm": SanmEncoderConfig, "conformer": ConformerEncoderConfig, "transformer": TransformerEncoderConfig}
 _DECODERS = {"sanm": SanmDecoderConfig, "transformer": TransformerDecoderConfig}
+_HOTWORDS: Mapping[str, type] = {"seaco": SeacoConfig, "contextual": ContextualConfig}
 
 LATER = frozenset(
     {
         *(f"encoder.{name}" for name in ("activation", "norm_epsilon", "front", "windows")),
-        *("decoder.text", "decoder.look_ahead", "objective.units_weight"),
+        *("decoder.text", "decoder.look_ahead", "objective.units_weight", "predictor.timing", "model.hotwords"),
     }
 )
 """Settings that models of earlier versions lack: there the default is what they mean."""

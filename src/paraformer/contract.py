@@ -1,14 +1,17 @@
 """The exported graphs: one table of names, types and axes for the exporter, the backends and the tests.
 
-A bundle holds up to three graphs, all of whose weights lie in its `model.safetensors`:
+The weights of all graphs of a bundle lie in its `model.safetensors`:
 
 encoder  rows in, hidden rows and CIF weights out: whole utterances, and live steps without look-back
 look_back  the same with keys and values of earlier steps (streaming models)
 decoder  acoustic vectors in, token scores out; of a streaming model also the memory rows of the next live step
+timing  hidden rows in, weights out that tell when tokens were spoken (models with a second predictor)
+hotwords  ids in, a row for each hotword out (models that listen for hotwords)
+hotword_attention, hotword_decoder  from the decoder's rows to what SeACo-Paraformer makes of hotwords
 
 Integrate-and-fire stands between them, outside any graph, because how many tokens there are depends on the data.
 Axes: B streams, T windows, R rows inside the encoder (where a window has several), P looked-back ones of them, K memory
-rows, L tokens; numbers are the model's own.
+rows, L tokens, S steps of the second predictor, N hotwords of M tokens; numbers are the model's own.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from paraformer.config import ModelConfig, SanmDecoderConfig
+from paraformer.config import ContextualConfig, ModelConfig, SanmDecoderConfig, SeacoConfig
 
 OPSET = 18
 WEIGHTS = "model.safetensors"
@@ -25,6 +28,16 @@ PACKED = "model.int8.safetensors"
 LM = "lm.safetensors"
 """A language model over the same vocabulary."""
 ENCODER = "encoder.onnx"
+GRAPHS = (
+    ENCODER,
+    "look_back.onnx",
+    "decoder.onnx",
+    "timing.onnx",
+    "hotwords.onnx",
+    "hotword_attention.onnx",
+    "hotword_decoder.onnx",
+)
+"""Files of all graphs that a bundle may hold."""
 
 DType = Literal["float32", "int32", "int64", "bool"]
 Axis = str | int
@@ -101,10 +114,69 @@ def decoder(config: ModelConfig) -> Graph:
         rows = (config.decoder.memories, config.decoder.kernel - 1, dim)
         inputs.append(Port("fsmn", "float32", ("B", *rows)))
         outputs.append(Port("next_fsmn", "float32", ("B", *rows)))
+    if isinstance(config.hotwords, ContextualConfig):
+        inputs.append(Port("hotwords", "float32", ("N", dim)))
+    if isinstance(config.hotwords, SeacoConfig):
+        outputs.append(Port("rows", "float32", ("B", "L", dim)))
     return Graph("decoder.onnx", tuple(inputs), tuple(outputs))
+
+
+def timing(config: ModelConfig) -> Graph:
+    """The encoder's rows to the weights of the second integrate-and-fire. lengths: rows present."""
+    return Graph(
+        "timing.onnx",
+        (Port("hidden", "float32", ("B", "T", config.encoder.output_dim)), Port("lengths", "int64", ("B",))),
+        (Port("weights", "float32", ("B", "S")),),
+    )
+
+
+def hotwords(config: ModelConfig) -> Graph:
+    """Ids of hotwords to a row for each. lengths: ids present, at least one."""
+    return Graph(
+        "hotwords.onnx",
+        (Port("ids", "int64", ("N", "M")), Port("lengths", "int64", ("N",))),
+        (Port("rows", "float32", ("N", config.encoder.output_dim)),),
+    )
+
+
+def attention(config: ModelConfig) -> Graph:
+    """How much an utterance's tokens attend to each hotword, of which SeACo then takes some."""
+    dim = config.encoder.output_dim
+    return Graph(
+        "hotword_attention.onnx",
+        (
+            Port("rows", "float32", ("B", "L", dim)),
+            Port("counts", "int64", ("B",)),
+            Port("hotwords", "float32", ("N", dim)),
+        ),
+        (Port("attention", "float32", ("B", "N")),),
+    )
+
+
+def second_decoder(config: ModelConfig) -> Graph:
+    """Vectors, rows of the decoder and each utterance's hotwords to the scores of SeACo's second decoder."""
+    dim = config.encoder.output_dim
+    return Graph(
+        "hotword_decoder.onnx",
+        (
+            Port("embeds", "float32", ("B", "L", dim)),
+            Port("rows", "float32", ("B", "L", dim)),
+            Port("counts", "int64", ("B",)),
+            Port("hotwords", "float32", ("B", "N", dim)),
+        ),
+        (Port("logits", "float32", ("B", "L", config.vocab_size)),),
+    )
 
 
 def graphs(config: ModelConfig) -> tuple[Graph, ...]:
     """All graphs of a model of this configuration."""
-    plain = (encoder(config), decoder(config))
-    return (*plain, look_back(config)) if config.streaming else plain
+    made = [encoder(config), decoder(config)]
+    if config.streaming:
+        made.append(look_back(config))
+    if config.predictor.timing is not None:
+        made.append(timing(config))
+    if config.hotwords is not None:
+        made.append(hotwords(config))
+    if isinstance(config.hotwords, SeacoConfig):
+        made += [attention(config), second_decoder(config)]
+    return tuple(made)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from paraformer import contract
 from paraformer.bundle import CONFIG_FILE, FUNASR_FILES, checksum, replacing
-from paraformer.errors import MissingExtra, ModelError, ModelNotFound, UnsupportedModel
+from paraformer.errors import MissingExtra, ModelError, ModelNotFound
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ ALIASES: Mapping[str, str] = {
     "ct-punc-c": "ms:iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch",
     "paraformer-zh": "ms:iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
 }
-"""FunASR's short names. "paraformer-zh" is a SeACo-Paraformer, which this version does not run yet."""
+"""FunASR's short names. "paraformer-zh" is a SeACo-Paraformer on ModelScope, where the name leads; what Hugging Face
+has under it, "hf:funasr/paraformer-zh", is a plain one, without hotwords."""
 
 OWNERS: Mapping[str, tuple[Literal["ms", "hf"], str]] = {
     "iic": ("ms", "iic"),
@@ -38,13 +39,6 @@ OWNERS: Mapping[str, tuple[Literal["ms", "hf"], str]] = {
     "funasr": ("hf", "funasr"),
 }
 """Owner in an id without "ms:" or "hf:" -> its hub, and its name there today."""
-
-UNSUPPORTED: Mapping[str, str] = {
-    "seaco": "a SeACo-Paraformer, with hotwords",
-    "vad-punc": "a BiCif-Paraformer, with a second predictor for timestamps",
-    "contextual": "a Contextual Paraformer, with hotwords",
-}
-"""Parts of published names that tell a kind which this version does not run: no one should wait for its download."""
 
 WEIGHTS = (contract.WEIGHTS, contract.PACKED, "model.pt", "model.pb")
 SETTINGS = (CONFIG_FILE, *FUNASR_FILES)
@@ -57,9 +51,7 @@ FILES = (
     "seg_dict",
     "jieba_usr_dict",
     contract.LM,
-    "encoder.onnx",
-    "look_back.onnx",
-    "decoder.onnx",
+    *contract.GRAPHS,
 )
 """All that recognition and training need of a repository; nothing else of it is fetched."""
 
@@ -82,8 +74,8 @@ def resolve(name: str | Path, *, revision: str | None = None, download: bool = F
     revision: branch, tag or commit; None: the cached one, or the hub's default when fetching.
     download: whether to fetch a model that is not in the cache; what is in the cache is never looked up again.
 
-    Raises ModelNotFound (no such name, not in the cache, or not to be had), UnsupportedModel (known to be of another
-    kind, before fetching it), ModelError (changed since it came) and MissingExtra (no hub client installed).
+    Raises ModelNotFound (no such name, not in the cache, or not to be had), ModelError (changed since it came) and
+    MissingExtra (no hub client installed).
     """
     path = Path(name).expanduser()
     if str(name) and path.is_dir():
@@ -93,7 +85,6 @@ def resolve(name: str | Path, *, revision: str | None = None, download: bool = F
     source = parse(str(name))
     directory = _cached(source, revision)
     if directory is None:
-        _refuse_unsupported(source)
         if not download:
             raise ModelNotFound(f"{name} is not on this machine yet; fetch it once: paraformer pull {name}")
         directory = _fetch(source, revision)
@@ -119,15 +110,6 @@ def parse(name: str) -> Source:
 
 def _is_id(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text, re.ASCII) is not None
-
-
-def _refuse_unsupported(source: Source) -> None:
-    for part, kind in UNSUPPORTED.items():
-        if part in source.id:
-            raise UnsupportedModel(
-                f"{source} is {kind}, which is not supported yet; use 'paraformer' for whole recordings or "
-                "'paraformer-zh-streaming' for live recognition"
-            )
 
 
 # -- the clients ------------------------------------------------------------------------------------------------------

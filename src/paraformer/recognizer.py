@@ -28,7 +28,6 @@ from paraformer.session import Session, SpeechModel, advance, audible
 from paraformer.settings import as_number
 from paraformer.silence import Hearing
 from paraformer.text import Vocabulary
-from paraformer.timestamps import token_times
 from paraformer.types import Segment, Token, Transcript
 from paraformer.writing import Writer, readable, sentences
 
@@ -356,8 +355,8 @@ class Recognizer:
             limit = 1.25 * len(ordered[0].samples)
             group = [piece for piece in ordered if len(piece.samples) <= limit]
             ordered = ordered[len(group) :]
-            for piece, outcome in zip(group, self._model.backend.whole([feats[id(p)] for p in group]), strict=True):
-                times = token_times(outcome.weights, len(outcome.ids), window_s=self.config.row_s)
+            outcomes = self._model.whole([feats[id(piece)] for piece in group])
+            for piece, (outcome, times) in zip(group, outcomes, strict=True):
                 heard, spans = audible(outcome, times, piece.hearing, len(piece.samples) / audio.SAMPLE_RATE)
                 yield piece, self._model.tokens("whole", self._model.choose(heard), spans)
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
@@ -24,7 +25,7 @@ from safetensors.numpy import save as save_arrays
 
 from paraformer import audio
 from paraformer.audio import SAMPLE_RATE, LiveResampler, RateState
-from paraformer.backends.base import Backend, Decoded, LiveState
+from paraformer.backends.base import Backend, Decoded, ListeningBackend, LiveState
 from paraformer.confidence import UNCALIBRATED, Calibration, Mode
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError, UnsupportedModel
@@ -32,17 +33,21 @@ from paraformer.frontend import Frontend, FrontendState
 from paraformer.language import Candidates, LanguageModel
 from paraformer.silence import Hearing
 from paraformer.text import TextAssembler, Vocabulary
-from paraformer.timestamps import CifClock
+from paraformer.timestamps import CifClock, fine_times, token_times
 from paraformer.types import Alternative, Segment, Token, Transcript
 from paraformer.writing import Writer, WritingState, sentences, token_from
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+_log = logging.getLogger(__name__)
+
 HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
 _DIGEST = 32
 """Bytes before a saved session: the SHA-256 of the rest."""
+_SHOWN = 5
+"""Words that a warning lists, before it only counts."""
 FORMAT = 3
 """Of saved sessions; a version that writes something else counts on."""
 
@@ -70,8 +75,8 @@ class SpeechModel:
     """All that makes text of speech, shared by the sessions of one recogniser; read-only.
 
     weights: checksum of the acoustic model's, where it is known. calibration: of confidences.
-    alternatives: how many each token has. hotwords: that it listens for; None: nobody named any.
-    writer: what is done to tokens for people who read them.
+    alternatives: how many each token has. hotwords: that it listens for; None: nobody named any;
+    hints: what the model itself has made of them. writer: what is done to tokens for people who read them.
     """
 
     backend: Backend
@@ -84,15 +89,44 @@ class SpeechModel:
     alternatives: int = 0
     hotwords: tuple[str, ...] | None = None
     writer: Writer = field(default_factory=Writer)
+    hints: Float32[np.ndarray, "words dim"] | None = None
 
     def listening_for(self, hotwords: tuple[str, ...]) -> SpeechModel:
         """The same with these hotwords. Raises UnsupportedModel if it has no way to listen for them."""
+        if self.backend.config.hotwords is not None:
+            return replace(self, hotwords=hotwords, hints=self._encoded(hotwords))
         if hotwords:
             raise UnsupportedModel(
                 "this model knows no way to listen for hotwords; a language model of texts that hold them makes them "
                 "likelier (`paraformer lm`)"
             )
         return replace(self, hotwords=hotwords)
+
+    def _encoded(self, hotwords: tuple[str, ...]) -> Float32[np.ndarray, "words dim"]:
+        """What the model itself makes of hotwords; those that it has no characters for are left out, and told."""
+        ids = {word: tuple(self.vocabulary.hotword(word)) for word in hotwords}
+        if unknown := [word for word, known in ids.items() if not known]:
+            shown = ", ".join(unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
+            _log.warning(
+                "%d hotwords have no characters that the model knows and are left out: %s", len(unknown), shown
+            )
+        backend = cast("ListeningBackend", self.backend)
+        return backend.encode_hotwords(list(dict.fromkeys(filter(None, ids.values()))))
+
+    def whole(self, feats: Sequence[Float32[np.ndarray, "rows dim"]]) -> list[tuple[Decoded, Sequence[Span]]]:
+        """What each of several whole utterances came to, and when each token was spoken."""
+        if self.hints is None:
+            outcomes = self.backend.whole(feats)
+        else:
+            outcomes = cast("ListeningBackend", self.backend).whole(feats, self.hints)
+        return [(outcome, self._times(outcome)) for outcome in outcomes]
+
+    def _times(self, outcome: Decoded) -> Sequence[Span]:
+        config = self.backend.config
+        if outcome.fine is None or config.predictor.timing is None:
+            return token_times(outcome.weights, len(outcome.ids), window_s=config.row_s)
+        silent = [index in SILENT_IDS for index in outcome.ids.tolist()]
+        return fine_times(outcome.fine, silent, rate=config.predictor.timing.rate)
 
     def choose(self, decoded: Decoded) -> Chosen:
         """What the language model, where there is one, makes of a whole utterance."""

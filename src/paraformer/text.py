@@ -21,6 +21,7 @@ SILENT_TOKENS = frozenset({"<s>", "</s>", "<unk>", "<OOV>"})
 CONTINUED = "@@"
 """A piece with this mark goes on in the next piece."""
 
+_COUNTED = re.compile(r"[\u4e00-\u9fa50-9]+")
 _SPELLABLE = re.compile(r"[\u4e00-\u9fa5A-Za-z0-9]")
 
 
@@ -60,6 +61,26 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """Ids of a text; what the vocabulary lacks becomes <unk>. Raises DataError if it lacks that too."""
         return [self._id(token) for token in self._split(text)]
+
+    def hotword(self, text: str) -> list[int]:
+        """Ids of a hotword as FunASR makes them, empty where the vocabulary has nothing of it.
+
+        A word that `words` lacks is unknown as a whole, unless it is Chinese or a number. Without `words` a text is its
+        characters, where FunASR knows words of one character only.
+        """
+        tokens = (
+            "".join(text.split()) if not self._words else [p for w in text.lower().split() for p in self._hinted(w)]
+        )
+        ids = [self._ids.get(token, self._ids.get(UNKNOWN)) for token in tokens]
+        known = any(token in self._ids and token != UNKNOWN for token in tokens)
+        return [index for index in ids if index is not None] if known else []
+
+    def _hinted(self, word: str) -> Iterable[str]:
+        if word in self._words:
+            return self._words[word]
+        if not _COUNTED.fullmatch(word):
+            return [UNKNOWN]
+        return [piece for character in word for piece in self._words.get(character, [UNKNOWN])]
 
     def _id(self, token: str) -> int:
         index = self._ids.get(token, self._ids.get(UNKNOWN))

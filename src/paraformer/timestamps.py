@@ -114,6 +114,25 @@ class CifClock:
         return start, end
 
 
+def fine_times(weights: Float32[np.ndarray, " steps"], silent: Sequence[bool], *, rate: int) -> list[Span]:
+    """Start and end of each token of a whole utterance, from a second integrate-and-fire: FunASR's, peak to peak.
+
+    weights: `rate` to a window, their sum the number of tokens; silent: of each token, whether it stands for no text,
+    as </s>, which ends the last one that does. What is silent gets the time at which the one before ends.
+    """
+    heard = len(silent) - sum(silent)
+    peaks = np.array(_running_values(weights.tolist()), np.float32)
+    told = funasr_timestamps(weights, peaks, [""] * heard, upsample_rate=rate)
+    spans = [(max(0, start) / 1000, max(0, end) / 1000) for start, end in told]
+    if len(spans) != heard:  # there is not much else to go by where one weight makes two peaks
+        spans = token_times(weights, heard, offset_s=-WINDOW_S / rate, window_s=WINDOW_S / rate)
+    following, times = iter(spans), list[Span]()
+    for quiet in silent:
+        end = times[-1][1] if times else 0.0
+        times.append((end, end) if quiet else next(following))
+    return times
+
+
 def funasr_timestamps(
     weights: Float32[np.ndarray, " frames"],
     peaks: Float32[np.ndarray, " frames"],

@@ -26,20 +26,27 @@ class Decoded:
     ids, confidences (L,): most probable item of each token and its probability.
     weights (n,): CIF weights of the committed rows, without the tail; they tell when each token was spoken.
     scores (L, V): of every item, before or after softmax.
+    fine (n * rate,): of a model with a second integrate-and-fire, its weights, which tell the same more precisely.
     """
 
     ids: Int64[np.ndarray, " tokens"]
     confidences: Float32[np.ndarray, " tokens"]
     weights: Float32[np.ndarray, " rows"]
     scores: Float32[np.ndarray, "tokens vocab"]
+    fine: Float32[np.ndarray, " steps"] | None = None
 
     @classmethod
-    def of(cls, scores: Float32[np.ndarray, "tokens vocab"], weights: Float32[np.ndarray, " rows"]) -> Decoded:
+    def of(
+        cls,
+        scores: Float32[np.ndarray, "tokens vocab"],
+        weights: Float32[np.ndarray, " rows"],
+        fine: Float32[np.ndarray, " steps"] | None = None,
+    ) -> Decoded:
         """By the scores alone."""
         ids = scores.argmax(-1) if len(scores) else np.zeros(0, np.int64)
         top = scores.max(-1, keepdims=True, initial=-np.inf)
         confidences = 1.0 / np.exp(scores - top).sum(-1)
-        return cls(ids.astype(np.int64), confidences.astype(np.float32), weights, scores)
+        return cls(ids.astype(np.int64), confidences.astype(np.float32), weights, scores, fine)
 
 
 class Backend(Protocol):
@@ -74,6 +81,22 @@ class Backend(Protocol):
         ...
 
 
+class ListeningBackend(Backend, Protocol):
+    """What runs a model that itself listens for hotwords."""
+
+    def whole(
+        self,
+        feats: Sequence[Float32[np.ndarray, "rows dim"]],
+        hotwords: Float32[np.ndarray, "words dim"] | None = None,
+    ) -> list[Decoded]:
+        """See Backend.whole. hotwords: what `encode_hotwords` gave; None: nobody named any."""
+        ...
+
+    def encode_hotwords(self, words: Sequence[Sequence[int]]) -> Float32[np.ndarray, "words dim"]:
+        """A row for each hotword, given as the ids of its tokens, and at the end one for "none of them"."""
+        ...
+
+
 def pad_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Stack arrays (n_i, ...) as (B, max n, ...), zero where absent, with the lengths (B,)."""
     lengths = np.array([len(row) for row in rows], np.int64)
@@ -81,6 +104,13 @@ def pad_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     for index, row in enumerate(rows):
         stacked[index, : len(row)] = row
     return stacked, lengths
+
+
+def fine_rows(fine: np.ndarray, rows: Sequence[int], config: ModelConfig) -> list[np.ndarray]:
+    """The weights of each utterance, which has so many encoder rows, of a padded batch (B, T * rate)."""
+    timing = config.predictor.timing
+    assert timing is not None
+    return [fine[i, : count * timing.rate] for i, count in enumerate(rows)]
 
 
 def stack_states(states: Sequence[LiveState]) -> dict[str, np.ndarray]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from paraformer import contract
 from paraformer.backends import cif
-from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, split_state, stack_states
-from paraformer.config import ChunkConfig, ModelConfig, SanmDecoderConfig
+from paraformer.backends.base import Decoded, LiveState, committed, fine_rows, pad_rows, split_state, stack_states
+from paraformer.config import SHORTLIST, SOS_ID, ChunkConfig, ModelConfig, SanmDecoderConfig, SeacoConfig
 from paraformer.errors import UnsupportedModel
 
 
@@ -47,16 +47,55 @@ class GraphBackend:
         """See Backend.name."""
         return self._runner.name
 
-    def whole(self, feats: Sequence[np.ndarray]) -> list[Decoded]:
-        """See Backend.whole."""
+    def whole(self, feats: Sequence[np.ndarray], hotwords: np.ndarray | None = None) -> list[Decoded]:
+        """See ListeningBackend.whole."""
         padded, lengths = pad_rows(feats)
         inputs = {"feats": padded, "lengths": lengths, "start": np.ones_like(lengths)}
         hidden, weights = self._runner.run(contract.encoder(self.config), inputs)
         rows, summed, counts = cif.complete(self.config.predictor, hidden, weights, lengths)
         embeds = cif.integrate(rows, summed, int(counts.max()))
         mask = np.arange(hidden.shape[1])[None] < lengths[:, None]
-        logits, _ = self._decode(hidden, mask, embeds, counts, self._no_memory(len(feats)))
-        return [Decoded.of(logits[i, : counts[i]], summed[i, : lengths[i]]) for i in range(len(feats))]
+        if self.config.hotwords is None or not embeds.shape[1]:
+            scores, _ = self._decode(hidden, mask, embeds, counts, self._no_memory(len(feats)))
+        else:
+            scores = self._listen(hidden, mask, embeds, counts, hotwords)
+        fine = self._fine(hidden, lengths, counts)
+        return [Decoded.of(scores[i, : counts[i]], summed[i, : lengths[i]], fine[i]) for i in range(len(feats))]
+
+    def encode_hotwords(self, words: Sequence[Sequence[int]]) -> np.ndarray:
+        """See ListeningBackend.encode_hotwords."""
+        ids, lengths = pad_rows([np.array(word, np.int64) for word in (*words, [SOS_ID])])
+        (rows,) = self._runner.run(contract.hotwords(self.config), {"ids": ids, "lengths": lengths})
+        return rows
+
+    def _listen(
+        self, hidden: np.ndarray, mask: np.ndarray, embeds: np.ndarray, counts: np.ndarray, named: np.ndarray | None
+    ) -> np.ndarray:
+        """Scores of a model that listens for hotwords; as Paraformer._listen."""
+        c, inputs = self.config, {"memory": hidden, "memory_mask": mask, "embeds": embeds, "counts": counts}
+        if not isinstance(c.hotwords, SeacoConfig):
+            words = self.encode_hotwords([]) if named is None else named  # trained with "none of them" at least
+            (scores,) = self._runner.run(contract.decoder(c), inputs | {"hotwords": words})
+            return scores
+        logits, rows = self._runner.run(contract.decoder(c), inputs)
+        if named is None:
+            return logits
+        heard = {"rows": rows, "counts": counts}
+        choice = np.repeat(named[None], len(rows), 0)
+        if len(named) > SHORTLIST:
+            (attention,) = self._runner.run(contract.attention(c), heard | {"hotwords": named})
+            choice = shortlist(named, attention)
+        (biased,) = self._runner.run(contract.second_decoder(c), heard | {"embeds": embeds, "hotwords": choice})
+        none = biased.argmax(-1)[..., None] == c.hotwords.no_bias_id
+        return np.where(none, logits, biased)
+
+    def _fine(self, hidden: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> Sequence[np.ndarray | None]:
+        """Weights of the second integrate-and-fire, of each utterance with a sum of its count; as timing.scaled."""
+        if self.config.predictor.timing is None:
+            return [None] * len(hidden)
+        (weights,) = self._runner.run(contract.timing(self.config), {"hidden": hidden, "lengths": lengths})
+        factors = counts / np.maximum(weights.sum(-1), 1e-12)
+        return fine_rows(weights * factors[:, None].astype(np.float32), lengths.tolist(), self.config)
 
     def init_state(self, chunk: ChunkConfig) -> LiveState:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
@@ -172,3 +211,10 @@ class GraphBackend:
         if not self.config.streaming or not isinstance(decoder, SanmDecoderConfig):
             return None
         return np.zeros((batch, decoder.memories, decoder.kernel - 1, self.config.encoder.output_dim), np.float32)
+
+
+def shortlist(hotwords: np.ndarray, attention: np.ndarray, most: int = SHORTLIST) -> np.ndarray:
+    """The twin of paraformer.model.hotwords.shortlist."""
+    best = np.argsort(-attention, axis=-1, kind="stable")[:, : min(most, len(hotwords) - 1)]
+    chosen: np.ndarray = hotwords[np.pad(best, ((0, 0), (0, 1)), constant_values=len(hotwords) - 1)]
+    return chosen

@@ -59,16 +59,20 @@ def fast(precision: Precision) -> bool:
 
 
 def supports(config: ModelConfig) -> bool:
-    """Whether the engine knows this kind of model: SAN-M, with the second kind of predictor."""
+    """Whether the engine knows this kind of model: SAN-M, with the second kind of predictor and nothing beside it."""
     encoder, decoder = config.encoder, config.decoder
     if not (isinstance(encoder, SanmEncoderConfig) and isinstance(decoder, SanmDecoderConfig)):
+        return False
+    if config.hotwords is not None or config.predictor.timing is not None:
         return False
     return config.predictor.version == 2 and (decoder.text is None or decoder.text.units > 0)
 
 
 def _check(config: ModelConfig, precision: Precision) -> None:
     if not supports(config):
-        raise UnsupportedModel(f"{precision} is for SAN-M models with the second kind of predictor; use 'float32'")
+        raise UnsupportedModel(
+            f"{precision} is for SAN-M models with the second kind of predictor and nothing beside it; use 'float32'"
+        )
 
 
 def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paraformer.backends.base import Decoded, LiveState, committed, pad_rows, split_state, stack_states
+from paraformer.backends.base import Decoded, LiveState, committed, fine_rows, pad_rows, split_state, stack_states
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer, ParaformerState
@@ -57,13 +57,20 @@ class TorchBackend:
         return "torch float32"
 
     @torch.inference_mode()
-    def whole(self, feats: Sequence[np.ndarray]) -> list[Decoded]:
+    def whole(self, feats: Sequence[np.ndarray], hotwords: np.ndarray | None = None) -> list[Decoded]:
         """See Backend.whole."""
         padded, lengths = pad_rows(feats)
-        result = self.model.recognize(self._put(padded), self._put(lengths))
+        named = None if hotwords is None else self._put(hotwords)
+        result = self.model.recognize(self._put(padded), self._put(lengths), hotwords=named)
         counts, rows = result.counts.tolist(), result.lengths.tolist()
         logits, weights = _numpy(result.log_probs), _numpy(result.weights)
-        return [Decoded.of(logits[i, : counts[i]], weights[i, : rows[i]]) for i in range(len(feats))]
+        fine = [None] * len(feats) if result.fine is None else fine_rows(_numpy(result.fine), rows, self.config)
+        return [Decoded.of(logits[i, : counts[i]], weights[i, : rows[i]], fine[i]) for i in range(len(feats))]
+
+    @torch.inference_mode()
+    def encode_hotwords(self, words: Sequence[Sequence[int]]) -> np.ndarray:
+        """See ListeningBackend.encode_hotwords."""
+        return _numpy(self.model.encode_hotwords(words))
 
     def init_state(self, chunk: ChunkConfig) -> LiveState:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""

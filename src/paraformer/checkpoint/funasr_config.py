@@ -10,16 +10,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from paraformer.checkpoint.funasr_parts import (
     CHUNKS,
+    CONTEXTUAL,
     DECODERS,
     ENCODERS,
     FRONTEND,
     FRONTENDS,
     OBJECTIVE,
     PREDICTORS,
+    SEACO,
+    SEACO_DECODER,
+    TIMING,
     TOKENIZER,
     WHOLE_MODEL,
     Fixed,
@@ -27,13 +31,17 @@ from paraformer.checkpoint.funasr_parts import (
 )
 from paraformer.config import (
     ChunkConfig,
+    ContextualConfig,
     DecoderConfig,
     FrontendConfig,
+    HotwordConfig,
     ModelConfig,
     ObjectiveConfig,
     PredictorConfig,
     SanmDecoderConfig,
     SanmEncoderConfig,
+    SeacoConfig,
+    TimingConfig,
     TrainingChunk,
 )
 from paraformer.errors import ConfigError, UnsupportedModel
@@ -43,13 +51,27 @@ LIVE = ChunkConfig(left=5, chunk=10, right=5, encoder_look_back=4, decoder_look_
 """What live sessions of FunASR's streaming models use unless told otherwise; FunASR keeps it out of the model."""
 
 OTHER_KINDS = {
-    "SeacoParaformer": "SeACo-Paraformer, with hotwords",
-    "BiCifParaformer": "BiCif-Paraformer, with a second predictor for timestamps",
-    "ContextualParaformer": "Contextual Paraformer, with hotwords",
     "EParaformer": "E-Paraformer",
     "Paraformer_v2_community": "Paraformer-v2",
 }
 """FunASR's relatives of the Paraformer that this version does not run."""
+
+
+class Kind(NamedTuple):
+    """The classes that a kind of model may be made of."""
+
+    decoders: tuple[str, ...]
+    predictors: tuple[str, ...]
+
+
+_PLAIN = Kind(("ParaformerSANMDecoder", "ParaformerSANDecoder"), ("CifPredictor", "CifPredictorV2"))
+KINDS: Mapping[str, Kind] = {
+    "Paraformer": _PLAIN,
+    "ParaformerStreaming": _PLAIN,
+    "BiCifParaformer": Kind(_PLAIN.decoders, ("CifPredictorV3",)),
+    "SeacoParaformer": Kind(("ParaformerSANMDecoder",), ("CifPredictorV3",)),
+    "ContextualParaformer": Kind(("ContextualParaformerDecoder",), _PLAIN.predictors),
+}
 
 
 def read(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
@@ -68,6 +90,7 @@ def read(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
         decoder=_read_decoder(settings),
         objective=_read_objective(settings),
         training_chunks=_read_chunks(settings),
+        hotwords=_read_hotwords(settings, encoder.dim),
     )
     _compare_sizes(settings, config)
     live = settings["model"] == "ParaformerStreaming" and config.streaming
@@ -97,10 +120,11 @@ def _check_kind(settings: Mapping[str, Any]) -> None:
             f"models of kind {kind} ({OTHER_KINDS[kind]}) are not supported yet; use the plain Paraformer of the same "
             "data, 'paraformer' for whole recordings or 'paraformer-zh-streaming' for live recognition"
         )
-    if kind not in ("Paraformer", "ParaformerStreaming"):
-        raise UnsupportedModel(f"the model is of kind {kind!r}, not Paraformer or ParaformerStreaming")
-    if kind == "Paraformer" and settings.get("encoder") == "SANMEncoderChunkOpt":
-        raise UnsupportedModel("a Paraformer on SANMEncoderChunkOpt is not supported; ParaformerStreaming is")
+    if not isinstance(kind, str) or kind not in KINDS:
+        *first, last = KINDS
+        raise UnsupportedModel(f"the model is of kind {kind!r}, not {', '.join(first)} or {last}")
+    if kind != "ParaformerStreaming" and settings.get("encoder") == "SANMEncoderChunkOpt":
+        raise UnsupportedModel(f"a {kind} on SANMEncoderChunkOpt is not supported; ParaformerStreaming is")
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
@@ -112,19 +136,29 @@ def write(config: ModelConfig) -> dict[str, Any]:
     encoder = {"sanm": "SANMEncoderChunkOpt" if streaming else "SANMEncoder"}.get(
         config.encoder.kind, f"{config.encoder.kind.capitalize()}Encoder"
     )
-    decoder = "ParaformerSANMDecoder" if config.decoder.kind == "sanm" else "ParaformerSANDecoder"
-    predictor = "CifPredictor" if config.predictor.version == 1 else "CifPredictorV2"
+    kind = _kind(config)
+    decoder = KINDS[kind].decoders[0 if config.decoder.kind == "sanm" else -1]
+    predictor = KINDS[kind].predictors[0 if config.predictor.version == 1 else -1]
     objective = config.objective if has_shared_ctc(config) else dataclasses.replace(config.objective, ctc_weight=0.0)
     chunks = _write_chunks(config) if encoder == "SANMEncoderChunkOpt" else {}
     return {
-        "model": "ParaformerStreaming" if streaming else "Paraformer",
-        "model_conf": {**_write(OBJECTIVE, objective), "predictor_bias": int(objective.predict_eos)},
+        "model": kind,
+        "model_conf": {
+            **_write(OBJECTIVE, objective),
+            "predictor_bias": int(objective.predict_eos),
+            **_write_hotwords(config),
+        },
         "encoder": encoder,
         "encoder_conf": {**_write(ENCODERS[encoder], config.encoder), **chunks},
         "decoder": decoder,
         "decoder_conf": _write(DECODERS[decoder], config.decoder),
         "predictor": predictor,
-        "predictor_conf": {"idim": config.encoder.output_dim, **_write(PREDICTORS[predictor], config.predictor)},
+        "predictor_conf": {
+            "idim": config.encoder.output_dim,
+            **_write(PREDICTORS[predictor], config.predictor),
+            **_write_timing(config.predictor.timing),
+        },
+        **_write_hotword_decoder(config.hotwords),
         "frontend": "WavFrontendOnline" if streaming else "WavFrontend",
         "frontend_conf": _write_frontend(config.frontend),
         "tokenizer": "CharTokenizer",
@@ -146,6 +180,24 @@ def check_parts(config: ModelConfig) -> None:
             "FunASR has no encoder with a front, windows of several rows, GELU, another norm epsilon or no memory, as "
             "this model has; keep it in our own format, or export it to funasr-onnx or sherpa-onnx"
         )
+
+    if config.predictor.timing is not None and isinstance(config.hotwords, ContextualConfig):
+        raise UnsupportedModel("FunASR has no Contextual Paraformer with a second predictor for times")
+    if config.predictor.timing is None and isinstance(config.hotwords, SeacoConfig):
+        raise UnsupportedModel("FunASR has no SeACo-Paraformer without a second predictor for times")
+    if config.hotwords is not None and config.hotwords.recurrent_layers != type(config.hotwords)().recurrent_layers:
+        raise UnsupportedModel("FunASR's encoder of hotwords has another number of layers than this model's")
+    if (config.hotwords or config.predictor.timing) and (config.live or config.training_chunks):
+        raise UnsupportedModel("FunASR has no live models with hotwords or a second predictor for times")
+
+
+def _kind(config: ModelConfig) -> str:
+    """FunASR's class of a model."""
+    if config.hotwords is not None:
+        return "SeacoParaformer" if isinstance(config.hotwords, SeacoConfig) else "ContextualParaformer"
+    if config.predictor.timing is not None:
+        return "BiCifParaformer"
+    return "ParaformerStreaming" if config.live is not None or config.training_chunks else "Paraformer"
 
 
 def has_shared_ctc(config: ModelConfig) -> bool:
@@ -234,12 +286,86 @@ def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _read_objective(settings: Mapping[str, Any]) -> ObjectiveConfig:
-    """FunASR lets the top level override `model_conf`; it knows no other predictor_bias than 0 and 1."""
-    top = {key: settings[key] for key in (*OBJECTIVE.fields, *OBJECTIVE.fixed) if key in settings}
-    ours = _read(OBJECTIVE, {**_section(settings, "model_conf"), **top}, "model_conf")
+    """It knows no other predictor_bias than 0 and 1."""
+    ours = _read_model_conf(OBJECTIVE, settings)
     if ours["predict_eos"] not in (0, 1):
         raise ConfigError(f"model_conf.predictor_bias must be 0 or 1, not {ours['predict_eos']}")
     return ObjectiveConfig(**{**ours, "predict_eos": ours["predict_eos"] == 1})
+
+
+def _read_model_conf(part: Part, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields of one part of `model_conf`, which several share; FunASR lets the top level override it."""
+    top = {key: settings[key] for key in (*part.fields, *part.fixed) if key in settings}
+    hotwords = _HOTWORDS.get(settings["model"])
+    shared = _keys(OBJECTIVE) | (_keys(hotwords) if hotwords else set())
+    sharing = dataclasses.replace(part, elsewhere={**part.elsewhere, **dict.fromkeys(shared, "another part's")})
+    return _read(sharing, {**_section(settings, "model_conf"), **top}, "model_conf")
+
+
+def _keys(part: Part) -> set[str]:
+    return {*part.fields, *part.fixed, *part.elsewhere, *part.ignored}
+
+
+def _read_hotwords(settings: Mapping[str, Any], dim: int) -> HotwordConfig | None:
+    part = _HOTWORDS.get(settings["model"])
+    if part is None:
+        return None
+    width = _section(settings, "model_conf").get("inner_dim", 256)
+    if width != dim:
+        raise ConfigError(f"model_conf.inner_dim is {width!r}, but the encoder's output_size is {dim}")
+    ours = _read_model_conf(part, settings)
+    if part is CONTEXTUAL:
+        return ContextualConfig(own_embedding=not ours["own_embedding"])
+    decoder: SeacoConfig = _read_class(
+        {"ParaformerSANMDecoder": SEACO_DECODER}, _causal(settings, "seaco_decoder"), "seaco_decoder"
+    )
+    layers = max(decoder.layers, decoder.attention_layers)
+    return dataclasses.replace(decoder, **ours, layers=layers)
+
+
+def _write_hotwords(config: ModelConfig) -> dict[str, Any]:
+    """What the kinds with hotwords have in model_conf besides."""
+    dim = config.encoder.output_dim
+    match config.hotwords:
+        case SeacoConfig():
+            return {"inner_dim": dim, **_write(SEACO, config.hotwords)}
+        case ContextualConfig():
+            own = config.hotwords.own_embedding
+            return {"inner_dim": dim, **_write(CONTEXTUAL, config.hotwords), "use_decoder_embedding": not own}
+        case None:
+            return {}
+
+
+def _write_hotword_decoder(hotwords: HotwordConfig | None) -> dict[str, Any]:
+    if not isinstance(hotwords, SeacoConfig):
+        return {}
+    return {"seaco_decoder": "ParaformerSANMDecoder", "seaco_decoder_conf": _write(SEACO_DECODER, hotwords)}
+
+
+_HOTWORDS = {"SeacoParaformer": SEACO, "ContextualParaformer": CONTEXTUAL}
+
+
+def _read_timing(settings: Mapping[str, Any]) -> TimingConfig:
+    conf = _section(settings, "predictor_conf")
+    ours = _read(TIMING, {key: conf[key] for key in TIMING.fields if key in conf}, "predictor_conf")
+    if ours["recurrent"] not in _UPSAMPLING:
+        *first, last = map(repr, _UPSAMPLING)
+        raise UnsupportedModel(
+            f"predictor_conf: upsample_type is {ours['recurrent']!r}, but this version runs only {', '.join(first)} or "
+            f"{last}; FunASR itself cannot run another"
+        )
+    return TimingConfig(**{**ours, "recurrent": _UPSAMPLING[ours["recurrent"]]})
+
+
+def _write_timing(timing: TimingConfig | None) -> dict[str, Any]:
+    if timing is None:
+        return {}
+    names = {recurrent: name for name, recurrent in _UPSAMPLING.items()}
+    return {**_write(TIMING, timing), "upsample_type": names[timing.recurrent]}
+
+
+_UPSAMPLING = {"cnn": False, "cnn_blstm": True}
+"""FunASR's upsample_type, and whether there is an LSTM."""
 
 
 def _read_frontend(settings: Mapping[str, Any]) -> FrontendConfig:
@@ -253,21 +379,30 @@ def _read_frontend(settings: Mapping[str, Any]) -> FrontendConfig:
 
 
 def _read_decoder(settings: Mapping[str, Any]) -> DecoderConfig:
-    """A null sanm_shfit makes the memory causal; num_blocks below att_layer_num counts for nothing."""
-    conf = dict(_section(settings, "decoder_conf"))
-    if conf.get("sanm_shfit", 0) is None:
-        conf["sanm_shfit"] = (conf.get("kernel_size", 21) - 1) // 2
-    decoder: DecoderConfig = _read_class(DECODERS, {**settings, "decoder_conf": conf}, "decoder")
+    """num_blocks below att_layer_num counts for nothing."""
+    known = {name: DECODERS[name] for name in KINDS[settings["model"]].decoders}
+    decoder: DecoderConfig = _read_class(known, _causal(settings, "decoder"), "decoder")
     if decoder.kind == "sanm":
         return dataclasses.replace(decoder, layers=max(decoder.layers, decoder.attention_layers))
     return decoder
+
+
+def _causal(settings: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    """Settings in which a null sanm_shfit of a decoder is the one that makes its memory causal."""
+    conf = dict(_section(settings, f"{section}_conf"))
+    if conf.get("sanm_shfit", 0) is None:
+        conf["sanm_shfit"] = (conf.get("kernel_size", 21) - 1) // 2
+    return {**settings, f"{section}_conf": conf}
 
 
 def _read_predictor(settings: Mapping[str, Any], dim: int) -> PredictorConfig:
     width = _section(settings, "predictor_conf").get("idim", dim)
     if width != dim:
         raise ConfigError(f"predictor_conf.idim is {width!r}, but the encoder's output_size is {dim}")
-    predictor: PredictorConfig = _read_class(PREDICTORS, settings, "predictor")
+    known = {name: PREDICTORS[name] for name in KINDS[settings["model"]].predictors}
+    predictor: PredictorConfig = _read_class(known, settings, "predictor")
+    if settings["predictor"] == "CifPredictorV3":
+        return dataclasses.replace(predictor, timing=_read_timing(settings))
     return predictor
 
 

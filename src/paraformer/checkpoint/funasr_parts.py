@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 from paraformer.config import (
     SAMPLE_RATE,
     ConformerEncoderConfig,
+    ContextualConfig,
     FrontendConfig,
     ObjectiveConfig,
     PredictorConfig,
     SanmDecoderConfig,
     SanmEncoderConfig,
+    SeacoConfig,
+    TimingConfig,
     TransformerDecoderConfig,
     TransformerEncoderConfig,
 )
@@ -155,19 +158,21 @@ ENCODERS = {
     ),
 }
 
+_SANM_DECODER = Part(
+    SanmDecoderConfig,
+    {
+        **_DECODER,
+        "att_layer_num": ("attention_layers", 6),
+        "kernel_size": ("kernel", 21),
+        "sanm_shfit": ("shift", 0),
+    },
+    _NEEDED | {"att_layer_num", "kernel_size", "sanm_shfit"},
+    {**_DECODER_FIXED, "wo_input_layer": Only(False, (False,), "targets without embedding"), **_NO_LORA},
+    ignored={**_UNUSED, **_NO_POSITIONS, "chunk_multiply_factor": "FunASR never looks at it"},
+)
 DECODERS = {
-    "ParaformerSANMDecoder": Part(
-        SanmDecoderConfig,
-        {
-            **_DECODER,
-            "att_layer_num": ("attention_layers", 6),
-            "kernel_size": ("kernel", 21),
-            "sanm_shfit": ("shift", 0),
-        },
-        _NEEDED | {"att_layer_num", "kernel_size", "sanm_shfit"},
-        {**_DECODER_FIXED, "wo_input_layer": Only(False, (False,), "targets without embedding"), **_NO_LORA},
-        ignored={**_UNUSED, **_NO_POSITIONS, "chunk_multiply_factor": "FunASR never looks at it"},
-    ),
+    "ParaformerSANMDecoder": _SANM_DECODER,
+    "ContextualParaformerDecoder": _SANM_DECODER,
     "ParaformerSANDecoder": Part(
         TransformerDecoderConfig,
         {**_DECODER, **_POSITIONAL},
@@ -197,10 +202,26 @@ def _predictor(version: int, tail_threshold: float, fixed: Fixed) -> Part:
     )
 
 
+TIMING = Part(
+    TimingConfig,
+    {
+        "upsample_times": ("rate", 5),
+        "upsample_type": ("recurrent", "cnn"),
+        "use_cif1_cnn": ("from_conv", True),
+        "smooth_factor2": ("smooth_factor", 1.0),
+        "noise_threshold2": ("noise_threshold", 0.0),
+    },
+)
+"""Of CifPredictorV3, which has them among its others; upsample_type is "cnn" or "cnn_blstm"."""
+_FINE = dataclasses.replace(
+    _predictor(2, 0.0, {}),
+    elsewhere={"idim": "compared with the encoder's output_size", **_reasons("read by `TIMING`", *TIMING.fields)},
+)
 PREDICTORS = {
     "CifPredictor": _predictor(1, 0.45, {}),
     # Where the tail goes differs only in the padded rows of a batch (spec 3.1), which we keep out of the sums.
     "CifPredictorV2": _predictor(2, 0.0, {"tail_mask": Only(True, (True, False), "nothing else")}),
+    "CifPredictorV3": _FINE,
 }
 
 FRONTEND = Part(
@@ -255,6 +276,51 @@ OBJECTIVE = Part(
     },
     tolerant=True,
 )
+_BIAS_ENCODER = {
+    "bias_encoder_type": Only("lstm", ("lstm",), "hotwords as means of their characters"),
+}
+_BIAS_ELSEWHERE: Reasons = {"inner_dim": "compared with the encoder's output_size"}
+_BIAS_TRAINING = _reasons("training drops rows between the layers of the LSTM", "bias_encoder_dropout_rate")
+SEACO = Part(
+    SeacoConfig,
+    {
+        "bias_encoder_bid": ("bidirectional", False),
+        "NO_BIAS": ("no_bias_id", 8377),
+        "seaco_lsm_weight": ("label_smoothing", 0.0),
+        "seaco_length_normalized_loss": ("length_normalized", True),
+        "train_decoder": ("trains_decoder", True),
+        "seaco_weight": ("objective_weight", 0.01),
+    },
+    fixed=_BIAS_ENCODER,
+    elsewhere=_BIAS_ELSEWHERE,
+    ignored={**_BIAS_TRAINING, "seaco_length_normal": "FunASR looks at seaco_length_normalized_loss alone"},
+    tolerant=True,
+)
+"""What a SeacoParaformer has in model_conf besides."""
+SEACO_DECODER = Part(
+    SeacoConfig,
+    _SANM_DECODER.fields,
+    _NEEDED | {"kernel_size", "sanm_shfit"},
+    {
+        **_SANM_DECODER.fixed,
+        "use_output_layer": Only(True, (False,), "a second output over hotwords"),
+        "wo_input_layer": Only(False, (True,), "another embedding"),
+    },
+    ignored=_SANM_DECODER.ignored,
+)
+CONTEXTUAL = Part(
+    ContextualConfig,
+    {"use_decoder_embedding": ("own_embedding", False)},
+    fixed=_BIAS_ENCODER,
+    elsewhere=_BIAS_ELSEWHERE,
+    ignored={
+        **_BIAS_TRAINING,
+        **_reasons("training, where FunASR has it switched off", "crit_attn_weight", "crit_attn_smooth"),
+        "target_buffer_length": "of FunASR's data loader",
+    },
+    tolerant=True,
+)
+"""What a ContextualParaformer has in model_conf besides."""
 TOKENIZER = Part(
     dict,
     {},
@@ -279,6 +345,7 @@ WHOLE_MODEL = Part(
         **_reasons("classes, from these tables", "encoder", "decoder", "predictor", "frontend"),
         **_reasons("their settings, from these tables", "encoder_conf", "decoder_conf", "predictor_conf"),
         **_reasons("their settings, from these tables", "frontend_conf", "model_conf", "tokenizer_conf"),
+        **_reasons("the second decoder of SEACO_DECODER", "seaco_decoder", "seaco_decoder_conf"),
         **_reasons("compared with the other settings", "vocab_size", "input_size"),
     },
     ignored={

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from paraformer.config import ModelConfig, SanmDecoderConfig
+from paraformer.config import ContextualConfig, ModelConfig, SanmDecoderConfig, SeacoConfig
 
 FEED_FORWARD = {"feed_forward.up": "feed_forward.w_1", "feed_forward.down": "feed_forward.w_2"}
 NORMED_FEED_FORWARD = {**FEED_FORWARD, "feed_forward.norm": "feed_forward.norm"}
@@ -25,6 +25,19 @@ WHOLE = {
     "decoder.norm": "decoder.after_norm",
     "decoder.output": "decoder.output_layer",
     "ctc": "ctc.ctc_lo",
+    "predictor.timing.up": "predictor.upsample_cnn",
+    "predictor.timing.lstm": "predictor.blstm",
+    "predictor.timing.output": "predictor.cif_output2",
+    "hotwords.embed": "bias_embed",
+    "hotwords.lstm": "bias_encoder",
+    "hotwords.project": "lstm_proj",
+    "hotwords.norm": "seaco_decoder.after_norm",
+    "hotwords.output": "hotword_output_layer",
+    "decoder.hotwords.cross.q": "decoder.bias_decoder.src_attn.linear_q",
+    "decoder.hotwords.cross.kv": "decoder.bias_decoder.src_attn.linear_k_v",
+    "decoder.hotwords.cross.out": "decoder.bias_decoder.src_attn.linear_out",
+    "decoder.hotwords.norm": "decoder.bias_decoder.norm3",
+    "decoder.hotwords.output": "decoder.bias_output",
 }
 """Modules outside the blocks."""
 
@@ -105,6 +118,11 @@ def _modules(config: ModelConfig) -> Iterator[tuple[str, str]]:
     for index in range(config.decoder.layers):
         yield from _block(f"decoder.blocks.{index}", _decoder_block(config, index), DECODER_BLOCKS[config.decoder.kind])
     yield from _block("decoder.final", "decoder.decoders3.0", FINAL_BLOCK)
+    if isinstance(config.hotwords, SeacoConfig):
+        for index in range(config.hotwords.layers):
+            theirs = _sanm_block("seaco_decoder", config.hotwords.attention_layers, index)
+            yield from _block(f"hotwords.blocks.{index}", theirs, DECODER_BLOCKS["sanm"])
+        yield from _block("hotwords.final", "seaco_decoder.decoders3.0", FINAL_BLOCK)
 
 
 def _block(ours: str, theirs: str, parts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -119,8 +137,16 @@ def _encoder_block(config: ModelConfig, index: int) -> str:
 
 
 def _decoder_block(config: ModelConfig, index: int) -> str:
-    """SAN-M keeps the blocks without cross-attention in a list of their own."""
+    """Contextual Paraformer calls the last block with cross-attention by another name."""
     decoder = config.decoder
-    if isinstance(decoder, SanmDecoderConfig) and index >= decoder.attention_layers:
-        return f"decoder.decoders2.{index - decoder.attention_layers}"
-    return f"decoder.decoders.{index}"
+    if not isinstance(decoder, SanmDecoderConfig):
+        return f"decoder.decoders.{index}"
+    if isinstance(config.hotwords, ContextualConfig) and index == decoder.attention_layers - 1:
+        return "decoder.last_decoder"
+    return _sanm_block("decoder", decoder.attention_layers, index)
+
+
+def _sanm_block(name: str, attention_layers: int, index: int) -> str:
+    """SAN-M keeps the blocks without cross-attention in a list of their own."""
+    without = index - attention_layers
+    return f"{name}.decoders2.{without}" if without >= 0 else f"{name}.decoders.{index}"

@@ -157,6 +157,8 @@ def _graphs(model: Paraformer, form: Form) -> Sequence[tuple[nn.Module, contract
     config = model.config
     if config.encoder.kind != "sanm":
         raise UnsupportedModel(f"{config.encoder.kind} encoders cannot be exported to {form.runtime} yet")
+    if config.hotwords is not None:
+        raise UnsupportedModel(f"{form.runtime} as we export to it has no place for the hotwords of this model")
     _check_mode(config, form)
     if form.live and config.encoder.front and config.frontend.lfr_m <= config.frontend.lfr_n:
         raise UnsupportedModel(

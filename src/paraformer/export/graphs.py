@@ -6,7 +6,7 @@ every graph, and the engine maps it into memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from paraformer import contract
+from paraformer.config import ModelConfig
 from paraformer.errors import CheckpointError
 from paraformer.export.tracing import trace
 from paraformer.model.encoder import Past
@@ -68,6 +69,81 @@ class _Decoder(nn.Module):
         return logits, following
 
 
+class _ContextualDecoder(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, memory: Tensor, memory_mask: Tensor, embeds: Tensor, counts: Tensor, hotwords: Tensor) -> Tensor:
+        decoder, mask = self.model.decoder, length_mask(counts, embeds.shape[1])
+        scores: Tensor = decoder.output(decoder.rows(memory, memory_mask[:, None, :], embeds, mask, hotwords[None]))
+        return scores
+
+
+class _DecoderWithRows(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, memory: Tensor, memory_mask: Tensor, embeds: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        decoder, mask = self.model.decoder, length_mask(counts, embeds.shape[1])
+        rows = decoder.rows(memory, memory_mask[:, None, :], embeds, mask)
+        return decoder.output(rows), rows
+
+
+class _Timing(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        return self.model.predictor.fine(hidden, lengths)
+
+
+class _Hotwords(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        return self.model.hotword_rows(ids, lengths)
+
+
+class _HotwordAttention(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rows: Tensor, counts: Tensor, hotwords: Tensor) -> Tensor:
+        attention: Tensor = self.model.hotwords.attention(rows, hotwords[None], length_mask(counts, rows.shape[1]))
+        return attention
+
+
+class _SecondDecoder(nn.Module):
+    def __init__(self, model: Paraformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, embeds: Tensor, rows: Tensor, counts: Tensor, hotwords: Tensor) -> Tensor:
+        mask = length_mask(counts, rows.shape[1])
+        scores: Tensor = self.model.hotwords.scores(embeds, rows, hotwords, mask)
+        return scores
+
+
+def _modules(config: ModelConfig) -> Mapping[str, Callable[[Paraformer], nn.Module]]:
+    """What is traced for each graph."""
+    decoders = {"seaco": _DecoderWithRows, "contextual": _ContextualDecoder}
+    return {
+        contract.ENCODER: _Encoder,
+        "look_back.onnx": _LookBack,
+        "decoder.onnx": decoders[config.hotwords.kind] if config.hotwords else _Decoder,
+        "timing.onnx": _Timing,
+        "hotwords.onnx": _Hotwords,
+        "hotword_attention.onnx": _HotwordAttention,
+        "hotword_decoder.onnx": _SecondDecoder,
+    }
+
+
 def export(model: Paraformer, directory: str | Path) -> list[Path]:
     """Write the graphs of a model beside its `model.safetensors`, which must already be there. Returns their paths.
 
@@ -78,7 +154,7 @@ def export(model: Paraformer, directory: str | Path) -> list[Path]:
         raise CheckpointError(f"{model.config.encoder.kind} encoders run on the torch backend only so far")
     stored = places(directory / contract.WEIGHTS)
     model = model.eval()
-    modules = {"encoder.onnx": _Encoder, "look_back.onnx": _LookBack, "decoder.onnx": _Decoder}
+    modules = _modules(model.config)
     written = []
     for graph in contract.graphs(model.config):
         path = directory / graph.file

@@ -41,7 +41,7 @@ def trace(module: nn.Module, graph: contract.Graph, path: Path, *, fold: bool) -
 
 
 def _example(port: contract.Port) -> Tensor:
-    sizes = {"B": 2, "T": 7, "P": 5, "K": 7, "L": 3}
+    sizes = {"B": 2, "T": 7, "P": 5, "K": 7, "L": 3, "N": 4, "M": 3}
     shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.axes]
     match port.dtype:
         case "bool":

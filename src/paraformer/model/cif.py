@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from paraformer.config import PredictorConfig
 from paraformer.model.state import State
+from paraformer.model.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -110,20 +111,39 @@ class Predictor(nn.Module):
         self.conv = nn.Conv1d(dim, dim, config.left + config.right + 1, groups=groups)
         self.output = nn.Linear(dim, 1)
         self.dropout = nn.Dropout(config.dropout)
+        self.timing = Timing(config.timing, dim) if config.timing else None
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """hidden (B, T, D), zero in absent rows; mask (B, T) -> weights (B, T), zero in absent rows."""
         c = self.config
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
-            # One row too many, cut off again: a convolution refuses to give no row, and the last step may have none.
-            x = self.conv(F.pad(hidden.transpose(1, 2), (c.left, c.right + 1))).transpose(1, 2)[:, : hidden.shape[1]]
+            x = self._filter(hidden)
             if c.version == 1:
                 x = self.dropout(x + hidden)
             weights: Tensor = self.output(x.relu()).squeeze(-1).sigmoid()
             # Below the threshold a weight becomes exactly zero; the factor makes up for what the others lose by it.
             weights = (weights * c.smooth_factor - c.noise_threshold).relu()
         return weights if mask is None else weights * mask
+
+    def fine(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """The weights that tell when tokens were spoken: hidden (B, T, D), lengths (B,) -> (B, T * rate).
+
+        hidden is zero in absent rows.
+        """
+        assert self.timing is not None, "this predictor has no second integrate-and-fire"
+        if self.timing.config.from_conv:
+            with torch.autocast(hidden.device.type, enabled=False):
+                hidden = self._filter(hidden.float()).relu()
+        weights: Tensor = self.timing(hidden, lengths)
+        return weights
+
+    def _filter(self, hidden: Tensor) -> Tensor:
+        """The convolution, rows as before."""
+        c = self.config
+        # One row too many, cut off again: a convolution refuses to give no row, and the last step may have none.
+        x: Tensor = self.conv(F.pad(hidden.transpose(1, 2), (c.left, c.right + 1)))
+        return x.transpose(1, 2)[:, : hidden.shape[1]]
 
     def complete(self, hidden: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What whole utterances integrate: hidden (B, T, D), weights (B, T) of which lengths (B,) count.

@@ -59,6 +59,15 @@ class SanmDecoderBlock(nn.Module):
         P is at least the memory's `left`; steps (B, L): see Fsmn.step. Returns (B, L, D) and the rows that entered the
         memory, past included: (B, P + L, D).
         """
+        x, entered = self.remember(x, past, token_mask, steps)
+        if self.cross is not None:
+            x = x + self.dropout(self.attend(x, memory, memory_mask))
+        return x, torch.cat([past.to(entered.dtype), entered], 1)
+
+    def remember(
+        self, x: Tensor, past: Tensor, token_mask: Tensor | None, steps: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What comes before attention: rows (B, L, D), and those that entered the memory (B, L, D)."""
         # Feed-forward first and without a residual of its own: the reference's order, which the weights were trained
         # in.
         entered = self.norm2(self.feed_forward(self.norm1(x)))
@@ -66,10 +75,18 @@ class SanmDecoderBlock(nn.Module):
             entered = entered * token_mask[..., None].to(entered.dtype)
         # The past may hold more rows than the filter reaches: one size for all layers makes one tensor of state.
         nearest = past[:, past.shape[1] - self.memory.left :].to(entered.dtype)
-        x = x + self.dropout(self.memory.step(entered, nearest, token_mask, steps))
-        if self.cross is not None and self.norm3 is not None:
-            x = x + self.dropout(self.cross(self.norm3(x), memory, memory_mask))
-        return x, torch.cat([past.to(entered.dtype), entered], 1)
+        return x + self.dropout(self.memory.step(entered, nearest, token_mask, steps)), entered
+
+    def attend(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
+        """What attention adds to rows x (B, L, D)."""
+        assert self.cross is not None and self.norm3 is not None, "this block has no attention"
+        y: Tensor = self.cross(self.norm3(x), memory, memory_mask)
+        return y
+
+    def shares(self, x: Tensor, memory: Tensor) -> Tensor:
+        """How much rows x (B, L, D) attend to each of the memory, (B, heads, L, K)."""
+        assert self.cross is not None and self.norm3 is not None, "this block has no attention"
+        return self.cross.shares(self.norm3(x), memory)
 
 
 class FinalFeedForward(nn.Module):
@@ -103,10 +120,28 @@ class Text(nn.Module):
         return scores
 
 
+class HotwordAttention(nn.Module):
+    """Attention to hotwords inside the last block with attention: Contextual Paraformer, CLAS."""
+
+    def __init__(self, config: SanmDecoderConfig, dim: int) -> None:
+        super().__init__()
+        self.cross = CrossAttention(dim, dim, config.heads, config.attention_dropout)
+        self.norm = layer_norm(dim)
+        self.output = nn.Conv1d(2 * dim, dim, 1, bias=False)
+
+    def forward(self, x: Tensor, heard: Tensor, hotwords: Tensor, weight: float) -> Tensor:
+        """Rows x (B, L, D) before attention, what attention to the audio made of them, hotwords (B or 1, N, D)."""
+        meant = self.cross(self.norm(x), hotwords, None)
+        both = torch.cat([heard, weight * meant], -1).transpose(1, 2)
+        y: Tensor = self.output(both)
+        return x + y.transpose(1, 2)
+
+
 class SanmDecoder(nn.Module):
     """Acoustic vectors to token scores, all in parallel."""
 
-    def __init__(self, config: SanmDecoderConfig, vocab_size: int, dim: int) -> None:
+    def __init__(self, config: SanmDecoderConfig, vocab_size: int, dim: int, *, contextual: bool = False) -> None:
+        """contextual: whether it attends to hotwords."""
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(vocab_size, dim)
@@ -118,6 +153,7 @@ class SanmDecoder(nn.Module):
         self.final = FinalFeedForward(last, dim)
         self.norm = layer_norm(dim)
         self.output = nn.Linear(dim, vocab_size)
+        self.hotwords = HotwordAttention(config, dim) if contextual else None
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Target embeddings for the sampler: ids (B, L) -> (B, L, D)."""
@@ -152,6 +188,49 @@ class SanmDecoder(nn.Module):
         x, units, _ = self._through(memory, memory_mask, embeds, token_mask, past, steps)
         return self._characters(x), units
 
+    def rows(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        embeds: Tensor,
+        token_mask: Tensor | None,
+        hotwords: Tensor | None = None,
+        weight: float = 1.0,
+    ) -> Tensor:
+        """The rows (B, L, D) of which `output` makes scores; arguments as those of forward.
+
+        hotwords (B or 1, N, D), with their weight: for a decoder that attends to them.
+        """
+        past = self._nothing_before(embeds)
+        if self.hotwords is None:
+            x, _, _ = self._through(memory, memory_mask, embeds, token_mask, past, None)
+        else:
+            assert hotwords is not None, "this decoder was trained with hotwords, if only with none of them"
+            x = self._hinted(memory, memory_mask, embeds, token_mask, past, hotwords, weight)
+        return self._last_rows(x)
+
+    def _hinted(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        embeds: Tensor,
+        token_mask: Tensor | None,
+        past: Tensor,
+        hotwords: Tensor,
+        weight: float,
+    ) -> Tensor:
+        """As `_through`, with attention to hotwords in the last block with attention."""
+        assert self.hotwords is not None
+        x = embeds
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, SanmDecoderBlock)
+            if index == self.config.attention_layers - 1:
+                x, _ = block.remember(x, past[:, index], token_mask)
+                x = self.hotwords(x, block.attend(x, memory, memory_mask), hotwords, weight)
+            else:
+                x, _ = block(x, past[:, index], memory, memory_mask, token_mask)
+        return x
+
     def characters(self, units: Tensor, token_mask: Tensor | None, steps: Tensor | None = None) -> Tensor:
         """Scores (B, L, V) of characters from probabilities (B, L, units) alone: for a decoder with a text part.
 
@@ -167,8 +246,12 @@ class SanmDecoder(nn.Module):
         return x.new_zeros(x.shape[0], self.config.memories, self.config.kernel - 1, x.shape[2])
 
     def _characters(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.output(self.norm(self.final(x)))
+        logits: Tensor = self.output(self._last_rows(x))
         return logits
+
+    def _last_rows(self, x: Tensor) -> Tensor:
+        rows: Tensor = self.norm(self.final(x))
+        return rows
 
     def _through(
         self,

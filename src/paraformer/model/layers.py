@@ -220,8 +220,16 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, L, D), memory (B, K, D'), mask (B, 1 or L, K). Returns (B, L, D)."""
+        """x (B, L, D), memory (B or 1, K, D'), mask (B, 1 or L, K). Returns (B, L, D)."""
         # Keys and values of one product, since both come of the same rows.
         key, value = self.kv(memory).chunk(2, dim=-1)
         out: Tensor = self.out(attend(self.q(x), key, value, self.heads, mask, self.dropout))
         return out
+
+    def shares(self, x: Tensor, memory: Tensor) -> Tensor:
+        """How much each row attends to each of the memory: x (B, L, D), memory (B or 1, K, D') -> (B, heads, L, K)."""
+        key, _ = self.kv(memory).chunk(2, dim=-1)
+        width = x.shape[-1] // self.heads
+        q, k = (y.unflatten(-1, (self.heads, width)).transpose(1, 2) for y in (self.q(x), key))
+        scores: Tensor = (q * width**-0.5) @ k.transpose(-2, -1)
+        return scores.softmax(-1)

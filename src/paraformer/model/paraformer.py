@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +12,23 @@ from torch.nn import functional as F
 
 from paraformer.config import (
     EOS_ID,
+    SHORTLIST,
     ChunkConfig,
     ConformerEncoderConfig,
+    ContextualConfig,
     ModelConfig,
     SanmDecoderConfig,
     SanmEncoderConfig,
+    SeacoConfig,
     TrainingChunk,
     TransformerEncoderConfig,
 )
-from paraformer.model import cif, losses, sampler
+from paraformer.model import cif, losses, sampler, timing
 from paraformer.model.chunk_masks import ChunkLayout, scama_mask
 from paraformer.model.cif import CifState, Predictor
 from paraformer.model.decoder import DecoderState, SanmDecoder, window_memory_mask
 from paraformer.model.encoder import EncoderState, SanmEncoder
+from paraformer.model.hotwords import HotwordEncoder, Seaco, merge, padded_ids, shortlist
 from paraformer.model.layers import length_mask
 from paraformer.model.state import State
 
@@ -92,7 +97,8 @@ class Whole:
     """Everything recognition of whole utterances computes.
 
     hidden (B, T, D) of which lengths (B,) rows are present, weights (B, T + 1) with the tail, embeds (B, L, D),
-    counts (B,), log_probs (B, L, V).
+    counts (B,), log_probs (B, L, V). fine (B, T * rate): weights that tell when tokens were spoken, each row's sum its
+    count, of a model with a second integrate-and-fire.
     """
 
     hidden: Tensor
@@ -101,6 +107,7 @@ class Whole:
     embeds: Tensor
     counts: Tensor
     log_probs: Tensor
+    fine: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,7 @@ class Paraformer(Trainable):
         self.predictor = Predictor(config.predictor, dim)
         self.decoder = build_decoder(config)
         self.ctc = nn.Linear(dim, config.ctc_vocab_size) if config.ctc_vocab_size else None
+        self.hotwords = build_hotwords(config)
 
     # -- whole utterances ---------------------------------------------------------------------------------------------
 
@@ -231,8 +239,19 @@ class Paraformer(Trainable):
         window = _windows_of(encoded, weights, token_mask.shape[1])
         return window_memory_mask(window, token_mask, encoded.rows, chunk.decoder_look_back * chunk.chunk)
 
-    def recognize(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> Whole:
-        """Whole utterances at once: feats (B, T, F), lengths (B,), in the form that chunk asks for."""
+    def recognize(
+        self,
+        feats: Tensor,
+        lengths: Tensor,
+        chunk: Chunking = None,
+        hotwords: Tensor | None = None,
+        hotword_weight: float = 1.0,
+    ) -> Whole:
+        """Whole utterances at once: feats (B, T, F), lengths (B,), in the form that chunk asks for.
+
+        hotwords (N, D): what `encode_hotwords` gives, for a model that listens for them; None: nobody named any.
+        hotword_weight: FunASR's seaco_weight or clas_scale.
+        """
         encoded = self.encode(feats, lengths, chunk)
         if chunk is None:
             hidden, weights, counts = self.predictor.complete(encoded.hidden, encoded.weights, encoded.lengths)
@@ -242,8 +261,47 @@ class Paraformer(Trainable):
         embeds = cif.integrate(hidden, weights, int(counts.max()))
         token_mask = length_mask(counts, embeds.shape[1])
         embeds = embeds * token_mask[..., None]
-        logits = self.decode(encoded, weights, embeds, token_mask, chunk)
-        return Whole(encoded.hidden, encoded.lengths, weights, embeds, counts, logits.log_softmax(-1))
+        if self.hotwords is None or not embeds.shape[1]:
+            log_probs = self.decode(encoded, weights, embeds, token_mask, chunk).log_softmax(-1)
+        else:
+            log_probs = self._listen(encoded, embeds, token_mask, hotwords, hotword_weight)
+        fine = None
+        if self.predictor.timing is not None and chunk is None:
+            fine = timing.scaled(self.predictor.fine(encoded.hidden, encoded.lengths), counts)
+        return Whole(encoded.hidden, encoded.lengths, weights, embeds, counts, log_probs, fine)
+
+    def encode_hotwords(self, words: Sequence[Sequence[int]]) -> Tensor:
+        """A row (N, D) for each hotword, given as the ids of its tokens, and one for "none of them" at the end."""
+        assert self.hotwords is not None, "this model does not listen for hotwords"
+        ids, lengths = padded_ids(words)
+        return self.hotword_rows(ids.to(self.decoder.embed.weight.device), lengths)
+
+    def hotword_rows(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """ids (N, M) of which lengths (N,) count -> (N, D)."""
+        embed = self.decoder.embed if self.hotwords.embed is None else self.hotwords.embed
+        rows: Tensor = self.hotwords(embed(ids), lengths)
+        return rows
+
+    def _listen(
+        self, encoded: Encoded, embeds: Tensor, token_mask: Tensor, hotwords: Tensor | None, weight: float
+    ) -> Tensor:
+        """Log-probabilities (B, L, V) of a model that listens for hotwords (N, D)."""
+        assert encoded.rows is None and encoded.layout is None, "such models recognise whole utterances"
+        heard = (encoded.hidden, encoded.memory_mask(), embeds, token_mask)
+        if not isinstance(self.hotwords, Seaco):
+            # Trained with hotwords throughout: where nobody named any, "none of them" is all there is.
+            hotwords = self.encode_hotwords([]) if hotwords is None else hotwords
+            logits: Tensor = self.decoder.output(self.decoder.rows(*heard, hotwords[None], weight))
+            return logits.log_softmax(-1)
+        rows = self.decoder.rows(*heard)
+        plain: Tensor = self.decoder.output(rows).log_softmax(-1)
+        if hotwords is None:
+            return plain
+        choice = hotwords[None]
+        if len(hotwords) > SHORTLIST:
+            choice = shortlist(hotwords, self.hotwords.attention(rows, choice, token_mask))
+        biased = self.hotwords.scores(embeds, rows, choice, token_mask).log_softmax(-1)
+        return merge(plain, biased, self.hotwords.config.no_bias_id, weight)
 
     def read(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> list[list[int]]:
         """The best id of each token; see `Trainable.read`."""
@@ -385,10 +443,20 @@ def build_decoder(config: ModelConfig) -> Any:
     """The decoder that config.decoder describes."""
     dim = config.encoder.output_dim
     if isinstance(config.decoder, SanmDecoderConfig):
-        return SanmDecoder(config.decoder, config.vocab_size, dim)
+        contextual = isinstance(config.hotwords, ContextualConfig)
+        return SanmDecoder(config.decoder, config.vocab_size, dim, contextual=contextual)
     from paraformer.model.transformer_decoder import TransformerDecoder
 
     return TransformerDecoder(config.decoder, config.vocab_size, dim)
+
+
+def build_hotwords(config: ModelConfig) -> Any:
+    """What listens for hotwords as config.hotwords describes it; None where nothing does."""
+    dim = config.encoder.output_dim
+    if config.hotwords is None:
+        return None
+    kind = Seaco if isinstance(config.hotwords, SeacoConfig) else HotwordEncoder
+    return kind(config.hotwords, config.vocab_size, dim)  # type: ignore[arg-type]  # each its own settings
 
 
 def unit_targets(batch: Batch, tokens: int) -> Tensor:
