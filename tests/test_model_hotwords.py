@@ -137,7 +137,7 @@ def test_the_second_decoder_counts_where_it_hears_a_word() -> None:
 PREDICTORS = {
     "blstm": TimingConfig(),
     "blstm_cif1": TimingConfig(from_conv=True),
-    "cnn": TimingConfig(rate=5, recurrent=False),
+    "cnn": TimingConfig(rate=5, recurrent=False, from_conv=True, smooth_factor=1.0, noise_threshold=0.0),
 }
 
 
