@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import cache
 from typing import Literal, get_args
@@ -23,7 +24,7 @@ from paraformer.backends.native import NativeEngine, available
 from paraformer.backends.onnx import OnnxRunner
 from paraformer.backends.panels import Precision
 from paraformer.backends.torch import TorchBackend
-from paraformer.config import PredictorConfig, SanmEncoderConfig
+from paraformer.config import ModelConfig, PredictorConfig, SanmEncoderConfig
 from paraformer.errors import ModelError, ModelNotFound
 from paraformer.export import export
 from paraformer.model import cif as torch_cif
@@ -141,10 +142,65 @@ def test_a_directory_without_graphs_is_named(tmp_path) -> None:
         OnnxRunner(tmp_path, tiny.config())
 
 
-def test_a_broken_graph_is_named(tmp_path) -> None:
-    (tmp_path / contract.ENCODER).write_bytes(b"no graph")
-    save_file(tiny.model().state_dict(), tmp_path / contract.WEIGHTS)
-    with pytest.raises(ModelError, match=r"encoder\.onnx is not a graph"):
+@pytest.mark.parametrize("file", [graph.file for graph in contract.graphs(tiny.config())])
+@pytest.mark.parametrize("kept", [0, 9, 1000, -1])
+def test_a_broken_graph_is_named(file, kept, tmp_path) -> None:
+    """However much of it is left, and whether or not it is needed at once."""
+    shutil.copytree(tiny.directory(), tmp_path, dirs_exist_ok=True)
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:kept])
+    with pytest.raises(ModelError, match=f"{file} is not a graph"):
+        OnnxRunner(tmp_path, tiny.config())
+    (tmp_path / file).write_bytes(b"no graph")
+    with pytest.raises(ModelError, match=f"{file} is not a graph"):
+        OnnxRunner(tmp_path, tiny.config())
+
+
+def changed(**changes) -> ModelConfig:
+    c = tiny.config()
+    return replace(c, **{name: replace(getattr(c, name), **values) for name, values in changes.items()})
+
+
+@pytest.mark.parametrize(
+    ("config", "file", "port"),
+    [
+        (replace(tiny.config(), vocab_size=29), "decoder", "logits"),
+        (changed(encoder={"dim": 32}), "encoder", "hidden"),
+        (changed(encoder={"layers": 3}), "look_back", "past_keys"),
+        (changed(decoder={"kernel": 7, "shift": 3}), "decoder", "fsmn"),
+        (changed(frontend={"lfr_m": 6}), "encoder", "feats"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_graphs_of_other_settings_are_named(config, file, port) -> None:
+    with pytest.raises(ModelError, match=rf"{file}\.onnx does not fit the settings beside it, at {port}; .* export"):
+        OnnxRunner(tiny.directory(), config)
+
+
+def test_graphs_in_each_others_place_are_named(tmp_path) -> None:
+    shutil.copytree(tiny.directory(), tmp_path, dirs_exist_ok=True)
+    shutil.copyfile(tmp_path / "decoder.onnx", tmp_path / "encoder.onnx")
+    with pytest.raises(ModelError, match=r"encoder\.onnx does not fit the settings beside it, at feats"):
+        OnnxRunner(tmp_path, tiny.config())
+
+
+def other_weights() -> dict[str, dict[str, torch.Tensor]]:
+    """Weights that lie elsewhere in the file, all of them or only some, in a file that is long enough."""
+    own, name = tiny.model().state_dict(), "encoder.blocks.0.attention.qkv.weight"
+    assert name in own
+    return {
+        "in float16": {key: tensor.half() for key, tensor in own.items()},
+        "of another shape": own | {name: own[name].T.contiguous()},
+        "with more before them": {"a": torch.ones(3)} | own,
+        "without one": {key: tensor for key, tensor in own.items() if key != name} | {"z": torch.zeros(99_999)},
+    }
+
+
+@pytest.mark.parametrize("case", other_weights())
+def test_graphs_beside_other_weights_are_named(case, tmp_path) -> None:
+    """ONNX Runtime reads whatever lies where the graph says."""
+    shutil.copytree(tiny.directory(), tmp_path, dirs_exist_ok=True)
+    save_file(other_weights()[case], tmp_path / contract.WEIGHTS)
+    with pytest.raises(ModelError, match=r"encoder\.onnx does not fit model\.safetensors beside it, at .* export"):
         OnnxRunner(tmp_path, tiny.config())
 
 

@@ -20,9 +20,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from paraformer import contract
+from paraformer.backends import graph_files
 from paraformer.config import ModelConfig
 from paraformer.errors import ModelError, ModelNotFound
-from paraformer.weights import Stored
+from paraformer.weights import Stored, places
 
 
 class OnnxGraph:
@@ -96,14 +97,18 @@ class OnnxRunner:
     name = "onnx float32"
 
     def __init__(self, directory: str | Path, config: ModelConfig, threads: int = 1) -> None:
-        """threads: of one run, 0 for one per core. Raises ModelNotFound if the bundle has no graphs, ModelError
-        for weights that are not finite.
+        """threads: of one run, 0 for one per core. Raises ModelNotFound if the bundle lacks a graph, ModelError
+        for weights that are not finite and graphs that do not fit them or the settings.
         """
         self.directory = Path(directory)
         self.threads = threads
         self._graphs: dict[str, OnnxGraph] = {}
-        self._path(contract.encoder(config))
-        Stored(self.directory / contract.WEIGHTS, mapped=True).check_finite()
+        paths = {graph: self._path(graph) for graph in contract.graphs(config)}
+        weights = self.directory / contract.WEIGHTS
+        Stored(weights, mapped=True).check_finite()
+        stored = places(weights)
+        for graph, path in paths.items():
+            graph_files.check(path, graph, stored)
         self._open(contract.encoder(config))
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -1,0 +1,128 @@
+"""Whether a graph file fits the settings and weights beside it, read without the onnx package.
+
+ONNX Runtime takes a graph's word for where its weights lie: beside a file of another layout it reads other numbers, and
+says nothing. So the places are compared before it runs. What is read here are a few fields of ONNX's protocol buffers,
+by the numbers that stand beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+
+from paraformer import contract
+from paraformer.errors import ModelError
+from paraformer.weights import Place
+
+_KINDS = {"F32": 1, "I8": 3, "F16": 10}
+"""How ONNX numbers the kinds of weights, and below those of inputs and outputs."""
+_DTYPES = {"float32": 1, "int32": 6, "int64": 7, "bool": 9}
+
+Field = tuple[int, int | memoryview]
+
+
+def check(path: Path, graph: contract.Graph, weights: Mapping[str, Place]) -> None:
+    """Raise ModelError unless inputs and outputs are those of the table, and weights lie where the file has them."""
+    try:
+        (body,) = _parts(memoryview(path.read_bytes()), 7)
+        ports = [_port(part) for number in (11, 12) for part in _parts(body, number)]
+        places = [found for part in _parts(body, 5) if (found := _place(part))]
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is not a graph that can be read; {_advice(path)}") from error
+    expected = [(port.name, _DTYPES[port.dtype], _sizes(port)) for port in (*graph.inputs, *graph.outputs)]
+    if ports != expected:
+        other = next((port[0] for port, found in zip_longest(expected, ports) if port and port != found), ports[-1][0])
+        raise ModelError(f"{path} does not fit the settings beside it, at {other}; {_advice(path)}")
+    for name, place in places:
+        there = weights.get(name)
+        if there is None or _flat(there) != place:
+            raise ModelError(f"{path} does not fit {contract.WEIGHTS} beside it, at {name}; {_advice(path)}")
+
+
+def _advice(path: Path) -> str:
+    return f"get the model again, or run `paraformer export {path.parent}` where torch is installed"
+
+
+def _sizes(port: contract.Port) -> list[int | None]:
+    """Of its axes; None: any."""
+    return [axis if isinstance(axis, int) else None for axis in port.axes]
+
+
+def _flat(place: Place) -> tuple[int, tuple[int, ...], int, int]:
+    """Kind, shape without ones (scales of rows have them in the file alone), and bytes."""
+    return _KINDS.get(place.kind, 0), tuple(size for size in place.shape if size != 1), place.begin, place.size
+
+
+def _port(part: memoryview) -> tuple[str, int, list[int | None]]:
+    """Name, type and sizes of an input or output, of which one that varies is None."""
+    (kind,) = _parts(part, 2)
+    (tensor,) = _parts(kind, 1)
+    (element,), (shape,) = _numbers(tensor, 1), _parts(tensor, 2)
+    sizes = [next(iter(_numbers(axis, 1)), None) for axis in _parts(shape, 1)]
+    return _text(part, 1), element, sizes
+
+
+def _place(part: memoryview) -> tuple[str, tuple[int, tuple[int, ...], int, int]] | None:
+    """A tensor of the weights file by its name there, as `_flat` has it; None for one within the graph."""
+    outside = {_text(pair, 1): _text(pair, 2) for pair in _parts(part, 13)}
+    if not outside:
+        return None
+    (kind,) = _numbers(part, 2)
+    sizes = tuple(size for size in _numbers(part, 1) if size != 1)
+    known = _text(part, 8).removeprefix("model.").removesuffix(".kept")
+    return known, (kind, sizes, int(outside["offset"]), int(outside["length"]))
+
+
+def _text(message: memoryview, number: int) -> str:
+    (found,) = _parts(message, number)
+    return str(found, "utf-8")
+
+
+def _parts(message: memoryview, number: int) -> list[memoryview]:
+    """The fields of this number that hold bytes: texts and messages."""
+    return [value for field, value in _fields(message) if field == number and isinstance(value, memoryview)]
+
+
+def _numbers(message: memoryview, number: int) -> list[int]:
+    """The fields of this number that are whole numbers, one by one or packed."""
+    found: list[int] = []
+    for field, value in _fields(message):
+        if field == number and isinstance(value, int):
+            found.append(value)
+        elif field == number and isinstance(value, memoryview):
+            at = 0
+            while at < len(value):
+                one, at = _varint(value, at)
+                found.append(one)
+    return found
+
+
+def _fields(message: memoryview) -> Iterator[Field]:
+    """Number and value of each field of a message, in order."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        wide = {1: 8, 5: 4}.get(key & 7)
+        if key & 7 == 0:
+            value, at = _varint(message, at)
+            yield key >> 3, value
+            continue
+        if wide is None:
+            if key & 7 != 2:
+                raise ValueError(f"wire type {key & 7}")
+            wide, at = _varint(message, at)
+        if at + wide > len(message):
+            raise ValueError("cut")
+        yield key >> 3, message[at : at + wide]
+        at += wide
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number in groups of seven bits, the lowest first, and where it ends."""
+    value = shift = 0
+    while True:
+        value |= (message[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if message[at - 1] < 128:
+            return value, at
