@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import wave as wave_file
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from paraformer.bundle import Bundle
 from paraformer.certificate.record import Form
 from paraformer.checkpoint import funasr, funasr_config, strict
 from paraformer.checkpoint.keys import funasr_names
+from paraformer.cli import main
+from paraformer.compat import AutoModel
 from paraformer.config import (
     ContextualConfig,
     ModelConfig,
@@ -261,3 +264,40 @@ def test_tensors_are_all_accounted_for(tmp_path: Path) -> None:
     torch.save({key: tensor for key, tensor in tensors.items() if key != "bias_encoder.bias_hh_l1"}, path / "model.pt")
     with pytest.raises(CheckpointError, match=r"1 missing: bias_encoder\.bias_hh_l1"):
         funasr.load(path)
+
+
+# -- where users name hotwords ----------------------------------------------------------------------------------------
+
+
+def test_hotwords_of_the_command(tmp_path: Path, wave: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    model = variant_dir(tmp_path / "model", "seaco")
+    with wave_file.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((wave * 32768).astype(np.int16).tobytes())
+    (tmp_path / "words.txt").write_text("万丈\n三上\nAB\n")
+    said = []
+    for given in (["--hotwords", "万丈 三上 AB"], ["--hotwords", str(tmp_path / "words.txt")], []):
+        assert main(["transcribe", "--model", str(model), str(tmp_path / "a.wav"), *given]) == 0
+        said.append(capsys.readouterr().out.strip().replace(" ", ""))
+    assert said[0] == said[1] == "丩丨丞丩丑丞丢上丞丞丞丟"
+    assert said[2] == "三丞丞丟丞丞丞丞丞丞丞丞"
+    with pytest.raises(SystemExit):
+        main(["transcribe", "--model", str(model), str(tmp_path / "a.wav"), "--hotwords", "nowhere.txt"])
+    assert "there is no file nowhere.txt" in capsys.readouterr().err
+
+
+def test_hotwords_of_funasr(tmp_path: Path, wave: np.ndarray) -> None:
+    model = AutoModel(str(variant_dir(tmp_path / "model", "seaco")))
+    (tmp_path / "words.txt").write_text("万丈\n三上\n")
+    heard = [
+        model.generate(wave, **options)[0]["text"].replace(" ", "")
+        for options in (
+            {"hotword": "万丈 三上"},
+            {"hotword": str(tmp_path / "words.txt")},
+            {"hotword": ["万丈", "三上"]},
+        )
+    ]
+    assert set(heard) == {"丩丨丞丩丑丞丢上丞丞丞丟"}
+    plain = model.generate(wave)[0]
+    assert model.generate(wave, hotword="nowhere.txt")[0] == plain
+    assert plain["timestamp"] == E2E["bicif"]["single"][0]["timestamp"]

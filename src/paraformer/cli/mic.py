@@ -33,6 +33,7 @@ def mic(options: argparse.Namespace) -> int:
         options.model,
         chunk=options.chunk,
         **{name: getattr(options, name) for name in ("precision", "threads", "lm", "punctuation", "itn")},
+        hotwords=getattr(options, "hotwords", None),
     )
     rate, pieces = _microphone(options.device, _first_interrupt())
     session = recognizer.stream() if rate == RATE else recognizer.stream(rate=rate)

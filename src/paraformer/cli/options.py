@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def loading(options: argparse.Namespace) -> dict[str, Any]:
     """What a command's options say of how to load a model; what was not given is left to `paraformer.load`."""
-    names = ("precision", "threads", "lm", "backend", "device", "alternatives", "punctuation", "itn")
+    names = ("precision", "threads", "lm", "backend", "device", "alternatives", "punctuation", "itn", "hotwords")
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
@@ -219,6 +219,13 @@ def _recognition(options: argparse.ArgumentParser) -> None:
 
 
 def _written(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--hotwords",
+        type=_hotwords,
+        default=argparse.SUPPRESS,
+        metavar="FILE|TEXT",
+        help="listen for these words: a file with one a line, or the words themselves with spaces between",
+    )
     options.add_argument(
         "--punctuate",
         dest="punctuation",
@@ -480,6 +487,13 @@ def _channel_or_each(text: str) -> int | str:
 
 def _count(text: str) -> int:
     return _whole(text, 0, 1024)
+
+
+def _hotwords(text: str) -> Path | list[str]:
+    path = Path(text)
+    if path.suffix and not path.is_file() and len(text.split()) == 1:
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path if path.is_file() else text.split()
 
 
 def _alternatives(text: str) -> int:

@@ -13,6 +13,7 @@ from paraformer.compat.inputs import Input, Named, is_complete_file, named, read
 from paraformer.compat.options import Options, StreamOptions
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ParaformerError, UnsupportedModel
+from paraformer.hotwords import Hotwords
 from paraformer.loader import load
 from paraformer.recognizer import Recognizer
 from paraformer.segment import VoiceSegmenter
@@ -120,7 +121,8 @@ class AutoModel:
     def _whole(self, inputs: list[Named], options: Options) -> Iterator[dict[str, Any]]:
         rate, tell = options.get("fs", audio.SAMPLE_RATE), options.get("progress_callback")
         audios = (readable(one.item, rate) for one in inputs)
-        results = self.recognizer.transcribe_each(audios, batch_s=max(options.get("batch_size_s", 60.0), _LEAST_S))
+        batch_s = max(options.get("batch_size_s", 60.0), _LEAST_S)
+        results = self.recognizer.transcribe_each(audios, batch_s=batch_s, hotwords=known.hotwords(options))
         for number, (one, result) in enumerate(zip(inputs, results, strict=True), 1):
             if isinstance(result, ParaformerError):
                 raise result
@@ -236,7 +238,7 @@ def _advance(recognizer: Recognizer, packet: Any, options: Options, *, shortest:
     new = samples(packet, within_stream=started)  # of a packet as they are: the session resamples across packets
     if final and not started and len(new) * audio.SAMPLE_RATE < shortest * rate:
         return ""
-    session = _session(recognizer, cache, known.chunk(options), rate)
+    session = _session(recognizer, cache, known.chunk(options), rate, known.hotwords(options))
     text = session.accept(new)
     session.take()  # nobody asks for it again, and the stream may go on for days
     if final:
@@ -251,10 +253,12 @@ def _is_complete(source: Any, options: Options) -> bool:
     return is_complete_file(source) and not begins
 
 
-def _session(recognizer: Recognizer, cache: dict[str, Any], chunk: ChunkConfig, rate: int) -> Session:
-    """The stream's session, opened on its first packet."""
+def _session(
+    recognizer: Recognizer, cache: dict[str, Any], chunk: ChunkConfig, rate: int, hotwords: Hotwords | None
+) -> Session:
+    """The stream's session, opened on its first packet, whose hotwords count."""
     if SESSION_KEY not in cache:
-        cache[SESSION_KEY] = recognizer.stream(chunk, rate=rate)
+        cache[SESSION_KEY] = recognizer.stream(chunk, rate=rate, hotwords=hotwords)
     session: Session = cache[SESSION_KEY]
     if session.chunk != chunk:
         raise ConfigError("chunk_size and look-backs cannot change within a stream: end it with is_final=True first")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.hotwords import Hotwords
 from paraformer.segment import SegmentConfig
 from paraformer.settings import as_number, as_whole
 
@@ -59,9 +61,11 @@ class Options(StreamOptions, total=False):
     device: str
     input_len: object
     disable_pbar: bool
+    hotword: str | Sequence[str]
+    """Words to listen for, with spaces between, or the name of a .txt file with one a line; a list of them."""
+    hotwords: str | Sequence[str]
+    """The same."""
     # These are refused where they ask for something.
-    hotword: object
-    hotwords: object
     postprocess_hotwords: object
     postprocess_hotword_file: object
     return_spk_res: object
@@ -77,15 +81,10 @@ class Options(StreamOptions, total=False):
     data_type: object
 
 
-_HOTWORDS = (
-    "hotwords are not supported: leave {name} out; a language model of texts that hold the words makes them likelier "
-    "(`paraformer lm`)"
-)
+_HOTWORDS = "texts are not searched for words that sound alike: leave {name} out, and say hotword"
 _SPEAKERS = "speakers are not told apart: leave {name} out"
 _BEAM = "decoding is greedy, with a language model that lies beside the weights (`paraformer lm`): leave {name} out"
 _NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
-    "hotword": ((), _HOTWORDS),
-    "hotwords": ((), _HOTWORDS),
     "postprocess_hotwords": ((), _HOTWORDS),
     "postprocess_hotword_file": ((), _HOTWORDS),
     "return_spk_res": ((), _SPEAKERS),
@@ -146,6 +145,20 @@ _KINDS: Mapping[str, Callable[[object, str], object]] = {
     "decoder_chunk_look_back": as_whole,
 }
 """What makes a value of an option of what was given."""
+
+
+def hotwords(options: Options) -> Hotwords | None:
+    """The words to listen for, None where the option is not given. As in FunASR, a .txt that is not there is none."""
+    given: object = options.get("hotword", options.get("hotwords"))
+    if given is None or (isinstance(given, Sequence) and not isinstance(given, str)):
+        return cast("Hotwords | None", given)
+    if not isinstance(given, str):
+        raise ConfigError(f"hotword must be a text or a list of texts, not {given!r:.60}")
+    if given.startswith(("http://", "https://")):
+        raise UnsupportedModel("hotword cannot be an address: fetch the list, and name the file")
+    if not given.endswith(".txt"):
+        return given.split()
+    return Path(given) if Path(given).is_file() else None
 
 
 def chunk(options: StreamOptions) -> ChunkConfig:
