@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import SessionError
@@ -21,6 +22,9 @@ from paraformer.serve.files import Busy, Files, Job, Spool
 from paraformer.serve.metrics import Meters
 from paraformer.serve.protocol import Done, Failed, News, StreamOptions
 from paraformer.serve.scheduler import Saved, Scheduler, Step, Stream
+
+if TYPE_CHECKING:
+    from paraformer.serve.doors import Line
 
 Listener = Callable[[News], None]
 log = logging.getLogger("paraformer.serve")
@@ -61,6 +65,7 @@ class Engine:
         self.files = Files(self.scheduler, config.limits)
         self.shelf = Shelf(Path(config.state) if config.state else None, config.resume_s)
         self.seats = 0
+        self.lines: set[Line] = set()
         self.draining = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: dict[Stream, Listener] = {}
@@ -133,7 +138,7 @@ class Engine:
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def submit(self, spool: Spool, rate: int | None, listener: Listener) -> Job:
+    def submit(self, spool: Spool, rate: int | None, hotwords: tuple[str, ...], listener: Listener) -> Job:
         """Recognise an upload; the listener is called in the loop. Raises Busy if too many wait."""
         loop = self._loop
         assert loop is not None
@@ -144,7 +149,7 @@ class Engine:
             if isinstance(news, Done | Failed):
                 self.meters.spool.dec(spool.size)
 
-        return self.files.submit(spool, rate, told)
+        return self.files.submit(spool, rate, hotwords, told)
 
     # -- from the scheduler's thread ---------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ class Job:
 
     spool: Spool
     rate: int | None
+    hotwords: tuple[str, ...]
     listener: Callable[[News], None]
     deadline: float
     gone: Event = field(default_factory=Event)
@@ -83,14 +84,16 @@ class Files:
         """Files that are recognised or wait."""
         return len(self._jobs)
 
-    def submit(self, spool: Spool, rate: int | None, listener: Callable[[News], None]) -> Job:
+    def submit(
+        self, spool: Spool, rate: int | None, hotwords: tuple[str, ...], listener: Callable[[News], None]
+    ) -> Job:
         """Recognise an upload, which is closed in the end; the listener is called in another thread: Sentence by
         Sentence, then Done or Failed. Raises Busy if too many wait.
         """
         if len(self._jobs) >= self._limits.jobs:
             spool.close()
             raise Busy("too many files wait to be recognised; come back later")
-        job = Job(spool, rate, listener, monotonic() + self._limits.wait_s)
+        job = Job(spool, rate, hotwords, listener, monotonic() + self._limits.wait_s)
         self._jobs.add(job)
         self._pool.submit(self._run, job)
         return job
@@ -117,8 +120,9 @@ class Files:
         counted = _Counted(job)
         segments: list[Segment] = []
         blocks = decoding.blocks(job.spool.path, job.rate, self._limits)
-        for start_s, samples in self._scheduler.recognizer.pieces(counted(blocks)):
-            for segment in self._scheduler.recognize(samples, start_s).result():
+        tool = self._scheduler.listening_for(job.hotwords)
+        for start_s, samples in tool.pieces(counted(blocks)):
+            for segment in self._scheduler.recognize(samples, start_s, tool).result():
                 segments.append(segment)
                 job.listener(Sentence(segment))
             if job.gone.is_set():

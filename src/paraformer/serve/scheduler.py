@@ -7,6 +7,7 @@ one call. A stream or piece that fails gets its error; the others do not notice.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,12 +18,14 @@ from time import monotonic
 import numpy as np
 
 from paraformer.audio import LiveResampler, packet
-from paraformer.errors import ParaformerError, attempt
+from paraformer.errors import ParaformerError, UnsupportedModel, attempt
 from paraformer.recognizer import Recognizer
 from paraformer.segment import SegmentConfig, VoiceSegmenter
 from paraformer.serve.protocol import Done, Failed, Live, News, Packet, Sentence, Speaking, StreamOptions
 from paraformer.session import Session
 from paraformer.types import Segment
+
+log = logging.getLogger("paraformer.serve")
 
 TOGETHER = 8
 """Live streams in one batch: more gain little on a CPU, and the first of them would wait for the last."""
@@ -56,8 +59,8 @@ class Saved:
 class Stream:
     """One live stream: what a connection holds. Its methods may be called in any thread, and never wait."""
 
-    def __init__(self, scheduler: Scheduler, options: StreamOptions, session: Session) -> None:
-        self.options, self.session = options, session
+    def __init__(self, scheduler: Scheduler, options: StreamOptions, session: Session, tool: Recognizer) -> None:
+        self.options, self.session, self.tool = options, session, tool
         self.samples = 0
         self.gone = False
         self.since = scheduler.now()
@@ -217,6 +220,7 @@ class _Piece:
 
     samples: Packet
     start_s: float
+    tool: Recognizer
     answer: Future[list[Segment]] | None = None
     stream: Stream | None = None
 
@@ -245,25 +249,39 @@ class Scheduler:
         self._sentences: deque[_Piece] = deque()
         self._files: deque[_Piece] = deque()
         self._last_piece = now()
-        self._stopping = False
+        self._stopping = self._told = False
         self._thread: threading.Thread | None = None
 
     # -- from any thread -----------------------------------------------------------------------------------------
 
     def open(self, options: StreamOptions) -> Stream:
-        """Begin a stream. Raises UnsupportedModel or AudioError for what this recogniser cannot do."""
-        return self._joined(Stream(self, options, self.recognizer.stream(options.chunk, rate=options.rate)))
+        """Begin a stream. Raises UnsupportedModel, ConfigError or AudioError for what this recogniser cannot do."""
+        tool = self.listening_for(options.hotwords)
+        return self._joined(Stream(self, options, tool.stream(options.chunk, rate=options.rate), tool))
 
     def restore(self, saved: Saved) -> Stream:
         """Go on with a stream. Raises SessionError if it is of another model."""
-        stream = Stream(self, saved.options, self.recognizer.restore(saved.session))
+        tool = self.listening_for(saved.options.hotwords)
+        stream = Stream(self, saved.options, tool.restore(saved.session), tool)
         stream.samples = saved.samples
         return self._joined(stream)
 
-    def recognize(self, samples: Packet, start_s: float) -> Future[list[Segment]]:
-        """The text of a piece of up to 30 s at 16 kHz, when live streams leave time for it."""
+    def listening_for(self, hotwords: tuple[str, ...]) -> Recognizer:
+        """The recogniser with these hotwords, or as it is where its model has no way to listen for any."""
+        if not hotwords:
+            return self.recognizer
+        try:
+            return self.recognizer.with_hotwords(hotwords)
+        except UnsupportedModel as error:
+            if not self._told:
+                self._told = True
+                log.warning("hotwords have no effect: %s", error)
+            return self.recognizer
+
+    def recognize(self, samples: Packet, start_s: float, tool: Recognizer | None = None) -> Future[list[Segment]]:
+        """The text of a piece of up to 30 s at 16 kHz, when live streams leave time; tool: who recognises it."""
         answer: Future[list[Segment]] = Future()
-        piece = _Piece(samples, start_s, answer)
+        piece = _Piece(samples, start_s, tool or self.recognizer, answer)
         self.change(lambda: self._files.append(piece))
         return answer
 
@@ -374,7 +392,7 @@ class Scheduler:
                 found.append((stream, Speaking(cut.start_s)))
             elif stream in self._streams:
                 stream.pending += 1
-                self._sentences.append(_Piece(cut.samples, cut.start_s, stream=stream))
+                self._sentences.append(_Piece(cut.samples, cut.start_s, stream.tool, stream=stream))
         if taking.error is not None:
             found += self._lost(stream, taking.error)
 
@@ -405,7 +423,7 @@ class Scheduler:
     def _recognize(self, piece: _Piece, found: list[tuple[Stream, News]]) -> None:
         segments: list[Segment] = []
         with attempt(f"the piece at {piece.start_s:.1f} s") as work:
-            segments = self.recognizer.segments(piece.samples, piece.start_s)
+            segments = piece.tool.segments(piece.samples, piece.start_s)
         if piece.answer is not None:
             _resolve(piece.answer, segments, work.error)
         elif piece.stream is not None and work.error is not None:

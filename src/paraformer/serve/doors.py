@@ -1,0 +1,354 @@
+"""Connections: bytes of a socket to a protocol, its actions to the engine and back. Nothing here knows what is said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from paraformer.errors import ParaformerError, attempt
+from paraformer.serve.engine import Engine, Seat, Shelf
+from paraformer.serve.files import Busy, Job, Spool, TooBig
+from paraformer.serve.protocol import (
+    OVERLOAD,
+    POLICY,
+    RESTART,
+    TOO_BIG,
+    Action,
+    Append,
+    Cancel,
+    Close,
+    Conversation,
+    Done,
+    End,
+    Failed,
+    Feed,
+    Live,
+    News,
+    Open,
+    OpenFile,
+    Send,
+)
+from paraformer.serve.scheduler import Saved, Stream
+
+log = logging.getLogger("paraformer.serve")
+
+
+class Wire(Protocol):
+    """What carries messages to one client."""
+
+    async def send(self, text: str) -> None:
+        """A message; waits while the client does not read."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """The end."""
+
+
+@dataclass
+class _File:
+    """An upload on a connection."""
+
+    spool: Spool
+    rate: int | None
+    hotwords: tuple[str, ...]
+    job: Job | None = None
+
+
+@dataclass
+class _Timing:
+    """When things happened in an utterance: first samples, their end."""
+
+    began: float
+    ended: float | None = None
+    told: bool = False
+
+
+class Line:
+    """One connection: does what its protocol asks, and lets go of everything in the end."""
+
+    def __init__(self, engine: Engine, conversation: Conversation, wire: Wire, proto: str, seat: Seat | None) -> None:
+        """seat: its place among the live streams; None: it takes one when it begins a stream."""
+        self._engine, self._conversation, self._wire, self._proto = engine, conversation, wire, proto
+        self._seat = seat
+        self.resumed: Saved | None = None
+        self.token = Shelf.token()
+        self._streams: dict[int, Stream] = {}
+        self._files: dict[int, _File] = {}
+        self._timing: dict[int, _Timing] = {}
+        self._outgoing: deque[Send | Close] = deque()
+        self._unsent = 0
+        self._wake = asyncio.Event()
+        self.closing = False
+        self.outcome = "ok"
+        self.audio_s = 0.0
+
+    @property
+    def backlog_s(self) -> float:
+        """Audio of the connection's streams that is not recognised yet."""
+        return max((stream.backlog_s for stream in self._streams.values()), default=0.0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being recognised or waits to be sent."""
+        return self._conversation.idle and not self._outgoing
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Do all of it, at once and in order."""
+        waiting = deque(list(actions))
+        while waiting and not self.closing:
+            waiting.extendleft(reversed(list(self._do(waiting.popleft()))))
+
+    def _do(self, action: Action) -> Iterable[Action]:
+        """One action; returns those that the protocol wants where it cannot be done."""
+        match action:
+            case Send(text):
+                self._unsent += len(text)
+                self._outgoing.append(action)
+            case Close():
+                self._outgoing.append(action)
+                self.closing = True
+            case _:
+                with attempt("the stream") as doing:
+                    self._work(action)
+                if doing.error is not None:
+                    return self._failed(action.utterance, doing.error)
+        if self._unsent > self._engine.config.limits.unsent:
+            self.drop("slow")
+        self._wake.set()
+        return ()
+
+    def _work(self, action: Open | OpenFile | Feed | Append | End | Cancel) -> None:
+        number = action.utterance
+        match action:
+            case Open(_, options):
+                if self._seat is None:
+                    self._seat = self._engine.sit(self._proto)
+                saved, self.resumed = self.resumed, None
+                self._streams[number] = self._engine.open(options, lambda news: self.hear(number, news), saved)
+                self._timing[number] = _Timing(monotonic())
+            case OpenFile(_, rate, hotwords):
+                self._files[number] = _File(Spool(self._engine.config.limits), rate, hotwords)
+            case Feed(_, samples) if number in self._streams:
+                stream = self._streams[number]
+                stream.feed(samples)
+                self.audio_s += len(samples) / stream.options.rate
+            case Append(_, data) if number in self._files:
+                self._files[number].spool.append(data)
+            case End() if number in self._streams:
+                self._timing[number].ended = monotonic()
+                self._streams[number].end()
+            case End() if number in self._files:
+                file = self._files[number]
+                file.job = self._engine.submit(
+                    file.spool, file.rate, file.hotwords, lambda news: self.hear(number, news)
+                )
+            case Cancel():
+                self._forget(number)
+            case _:
+                pass
+
+    def _failed(self, number: int, error: ParaformerError) -> Iterable[Action]:
+        """What the protocol says of an utterance that cannot go on."""
+        self._forget(number)
+        self.outcome = "busy" if isinstance(error, Busy) else "failed"
+        actions = list(self._conversation.news(number, Failed(error)))
+        if isinstance(error, TooBig):
+            actions.append(Close(TOO_BIG, "the audio is too large"))
+        if isinstance(error, Busy):
+            actions.append(Close(OVERLOAD, str(error)[:120]))
+        return actions
+
+    def _forget(self, number: int) -> None:
+        if stream := self._streams.pop(number, None):
+            self._engine.leave(stream)
+        if file := self._files.pop(number, None):
+            if file.job is not None:
+                file.job.cancel()
+            else:
+                file.spool.close()
+
+    def hear(self, number: int, news: News) -> None:
+        """The engine has something to tell of an utterance."""
+        self._time(number, news)
+        if isinstance(news, Done | Failed):
+            self._streams.pop(number, None)
+            self._files.pop(number, None)
+        if isinstance(news, Failed):
+            self.outcome = "failed"
+            log.warning("%s: an utterance failed: %s", self._proto, type(news.error).__name__)
+        self.perform(self._conversation.news(number, news))
+
+    def _time(self, number: int, news: News) -> None:
+        timing, meters = self._timing.get(number), self._engine.meters
+        if timing is None:
+            return
+        if isinstance(news, Live) and not timing.told:
+            timing.told = True
+            meters.first_text.observe(monotonic() - timing.began)
+        if isinstance(news, Done):
+            if timing.ended is not None:
+                meters.finish.observe(monotonic() - timing.ended)
+            del self._timing[number]
+
+    # -- sending --------------------------------------------------------------------------------------------------
+
+    async def write(self) -> None:
+        """Send what there is to send, until the end; a client that does not read for long is dropped."""
+        while True:
+            while self._outgoing:
+                message = self._outgoing.popleft()
+                if isinstance(message, Close):
+                    await self._wire.close(message.code, message.reason)
+                    return
+                self._unsent -= len(message.text)
+                async with asyncio.timeout(self._engine.config.limits.pause_s):
+                    await self._wire.send(message.text)
+            self._wake.clear()
+            await self._wake.wait()
+
+    def drop(self, outcome: str) -> None:
+        """Send nothing of what waits, and close."""
+        self.outcome, self.closing = outcome, True
+        self._outgoing.clear()
+        self._outgoing.append(Close(OVERLOAD, "the client does not read"))
+        self._wake.set()
+
+    def leave(self, *, lost: bool) -> None:
+        """The connection is over; lost: cut off, so that a live stream is kept for a while."""
+        for number, stream in list(self._streams.items()):
+            if lost and self._engine.config.resume_s > 0:
+                del self._streams[number]
+                self._engine.keep(stream, self.token)
+            else:
+                self._forget(number)
+        for number in list(self._files):
+            self._forget(number)
+        if self._seat is not None:
+            self._seat.leave()
+        meters = self._engine.meters
+        meters.sessions.labels(self._proto, self.outcome).inc()
+        meters.audio.labels(self._proto).inc(self.audio_s)
+
+    def finish(self) -> None:
+        """The server is about to stop."""
+        self.perform(self._conversation.closing())
+
+
+class SocketWire:
+    """A WebSocket as a wire."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    async def send(self, text: str) -> None:
+        """A text message."""
+        await self._socket.send_text(text)
+
+    async def close(self, code: int, reason: str) -> None:
+        """The closing handshake, unless the client has begun it."""
+        if self._socket.application_state is WebSocketState.CONNECTED:
+            await self._socket.close(code, reason)
+
+
+class _Pace:
+    """So many messages a second, and no more over a few seconds."""
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s, self._left, self._at = per_s, 10 * per_s, monotonic()
+
+    def take(self) -> float:
+        """Seconds to wait before the next message is taken."""
+        now = monotonic()
+        self._left = min(10 * self._per_s, self._left + (now - self._at) * self._per_s) - 1
+        self._at = now
+        return max(0.0, -self._left / self._per_s)
+
+
+async def converse(socket: WebSocket, line: Line, conversation: Conversation, engine: Engine) -> None:
+    """Serve one accepted WebSocket to its end."""
+    engine.lines.add(line)
+    line.perform(conversation.opened())
+    writer = asyncio.create_task(line.write())
+    reader = asyncio.create_task(_read(socket, line, conversation, engine))
+    lost = False
+    try:
+        await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
+        if reader.done() and not writer.done():
+            lost = bool(reader.result()) if reader.exception() is None else True
+            if line.closing:
+                await asyncio.wait({writer}, timeout=engine.config.limits.pause_s)
+        elif writer.exception() is not None:
+            line.outcome = "slow"
+            await _closed(socket)
+    finally:
+        engine.lines.discard(line)
+        line.leave(lost=lost)
+        for task in (writer, reader):
+            task.cancel()
+        for result in await asyncio.gather(writer, reader, return_exceptions=True):
+            if isinstance(result, Exception) and not isinstance(result, TimeoutError | OSError | RuntimeError):
+                log.error("a connection failed: %s", type(result).__name__)
+
+
+async def _closed(socket: WebSocket) -> None:
+    """Let go of a client that does not read; it may never see why."""
+    try:
+        async with asyncio.timeout(1.0):
+            await socket.close(OVERLOAD, "the client does not read")
+    except (TimeoutError, RuntimeError, OSError):
+        return
+
+
+async def _read(socket: WebSocket, line: Line, conversation: Conversation, engine: Engine) -> bool:
+    """Take in messages until the client leaves, and tell whether it was cut off."""
+    limits = engine.config.limits
+    pace, until = _Pace(limits.messages_per_s), monotonic() + limits.session_s
+    patience = limits.first_s
+    while not line.closing:
+        try:
+            async with asyncio.timeout(min(patience, max(0.0, until - monotonic()))):
+                message = await socket.receive()
+        except TimeoutError:
+            if line.idle or monotonic() >= until or patience == limits.first_s:
+                return _over(line, monotonic() >= until)
+            patience = limits.idle_s
+            line.finish()
+            continue
+        except WebSocketDisconnect as gone:
+            return gone.code in (1005, 1006)
+        if message["type"] == "websocket.disconnect":
+            return message.get("code") in (None, 1005, 1006)
+        patience = limits.idle_s
+        if message.get("text") is not None:
+            line.perform(conversation.text(message["text"]))
+        else:
+            line.perform(conversation.binary(message.get("bytes") or b""))
+        if wait := pace.take():
+            await asyncio.sleep(wait)
+        if line.backlog_s > limits.backlog_s and not await _caught_up(line, limits.pause_s, limits.backlog_s):
+            line.perform([Close(OVERLOAD, "audio comes faster than it can be recognised")])
+    return False
+
+
+def _over(line: Line, long: bool) -> bool:
+    line.outcome = "timeout"
+    line.perform(
+        [Close(RESTART if long else POLICY, "the session is too long" if long else "nothing came for too long")]
+    )
+    return False
+
+
+async def _caught_up(line: Line, pause_s: float, most_s: float) -> bool:
+    """Wait, the socket unread, until the backlog is half of what is too much."""
+    until = monotonic() + pause_s
+    while line.backlog_s > most_s / 2:
+        if monotonic() > until:
+            return False
+        await asyncio.sleep(0.02)
+    return True
