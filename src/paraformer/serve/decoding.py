@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from time import monotonic
+from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -30,8 +32,7 @@ def blocks(path: str, rate: int | None, limits: Limits) -> Iterator[Block]:
     than `limits.audio_s`, or takes more time or memory than the limits allow.
     """
     here, there = _context().Pipe(duplex=False)
-    child = _context().Process(target=_decode, args=(there, path, rate, limits), daemon=True)  # type: ignore[attr-defined]
-    child.start()
+    child = _started(_decode, there, path, rate, limits)
     there.close()
     heard_s, until = 0.0, monotonic() + 2 * limits.decode_s
     try:
@@ -75,9 +76,23 @@ def _context() -> BaseContext:
 
 def warm() -> None:
     """Start the process that children come from."""
-    child = _context().Process(target=int, daemon=True)  # type: ignore[attr-defined]
-    child.start()
-    child.join()
+    _started(int).join()
+
+
+_STARTING = threading.Lock()
+
+
+def _started(target: Callable[..., Any], *args: Any) -> Any:
+    """A child at work. It does not run the program that the server is part of again, as children do by themselves."""
+    child = _context().Process(target=target, args=args, daemon=True)  # type: ignore[attr-defined]
+    with _STARTING:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            child.start()
+        finally:
+            sys.modules["__main__"] = program
+    return child
 
 
 # -- in the other process --------------------------------------------------------------------------------------------

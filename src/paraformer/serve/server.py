@@ -129,8 +129,8 @@ class Process:
         self._servers = [_Server(self._uvicorn(app, tls=n == 0)) for n, app in enumerate(apps)]
         serving = [asyncio.create_task(server.serve([one])) for server, one in zip(self._servers, sockets, strict=True)]
         self._listen_to_signals()
-        while not all(server.started for server in self._servers):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110  uvicorn tells in no other way
+        while not all(server.started for server in self._servers):  # noqa: ASYNC110  uvicorn tells in no other way
+            await asyncio.sleep(0.01)
         listening(sockets[0].getsockname()[1], sockets[1].getsockname()[1])
         watching = [asyncio.create_task(self._watch())]
         try:
