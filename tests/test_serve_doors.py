@@ -229,6 +229,7 @@ def test_operators_are_told_whether_it_lives_and_is_ready(server: Running) -> No
         with urllib.request.urlopen(f"http://127.0.0.1:{server.admin}{path}", timeout=10) as response:
             return response.status, json.load(response)
 
+    speak(server.ws, "online")
     assert ask("/live") == (200, {"alive": True})
     status, state = ask("/ready")
     assert (status, state["status"]) == (200, "ready")

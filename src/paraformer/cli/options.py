@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _transcribe(commands.add_parser("transcribe", help="recognise files", allow_abbrev=False))
     _mic(commands.add_parser("mic", help="recognise what a microphone hears, live", allow_abbrev=False))
+    _serve(commands.add_parser("serve", help="recognise for others, over the network", allow_abbrev=False))
+    _plan(commands.add_parser("plan", help="measure how much this machine carries as a server", allow_abbrev=False))
     _convert(commands.add_parser("convert", help="turn a model directory into another kind", allow_abbrev=False))
     _export(commands.add_parser("export", help="make a model ready for another install", allow_abbrev=False))
     _verify(commands.add_parser("verify", help="check an exported model on this machine", allow_abbrev=False))
@@ -203,6 +205,60 @@ def _mic(options: argparse.ArgumentParser) -> None:
     _recognition(options)
     _written(options)
     options.add_argument("--device", help="name or number of the microphone (default: the system's)")
+
+
+def _serve(options: argparse.ArgumentParser) -> None:
+    options.description = (
+        "Recognise for FunASR's and OpenAI's clients, and on a page at /. Needs: pip install 'paraformer[serve]'. All "
+        "settings: docs/serving.md; each is a line of --config FILE too, and PARAFORMER_NAME in the environment."
+    )
+    _recognition(options)
+    _machine(options)
+    options.add_argument("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1); others need --keys")
+    options.add_argument("--port", type=_port, metavar="N", help="(default: 10095)")
+    options.add_argument("--admin-host", metavar="ADDRESS", help=argparse.SUPPRESS)
+    options.add_argument("--admin-port", type=_port, metavar="N", help="/live, /ready, /metrics (default: 10096)")
+    options.add_argument("--wyoming-port", type=_port, metavar="N", help="Home Assistant's protocol, usually 10300")
+    options.add_argument("--keys", type=Path, metavar="FILE", help="keys, or sha256:HEX of keys, one a line")
+    options.add_argument("--certfile", type=Path, metavar="FILE", help="TLS, with --keyfile")
+    options.add_argument("--keyfile", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    options.add_argument(
+        "--self-signed", type=Path, metavar="DIR", help="TLS with a key of this installation, made in DIR"
+    )
+    options.add_argument(
+        "--allow-origin", dest="origins", action="append", metavar="URL", help="whose pages may connect, too"
+    )
+    options.add_argument("--allow-host", dest="hosts", action="append", metavar="NAME", help=argparse.SUPPRESS)
+    options.add_argument("--mode", choices=("offline", "online", "2pass"), help="of FunASR's clients that name none")
+    options.add_argument(
+        "--streams", type=_count, metavar="N", help="live streams at a time (default: what the machine carries)"
+    )
+    options.add_argument("--workers", type=_steps, metavar="N", help="processes on one port (default: 1)")
+    options.add_argument("--drain", dest="drain_s", type=_positive, metavar="SECONDS", help="to end in (default: 60)")
+    options.add_argument("--state", type=Path, metavar="DIR", help="keeps streams that were cut off, for all workers")
+    options.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; flags come before them")
+    options.add_argument("--check", action="store_true", help="only check the settings")
+
+
+def _plan(options: argparse.ArgumentParser) -> None:
+    options.description = "Measure how many live streams, and hours of files an hour, this machine carries."
+    _recognition(options)
+    _machine(options)
+    options.add_argument(
+        "--latency", type=_positive, default=0.3, metavar="SECONDS", help="text after its chunk (default: %(default)s)"
+    )
+    options.add_argument(
+        "--seconds", type=_positive, default=20.0, metavar="SECONDS", help="to measure for (default: %(default)s)"
+    )
+    options.add_argument("--json", action="store_true", help="print JSON")
+    options.add_argument("--values", type=Path, metavar="FILE.yaml", help="write values for the Helm chart, too")
+
+
+def _port(text: str) -> int:
+    number = _count(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {number}")
+    return number
 
 
 def _recognition(options: argparse.ArgumentParser) -> None:

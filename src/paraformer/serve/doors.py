@@ -309,13 +309,13 @@ async def _read(socket: WebSocket, line: Line, conversation: Conversation, engin
     """Take in messages until the client leaves, and tell whether it was cut off."""
     limits = engine.config.limits
     pace, until = _Pace(limits.messages_per_s), monotonic() + limits.session_s
-    patience = limits.first_s
+    patience, began = limits.first_s, False
     while not line.closing:
         try:
             async with asyncio.timeout(min(patience, max(0.0, until - monotonic()))):
                 message = await socket.receive()
         except TimeoutError:
-            if line.idle or monotonic() >= until or patience == limits.first_s:
+            if line.idle or monotonic() >= until or not began:
                 return _over(line, monotonic() >= until)
             patience = limits.idle_s
             line.finish()
@@ -324,14 +324,14 @@ async def _read(socket: WebSocket, line: Line, conversation: Conversation, engin
             return gone.code in (1005, 1006)
         if message["type"] == "websocket.disconnect":
             return message.get("code") in (None, 1005, 1006)
-        patience = limits.idle_s
+        patience, began = limits.idle_s, True
         if message.get("text") is not None:
             line.perform(conversation.text(message["text"]))
         else:
             line.perform(conversation.binary(message.get("bytes") or b""))
         if wait := pace.take():
             await asyncio.sleep(wait)
-        if line.backlog_s > limits.backlog_s and not await _caught_up(line, limits.pause_s, limits.backlog_s):
+        if line.backlog_s > limits.backlog_s and not await caught_up(line, limits.pause_s, limits.backlog_s):
             line.perform([Close(OVERLOAD, "audio comes faster than it can be recognised")])
     return False
 
@@ -344,8 +344,8 @@ def _over(line: Line, long: bool) -> bool:
     return False
 
 
-async def _caught_up(line: Line, pause_s: float, most_s: float) -> bool:
-    """Wait, the socket unread, until the backlog is half of what is too much."""
+async def caught_up(line: Line, pause_s: float, most_s: float) -> bool:
+    """Wait, the socket unread, until the backlog is half of what is too much; False if it does not become so."""
     until = monotonic() + pause_s
     while line.backlog_s > most_s / 2:
         if monotonic() > until:

@@ -38,7 +38,7 @@ from paraformer.serve.protocol import (
     Speaking,
     StreamOptions,
 )
-from paraformer.text import words_of
+from paraformer.text import Vocabulary, words_of
 from paraformer.types import Segment, Token
 
 Mode = Literal["offline", "online", "2pass"]
@@ -72,6 +72,8 @@ class _Settings:
     rate: int = 16_000
     chunk: ChunkConfig | None = None
     hotwords: tuple[str, ...] = ()
+    confidences: bool = False
+    """Not FunASR's: sentences come with how sure each word is, as this server's page shows it."""
 
 
 @dataclass
@@ -252,6 +254,7 @@ def _changed(settings: _Settings, values: Mapping[str, Any], dialect: Dialect) -
         "wav_format": ("pcm", _is_pcm),
         "audio_fs": ("rate", _rate),
         "hotwords": ("hotwords", hotwords),
+        "confidences": ("confidences", lambda value: value is True),
     }
     changes = {name: read(values[key]) for key, (name, read) in readers.items() if values.get(key) is not None}
     if values.get("chunk_size") is not None:
@@ -351,13 +354,37 @@ def _error(settings: _Settings, code: str, message: str) -> Send:
 
 def _sentence(segment: Segment, settings: _Settings, *, final: bool) -> Send:
     times = {"start_time": _ms(segment.start_s), "end_time": _ms(segment.end_s)}
-    return _message("2pass-offline", segment.text, settings, final=final, **_stamps([segment]), **times)
+    more = {**_stamps([segment]), **times, **_sure([segment], settings)}
+    return _message("2pass-offline", segment.text, settings, final=final, **more)
 
 
 def _whole(segments: Sequence[Segment], settings: _Settings) -> Send:
     mode = "offline" if settings.mode == "offline" else "2pass-offline"
     text = join_segments(segment.text for segment in segments)
-    return _message(mode, text, settings, final=True, **(_stamps(segments) if segments else {}))
+    more = {**_stamps(segments), **_sure(segments, settings)} if segments else {}
+    return _message(mode, text, settings, final=True, **more)
+
+
+def _sure(segments: Sequence[Segment], settings: _Settings) -> dict[str, Any]:
+    """`segments` with the confidence of each word or character, where they were asked for."""
+    if not settings.confidences:
+        return {}
+    described = [
+        {
+            "text": segment.text,
+            "start": _ms(segment.start_s),
+            "end": _ms(segment.end_s),
+            "tokens": [
+                {
+                    "text": Vocabulary.join(one.text for one in word),
+                    "confidence": round(min(one.confidence for one in word), 3),
+                }
+                for word in _words(segment.tokens)
+            ],
+        }
+        for segment in segments
+    ]
+    return {"segments": described}
 
 
 def _stamps(segments: Sequence[Segment]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEY_PROTOCOL = "openai-insecure-api-key."
 """Browsers cannot send headers with a WebSocket: they name their key as a subprotocol, which is never answered."""
-OPEN = ("/", "/page.js", "/page.css", "/health")
+OPEN = ("/", "/page.js", "/worklet.js", "/page.css", "/health")
 """What is given to whoever asks: it holds nothing of anybody."""
 _SECRET_S = 60
 
@@ -148,7 +148,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and not self._same(origin, headers.get("host", "")):
             raise Refusal(403, "pages of this origin may not connect; see --allow-origin", "origin")
-        if scope["path"] not in OPEN and not any(self._keys.admits(key) for key in _offered(scope, headers)):
+        public = scope["type"] == "http" and scope["path"] in OPEN
+        if not public and not any(self._keys.admits(key) for key in _offered(scope, headers)):
             raise Refusal(401, "a key is needed, and this is none; send it as Authorization: Bearer", "invalid_api_key")
 
     def _same(self, origin: str, host: str) -> bool:

@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any
@@ -25,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paraformer.errors import ConfigError, ParaformerError
 from paraformer.recognizer import Recognizer
-from paraformer.serve import decoding, plan, web
+from paraformer.serve import decoding, plan, web, wyoming
 from paraformer.serve.config import ServeConfig
 from paraformer.serve.engine import Engine
 from paraformer.serve.guard import Keys
@@ -133,10 +134,13 @@ class Process:
             await asyncio.sleep(0.01)
         listening(sockets[0].getsockname()[1], sockets[1].getsockname()[1])
         watching = [asyncio.create_task(self._watch())]
+        homes = await self._wyoming()
         try:
             await self._stop.wait()
             await self._drain()
         finally:
+            for home in homes:
+                home.close()
             for server in self._servers:
                 server.should_exit = True
             await asyncio.gather(*serving, return_exceptions=True)
@@ -145,6 +149,13 @@ class Process:
             await asyncio.to_thread(engine.stop)
         if engine.scheduler.failure is not None:
             raise ParaformerError(f"recognition has failed: {engine.scheduler.failure!r}")
+
+    async def _wyoming(self) -> list[asyncio.Server]:
+        """Home Assistant's door, if it is wanted."""
+        if not self.config.wyoming_port:
+            return []
+        listener = _bound(self.config.host, self.config.wyoming_port)
+        return [await asyncio.start_server(partial(wyoming.serve, self.engine), sock=listener)]
 
     def stop(self) -> None:
         """Begin to end; the second time, at once."""

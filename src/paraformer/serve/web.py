@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from time import time
 from typing import Any
@@ -29,11 +30,13 @@ from paraformer.serve.files import Busy, Spool, TooBig
 from paraformer.serve.funasr import Dialect, FunasrConversation
 from paraformer.serve.guard import KEY_PROTOCOL, Guard, Keys, Refusal
 from paraformer.serve.protocol import Conversation, Done, Failed, News, Sentence
+from paraformer.serve.realtime import RealtimeConversation
 from paraformer.types import Transcript
 
 _PAGE = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
+    "/worklet.js": ("worklet.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
 _POLICY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
@@ -55,6 +58,9 @@ def app(engine: Engine, keys: Keys) -> Guard:
         Route("/recognition", web.recognition, methods=["POST"]),
         WebSocketRoute("/", web.funasr),
         WebSocketRoute("/offline", web.funasr_offline),
+        WebSocketRoute("/v1/realtime", web.realtime),
+        Route("/v1/realtime/client_secrets", web.client_secrets, methods=["POST"]),
+        Route("/v1/realtime/transcription_sessions", web.transcription_sessions, methods=["POST"]),
     ]
     handlers: dict[Any, Any] = {Refusal: _refused, HTTPException: _missing, Exception: _broken}
     inner = _Counted(Starlette(routes=routes, exception_handlers=handlers), engine)
@@ -216,6 +222,26 @@ class _Web:
     async def funasr_offline(self, socket: WebSocket) -> None:
         """The same for clients that name no mode and mean offline; takes no place among live streams."""
         await self._serve(socket, lambda: FunasrConversation(self._offline), "funasr", live=False)
+
+    async def realtime(self, socket: WebSocket) -> None:
+        """OpenAI's Realtime API; who speaks its beta says so in a header or subprotocol."""
+        beta = "openai-beta" in socket.headers or "openai-beta.realtime-v1" in socket.scope.get("subprotocols", ())
+        model, longest_s = socket.query_params.get("model", "")[:100], self._engine.config.limits.session_s
+        begin = partial(RealtimeConversation, model, beta=beta, longest_s=longest_s)
+        await self._serve(socket, begin, "realtime", live=True)
+
+    async def client_secrets(self, _: Request) -> Response:
+        """A key for a browser: one connection within a minute."""
+        value, until = self._keys.lend()
+        session = {"type": "transcription", "object": "realtime.transcription_session", "id": f"sess_{value[-12:]}"}
+        return JSONResponse({"value": value, "expires_at": until, "session": session})
+
+    async def transcription_sessions(self, _: Request) -> Response:
+        """The same in the beta's spelling."""
+        value, until = self._keys.lend()
+        secret = {"value": value, "expires_at": until}
+        session = {"id": f"sess_{value[-12:]}", "object": "realtime.transcription_session", "client_secret": secret}
+        return JSONResponse({**session, "input_audio_format": "pcm16", "turn_detection": None})
 
     async def _serve(self, socket: WebSocket, begin: Callable[[], Conversation], proto: str, *, live: bool) -> None:
         """Find a place, shake hands, and serve to the end."""

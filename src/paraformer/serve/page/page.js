@@ -1,0 +1,147 @@
+// Microphone or file to text, over FunASR's WebSocket. Live text is pending until its sentence has been heard as a whole.
+const WORDS = {
+  zh: { record: "开始录音", stop: "停止", file: "选择文件", clear: "清空", settings: "设置", hotwords: "热词（空格分隔）",
+    chunk: "分块", "chunk-default": "服务器默认", key: "密钥（服务器要求时）", level: "音量", empty: "按下“开始录音”说话，或选择一个音频文件。",
+    note: "浅色与下划线表示把握较小；虚线部分还可能更正。声音只送到这台服务器，不保存。", ready: "就绪", listening: "正在听…", waiting: "正在识别…",
+    lost: "连接中断，正在恢复…", busy: "服务器已满，请稍后再试。", denied: "无法使用麦克风。", failed: "识别失败：", other: "English",
+    nomic: "浏览器只在 https 或 localhost 上允许使用麦克风。", delay: "延迟" },
+  en: { record: "Record", stop: "Stop", file: "Choose a file", clear: "Clear", settings: "Settings", hotwords: "Hotwords, between spaces",
+    chunk: "Chunk", "chunk-default": "the server's own", key: "Key, if the server asks for one", level: "Level",
+    empty: "Press Record and speak, or choose an audio file.",
+    note: "Paler and underlined is less certain; dotted may still be corrected. Sound goes to this server only, and is not kept.",
+    ready: "Ready", listening: "Listening…", waiting: "Recognising…", lost: "Connection lost, taking it up again…",
+    busy: "The server is full; try again in a moment.", denied: "The microphone cannot be used.", failed: "Recognition failed: ", other: "中文",
+    nomic: "Browsers allow the microphone on https and localhost only.", delay: "delay" },
+};
+const $ = (id) => document.getElementById(id);
+let language = (localStorage.getItem("language") || navigator.language || "zh").startsWith("zh") ? "zh" : "en";
+let say = WORDS[language], lines = [], pending = "", socket = null, source = null, state = "ready", ending = false;
+
+function speakLanguage(which) {
+  language = which; say = WORDS[which]; localStorage.setItem("language", which);
+  document.documentElement.lang = which;
+  document.querySelectorAll("[data-say]").forEach((one) => { one.textContent = say[one.dataset.say]; });
+  $("text").dataset.empty = say.empty; $("level").title = say.level; $("level").setAttribute("aria-label", say.level);
+$("language").textContent = say.other; $("language").lang = which === "zh" ? "en" : "zh";
+  show(state); recording(Boolean(source));
+}
+function show(now, more = "") { state = now; $("status").textContent = (say[now] || "") + more; }
+function recording(on) {
+$("record").setAttribute("aria-pressed", String(on));
+$("record").firstElementChild.textContent = on ? say.stop : say.record;
+}
+function clock(ms, mark) {
+  const two = (n, l = 2) => String(Math.floor(n)).padStart(l, "0");
+  return `${two(ms / 3600000)}:${two(ms / 60000 % 60)}:${two(ms / 1000 % 60)}${mark}${two(ms % 1000, 3)}`;
+}
+function shade(confidence) { return confidence === undefined || confidence > 0.9 ? "" : confidence > 0.7 ? "s1" : confidence > 0.45 ? "s2" : "s3"; }
+function sentence(line) {
+  const p = document.createElement("p"), time = document.createElement("time");
+  time.textContent = clock(line.start, ".").slice(3, 8); p.append(time);
+  for (const token of line.tokens.length ? line.tokens : [{ text: line.text }]) {
+    const span = document.createElement("span");
+    span.textContent = token.text; span.className = shade(token.confidence);
+    if (token.confidence !== undefined) span.title = `${Math.round(100 * token.confidence)} %`;
+    p.append(span);
+  }
+  return p;
+}
+function draw(added) {
+  const box = $("text"), last = box.querySelector(".live");
+  if (last) last.remove();
+  if (added) box.append(sentence(added));
+  if (pending) {
+    const p = document.createElement("p"), span = document.createElement("span");
+    p.className = "live"; span.className = "pending"; span.textContent = pending; p.append(span); box.append(p);
+  }
+  box.scrollTop = box.scrollHeight;
+  for (const id of ["save-txt", "save-srt", "save-vtt"]) $(id).disabled = !lines.length;
+}
+function hear(message) {
+  if (message.error) { show("failed", message.error.message); stop(); return; }
+  if (message.mode === "2pass-online") { pending += message.text; draw(); delay(); return; }
+  if (message.text) {
+    pending = "";
+    for (const line of message.segments ?? [{ text: message.text, start: 0, end: 0, tokens: [] }]) { lines.push(line); draw(line); }
+  } else if (message.is_final) { pending = ""; draw(); }
+  if (message.is_final) { ending = true; socket.close(1000); socket = null; show("ready"); $("times").value = ""; }
+}
+function delay() {
+  if (source?.at) $("times").value = `${say.delay} ${Math.max(0, Math.round(performance.now() - source.at))} ms`;
+}
+function settings(more) {
+  const values = { mode: "2pass", wav_name: "page", is_speaking: true, confidences: true, ...more };
+  if ($("hotwords").value.trim()) values.hotwords = $("hotwords").value.trim();
+  if ($("chunk").value) values.chunk_size = $("chunk").value.split(",").map(Number);
+  return JSON.stringify(values);
+}
+function connect(first, opened) {
+  const key = $("key").value.trim(), protocols = ["binary", ...(key ? ["openai-insecure-api-key." + key] : [])];
+  const ws = new WebSocket(location.href.replace(/^http/, "ws").split(/[?#]/)[0], protocols);
+  ws.binaryType = "arraybuffer"; socket = ws; ending = false;
+  ws.onopen = () => { ws.send(first); opened(ws); };
+  ws.onmessage = (event) => hear(JSON.parse(event.data));
+  ws.onclose = (event) => {
+    if (socket !== ws || ending) return;
+    socket = null; stop();
+    show(event.code === 1006 ? "busy" : "lost", event.reason ? " " + event.reason : "");
+  };
+}
+function finish() { if (socket?.readyState === 1) { socket.send(JSON.stringify({ is_speaking: false })); show("waiting"); } }
+function stop() {
+  if (!source) return;
+  const old = source; source = null; old.stop(); recording(false); $("level").value = 0;
+}
+async function record() {
+  if (source) { stop(); finish(); return; }
+  if (!navigator.mediaDevices?.getUserMedia) { show("nomic"); return; }
+  let stream;
+  try { stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: true } }); }
+  catch { show("denied"); return; }
+  const context = new AudioContext(), rate = Math.round(context.sampleRate);
+  await context.audioWorklet.addModule("/worklet.js");
+  const node = new AudioWorkletNode(context, "packets");
+  context.createMediaStreamSource(stream).connect(node);
+  let parts = [], count = 0;
+  source = { at: 0, stop() { stream.getTracks().forEach((one) => one.stop()); context.close(); } };
+  connect(settings({ wav_format: "pcm", audio_fs: rate }), (ws) => {
+    show("listening"); recording(true);
+    node.port.onmessage = ({ data }) => {
+      parts.push(data); count += data.length;
+      if (count < rate * 0.06) return;
+      const packet = new Int16Array(count); let place = 0, loudest = 0;
+      for (const part of parts) for (const value of part) {
+        const clipped = Math.max(-1, Math.min(1, value)); loudest = Math.max(loudest, Math.abs(clipped));
+        packet[place++] = Math.round(clipped * 32767);
+      }
+      parts = []; count = 0; $("level").value = Math.sqrt(loudest);
+      if (source) source.at = performance.now();
+      if (ws.readyState === 1) ws.send(packet);
+    };
+  });
+}
+function send(file) {
+  stop();
+  connect(settings({ mode: "offline", wav_format: "others", wav_name: file.name.slice(0, 200) }), async (ws) => {
+    show("waiting");
+    for (let place = 0; place < file.size && ws.readyState === 1; place += 1 << 18) {
+      ws.send(await file.slice(place, place + (1 << 18)).arrayBuffer());
+      while (ws.bufferedAmount > 1 << 20) await new Promise((done) => setTimeout(done, 20));
+    }
+    finish();
+  });
+}
+function save(kind) {
+  const name = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt" }[kind], mark = kind === "srt" ? "," : ".";
+  const cues = lines.map((line, n) => `${kind === "srt" ? n + 1 + "\n" : ""}${clock(line.start, mark)} --> ${clock(line.end, mark)}\n${line.text}`);
+  const text = kind === "txt" ? lines.map((line) => line.text).join("\n") : (kind === "vtt" ? "WEBVTT\n\n" : "") + cues.join("\n\n");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text + "\n"], { type: name })); link.download = "paraformer." + kind; link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+$("record").onclick = record;
+$("file").onchange = (event) => { if (event.target.files[0]) send(event.target.files[0]); event.target.value = ""; };
+$("clear").onclick = () => { lines = []; pending = ""; $("text").replaceChildren(); draw(); };
+$("language").onclick = () => speakLanguage(language === "zh" ? "en" : "zh");
+for (const kind of ["txt", "srt", "vtt"]) $("save-" + kind).onclick = () => save(kind);
+speakLanguage(language);

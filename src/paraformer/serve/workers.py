@@ -1,0 +1,66 @@
+"""Several server processes on one port: one that dies is replaced, a signal goes to all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from paraformer.errors import ConfigError
+from paraformer.serve.config import ServeConfig
+from paraformer.serve.server import SECRET
+
+log = logging.getLogger("paraformer.serve")
+
+
+class Workers:
+    """The parent of the processes; each is this command with one worker and an admin port of its own."""
+
+    def __init__(self, config: ServeConfig, arguments: Sequence[str]) -> None:
+        """arguments: of the command. Raises ConfigError if there is no port to share."""
+        if not config.port or not config.admin_port:
+            raise ConfigError("several workers share one port, so that neither --port nor --admin-port can be 0")
+        self._arguments, self._admin_port = list(arguments), config.admin_port
+        self._environment = {**os.environ, SECRET: secrets.token_hex(32)}
+        self._stopping = False
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._count = config.workers
+
+    def run(self) -> int:
+        """Until a signal ends it; returns the worst exit code."""
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(kind, lambda kind, _: self._end(kind))
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda kind, _: self._pass_on(kind))
+        self._workers = {number: self._begin(number) for number in range(self._count)}
+        while not self._stopping:
+            time.sleep(0.2)
+            self._replace()
+        return max(abs(worker.wait()) for worker in self._workers.values())
+
+    def _replace(self) -> None:
+        for number, worker in list(self._workers.items()):
+            if worker.poll() is not None and not self._stopping:
+                log.warning("worker %d ended with %s; another takes its place", number, worker.returncode)
+                time.sleep(1.0)
+                self._workers[number] = self._begin(number)
+
+    def _begin(self, number: int) -> subprocess.Popen[bytes]:
+        own = ["--workers", "1", "--admin-port", str(self._admin_port + number)]
+        return subprocess.Popen(  # noqa: S603  the command line that this process was given
+            [sys.executable, "-m", "paraformer.cli", *self._arguments, *own], env=self._environment
+        )
+
+    def _end(self, kind: int) -> None:
+        self._stopping = True
+        self._pass_on(kind)
+
+    def _pass_on(self, kind: int) -> None:
+        for worker in self._workers.values():
+            if worker.poll() is None:
+                worker.send_signal(kind)
