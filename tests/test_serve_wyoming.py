@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import sample, serving, whole_text
-from wyoming.asr import Transcribe, Transcript, TranscriptChunk
-from wyoming.audio import AudioChunk, AudioStart, AudioStop
-from wyoming.client import AsyncTcpClient
-from wyoming.info import Describe, Info
 
 import paraformer
 from paraformer import Segment
@@ -25,6 +22,14 @@ def line(kind: str, data: dict[str, Any] | None = None, payload: bytes = b"") ->
     body = json.dumps(data or {}).encode()
     header = {"type": kind, "version": "1", "data_length": len(body), "payload_length": len(payload)}
     return json.dumps(header).encode() + b"\n" + body + payload
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # audioop, which it imports until Python 3.13
+    from wyoming.asr import Transcribe, Transcript, TranscriptChunk
+    from wyoming.audio import AudioChunk, AudioStart, AudioStop
+    from wyoming.client import AsyncTcpClient
+    from wyoming.info import Describe, Info
 
 
 TALK = b"".join(
