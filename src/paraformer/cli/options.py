@@ -255,10 +255,9 @@ def _plan(options: argparse.ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    number = _count(text)
-    if number > 65535:
-        raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {number}")
-    return number
+    if not text.isascii() or not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {text!r}")
+    return int(text)
 
 
 def _recognition(options: argparse.ArgumentParser) -> None:
