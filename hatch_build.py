@@ -38,7 +38,8 @@ SHARED = (
 """For every processor."""
 FAMILIES = (
     ("plain", "plain.c", ()),
-    ("avx2", "plain.c", ("-mavx2", "-mfma")),
+    ("avx2", "avx2.c", ("-mavx2", "-mfma")),
+    ("avxvnni", "avxvnni.c", ("-mavx2", "-mfma", "-mavxvnni")),
     ("avx512", "avx512.c", (*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "bf16")), "-mfma")),
 )
 """Of processors: name, kernels, instructions. On machines that are not x86-64 the first one alone."""

@@ -35,7 +35,7 @@ def check(name: str, config: ModelConfig, weights: Mapping[str, ArrayLike]) -> N
     """Every family and precision; no result may depend on the threads."""
     width = config.frontend.input_dim
     utterances = [np.random.default_rng(n).standard_normal((n, width)).astype(np.float32) for n in (1, 25)]
-    fast = [family for family in native.families() if family != "plain"] or ["plain"]  # plain is avx2's text, and slow
+    fast = [family for family in native.families() if family != "plain"] or ["plain"]  # slow, and the others' text
     for family, precision in itertools.product(fast, get_args(Precision)):
         os.environ[native.SWITCH] = family
         if not available(precision):

@@ -400,7 +400,7 @@ def test_only_our_own_names_are_visible() -> None:
     (path,) = Path(native.__file__).parent.glob("engine.*")
     listed = subprocess.run([nm, "-D", "--defined-only", path], capture_output=True, text=True, check=True).stdout
     names = {line.split()[-1] for line in listed.splitlines()}
-    assert names == {"pf_decode", "pf_encode", "pf_fbank", "pf_features", "pf_kernels", "pf_layout"}
+    assert names == {"pf_beam", "pf_decode", "pf_encode", "pf_fbank", "pf_features", "pf_kernels", "pf_layout"}
 
 
 @pytest.mark.parametrize("change", ["abi", "size", "nothing there"])
@@ -418,7 +418,7 @@ def test_code_of_other_sources_is_refused(change: str, monkeypatch: pytest.Monke
 def test_what_a_family_needs_is_what_the_processor_must_have() -> None:
     """The bits as features.h has them: AVX-512 alone is enough for float32 there."""
     needs = {name: list(kernels.needs) for name, kernels in FAMILIES.items()}
-    expected = {"avx512": [1, 1 | 4, 1 | 2], "avx2": [8, 8, 8], "plain": [0, 0, 0]}
+    expected = {"avx512": [1, 1 | 4, 1 | 2], "avxvnni": [8 | 16] * 3, "avx2": [8, 8, 8], "plain": [0, 0, 0]}
     assert needs == {name: expected[name] for name in FAMILIES}
     assert list(FAMILIES) == [name for name in expected if name in FAMILIES]
 
@@ -433,6 +433,7 @@ def test_what_the_processor_has_is_what_the_system_says() -> None:
         2: {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
         4: {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"},
         8: {"avx2", "fma"},
+        16: {"avx_vnni"},
     }
     assert native._features() == sum(bit for bit, names in wanted.items() if names <= set(flags.split()))
 
@@ -442,8 +443,11 @@ def test_what_the_processor_has_is_what_the_system_says() -> None:
     [
         (0, {"float32": "plain", "bfloat16": "plain", "int8": "plain"}),
         (8, {"float32": "avx2", "bfloat16": "avx2", "int8": "avx2"}),
+        (24, {"float32": "avxvnni", "bfloat16": "avxvnni", "int8": "avxvnni"}),
         (9, {"float32": "avx512", "bfloat16": "avx2", "int8": "avx2"}),
         (11, {"float32": "avx512", "bfloat16": "avx2", "int8": "avx512"}),
+        (25, {"float32": "avx512", "bfloat16": "avxvnni", "int8": "avxvnni"}),
+        (31, {"float32": "avx512", "bfloat16": "avx512", "int8": "avx512"}),
         (15, {"float32": "avx512", "bfloat16": "avx512", "int8": "avx512"}),
     ],
 )
@@ -458,4 +462,4 @@ def test_every_processor_gets_the_best_that_it_can_run(
     for precision, name in expected.items():
         kernels = native.family(FORMATS[precision])
         assert kernels is not None and kernels.name.decode() == name
-        assert native.fast(FORMATS[precision]) == (name == "avx512")
+        assert native.fast(FORMATS[precision]) == (name == "avx512" or (name != "plain" and precision != "bfloat16"))

@@ -1,4 +1,4 @@
-"""The package's own engine: products of 8-bit integers, bfloat16 or float32, fast with AVX-512, and no graph.
+"""The package's own engine: products of 8-bit integers, bfloat16 or float32, and no graph.
 
 It computes what the graphs of `paraformer.contract` compute, from the same `model.safetensors`. Weights are brought
 into the engine's layout when a model is opened: panels of 64 columns in which the numbers that one instruction takes

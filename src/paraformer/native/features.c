@@ -24,10 +24,12 @@ PF_EXPORT int pf_features(void) {
     int found = 0;
     const unsigned fma = 1u << 12, avx2 = 1u << 5, f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
     if (__get_cpuid(1, &a1, &b1, &c1, &d1) && (c1 & fma) && (b & avx2)) found |= HAS_AVX2;
+    if (!a || !__get_cpuid_count(7, 1, &a1, &b1, &c1, &d1)) a1 = 0; /* a: the last leaf of those of number 7 */
+    if (a1 >> 4 & 1) found |= HAS_AVX_VNNI;
     if ((kept & 0xe6) != 0xe6 || (b & f_dq_bw_vl) != f_dq_bw_vl) return found;
     found |= HAS_AVX512;
     if (c >> 11 & 1) found |= HAS_VNNI;
-    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1)) found |= HAS_BF16;
+    if (a1 >> 5 & 1) found |= HAS_BF16;
     return found;
 }
 #else

@@ -2,7 +2,7 @@
 #define PARAFORMER_FEATURES_H
 
 /* Bits of what a processor may have, beyond the least of its kind. AVX2 stands for FMA too. */
-enum { HAS_AVX512 = 1, HAS_VNNI = 2, HAS_BF16 = 4, HAS_AVX2 = 8 };
+enum { HAS_AVX512 = 1, HAS_VNNI = 2, HAS_BF16 = 4, HAS_AVX2 = 8, HAS_AVX_VNNI = 16 };
 
 /* A sum of these for the processor that asks. */
 int pf_features(void);

@@ -14,8 +14,8 @@ PF_EXPORT int64_t pf_layout(int which) {
 /* A family of processors' kernels by number, the fastest first; NULL past the end. */
 extern const Kernels kernels_plain;
 #if defined(__x86_64__) || defined(__i386__)
-extern const Kernels kernels_avx2, kernels_avx512;
-#define FAMILIES &kernels_avx512, &kernels_avx2, &kernels_plain
+extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512;
+#define FAMILIES &kernels_avx512, &kernels_avxvnni, &kernels_avx2, &kernels_plain
 #else
 #define FAMILIES &kernels_plain
 #endif

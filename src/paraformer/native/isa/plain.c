@@ -1,342 +1,56 @@
-/* Kernels in C alone: what every other family is tested against, and what runs where there is no other. Compiled once for
- * the least processor of a kind and, where ISA says so, once more for a better one.
- *
- * Each says what is computed in the fewest words; order and roundings are those of the fast ones wherever that costs
- * nothing, and integers are the same everywhere. */
-#include <math.h>
+/* Sums of products in C alone, one row and one word after the other: what those of every other family are tested against,
+ * and what runs where there is no other. */
+#include <stdint.h>
 #include <string.h>
 
-#include "../features.h"
 #include "../kernels.h"
 
-#ifdef __FMA__
-#define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
-#else
-#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
-#endif
+#define NEEDS {0, 0, 0}
+#define FAST {0, 0, 0}
 
-static inline int least(int a, int b) { return a < b ? a : b; }
+enum { BLOCK_ROWS = 1 };
+static const int MOST_ROWS[FORMATS] = {1, 1, 1};
 
-/* The nearest whole number, of two the even one; for |x| < 2^22, where floats so large have no fraction. */
-static inline int nearest(float x) {
-    const float magic = 12582912.0f; /* 1.5 * 2^23 */
-    return (int)(x + magic - magic);
-}
-
-static inline uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return bits;
-}
-
-static inline float float_of(uint32_t bits) {
+static inline float number(uint32_t bits) {
     float x;
     memcpy(&x, &bits, 4);
     return x;
 }
 
-/* Rounded to nearest even. */
-static inline uint16_t bf16(float x) {
-    const uint32_t bits = bits_of(x);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+static void add_f32(const uint32_t *x, const uint32_t *w, int words, float *sums) {
+    for (int k = 0; k < words; k++, w += PANEL)
+        for (int j = 0; j < PANEL; j++) sums[j] += number(x[k]) * number(w[j]);
 }
 
-/* -- rows ----------------------------------------------------------------------------------------------------------- */
-
-/* To words, of one row or slice. */
-static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, int k, int asymmetric) {
-    int8_t *to = (int8_t *)words;
-    float largest = -INFINITY, smallest = INFINITY;
-    for (int i = 0; i < k; i++) {
-        largest = x[i] > largest ? x[i] : largest;
-        smallest = x[i] < smallest ? x[i] : smallest;
-    }
-    const float zero = asymmetric ? 0.5f * largest + 0.5f * smallest : 0.0f;
-    const float above = largest - zero, below = zero - smallest, reach = above > below ? above : below;
-    const float factor = reach > 0 ? 127.0f / reach : 0.0f;
-    int sum = 0;
-    words[words_for(INT8, k) - 1] = 0;
-    for (int i = 0; i < k; i++) {
-        const int q = nearest((x[i] - zero) * factor);
-        to[i] = (int8_t)q;
-        sum += q;
-    }
-    acts->scale[row] = reach / 127.0f;
-    acts->zero[row] = zero;
-    acts->begin[row] = -128 * sum;
-}
-
-static void acts_fill(Acts *acts, const float *x, size_t stride, int k, int asymmetric) {
-    for (int row = 0; row < acts->rows; row++, x += stride) {
-        uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
-        acts->begin[row] = 0;
-        if (acts->format == INT8) {
-            const int slice = acts->slice ? acts->slice : k;
-            for (int from = 0; from < k; from += slice) {
-                Acts part = acts_slice(acts, from / slice);
-                convert_int8(&part, words + words_for(INT8, from), row, x + from, least(slice, k - from), asymmetric);
-            }
-        } else if (acts->format == BF16) {
-            words[acts->words_per_row - 1] = 0;
-            for (int i = 0; i < k; i++) ((uint16_t *)words)[i] = bf16(x[i]);
-        } else {
-            memcpy(words, x, (size_t)k * 4);
-        }
-    }
-}
-
-enum { SUMS = 16 }; /* side by side: one alone would wait for itself */
-
-static float total(const float *parts) {
-    float sum = 0;
-    for (int i = 0; i < SUMS; i++) sum += parts[i];
-    return sum;
-}
-
-static void layer_norm(const Norm *norm, const float *x, size_t stride, int rows, float *y, size_t y_stride) {
-    const int k = norm->k;
-    for (int row = 0; row < rows; row++, x += stride, y += y_stride) {
-        float sums[SUMS] = {0}, squares[SUMS] = {0};
-        for (int i = 0; i < k; i += SUMS)
-            for (int j = 0; j < least(SUMS, k - i); j++) sums[j] += x[i + j];
-        const float mean = total(sums) / k;
-        for (int i = 0; i < k; i += SUMS)
-            for (int j = 0; j < least(SUMS, k - i); j++)
-                squares[j] = MULTIPLY_ADD(x[i + j] - mean, x[i + j] - mean, squares[j]);
-        const float rate = 1.0f / sqrtf(total(squares) / k + norm->epsilon);
-        for (int i = 0; i < k; i++) y[i] = MULTIPLY_ADD((x[i] - mean) * rate, norm->gain[i], norm->shift[i]);
-    }
-}
-
-/* -- products ------------------------------------------------------------------------------------------------------- */
-
-/* Sums of one row and the 64 columns of one panel. */
-static void sums_f32(const uint32_t *words, const uint32_t *panel, int count, float *sums) {
-    const float *x = (const float *)words, *w = (const float *)panel;
-    for (int k = 0; k < count; k++, w += PANEL)
-        for (int j = 0; j < PANEL; j++) sums[j] = MULTIPLY_ADD(x[k], w[j], sums[j]);
-}
-
-static void sums_bf16(const uint32_t *words, const uint32_t *panel, int count, float *sums) {
-    for (int k = 0; k < count; k++, panel += PANEL) {
-        const float low = float_of(words[k] << 16), high = float_of(words[k] & 0xffff0000);
+static void add_bf16(const uint32_t *x, const uint32_t *w, int words, float *sums) {
+    for (int k = 0; k < words; k++, w += PANEL)
         for (int j = 0; j < PANEL; j++) {
-            sums[j] = MULTIPLY_ADD(float_of(panel[j] << 16), low, sums[j]);
-            sums[j] = MULTIPLY_ADD(float_of(panel[j] & 0xffff0000), high, sums[j]);
+            sums[j] += number(w[j] << 16) * number(x[k] << 16);
+            sums[j] += number(w[j] & 0xffff0000) * number(x[k] & 0xffff0000);
         }
-    }
 }
 
-static void sums_int8(const uint32_t *words, const uint32_t *panel, int count, int32_t *sums) {
-    for (int k = 0; k < count; k++, panel += PANEL) {
+static void add_int8(const uint32_t *words, const uint32_t *w, int count, int32_t *sums) {
+    for (int k = 0; k < count; k++, w += PANEL) {
         const int8_t *x = (const int8_t *)(words + k);
         const int x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3];
         for (int j = 0; j < PANEL; j++) {
-            const uint32_t w = panel[j];
-            sums[j] += (int)(w & 255) * x0 + (int)(w >> 8 & 255) * x1 + (int)(w >> 16 & 255) * x2 + (int)(w >> 24) * x3;
+            const uint32_t b = w[j];
+            sums[j] += (int)(b & 255) * x0 + (int)(b >> 8 & 255) * x1 + (int)(b >> 16 & 255) * x2 + (int)(b >> 24) * x3;
         }
     }
 }
 
-static inline float gelu(float x) {
-    const float size = fabsf(x), near = size < GELU_REACH ? size : GELU_REACH;
-    const float at = MULTIPLY_ADD(near, 2.0f / GELU_REACH, -1.0f);
-#define FIRST(term) float half = term;
-#define NEXT(term) half = MULTIPLY_ADD(half, at, term);
-    GELU_TERMS(FIRST, NEXT)
-#undef FIRST
-#undef NEXT
-    return MULTIPLY_ADD(size, half < 0.5f ? half : 0.5f, 0.5f * x);
-}
-
-/* Finish and store the sums of a row and the columns from `column` on. */
-static void store(const Acts *acts, const Linear *linear, const Target *target, int row, int column, const float *sums,
-                  const int32_t *whole) {
-    const int count = least(PANEL, linear->n - column);
-    float *out = target->out + row * target->out_stride + column, y[PANEL] = {0};
-    for (int j = 0; j < count; j++) {
-        y[j] = linear->scale ? (float)whole[j] * (linear->scale[column + j] * acts->scale[row]) : sums[j];
-        if (linear->scale && linear->sum) y[j] = MULTIPLY_ADD(linear->sum[column + j], acts->zero[row], y[j]);
-        if (linear->bias) y[j] += linear->bias[column + j];
-    }
-    for (int j = 0; target->activation == RELU && j < PANEL; j++) y[j] = y[j] > 0 ? y[j] : 0;
-    for (int j = 0; target->activation == GELU && j < PANEL; j++) y[j] = gelu(y[j]);
-    for (int j = 0; j < count; j++) {
-        if (target->add) y[j] += target->add[row * target->add_stride + column + j];
-        if (target->add2) y[j] += target->add2[row * target->add2_stride + column + j];
-        out[j] = y[j];
+/* Add the products of `rows` rows and one panel to sums (rows, PANEL), of `columns` columns at least. ahead: weights of the
+ * same size to fetch. */
+static void add_products(int format, int rows, const uint32_t *x, size_t stride, int words, const uint32_t *w,
+                         int columns, const uint32_t *ahead, uint32_t *sums) {
+    (void)columns, (void)ahead;
+    for (int i = 0; i < rows; i++, x += stride, sums += PANEL) {
+        if (format == F32) add_f32(x, w, words, (float *)sums);
+        if (format == BF16) add_bf16(x, w, words, (float *)sums);
+        if (format == INT8) add_int8(x, w, words, (int32_t *)sums);
     }
 }
 
-/* Sums of a row and the columns of a panel, over `count` words from `from` on. */
-static void multiply_row(const Acts *acts, const Linear *linear, const Target *target, int row, int panel, int from,
-                         int count) {
-    const int words = acts->words_per_row;
-    const uint32_t *x = acts->words + (size_t)row * words + from;
-    const uint32_t *w = linear->words + ((size_t)panel * words + from) * PANEL;
-    float sums[PANEL] = {0};
-    int32_t whole[PANEL];
-    for (int j = 0; j < PANEL; j++) whole[j] = acts->begin[row];
-    if (acts->format == F32) sums_f32(x, w, count, sums);
-    if (acts->format == BF16) sums_bf16(x, w, count, sums);
-    if (acts->format == INT8) sums_int8(x, w, count, whole);
-    store(acts, linear, target, row, panel * PANEL, sums, whole);
-}
-
-static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
-    const int words = acts->words_per_row, each = linear->slice ? words_for(linear->format, linear->slice) : words;
-    for (int panel = 0; panel < panels_for(linear->n); panel++)
-        for (int s = 0; s < slices_for(linear->slice, linear->k); s++) {
-            const Acts some = acts_slice(acts, s);
-            const Linear part = linear_slice(linear, s);
-            const Target to = target_slice(target, s);
-            for (int row = 0; row < acts->rows; row++)
-                multiply_row(&some, &part, &to, row, panel, s * each, least(each, words - s * each));
-        }
-}
-
-/* -- attention ------------------------------------------------------------------------------------------------------ */
-
-static void means(const Attended *rows, int width, float *mean) {
-    const int count = rows->past + rows->count;
-    for (int i = 0; i < width; i++) mean[i] = 0;
-    for (int n = 0; n < count; n++)
-        for (int i = 0; i < width; i++) mean[i] += attended_row(rows, n)[i];
-    for (int i = 0; i < width; i++) mean[i] /= (float)count;
-}
-
-static void ranges(const Attended *rows, int width, float *middle, float *reach) {
-    for (int i = 0; i < width; i++) {
-        float smallest = INFINITY, largest = -INFINITY;
-        for (int n = 0; n < rows->past + rows->count; n++) {
-            const float x = attended_row(rows, n)[i];
-            smallest = x < smallest ? x : smallest;
-            largest = x > largest ? x : largest;
-        }
-        middle[i] = MULTIPLY_ADD(0.5f, largest, 0.5f * smallest);
-        const float above = largest - middle[i], below = middle[i] - smallest;
-        reach[i] = above > below ? above : below;
-    }
-}
-
-static void pack_columns(int format, const Attended *rows, int width, const float *middle, uint32_t *words,
-                         float *scale, uint32_t *row, float *centred) {
-    const int per_row = words_for(format, width);
-    int32_t begin;
-    float zero;
-    for (int n = 0; n < rows->past + rows->count; n++) {
-        Acts one = {row, scale + n, &zero, &begin, format, 1, per_row, 0, 1};
-        const float *x = attended_row(rows, n);
-        for (int i = 0; format == INT8 && i < width; i++) centred[i] = x[i] - middle[i];
-        acts_fill(&one, format == INT8 ? centred : x, 0, width, 0);
-        uint32_t *column = words + (size_t)(n / PANEL) * per_row * PANEL + n % PANEL;
-        for (int w = 0; w < per_row; w++) column[(size_t)w * PANEL] = format == INT8 ? row[w] ^ 0x80808080 : row[w];
-    }
-}
-
-/* Number k of column i as it stands in a word. */
-static uint32_t packed(int format, float x, float middle, float rate) {
-    if (format == INT8) return (uint8_t)(nearest((x - middle) * rate) + 128);
-    return format == BF16 ? bf16(x) : bits_of(x);
-}
-
-static void pack_rows(int format, const Attended *rows, int width, const float *middle, const float *rate,
-                      uint32_t *words, const float *scale, float *sum) {
-    const int keys = rows->past + rows->count, along_k = words_for(format, keys), each = per_word(format);
-    for (int i = 0; i < width; i++) {
-        uint32_t *column = words + (size_t)(i / PANEL) * along_k * PANEL + i % PANEL;
-        int whole = -128 * keys;
-        for (int k = 0; k < along_k; k++) {
-            uint32_t word = format == INT8 ? 0x80808080 : 0;
-            for (int n = k * each, at = 0; n < least(keys, (k + 1) * each); n++, at += 32 / each) {
-                const uint32_t number = packed(format, attended_row(rows, n)[i], middle[i], rate[i]);
-                word = format == F32 ? number : (word & ~(((1u << 32 / each) - 1) << at)) | number << at;
-                whole += format == INT8 ? (int)number : 0;
-            }
-            column[(size_t)k * PANEL] = word;
-        }
-        if (format == INT8) sum[i] = (float)whole * scale[i];
-    }
-}
-
-/* 2^x to 3e-7 relative: 2^n times a polynomial (minimax) of what is left, |r| <= 0.5. */
-static inline float exponential(float x) {
-    if (x < -126) return 0; /* smaller than the smallest normal number: the fast ones reach a little further down */
-    const int n = nearest(x);
-    const float r = x - (float)n;
-    float y = 1.3149166726e-3f;
-    y = MULTIPLY_ADD(y, r, 9.6811914201e-3f);
-    y = MULTIPLY_ADD(y, r, 5.5513120579e-2f);
-    y = MULTIPLY_ADD(y, r, 2.4021986354e-1f);
-    y = MULTIPLY_ADD(y, r, 6.9314629670e-1f);
-    y = MULTIPLY_ADD(y, r, 1.0f);
-    return y * float_of((uint32_t)(n + 127) << 23);
-}
-
-static void softmax(Acts *weights, int row, const float *x, int count, float factor) {
-    const float in_bits = factor * 1.44269504f; /* e^x = 2^(x / ln 2) */
-    float top = -INFINITY, sum = 0;
-    for (int i = 0; i < count; i++) top = x[i] > top ? x[i] : top;
-    top *= in_bits;
-    uint32_t *words = weights->words + (size_t)row * weights->words_per_row;
-    words[weights->words_per_row - 1] = 0;
-    int whole = 0;
-    for (int i = 0; i < count; i++) {
-        const float y = exponential(MULTIPLY_ADD(x[i], in_bits, -top));
-        if (weights->format == INT8) {
-            const int q = nearest(MULTIPLY_ADD(y, 254.0f, -127.0f));
-            whole += q;
-            ((int8_t *)words)[i] = (int8_t)q;
-        } else {
-            sum += y;
-            if (weights->format == F32) words[i] = bits_of(y);
-            if (weights->format == BF16) ((uint16_t *)words)[i] = bf16(y);
-        }
-    }
-    weights->scale[row] = 1.0f / (weights->format == INT8 ? (float)(whole + 127 * count) : sum);
-    weights->zero[row] = 127.0f * weights->scale[row];
-    weights->begin[row] = weights->format == INT8 ? -128 * whole : 0;
-}
-
-/* -- filters -------------------------------------------------------------------------------------------------------- */
-
-static void filter(const Filter *f, int from, int to) {
-    for (int t = from; t < to; t++) {
-        float *y = f->y + t * f->y_stride;
-        memcpy(y, f->x + t * f->stride, (size_t)f->dim * 4);
-        for (int j = 0; j < f->kernel; j++) {
-            const int at = t + j - f->left;
-            const float *x = f->x + (ptrdiff_t)at * (ptrdiff_t)f->stride, *tap = f->taps + (size_t)j * f->dim;
-            if (at >= f->rows || (at < 0 && !f->before)) continue;
-            if (at < 0) x = f->before + (ptrdiff_t)(at + f->left) * (ptrdiff_t)f->before_stride;
-            for (int i = 0; i < f->dim; i++) y[i] = MULTIPLY_ADD(tap[i], x[i], y[i]);
-        }
-    }
-}
-
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define TEXT_(a) #a
-#define TEXT(a) TEXT_(a)
-#ifdef __FMA__
-#define NEEDS HAS_AVX2
-#else
-#define NEEDS 0
-#endif
-
-void JOIN(fbank, ISA)(const Fbank *f, const float *samples, int count, int shift, float *frames, void *space);
-
-const Kernels JOIN(kernels, ISA) = {
-    .name = TEXT(ISA),
-    .needs = {NEEDS, NEEDS, NEEDS},
-    .acts_fill = acts_fill,
-    .layer_norm = layer_norm,
-    .multiply = multiply,
-    .means = means,
-    .ranges = ranges,
-    .pack_columns = pack_columns,
-    .pack_rows = pack_rows,
-    .softmax = softmax,
-    .filter = filter,
-    .fbank = JOIN(fbank, ISA),
-};
+#include "family.h"

@@ -1,0 +1,34 @@
+/* Registers of 8 words, floats or halves of them: what AVX2 and AVX-VNNI have in common. */
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "../kernels.h"
+
+#define LANES 8
+#define EACH_REGISTER(DO, i) DO(i, 0) DO(i, 1)
+typedef __m256i Vector;
+
+static inline Vector load(const uint32_t *from) { return _mm256_loadu_si256((const Vector *)from); }
+static inline void save(uint32_t *to, Vector x) { _mm256_storeu_si256((Vector *)to, x); }
+static inline Vector broadcast(const uint32_t *word) { return _mm256_set1_epi32((int)*word); }
+static inline Vector fused(Vector x, Vector y, Vector sum) {
+    return (Vector)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)sum);
+}
+
+#define MOST_F32 6
+#define TAKE_F32(_, j) const Vector v##j = load(b + j * LANES);
+#define WORDS_F32(i) WORDS_1(i)
+#define DOT_F32(i, j) s##i##j = fused(x, v##j, s##i##j);
+
+/* A bfloat16 is the upper half of a float: each word becomes two floats. */
+#define UPPER ((int)0xffff0000)
+#define MOST_BF16 4
+#define TAKE_BF16(_, j)                                                                            \
+    const Vector both##j = load(b + j * LANES), v##j = _mm256_slli_epi32(both##j, 16),             \
+                 u##j = _mm256_and_si256(both##j, _mm256_set1_epi32(UPPER));
+#define WORDS_BF16(i) WORDS_2(i)
+#define DOT_BF16(i, j) s##i##j = fused(y, u##j, fused(x, v##j, s##i##j));
+
+static inline void widen_bf16(const uint32_t *words, int count, uint32_t *to) {
+    for (int k = 0; k < count; k++) to[2 * k] = words[k] << 16, to[2 * k + 1] = words[k] & (uint32_t)UPPER;
+}

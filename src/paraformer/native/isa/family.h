@@ -1,0 +1,332 @@
+/* The kernels of a family of processors, in C that is compiled for each of them with its own instructions. Only the sums
+ * of products, where the time goes, are a family's own: its file defines add_products, for at most MOST_ROWS of a
+ * format and BLOCK_ROWS of any, says what the processor NEEDS and what is FAST, and includes this.
+ *
+ * Each kernel says what is computed in the fewest words; order and roundings are those of avx512.c wherever that costs
+ * nothing, and integers are the same everywhere. */
+#include <math.h>
+#include <string.h>
+
+#include "../features.h"
+#include "../kernels.h"
+
+#ifdef __FP_FAST_FMAF
+#define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
+#endif
+
+static inline int least(int a, int b) { return a < b ? a : b; }
+
+/* The nearest whole number, of two the even one; for |x| < 2^22, where floats so large have no fraction. */
+static inline int nearest(float x) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23 */
+    return (int)(x + magic - magic);
+}
+
+static inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* Rounded to nearest even. */
+static inline uint16_t bf16(float x) {
+    const uint32_t bits = bits_of(x);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* -- rows ----------------------------------------------------------------------------------------------------------- */
+
+enum { SIDE_BY_SIDE = 16 }; /* numbers that are gathered at once: one alone would wait for itself */
+
+static void extremes(const float *x, int k, float *largest, float *smallest) {
+    float top[SIDE_BY_SIDE], low[SIDE_BY_SIDE];
+    for (int j = 0; j < SIDE_BY_SIDE; j++) top[j] = -INFINITY, low[j] = INFINITY;
+    int i = 0;
+    for (; i + SIDE_BY_SIDE <= k; i += SIDE_BY_SIDE)
+        for (int j = 0; j < SIDE_BY_SIDE; j++) {
+            top[j] = x[i + j] > top[j] ? x[i + j] : top[j];
+            low[j] = x[i + j] < low[j] ? x[i + j] : low[j];
+        }
+    for (; i < k; i++) top[0] = x[i] > top[0] ? x[i] : top[0], low[0] = x[i] < low[0] ? x[i] : low[0];
+    *largest = top[0], *smallest = low[0];
+    for (int j = 1; j < SIDE_BY_SIDE; j++) {
+        *largest = top[j] > *largest ? top[j] : *largest;
+        *smallest = low[j] < *smallest ? low[j] : *smallest;
+    }
+}
+
+/* To words, of one row or slice. */
+static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, int k, int asymmetric) {
+    int8_t *to = (int8_t *)words;
+    float largest, smallest;
+    extremes(x, k, &largest, &smallest);
+    const float zero = asymmetric ? 0.5f * largest + 0.5f * smallest : 0.0f;
+    const float above = largest - zero, below = zero - smallest, reach = above > below ? above : below;
+    const float factor = reach > 0 ? 127.0f / reach : 0.0f;
+    int sum = 0;
+    words[words_for(INT8, k) - 1] = 0;
+    for (int i = 0; i < k; i++) {
+        const int q = nearest((x[i] - zero) * factor);
+        to[i] = (int8_t)q;
+        sum += q;
+    }
+    acts->scale[row] = reach / 127.0f;
+    acts->zero[row] = zero;
+    acts->begin[row] = -128 * sum;
+}
+
+static void acts_fill(Acts *acts, const float *x, size_t stride, int k, int asymmetric) {
+    for (int row = 0; row < acts->rows; row++, x += stride) {
+        uint32_t *words = acts->words + (size_t)row * acts->words_per_row;
+        acts->begin[row] = 0;
+        if (acts->format == INT8) {
+            const int slice = acts->slice ? acts->slice : k;
+            for (int from = 0; from < k; from += slice) {
+                Acts part = acts_slice(acts, from / slice);
+                convert_int8(&part, words + words_for(INT8, from), row, x + from, least(slice, k - from), asymmetric);
+            }
+        } else if (acts->format == BF16) {
+            words[acts->words_per_row - 1] = 0;
+            for (int i = 0; i < k; i++) ((uint16_t *)words)[i] = bf16(x[i]);
+        } else {
+            memcpy(words, x, (size_t)k * 4);
+        }
+    }
+}
+
+static float total(const float *parts) {
+    float sum = 0;
+    for (int i = 0; i < SIDE_BY_SIDE; i++) sum += parts[i];
+    return sum;
+}
+
+static void layer_norm(const Norm *norm, const float *x, size_t stride, int rows, float *y, size_t y_stride) {
+    const int k = norm->k;
+    for (int row = 0; row < rows; row++, x += stride, y += y_stride) {
+        float sums[SIDE_BY_SIDE] = {0}, squares[SIDE_BY_SIDE] = {0};
+        for (int i = 0; i < k; i += SIDE_BY_SIDE)
+            for (int j = 0; j < least(SIDE_BY_SIDE, k - i); j++) sums[j] += x[i + j];
+        const float mean = total(sums) / k;
+        for (int i = 0; i < k; i += SIDE_BY_SIDE)
+            for (int j = 0; j < least(SIDE_BY_SIDE, k - i); j++)
+                squares[j] = MULTIPLY_ADD(x[i + j] - mean, x[i + j] - mean, squares[j]);
+        const float rate = 1.0f / sqrtf(total(squares) / k + norm->epsilon);
+        for (int i = 0; i < k; i++) y[i] = MULTIPLY_ADD((x[i] - mean) * rate, norm->gain[i], norm->shift[i]);
+    }
+}
+
+static inline float gelu(float x) {
+    const float size = fabsf(x), near = size < GELU_REACH ? size : GELU_REACH;
+    const float at = MULTIPLY_ADD(near, 2.0f / GELU_REACH, -1.0f);
+#define FIRST(term) float half = term;
+#define NEXT(term) half = MULTIPLY_ADD(half, at, term);
+    GELU_TERMS(FIRST, NEXT)
+#undef FIRST
+#undef NEXT
+    return MULTIPLY_ADD(size, half < 0.5f ? half : 0.5f, 0.5f * x);
+}
+
+/* Finish and store the sums of a row and the columns from `column` on: floats, or whole numbers where there is a scale. */
+static void store(const Acts *acts, const Linear *linear, const Target *target, int row, int column, const uint32_t *sums) {
+    const int count = least(PANEL, linear->n - column);
+    float *out = target->out + row * target->out_stride + column, y[PANEL];
+    if (linear->scale) {
+        const float *scale = linear->scale + column, factor = acts->scale[row];
+        for (int j = 0; j < PANEL; j++) y[j] = (float)(int32_t)sums[j] * (scale[j] * factor);
+    } else {
+        memcpy(y, sums, sizeof(y));
+    }
+    if (linear->scale && linear->sum) {
+        const float *sum = linear->sum + column, zero = acts->zero[row];
+        for (int j = 0; j < PANEL; j++) y[j] = MULTIPLY_ADD(sum[j], zero, y[j]);
+    }
+    for (int j = 0; linear->bias && j < PANEL; j++) y[j] += linear->bias[column + j];
+    for (int j = 0; target->activation == RELU && j < PANEL; j++) y[j] = y[j] > 0 ? y[j] : 0;
+    for (int j = 0; target->activation == GELU && j < PANEL; j++) y[j] = gelu(y[j]);
+    for (int j = 0; target->add && j < count; j++) y[j] += target->add[row * target->add_stride + column + j];
+    for (int j = 0; target->add2 && j < count; j++) y[j] += target->add2[row * target->add2_stride + column + j];
+    if (count == PANEL)
+        memcpy(out, y, sizeof(y));
+    else
+        memcpy(out, y, (size_t)count * 4);
+}
+
+/* `rows` rows from `row` on and one slice of a panel, w. ahead: weights that will be wanted soon. */
+static void multiply_block(const Acts *acts, const Linear *linear, const Target *target, int row, int rows, int column,
+                           int from, int count, const uint32_t *w, const uint32_t *ahead) {
+    uint32_t sums[BLOCK_ROWS][PANEL];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < PANEL; j++) sums[i][j] = (uint32_t)acts->begin[row + i];
+    const size_t stride = (size_t)acts->words_per_row;
+    add_products(acts->format, rows, acts->words + row * stride + from, stride, count, w + (size_t)from * PANEL,
+                 least(PANEL, linear->n - column), ahead + (size_t)from * PANEL, sums[0]);
+    for (int i = 0; i < rows; i++) store(acts, linear, target, row + i, column, sums[i]);
+}
+
+static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
+    const int words = acts->words_per_row, each = linear->slice ? words_for(linear->format, linear->slice) : words;
+    const int most = MOST_ROWS[acts->format], blocks = (acts->rows + most - 1) / most;
+    for (int panel = 0; panel < panels_for(linear->n); panel++) {
+        const uint32_t *w = linear->words + (size_t)panel * words * PANEL;
+        for (int i = 0, row = 0, rows; i < blocks; i++, row += rows) {
+            const uint32_t *ahead = i ? w : w + (size_t)words * PANEL; /* the next panel, while the first rows pass by */
+            rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
+            for (int s = 0; s < slices_for(linear->slice, linear->k); s++) {
+                const Acts some = acts_slice(acts, s);
+                const Linear part = linear_slice(linear, s);
+                const Target to = target_slice(target, s);
+                multiply_block(&some, &part, &to, row, rows, panel * PANEL, s * each, least(each, words - s * each), w, ahead);
+            }
+        }
+    }
+}
+
+/* -- attention ------------------------------------------------------------------------------------------------------ */
+
+static void means(const Attended *rows, int width, float *mean) {
+    const int count = rows->past + rows->count;
+    for (int i = 0; i < width; i++) mean[i] = 0;
+    for (int n = 0; n < count; n++)
+        for (int i = 0; i < width; i++) mean[i] += attended_row(rows, n)[i];
+    for (int i = 0; i < width; i++) mean[i] /= (float)count;
+}
+
+static void ranges(const Attended *rows, int width, float *middle, float *reach) {
+    for (int i = 0; i < width; i++) {
+        float smallest = INFINITY, largest = -INFINITY;
+        for (int n = 0; n < rows->past + rows->count; n++) {
+            const float x = attended_row(rows, n)[i];
+            smallest = x < smallest ? x : smallest;
+            largest = x > largest ? x : largest;
+        }
+        middle[i] = MULTIPLY_ADD(0.5f, largest, 0.5f * smallest);
+        const float above = largest - middle[i], below = middle[i] - smallest;
+        reach[i] = above > below ? above : below;
+    }
+}
+
+static void pack_columns(int format, const Attended *rows, int width, const float *middle, uint32_t *words,
+                         float *scale, uint32_t *row, float *centred) {
+    const int per_row = words_for(format, width);
+    int32_t begin;
+    float zero;
+    for (int n = 0; n < rows->past + rows->count; n++) {
+        Acts one = {row, scale + n, &zero, &begin, format, 1, per_row, 0, 1};
+        const float *x = attended_row(rows, n);
+        for (int i = 0; format == INT8 && i < width; i++) centred[i] = x[i] - middle[i];
+        acts_fill(&one, format == INT8 ? centred : x, 0, width, 0);
+        uint32_t *column = words + (size_t)(n / PANEL) * per_row * PANEL + n % PANEL;
+        for (int w = 0; w < per_row; w++) column[(size_t)w * PANEL] = format == INT8 ? row[w] ^ 0x80808080 : row[w];
+    }
+}
+
+/* Number k of column i as it stands in a word. */
+static uint32_t packed(int format, float x, float middle, float rate) {
+    if (format == INT8) return (uint8_t)(nearest((x - middle) * rate) + 128);
+    return format == BF16 ? bf16(x) : bits_of(x);
+}
+
+static void pack_rows(int format, const Attended *rows, int width, const float *middle, const float *rate,
+                      uint32_t *words, const float *scale, float *sum) {
+    const int keys = rows->past + rows->count, along_k = words_for(format, keys), each = per_word(format);
+    for (int i = 0; i < width; i++) {
+        uint32_t *column = words + (size_t)(i / PANEL) * along_k * PANEL + i % PANEL;
+        int whole = -128 * keys;
+        for (int k = 0; k < along_k; k++) {
+            uint32_t word = format == INT8 ? 0x80808080 : 0;
+            for (int n = k * each, at = 0; n < least(keys, (k + 1) * each); n++, at += 32 / each) {
+                const uint32_t number = packed(format, attended_row(rows, n)[i], middle[i], rate[i]);
+                word = format == F32 ? number : (word & ~(((1u << 32 / each) - 1) << at)) | number << at;
+                whole += format == INT8 ? (int)number : 0;
+            }
+            column[(size_t)k * PANEL] = word;
+        }
+        if (format == INT8) sum[i] = (float)whole * scale[i];
+    }
+}
+
+/* 2^x to 3e-7 relative: 2^n times a polynomial (minimax) of what is left, |r| <= 0.5. */
+static inline float exponential(float x) {
+    if (x < -126) return 0; /* smaller than the smallest normal number: the fast ones reach a little further down */
+    const int n = nearest(x);
+    const float r = x - (float)n;
+    float y = 1.3149166726e-3f;
+    y = MULTIPLY_ADD(y, r, 9.6811914201e-3f);
+    y = MULTIPLY_ADD(y, r, 5.5513120579e-2f);
+    y = MULTIPLY_ADD(y, r, 2.4021986354e-1f);
+    y = MULTIPLY_ADD(y, r, 6.9314629670e-1f);
+    y = MULTIPLY_ADD(y, r, 1.0f);
+    return y * float_of((uint32_t)(n + 127) << 23);
+}
+
+static void softmax(Acts *weights, int row, const float *x, int count, float factor) {
+    const float in_bits = factor * 1.44269504f; /* e^x = 2^(x / ln 2) */
+    float top = -INFINITY, sum = 0;
+    for (int i = 0; i < count; i++) top = x[i] > top ? x[i] : top;
+    top *= in_bits;
+    uint32_t *words = weights->words + (size_t)row * weights->words_per_row;
+    words[weights->words_per_row - 1] = 0;
+    int whole = 0;
+    for (int i = 0; i < count; i++) {
+        const float y = exponential(MULTIPLY_ADD(x[i], in_bits, -top));
+        if (weights->format == INT8) {
+            const int q = nearest(MULTIPLY_ADD(y, 254.0f, -127.0f));
+            whole += q;
+            ((int8_t *)words)[i] = (int8_t)q;
+        } else {
+            sum += y;
+            if (weights->format == F32) words[i] = bits_of(y);
+            if (weights->format == BF16) ((uint16_t *)words)[i] = bf16(y);
+        }
+    }
+    weights->scale[row] = 1.0f / (weights->format == INT8 ? (float)(whole + 127 * count) : sum);
+    weights->zero[row] = 127.0f * weights->scale[row];
+    weights->begin[row] = weights->format == INT8 ? -128 * whole : 0;
+}
+
+/* -- filters -------------------------------------------------------------------------------------------------------- */
+
+static void filter(const Filter *f, int from, int to) {
+    for (int t = from; t < to; t++) {
+        float *y = f->y + t * f->y_stride;
+        memcpy(y, f->x + t * f->stride, (size_t)f->dim * 4);
+        for (int j = 0; j < f->kernel; j++) {
+            const int at = t + j - f->left;
+            const float *x = f->x + (ptrdiff_t)at * (ptrdiff_t)f->stride, *tap = f->taps + (size_t)j * f->dim;
+            if (at >= f->rows || (at < 0 && !f->before)) continue;
+            if (at < 0) x = f->before + (ptrdiff_t)(at + f->left) * (ptrdiff_t)f->before_stride;
+            for (int i = 0; i < f->dim; i++) y[i] = MULTIPLY_ADD(tap[i], x[i], y[i]);
+        }
+    }
+}
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define TEXT_(a) #a
+#define TEXT(a) TEXT_(a)
+
+void JOIN(fbank, ISA)(const Fbank *f, const float *samples, int count, int shift, float *frames, void *space);
+
+const Kernels JOIN(kernels, ISA) = {
+    .name = TEXT(ISA),
+    .needs = NEEDS,
+    .fast = FAST,
+    .acts_fill = acts_fill,
+    .layer_norm = layer_norm,
+    .multiply = multiply,
+    .means = means,
+    .ranges = ranges,
+    .pack_columns = pack_columns,
+    .pack_rows = pack_rows,
+    .softmax = softmax,
+    .filter = filter,
+    .fbank = JOIN(fbank, ISA),
+};
