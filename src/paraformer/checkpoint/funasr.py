@@ -149,7 +149,7 @@ def locate(directory: Path) -> Directory:
     paths = _section(metadata, "file_path_metas", directory / METADATA_FILE)
     funasr_config.check_keys(funasr_parts.PATHS, paths, f"{directory / METADATA_FILE}: file_path_metas")
     settings_file = _existing(directory, [paths], funasr_parts.SETTINGS)
-    settings = _read_settings(settings_file)
+    settings = read_settings(settings_file)
     try:
         funasr_config.check(settings)
     except (ConfigError, UnsupportedModel) as error:
@@ -243,7 +243,8 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
     return metadata
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """config.yaml. Raises ModelError for what is not plain YAML settings by name."""
     try:
         settings = yaml.safe_load(_read_text(path))
     except yaml.YAMLError as error:
