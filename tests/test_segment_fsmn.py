@@ -16,7 +16,9 @@ import torch
 import yaml
 from safetensors.numpy import load_file
 
-from paraformer.errors import CheckpointError, ModelNotFound, UnsupportedModel
+import paraformer
+from paraformer.compat import AutoModel
+from paraformer.errors import CheckpointError, ConfigError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.segment.endpoints import EndpointConfig, Endpointer, Span
 from paraformer.segment.fsmn import FRONTEND, FsmnConfig, FsmnNetwork, FsmnStream, FsmnVad
@@ -254,3 +256,31 @@ def test_what_is_no_detector(tmp_path: Path) -> None:
     (tmp_path / "am.mvn").unlink()
     with pytest.raises(ModelNotFound, match=r"am\.mvn"):
         FsmnVad.open(tmp_path)
+
+
+# -- beside a recogniser ----------------------------------------------------------------------------------------------
+
+
+def test_beside_a_recogniser(tmp_path: Path) -> None:
+    """What is over 30 s long is cut by it; so is what FunASR's calls are given."""
+    vad = funasr_dir(tmp_path / "vad")
+    wave = samples()
+    spoken = [round(start, 3) for start, _ in detector().spans(wave)]
+    recognizer = paraformer.load(vad=vad)
+    assert [round(start, 3) for start, _ in recognizer.pieces([wave])] == spoken
+    theirs = AutoModel("zh-small", vad_model=str(vad), vad_kwargs={"max_single_segment_time": 3000})
+    longest = [len(piece) / 16000 for _, piece in theirs.recognizer.pieces([wave])]
+    assert len(longest) > len(spoken)
+    assert max(longest) <= 3.01
+    with pytest.raises(ConfigError, match="nonsense means nothing to FSMN-VAD"):
+        AutoModel("zh-small", vad_model=str(vad), vad_kwargs={"nonsense": 1})
+
+
+def test_mixed_up(tmp_path: Path) -> None:
+    vad = funasr_dir(tmp_path / "vad")
+    with pytest.raises(UnsupportedModel, match="FsmnVADStreaming finds speech and is no recogniser"):
+        paraformer.load(vad)
+    with pytest.raises(ConfigError, match="vad must be true, false or"):
+        paraformer.load(vad=3)  # type: ignore[arg-type]
+    with pytest.raises(ModelNotFound):
+        paraformer.load(vad=tmp_path)

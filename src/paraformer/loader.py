@@ -46,7 +46,7 @@ def load(
     precision: PrecisionName = "auto",
     threads: int = 1,
     device: str = "cpu",
-    vad: bool = True,
+    vad: bool | str | Path = True,
     lm: bool = True,
     lm_weight: float = LM_WEIGHT,
     alternatives: int = 0,
@@ -65,8 +65,9 @@ def load(
     precision: of matrix products. "float32" computes what training computed, and FunASR's numbers; "bfloat16" and
         "int8" are native only and two and four times as fast; "auto" is int8 where that is fast, else float32.
     chunk: setting of live sessions, unless `stream` is given another. threads: of one recognition, 0 for one per core.
-    device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses, and leave out where nobody speaks; without it
-        only audio over a minute is cut, and nothing left out. lm: let the language model that lies beside the
+    device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses, and leave out where nobody speaks: True by the
+        package's own detector, or by FSMN-VAD, whose directory or published name, "fsmn-vad", this is; without it only
+        audio over a minute is cut, and nothing left out. lm: let the language model that lies beside the
         weights, if there is one, have its say, with this weight. alternatives: for each token, so many other items that
         it may have been, at most 11, by their probability. hotwords: words to listen for, a list or the Path of a file
         with one a line, unless `transcribe` is given others; for models that have a way to.
@@ -82,7 +83,7 @@ def load(
     alternatives = as_whole(alternatives, "alternatives")
     if not 0 <= alternatives < CANDIDATES:
         raise ConfigError(f"alternatives must be a number from 0 to {CANDIDATES - 1}, not {alternatives}")
-    _check_options(threads, chunk, lm_weight, {"vad": vad, "lm": lm, "download": download})
+    _check_options(threads, chunk, lm_weight, {"lm": lm, "download": download})
     writer = _writer(punctuation, itn, download)
     directory = locate(model, download=download)
     bundle, engine = open_model(directory, backend, precision=precision, device=device, threads=threads)
@@ -91,7 +92,7 @@ def load(
     return Recognizer(
         bundle,
         engine,
-        _segmenter(vad),
+        _segmenter(vad, download),
         chunk,
         lm=_language_model(directory, bundle) if lm else None,
         lm_weight=lm_weight,
@@ -296,7 +297,13 @@ def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
     return LanguageModel.open(path, bundle.config.vocab_size)
 
 
-def _segmenter(vad: bool) -> Segmenter:
+def _segmenter(vad: object, download: bool) -> Segmenter:
     from paraformer.segment import VoiceSegmenter, split
 
-    return VoiceSegmenter() if vad else split
+    if isinstance(vad, bool):
+        return VoiceSegmenter() if vad else split
+    if not isinstance(vad, str | Path):
+        raise ConfigError(f"vad must be true, false or the directory or name of a detector of speech, not {vad!r}")
+    from paraformer.segment.fsmn import FsmnVad
+
+    return FsmnVad.open(locate(vad, download=download))

@@ -57,6 +57,16 @@ OTHER_KINDS = {
 """FunASR's relatives of the Paraformer that this version does not run."""
 
 
+NO_RECOGNISERS = {
+    "CTTransformer": "punctuates texts and is no recogniser; give it as punctuation, beside a model",
+    "CTTransformerStreaming": "punctuates texts and is no recogniser; give it as punctuation, beside a model",
+    "FsmnVADStreaming": "finds speech and is no recogniser; give it as vad, beside a model",
+    "MonotonicAligner": "finds the times of a text that is known and is no recogniser",
+    "CAMPPlus": "tells speakers apart and is no recogniser",
+}
+"""FunASR's models that stand beside a recogniser."""
+
+
 class Kind(NamedTuple):
     """The classes that a kind of model may be made of."""
 
@@ -111,10 +121,8 @@ def check(settings: Mapping[str, Any]) -> None:
 
 def _check_kind(settings: Mapping[str, Any]) -> None:
     kind = settings.get("model")
-    if kind in ("CTTransformer", "CTTransformerStreaming"):
-        raise UnsupportedModel(
-            f"a {kind} punctuates texts and is no recogniser; give it as punctuation, beside a model"
-        )
+    if isinstance(kind, str) and kind in NO_RECOGNISERS:
+        raise UnsupportedModel(f"a {kind} {NO_RECOGNISERS[kind]}")
     if isinstance(kind, str) and kind in OTHER_KINDS:
         raise UnsupportedModel(
             f"models of kind {kind} ({OTHER_KINDS[kind]}) are not supported yet; use the plain Paraformer of the same "

@@ -15,8 +15,8 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ParaformerError, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.loader import load
-from paraformer.recognizer import Recognizer
-from paraformer.segment import VoiceSegmenter
+from paraformer.recognizer import Recognizer, Segmenter
+from paraformer.segment import FsmnVad, VoiceSegmenter
 from paraformer.session import Session
 from paraformer.text import words_of
 from paraformer.types import Segment, Transcript
@@ -49,7 +49,7 @@ class AutoModel:
         ngpu: int | None = None,
         ncpu: int = 1,
         quantize: bool | None = None,
-        vad_model: str | None = None,
+        vad_model: str | Path | None = None,
         vad_model_revision: str | None = None,
         vad_kwargs: Mapping[str, Any] | None = None,
         punc_model: str | None = None,
@@ -70,16 +70,17 @@ class AutoModel:
 
         hub: "ms" or "hf", of a name that does not tell it. device: where there is none of that kind, or ngpu is 0, the
         CPU does it, with a warning. quantize: True for int8, False for float32 (default: what is fastest here).
-        vad_model: any name: long audio is cut at pauses by this package's own detector, as vad_kwargs says
-        (`options.segments`); None: only what is over a minute long is cut. batch_size, log_level, disable_*: accepted;
-        batches change nothing, and there is no update, bar or log. Nor is a model's own code ever run, trusted or not.
+        vad_model: the directory of an FSMN-VAD, by which long audio is cut at pauses, or any name, and this package's
+        own detector does it, as vad_kwargs says (`options.segments`); None: only what is over a minute long is cut.
+        batch_size, log_level, disable_*: accepted; batches change nothing, and there is no update, bar or log. Nor is a
+        model's own code ever run, trusted or not.
         Raises UnsupportedModel for punctuation and speaker models, and what `paraformer.load` raises.
         """
         if punc_model or spk_model:
             raise UnsupportedModel(
                 "punctuation and speaker models are not supported: leave out punc_model and spk_model"
             )
-        cut = known.segments(vad_kwargs or {})
+        segmenter = _segmenter(vad_model, vad_kwargs or {})
         self.recognizer = load(
             _resolved(model, model_revision, hub),
             device=_device(device, ngpu),
@@ -88,8 +89,8 @@ class AutoModel:
             vad=vad_model is not None,
             download=True,
         )
-        if vad_model is not None:
-            self.recognizer.segmenter = VoiceSegmenter(cut)
+        if segmenter is not None:
+            self.recognizer.segmenter = segmenter
 
     @property
     def model_path(self) -> str:
@@ -142,6 +143,16 @@ def _resolved(model: str | Path, revision: str | None, where: str | None) -> str
     if where is not None and "/" in name and ":" not in name:
         name = f"{'hf' if where in ('hf', 'huggingface') else 'ms'}:{name}"
     return name if revision is None else hub.resolve(name, revision=revision, download=True)
+
+
+def _segmenter(vad_model: str | Path | None, vad_kwargs: Mapping[str, Any]) -> Segmenter | None:
+    """What cuts long audio; None where nothing was asked for."""
+    if vad_model is not None and Path(vad_model).is_dir():
+        from paraformer.segment.fsmn_funasr import changed
+
+        return changed(FsmnVad.open(vad_model), known.without_loading(vad_kwargs))
+    cut = known.segments(vad_kwargs)
+    return None if vad_model is None else VoiceSegmenter(cut)
 
 
 def _device(name: str, ngpu: int | None) -> str:

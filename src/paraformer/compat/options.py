@@ -181,6 +181,11 @@ def chunk(options: StreamOptions) -> ChunkConfig:
 _ELSEWHERE = {"device", "ncpu", "ngpu", "hub", "model_revision", "disable_update", "disable_pbar", "disable_log"}
 
 
+def without_loading(vad_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are about the detector, and not about how it is loaded."""
+    return {name: value for name, value in vad_kwargs.items() if name not in _ELSEWHERE and value is not None}
+
+
 def segments(vad_kwargs: Mapping[str, Any]) -> SegmentConfig:
     """How to cut long audio, by the settings of FunASR's detector, in milliseconds.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,15 @@ def read(settings: Mapping[str, Any]) -> tuple[FsmnConfig, EndpointConfig]:
         from_mapping(FsmnConfig, {**sizes, "silence_ids": ids}, "encoder_conf"),
         from_mapping(EndpointConfig, {**ours, "single": rules.get("detect_mode", 1) == 0}, "model_conf"),
     )
+
+
+def changed(vad: FsmnVad, options: Mapping[str, Any]) -> FsmnVad:
+    """The same with other rules, by FunASR's names. Raises ConfigError for what is none of them."""
+    if unknown := sorted(set(options) - set(ENDPOINTS)):
+        known = ", ".join(ENDPOINTS)
+        raise ConfigError(f"{', '.join(unknown)} means nothing to FSMN-VAD, which takes {known}")
+    values = {ENDPOINTS[key]: _number(value, ENDPOINTS[key]) for key, value in options.items()}
+    return replace(vad, endpoints=from_mapping(EndpointConfig, {**asdict(vad.endpoints), **values}, "vad"))
 
 
 def _number(value: Any, field: str) -> Any:
