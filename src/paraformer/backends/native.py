@@ -223,7 +223,9 @@ def _near_sinusoids(width: int, first: int, count: int) -> Float32[np.ndarray, "
 def _sinusoids(positions: Int64[np.ndarray, "*rows"], width: int, first: int = 1) -> Float32[np.ndarray, "*rows width"]:
     """The twin of paraformer.model.layers.sinusoid: angles in turns, so that hours of a stream cost no precision."""
     half = width // 2
-    turns = positions[..., None] * (np.exp(np.arange(half) * (-np.log(10000.0) / (half - 1))) / math.tau)
+    exponents = np.arange(half, dtype=np.float32) * -(np.float32(math.log(10000.0)) / np.float32(half - 1))
+    rates = np.exp(exponents.astype(np.float64)).astype(np.float32).astype(np.float64)
+    turns = positions[..., None] * (rates / math.tau)
     angles = (turns - np.rint(turns)).astype(np.float32) * np.float32(math.tau)
     table: np.ndarray = np.concatenate([np.sin(angles), np.cos(angles)], -1)
     return table * (positions >= first)[..., None]

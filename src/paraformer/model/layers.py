@@ -47,7 +47,10 @@ def sinusoid(positions: Tensor, dim: int, first: int = 1) -> Tensor:
     # Counted in turns, of which whole ones change nothing: float32 alone would lose the angle after hours of a stream.
     # Not every device has float64.
     wide = positions.cpu() if positions.device.type == "mps" else positions
-    rates = torch.exp(torch.arange(half, device=wide.device, dtype=torch.float64) * (-math.log(10000.0) / (half - 1)))
+    # The rates themselves are float32's, with which published models have learnt, FunASR's and Whisper's.
+    step = torch.tensor(math.log(10000.0), device=wide.device) / (half - 1)
+    exponents = torch.arange(half, device=wide.device, dtype=torch.float32) * -step
+    rates = torch.exp(exponents.to(torch.float64)).to(torch.float32).to(torch.float64)
     turns = wide[..., None].to(torch.float64) * (rates / math.tau)
     angles = (turns - turns.round()).to(positions.device, torch.float32) * math.tau
     table = torch.cat([angles.sin(), angles.cos()], dim=-1)
