@@ -20,7 +20,7 @@ import torch
 from paraformer import contract
 from paraformer.bundle import Bundle, is_ours, replacing
 from paraformer.checkpoint import open_any
-from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig
+from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig, SanmEncoderConfig
 from paraformer.data.augment import UNCHANGED
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.data.skips import Skips
@@ -47,9 +47,12 @@ from paraformer.weights import Storage, storage
 
 RESULTS, DATA = "finetune.json", "data"
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 5, 200, 20_000
-PEAK_LR, LORA_FACTOR, REFERENCE_DIM = 5e-5, 4.0, 512
-"""Learning rate of a model 512 wide; that of others falls with their width. Adapters start at zero and take four
-times as much; with ten times, the embedded model became worse."""
+PEAK_LR, FRONT_PEAK_LR, LORA_FACTOR, REFERENCE_DIM = 5e-5, 1e-5, 4.0, 512
+"""Learning rates of a model 512 wide, without and with a front; that of others falls with their width.
+
+With 5e-5 an encoder that has Whisper's weights unlearns in its first steps what it knows of noisy speech. Adapters
+start at zero and take four times as much; with ten times, the former embedded model became worse.
+"""
 LIVE_SHARE = 0.3
 _OUTDATED = ("name", "errors", "averaged")
 """What the card of the original says of itself alone."""
@@ -163,7 +166,9 @@ def default_steps(train_h: float, batch_s: float) -> int:
 
 def default_lr(config: ModelConfig, *, lora: bool) -> float:
     """The peak of the learning rate."""
-    return PEAK_LR * REFERENCE_DIM / config.encoder.dim * (LORA_FACTOR if lora else 1)
+    front = isinstance(config.encoder, SanmEncoderConfig) and config.encoder.front
+    peak = FRONT_PEAK_LR if front else PEAK_LR
+    return peak * REFERENCE_DIM / config.encoder.dim * (LORA_FACTOR if lora else 1)
 
 
 def objective_of(original: Bundle) -> ObjectiveConfig:
