@@ -311,6 +311,23 @@ def test_times_are_left_out_where_they_do_not_fit_the_text() -> None:
     assert "timestamp" not in engine.messages[-1]
 
 
+def test_the_page_is_told_how_sure_each_word_is() -> None:
+    engine = Engine(FunasrConversation())
+    engine.text({"mode": "2pass", "confidences": True})
+    engine.binary(b"\0\0")
+    engine.tell(1, Live("好", (Token("好", 1.0, 1.25, 0.5),)))
+    live, sentence, last = engine.messages
+    assert "segments" not in live and last["end_time"] == 1250
+    (described,) = sentence["segments"]
+    assert (described["text"], described["start"], described["end"]) == ("你好世界", 1000, 1800)
+    assert described["tokens"][0] == {"text": "你", "confidence": 0.9}
+    engine.text({"mode": "offline"})
+    engine.text({"is_speaking": False})
+    engine.binary(b"\0\0")
+    engine.text({"is_speaking": False})
+    assert [one["text"] for one in engine.messages[-1]["segments"]] == ["你好世界", "今天天气很好"]
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),

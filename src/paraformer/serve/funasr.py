@@ -144,11 +144,13 @@ class FunasrConversation:
         if one is None:
             return
         match news:
-            case Live(text):
-                if one.settings.mode == "online" and one.ending:
-                    one.held = Segment((one.held.text if one.held else "") + text, 0.0, 0.0, ())
-                else:
-                    yield _message(self._dialect.online_name, text, one.settings)
+            case Live(text) if one.settings.mode == "online" and one.ending:
+                one.held = Segment((one.held.text if one.held else "") + text, 0.0, 0.0, ())
+            case Live(text, tokens):
+                timed: dict[str, Any] = (
+                    {"end_time": _ms(tokens[-1].end_s)} if one.settings.confidences and tokens else {}
+                )
+                yield _message(self._dialect.online_name, text, one.settings, **timed)
             case Sentence(segment) if one.settings.mode == "2pass" and not one.file:
                 if one.held is not None:
                     yield _sentence(one.held, one.settings, final=False)

@@ -98,9 +98,12 @@ def _digest(line: str) -> bytes:
 class Refusal(Exception):
     """A request that goes no further, in OpenAI's words."""
 
-    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str | None = None, param: str | None = None, *, ends: bool = False
+    ) -> None:
+        """ends: the connection with it, since what still comes on it is not wanted."""
         super().__init__(message)
-        self.status, self.code, self.param = status, code, param
+        self.status, self.code, self.param, self._ends = status, code, param, ends
 
     @property
     def kind(self) -> str:
@@ -117,7 +120,8 @@ class Refusal(Exception):
     def headers(self) -> dict[str, str]:
         """Beside the body's."""
         more = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}, 429: {"Retry-After": "1"}}
-        return {"Content-Type": "application/json", **more.get(self.status, {})}
+        end = {"Connection": "close"} if self._ends else {}
+        return {"Content-Type": "application/json", **more.get(self.status, {}), **end}
 
 
 class Guard:
@@ -201,15 +205,17 @@ class _Bounded:
         try:
             message = await asyncio.wait_for(self._receive(), 30.0 if self._size >= 0 else None)
         except TimeoutError as error:
-            raise Refusal(408, "the request's body does not come", "timeout") from error
+            raise Refusal(408, "the request's body does not come", "timeout", ends=True) from error
         if message["type"] != "http.request":
             return message
         self._size += len(message.get("body", b""))
         if self._size > self._limits.upload + (64 << 10):
-            raise Refusal(413, f"the request is larger than {self._limits.upload} bytes", "too_large", "file")
+            raise Refusal(
+                413, f"the request is larger than {self._limits.upload} bytes", "too_large", "file", ends=True
+            )
         took = monotonic() - self._began
         if message.get("more_body") and took > 30 and self._size < took * self._limits.slowest:
-            raise Refusal(408, "the request's body comes too slowly", "timeout")
+            raise Refusal(408, "the request's body comes too slowly", "timeout", ends=True)
         if not message.get("more_body"):
             self._size = -(1 << 62)  # all has come: from here on only the client's leaving is waited for
         return message

@@ -59,15 +59,15 @@ function draw(added) {
 }
 function hear(message) {
   if (message.error) { show("failed", message.error.message); stop(); return; }
-  if (message.mode === "2pass-online") { pending += message.text; draw(); delay(); return; }
+  if (message.mode === "2pass-online") { pending += message.text; draw(); delay(message.end_time); return; }
   if (message.text) {
     pending = "";
     for (const line of message.segments ?? [{ text: message.text, start: 0, end: 0, tokens: [] }]) { lines.push(line); draw(line); }
   } else if (message.is_final) { pending = ""; draw(); }
   if (message.is_final) { ending = true; socket.close(1000); socket = null; show("ready"); $("times").value = ""; }
 }
-function delay() {
-  if (source?.at) $("times").value = `${say.delay} ${Math.max(0, Math.round(performance.now() - source.at))} ms`;
+function delay(heard) {
+  if (source && heard !== undefined) $("times").value = `${say.delay} ${Math.max(0, Math.round(source.sent - heard))} ms`;
 }
 function settings(more) {
   const values = { mode: "2pass", wav_name: "page", is_speaking: true, confidences: true, ...more };
@@ -88,6 +88,7 @@ function connect(first, opened) {
   };
 }
 function finish() { if (socket?.readyState === 1) { socket.send(JSON.stringify({ is_speaking: false })); show("waiting"); } }
+function clear() { lines = []; pending = ""; $("text").replaceChildren(); draw(); }
 function stop() {
   if (!source) return;
   const old = source; source = null; old.stop(); recording(false); $("level").value = 0;
@@ -102,8 +103,9 @@ async function record() {
   await context.audioWorklet.addModule("/worklet.js");
   const node = new AudioWorkletNode(context, "packets");
   context.createMediaStreamSource(stream).connect(node);
+  clear();
   let parts = [], count = 0;
-  source = { at: 0, stop() { stream.getTracks().forEach((one) => one.stop()); context.close(); } };
+  source = { sent: 0, stop() { stream.getTracks().forEach((one) => one.stop()); context.close(); } };
   connect(settings({ wav_format: "pcm", audio_fs: rate }), (ws) => {
     show("listening"); recording(true);
     node.port.onmessage = ({ data }) => {
@@ -114,14 +116,14 @@ async function record() {
         const clipped = Math.max(-1, Math.min(1, value)); loudest = Math.max(loudest, Math.abs(clipped));
         packet[place++] = Math.round(clipped * 32767);
       }
+      if (source) source.sent += 1000 * count / rate;
       parts = []; count = 0; $("level").value = Math.sqrt(loudest);
-      if (source) source.at = performance.now();
       if (ws.readyState === 1) ws.send(packet);
     };
   });
 }
 function send(file) {
-  stop();
+  stop(); clear();
   connect(settings({ mode: "offline", wav_format: "others", wav_name: file.name.slice(0, 200) }), async (ws) => {
     show("waiting");
     for (let place = 0; place < file.size && ws.readyState === 1; place += 1 << 18) {
@@ -141,7 +143,7 @@ function save(kind) {
 }
 $("record").onclick = record;
 $("file").onchange = (event) => { if (event.target.files[0]) send(event.target.files[0]); event.target.value = ""; };
-$("clear").onclick = () => { lines = []; pending = ""; $("text").replaceChildren(); draw(); };
+$("clear").onclick = clear;
 $("language").onclick = () => speakLanguage(language === "zh" ? "en" : "zh");
 for (const kind of ["txt", "srt", "vtt"]) $("save-" + kind).onclick = () => save(kind);
 speakLanguage(language);

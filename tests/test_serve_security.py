@@ -1,0 +1,347 @@
+"""What must not come in, and what must not do harm: a test for each line of the checklist that a socket can show."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import socket
+import struct
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websockets
+from serving import Running, live_text, sample, serving
+from websockets.sync.client import connect
+
+from paraformer.errors import ConfigError
+from paraformer.serve.config import Limits, ServeConfig, read_config
+from paraformer.serve.guard import Keys
+from paraformer.serve.server import log_to_stderr
+
+KEY = "open-sesame-9d2f"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"{KEY}\n")
+    limits = Limits(first_s=1.0, message=1 << 16, upload=1 << 20, streams=20, messages_per_s=1e6)
+    with serving(keys=str(keys), origins=("https://good.example",), limits=limits) as running:
+        yield running
+
+
+def get(server: Running, path: str, **headers: str) -> int:
+    request = urllib.request.Request(
+        server.http + path, headers={name.replace("_", "-"): v for name, v in headers.items()}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code if json.load(error)["error"]["message"] else 0
+
+
+def test_keys(server: Running) -> None:
+    assert get(server, "/v1/models") == 401
+    assert get(server, "/v1/models", Authorization="Bearer guess") == 401
+    assert get(server, f"/v1/models?api_key={KEY}") == 401  # never in an address
+    for headers in ({"Authorization": f"Bearer {KEY}"}, {"Authorization": f"Bearer; {KEY}"}, {"api_key": KEY}):
+        assert get(server, "/v1/models", **headers) == 200
+    assert get(server, "/") == get(server, "/page.js") == get(server, "/worklet.js") == get(server, "/page.css") == 200
+
+
+def test_a_websocket_needs_a_key_before_the_upgrade(server: Running) -> None:
+    with pytest.raises(websockets.InvalidStatus) as refused, connect(server.ws):
+        pass
+    assert refused.value.response.status_code == 401
+    with connect(server.ws, subprotocols=["binary", f"openai-insecure-api-key.{KEY}"]) as ws:  # type: ignore[list-item]
+        assert ws.subprotocol == "binary"  # never the key
+    with connect(server.ws + "/v1/realtime", additional_headers={"Authorization": f"Bearer {KEY}"}) as ws:
+        assert json.loads(ws.recv(timeout=10))["type"] == "session.created"
+
+
+def test_a_key_for_one_connection(server: Running) -> None:
+    request = urllib.request.Request(
+        server.http + "/v1/realtime/client_secrets", b"{}", {"Authorization": f"Bearer {KEY}"}, method="POST"
+    )
+    lent = json.load(urllib.request.urlopen(request, timeout=10))["value"]
+    protocols: Any = ["realtime", f"openai-insecure-api-key.{lent}"]
+    with connect(server.ws + "/v1/realtime", subprotocols=protocols) as ws:
+        assert ws.subprotocol == "realtime"
+    for key in (lent, lent[:-1] + "A", "ek_9999999999.00.AAAA", "ek_"):
+        with (
+            pytest.raises(websockets.InvalidStatus),
+            connect(server.ws, subprotocols=["binary", f"openai-insecure-api-key.{key}"]),
+        ):  # type: ignore[list-item]
+            pass
+
+
+def test_other_sites_pages_and_other_names_of_this_machine(server: Running) -> None:
+    key = {"Authorization": f"Bearer {KEY}"}
+    assert get(server, "/v1/models", Origin="https://evil.example", **key) == 403
+    assert get(server, "/v1/models", Origin="https://good.example", **key) == 200
+    assert get(server, "/v1/models", Origin=server.http, **key) == 200
+    assert get(server, "/v1/models", Origin="null", **key) == 403
+    assert get(server, "/v1/models", Host="evil.example", **key) == 421
+    with (
+        pytest.raises(websockets.InvalidStatus) as refused,
+        connect(server.ws, origin="https://evil.example", additional_headers=key),
+    ):  # type: ignore[arg-type]
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_who_may_listen_where(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs keys"):
+        ServeConfig(host="0.0.0.0")
+    with pytest.raises(ConfigError, match="both a certificate and its key"):
+        ServeConfig(certfile="a")
+    empty = tmp_path / "keys"
+    empty.write_text("# nothing\n")
+    with pytest.raises(ConfigError, match="holds no key"):
+        Keys(empty)
+    empty.write_text("sha256:zz")
+    with pytest.raises(ConfigError, match="hexadecimal"):
+        Keys(empty)
+
+
+def test_keys_are_read_again_and_bad_ones_leave_the_old(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("one\n")
+    keys = Keys(file)
+    file.write_text("two\nsha256:" + __import__("hashlib").sha256(b"three").hexdigest() + "\n")
+    assert keys.admits("one")
+    keys.reload()
+    assert [keys.admits(key) for key in ("one", "two", "three", "")] == [False, True, True, False]
+    file.write_text("")
+    with pytest.raises(ConfigError):
+        keys.reload()
+    assert keys.admits("two")
+
+
+def test_settings_from_file_environment_and_flags(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text('port = 1\nmode = "offline"\n[limits]\nstreams = 3\n')
+    environment = {
+        "PARAFORMER_PORT": "2",
+        "PARAFORMER_LIMITS_IDLE_S": "5",
+        "PARAFORMER_ORIGINS": "https://a, https://b",
+    }
+    config = read_config({"port": 4, "limits": {"jobs": 7}}, file, environment)
+    assert (config.port, config.mode, config.origins) == (4, "offline", ("https://a", "https://b"))
+    assert (config.limits.streams, config.limits.idle_s, config.limits.jobs) == (3, 5.0, 7)
+    file.write_text("prot = 1")
+    with pytest.raises(ConfigError, match="did you mean port"):
+        read_config({}, file, {})
+    with pytest.raises(ConfigError, match="PARAFORMER_PORT must be a number"):
+        read_config({}, None, {"PARAFORMER_PORT": "x"})
+
+
+# -- slowly, too much, broken -----------------------------------------------------------------------------------------
+
+
+def raw(server: Running, data: bytes = b"") -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    sock.sendall(data)
+    return sock
+
+
+def ended(sock: socket.socket, within_s: float = 8.0) -> bytes:
+    """All that comes until the server closes."""
+    sock.settimeout(within_s)
+    data = b""
+    try:
+        while part := sock.recv(65536):
+            data += part
+    except ConnectionResetError:
+        pass
+    finally:
+        sock.close()
+    return data
+
+
+def test_headers_that_never_end(server: Running) -> None:
+    began = time.monotonic()
+    silent, dribbling = raw(server), raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nX-")
+    for _ in range(3):
+        time.sleep(0.3)
+        dribbling.sendall(b"a")
+    ended(silent)
+    ended(dribbling)
+    assert time.monotonic() - began < 8
+
+
+def test_a_body_without_end(server: Running) -> None:
+    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sock = raw(server, head.encode())
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + b"\0" * 65000
+    sent = 0
+    try:
+        while sent < 40 << 20:
+            sock.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            sent += len(part)
+            part = b"\0" * 65000
+    except OSError:
+        pass
+    assert sent < 20 << 20
+    sock.close()
+
+
+def post(server: Running, body: bytes) -> int:
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "multipart/form-data; boundary=b"}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(server.http + "/v1/audio/transcriptions", body, headers), timeout=20
+        ) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_forms_of_all_kinds(server: Running) -> None:
+    field = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n%s\r\n'
+    file = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\nx\r\n'
+    for body in (
+        b"",
+        b"--b",
+        field % b"1" * 1000 + b"--b--\r\n",
+        field % (b"1" * 100_000) + b"--b--\r\n",
+        file * 3 + b"--b--\r\n",
+        field % b"1" + b"--b--\r\n",
+        b"--b\r\nContent-Disposition: form-data; " + b"x" * 100_000 + b"\r\n\r\n--b--\r\n",
+        file.replace(b'"file"', b'"other"') + b"--b--\r\n",
+    ):
+        assert post(server, body) == 400, body[:80]
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, reserved: int = 0) -> bytes:
+    """A frame of a WebSocket, right or wrong."""
+    head = bytes([(0x80 if fin else 0) | reserved | opcode])
+    mask = os.urandom(4) if masked else b""
+    size = len(payload)
+    flag = 0x80 if masked else 0
+    if size < 126:
+        head += bytes([flag | size])
+    elif size < 65536:
+        head += bytes([flag | 126]) + struct.pack(">H", size)
+    else:
+        head += bytes([flag | 127]) + struct.pack(">Q", size)
+    if masked:
+        payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+    return head + mask + payload
+
+
+def upgraded(server: Running) -> socket.socket:
+    key = base64.b64encode(os.urandom(16)).decode()
+    request = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    sock = raw(
+        server,
+        (
+            request + f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+        ).encode(),
+    )
+    sock.settimeout(10)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += sock.recv(1)
+    assert b" 101 " in answer
+    return sock
+
+
+def close_code(data: bytes) -> int:
+    """Of the close frame at the end of what the server sent."""
+    place = 0
+    while place + 2 <= len(data):
+        opcode, size = data[place] & 15, data[place + 1] & 127
+        extra = {126: 2, 127: 8}.get(size, 0)
+        if extra:
+            size = int.from_bytes(data[place + 2 : place + 2 + extra])
+        body = data[place + 2 + extra : place + 2 + extra + size]
+        if opcode == 8:
+            return int.from_bytes(body[:2])
+        place += 2 + extra + size
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (frame(1, b"\xff\xfe"), 1007),
+        (frame(1, b"{}", masked=False), 1002),
+        (frame(1, b"{}", reserved=0x40), 1002),
+        (frame(3, b"x"), 1002),
+        (frame(9, b"x" * 126), 1002),
+        (frame(9, b"x", fin=False), 1002),
+        (frame(0, b"x"), 1002),
+        (frame(1, b"{", fin=False) + frame(1, b"}"), 1002),
+        (frame(2, b"\0" * 65_537), 1009),
+        (frame(2, b"\0" * 40_000, fin=False) + frame(0, b"\0" * 40_000), 1009),
+        (frame(8, struct.pack(">H", 1005)), 1002),
+        (frame(8, b"\x03"), 1002),
+        (frame(1, b"no json"), 1007),
+        (frame(8, struct.pack(">H", 1000)), 1000),
+    ],
+)
+def test_frames_that_break_the_rules(server: Running, frames: bytes, code: int) -> None:
+    sock = upgraded(server)
+    sock.sendall(frames)
+    assert close_code(ended(sock)) == code
+
+
+def test_frames_in_pieces_with_control_frames_between_give_the_right_text(server: Running) -> None:
+    sock = upgraded(server)
+    sock.sendall(frame(1, b'{"mode": "on', fin=False) + frame(9, b"ping") + frame(0, b'line"}'))
+    data = sample().tobytes()
+    for start in range(0, len(data), 30_000):
+        part = data[start : start + 30_000]
+        message = frame(2, part[:7777], fin=False) + frame(10, b"unasked") + frame(0, part[7777:])
+        sock.sendall(message[:5])
+        time.sleep(0.01)
+        sock.sendall(message[5:])
+    sock.sendall(b"".join(frame(2, b"\0") for _ in range(2000)))  # a sample in two messages
+    sock.sendall(frame(1, b'{"is_speaking": false}'))
+    heard = b""
+    sock.settimeout(30)
+    while b'"is_final": true' not in heard:
+        heard += sock.recv(65536)
+    sock.sendall(frame(8, b""))
+    heard += ended(sock)
+    assert b"ping" in heard
+    assert live_text()[:4].encode() in heard
+
+
+def test_a_half_open_connection_is_let_go(server: Running) -> None:
+    sock = upgraded(server)
+    sock.sendall(frame(1, b"{}")[:3])
+    sock.shutdown(socket.SHUT_WR)
+    ended(sock)
+    end = time.monotonic() + 10
+    while server.process.engine.lines and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not server.process.engine.lines
+
+
+def test_logs_hold_no_keys_and_no_words(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    log_to_stderr()
+    for name in ("paraformer.serve", "uvicorn", "websockets"):
+        logging.getLogger(name).propagate = True
+    with caplog.at_level(logging.DEBUG):
+        with connect(server.ws, subprotocols=["binary", f"openai-insecure-api-key.{KEY}"]) as ws:  # type: ignore[list-item]
+            ws.send(json.dumps({"mode": "online", "wav_name": "x\n[ERROR] \x1b[31m"}))
+            ws.send(sample().tobytes()[:40_000])
+            ws.send('{"is_speaking": false}')
+            while not json.loads(ws.recv(timeout=20))["is_final"]:
+                pass
+        get(server, "/v1/models", Authorization=f"Bearer {KEY}")
+    ours = "\n".join(one.getMessage() for one in caplog.records if one.name.startswith(("paraformer", "uvicorn")))
+    assert KEY not in ours
+    assert "[ERROR]" not in ours
+    assert live_text()[:4] not in ours
