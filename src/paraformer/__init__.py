@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from paraformer.aligner import Aligner
     from paraformer.config import ChunkConfig
     from paraformer.errors import (
         AudioError,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         TrainingError,
         UnsupportedModel,
     )
-    from paraformer.loader import load, load_punctuation
+    from paraformer.loader import load, load_aligner, load_punctuation
     from paraformer.recognizer import Recognizer
     from paraformer.session import Session
     from paraformer.types import Alternative, Segment, Sentence, Token, Transcript
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Aligner",
     "Alternative",
     "AudioError",
     "AudioNotFound",
@@ -59,10 +61,12 @@ __all__ = [
     "Transcript",
     "UnsupportedModel",
     "load",
+    "load_aligner",
     "load_punctuation",
 ]
 
 _HOMES = {
+    "Aligner": "aligner",
     "Alternative": "types",
     "ChunkConfig": "config",
     "Recognizer": "recognizer",
@@ -72,6 +76,7 @@ _HOMES = {
     "Token": "types",
     "Transcript": "types",
     "load": "loader",
+    "load_aligner": "loader",
     "load_punctuation": "loader",
 }
 """The module of each public name; the errors live in `errors`."""

@@ -28,6 +28,7 @@ ALIASES: Mapping[str, str] = {
     "paraformer-online": f"{_LARGE}-online",
     "ct-punc": "ms:iic/punc_ct-transformer_cn-en-common-vocab471067-large",
     "ct-punc-c": "ms:iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch",
+    "fa-zh": "ms:iic/speech_timestamp_prediction-v1-16k-offline",
     "fsmn-vad": "ms:iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
     "paraformer-zh": "ms:iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from paraformer import contract
+from paraformer.aligner import Aligner, open_aligner
 from paraformer.backends import native
 from paraformer.backends.base import Backend
 from paraformer.backends.graphs import GraphBackend
@@ -100,6 +101,14 @@ def load(
         hotwords=hotwords,
         writer=writer,
     )
+
+
+def load_aligner(model: str | Path = "fa-zh", *, device: str = "cpu", download: bool = False) -> Aligner:
+    """Load an aligner, which tells when each token of a known text was spoken: see `Aligner.align`. Needs [torch].
+
+    model: FunASR's directory of one, or a published name. Raises as `load`.
+    """
+    return open_aligner(locate(model, download=download), device)
 
 
 def load_punctuation(model: str | Path | None = None, *, download: bool = False) -> Punctuation:

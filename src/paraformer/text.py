@@ -82,6 +82,10 @@ class Vocabulary:
             return [UNKNOWN]
         return [piece for character in word for piece in self._words.get(character, [UNKNOWN])]
 
+    def pieces(self, text: str) -> list[str]:
+        """What `encode` gives the ids of: characters and pieces of words, also those that the vocabulary lacks."""
+        return list(self._split(text))
+
     def _id(self, token: str) -> int:
         index = self._ids.get(token, self._ids.get(UNKNOWN))
         if index is None:

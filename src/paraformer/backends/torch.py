@@ -13,6 +13,7 @@ from torch import Tensor
 from paraformer.backends.base import Decoded, LiveState, committed, fine_rows, pad_rows, split_state, stack_states
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.model.aligner import Aligner
 from paraformer.model.paraformer import Paraformer, ParaformerState
 from paraformer.weights import check_finite
 
@@ -106,6 +107,22 @@ class TorchBackend:
                 "load the model in each process, or start them with multiprocessing's 'spawn'"
             )
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+class TorchAligner:
+    """Runs an aligner."""
+
+    def __init__(self, model: Aligner, device: str | torch.device = "cpu") -> None:
+        self.model, self.device = model.to(device).eval(), torch.device(device)
+
+    @torch.inference_mode()
+    def weights(self, feats: Sequence[np.ndarray], tokens: Sequence[int]) -> list[np.ndarray]:
+        """Of each utterance, given its rows and its number of tokens, the weights that tell when they were spoken."""
+        padded, lengths = pad_rows(feats)
+        rows, counts = (torch.from_numpy(array).to(self.device) for array in (padded, lengths))
+        ends = torch.tensor([count + 1 for count in tokens], device=self.device)
+        fine, kept = self.model(rows, counts, ends)
+        return fine_rows(_numpy(fine), kept.tolist(), self.model.config)
 
 
 def set_threads(threads: int) -> None:

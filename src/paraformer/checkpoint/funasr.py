@@ -9,7 +9,7 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -25,6 +25,7 @@ from paraformer.checkpoint.keys import funasr_names
 from paraformer.config import ModelConfig
 from paraformer.errors import CheckpointError, ConfigError, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn
+from paraformer.model.aligner import Aligner
 from paraformer.model.paraformer import Paraformer
 from paraformer.text import parse_tokens, parse_words
 
@@ -33,6 +34,8 @@ METADATA_FILE = "configuration.json"
 OURS = "paraformer"
 """The entry of configuration.json, unknown to FunASR, that keeps what its settings have no words for."""
 
+Reader = Callable[[Mapping[str, Any], int], ModelConfig]
+"""From config.yaml and the size of the vocabulary to our settings."""
 NESTINGS = ("state_dict", "model_state_dict", "model")
 """Where training checkpoints keep the tensors, outermost first."""
 
@@ -66,6 +69,16 @@ def load(directory: str | Path) -> tuple[Bundle, Paraformer]:
     return bundle, strict.fill(model, *_tensors(found, bundle, model))
 
 
+def load_aligner(directory: str | Path) -> tuple[Bundle, Aligner]:
+    """Open a directory of FunASR's aligner, on the CPU and ready to align. Errors as those of `load`."""
+    found = locate(Path(directory), funasr_config.read_aligner)
+    bundle = _read(found, funasr_config.read_aligner)
+    with torch.device("meta"):
+        model = Aligner(bundle.config)
+    tensors, names = read_tensors(found.weights), funasr_names(bundle.config, model.state_dict())
+    return bundle, strict.fill(model, tensors, names, str(found.weights))
+
+
 def load_weights(bundle: Bundle) -> strict.Converted:
     """The weights of what `read` gave, by our names, for an engine that is not torch. Errors as `load`."""
     assert bundle.directory is not None
@@ -78,10 +91,10 @@ def read(directory: str | Path) -> Bundle:
     return _read(locate(Path(directory)))
 
 
-def _read(found: Directory) -> Bundle:
+def _read(found: Directory, reader: Reader = funasr_config.read) -> Bundle:
     tokens = read_tokens(found.tokens) if isinstance(found.tokens, Path) else found.tokens
     try:
-        config, card = _add_ours(funasr_config.read(found.settings, len(tokens)), found.metadata)
+        config, card = _add_ours(reader(found.settings, len(tokens)), found.metadata)
     except (ConfigError, UnsupportedModel) as error:
         raise type(error)(f"{found.settings_file}: {error}") from error
     cmvn = read_cmvn(found.cmvn) if found.cmvn else None
@@ -136,7 +149,7 @@ def save_settings(bundle: Bundle, settings: dict[str, Any], directory: Path) -> 
         _write_text(directory / "seg_dict", "".join(lines))
 
 
-def locate(directory: Path) -> Directory:
+def locate(directory: Path, reader: Reader = funasr_config.read) -> Directory:
     """Read the settings of a directory and find all files that they name.
 
     A file is where `file_path_metas` of configuration.json or config.yaml say, or beside them under the same name:
@@ -151,7 +164,10 @@ def locate(directory: Path) -> Directory:
     settings_file = _existing(directory, [paths], funasr_parts.SETTINGS)
     settings = read_settings(settings_file)
     try:
-        funasr_config.check(settings)
+        if reader is funasr_config.read:
+            funasr_config.check(settings)  # before files are looked for that another kind does not have
+        elif settings.get("model") != funasr_config.ALIGNER:
+            reader(settings, 3)
     except (ConfigError, UnsupportedModel) as error:
         raise type(error)(f"{settings_file}: {error}") from error
     both = [paths, settings]

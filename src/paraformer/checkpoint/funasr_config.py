@@ -57,11 +57,12 @@ OTHER_KINDS = {
 """FunASR's relatives of the Paraformer that this version does not run."""
 
 
+ALIGNER = "MonotonicAligner"
 NO_RECOGNISERS = {
     "CTTransformer": "punctuates texts and is no recogniser; give it as punctuation, beside a model",
     "CTTransformerStreaming": "punctuates texts and is no recogniser; give it as punctuation, beside a model",
     "FsmnVADStreaming": "finds speech and is no recogniser; give it as vad, beside a model",
-    "MonotonicAligner": "finds the times of a text that is known and is no recogniser",
+    ALIGNER: "finds the times of a text that is known and is no recogniser; use `paraformer align`",
     "CAMPPlus": "tells speakers apart and is no recogniser",
 }
 """FunASR's models that stand beside a recogniser."""
@@ -105,6 +106,27 @@ def read(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
     _compare_sizes(settings, config)
     live = settings["model"] == "ParaformerStreaming" and config.streaming
     return dataclasses.replace(config, live=LIVE) if live else config
+
+
+def read_aligner(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
+    """The aligner that config.yaml describes, which is a model without a decoder. Errors as those of `read`."""
+    kind = settings.get("model")
+    if kind != ALIGNER:
+        raise UnsupportedModel(f"the model is of kind {kind!r}, not an aligner, {ALIGNER}")
+    check_keys(WHOLE_MODEL, settings, "")
+    _check_fixed(WHOLE_MODEL.fixed, settings, "")
+    encoder = _read_class({"SANMEncoder": ENCODERS["SANMEncoder"]}, settings, "encoder")
+    predictor = _read_predictor({**settings, "model": "BiCifParaformer"}, encoder.dim)
+    decoder = SanmDecoderConfig(heads=encoder.heads)
+    config = ModelConfig(
+        vocab_size=vocab_size,
+        frontend=_read_frontend(settings),
+        encoder=encoder,
+        predictor=predictor,
+        decoder=decoder,
+    )
+    _compare_sizes({**settings, "vocab_size": None}, config)
+    return config
 
 
 def check(settings: Mapping[str, Any]) -> None:

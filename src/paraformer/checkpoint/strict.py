@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paraformer.config import ModelConfig
 from paraformer.errors import CheckpointError
 from paraformer.model.paraformer import Paraformer
 
+Model = TypeVar("Model", bound=nn.Module)
 SHOWN = 5
 """Names that an error lists of each kind, before it only counts."""
 
@@ -22,7 +24,7 @@ def skeleton(config: ModelConfig) -> Paraformer:
         return Paraformer(config)
 
 
-def fill(model: Paraformer, tensors: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> Paraformer:
+def fill(model: Model, tensors: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> Model:
     """Give a skeleton these tensors as its parameters, uncopied unless the precision differs; ready for recognition.
 
     names: our parameter name -> its name in `tensors`, for every parameter. source: what to call the file in errors.
@@ -63,7 +65,7 @@ def converted(model: Paraformer, tensors: Mapping[str, Tensor], names: Mapping[s
     return Converted(tensors, names)
 
 
-def _check_fit(model: Paraformer, tensors: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> None:
+def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> None:
     check({names[ours]: tensor.shape for ours, tensor in model.state_dict().items()}, tensors, source)
     broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
     if broken:

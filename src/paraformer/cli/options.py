@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _plan(commands.add_parser("plan", help="measure how much this machine carries as a server", allow_abbrev=False))
     _convert(commands.add_parser("convert", help="turn a model directory into another kind", allow_abbrev=False))
     _export(commands.add_parser("export", help="make a model ready for another install", allow_abbrev=False))
+    _align(commands.add_parser("align", help="tell when each token of a known text was spoken", allow_abbrev=False))
     _verify(commands.add_parser("verify", help="check an exported model on this machine", allow_abbrev=False))
     _info(commands.add_parser("info", help="describe a model", allow_abbrev=False))
     _pull(commands.add_parser("pull", help="download a model by name, once", allow_abbrev=False))
@@ -197,6 +198,18 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
     options.add_argument("--overwrite", action="store_true", help="replace results that are in DIR already")
     options.add_argument(
         "-v", "--verbose", action="store_true", help="say on standard error what computes, and how long each input took"
+    )
+
+
+def _align(options: argparse.ArgumentParser) -> None:
+    options.description = (
+        "When each character or word of a known text was spoken. Needs: pip install 'paraformer[torch]'."
+    )
+    options.add_argument("audio", type=Path, metavar="FILE", help="audio file, minutes long at most")
+    options.add_argument("text", metavar="TEXT", help="what is said in it, or a file that holds it")
+    options.add_argument("--model", default="fa-zh", metavar="DIR|NAME", help="FunASR's aligner (default: %(default)s)")
+    options.add_argument(
+        "--format", choices=("tsv", "json", "ctm", "srt"), default="tsv", help="as of transcribe (default: %(default)s)"
     )
 
 

@@ -1,0 +1,76 @@
+"""When each token of a text that is known was spoken: FunASR's fa-zh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from paraformer.audio import SAMPLE_RATE, blocks_of
+from paraformer.bundle import Bundle
+from paraformer.errors import DataError, MissingExtra
+from paraformer.frontend import Frontend
+from paraformer.recognizer import Audio
+from paraformer.text import UNKNOWN, Vocabulary
+from paraformer.timestamps import fine_times
+from paraformer.types import Segment, Token, Transcript
+
+if TYPE_CHECKING:
+    from paraformer.backends.torch import TorchAligner
+
+
+class Aligner:
+    """One loaded aligner; read-only. Made by `paraformer.load_aligner`."""
+
+    def __init__(self, bundle: Bundle, backend: TorchAligner) -> None:
+        self.bundle, self._backend = bundle, backend
+        self._frontend = Frontend(bundle.config.frontend, bundle.cmvn)
+        self._vocabulary = Vocabulary(bundle.tokens, bundle.words)
+
+    def align(self, audio: Audio, text: str) -> Transcript:
+        """The text as a transcript of one recording, each character or piece of a word with its time.
+
+        The recording is taken in one piece, so it should be minutes long at most. Raises AudioError for audio that
+        cannot be used, DataError for a text without anything to align or a recording too short to hold it.
+        """
+        return self.align_all([audio], [text])[0]
+
+    def align_all(self, audios: Sequence[Audio], texts: Sequence[str]) -> list[Transcript]:
+        """As align, several in one batch, which changes nothing."""
+        pieces = [self._pieces(text) for text in texts]
+        waves = [np.concatenate([np.zeros(0, np.float32), *blocks_of(audio)]) for audio in audios]
+        feats = [self._frontend.whole(wave) for wave in waves]
+        rate = self.bundle.config.predictor.timing
+        assert rate is not None, "an aligner has a second predictor"
+        for rows, tokens in zip(feats, pieces, strict=True):
+            if len(rows) * rate.rate <= len(tokens):
+                raise DataError(f"{len(rows) * 0.06:.2f} s of audio cannot hold a text of {len(tokens)} tokens")
+        found = self._backend.weights(feats, [len(tokens) for tokens in pieces])
+        return [
+            self._transcript(tokens, fine_times(weights, [False] * len(tokens), rate=rate.rate), len(wave))
+            for tokens, weights, wave in zip(pieces, found, waves, strict=True)
+        ]
+
+    def _pieces(self, text: str) -> list[str]:
+        tokens = [piece for piece in self._vocabulary.pieces(text) if piece != UNKNOWN]
+        if not tokens:
+            raise DataError(f"there is nothing to align in the text {text!r:.60}")
+        return tokens
+
+    def _transcript(self, pieces: list[str], spans: list[tuple[float, float]], samples: int) -> Transcript:
+        tokens = tuple(Token(piece, start, end, 1.0) for piece, (start, end) in zip(pieces, spans, strict=True))
+        text, duration_s = Vocabulary.join(pieces), samples / SAMPLE_RATE
+        return Transcript(text, duration_s, (Segment(text, tokens[0].start_s, tokens[-1].end_s, tokens),))
+
+
+def open_aligner(directory: Path, device: str = "cpu") -> Aligner:
+    """An aligner from FunASR's directory. Raises MissingExtra without torch, and what opening it raises."""
+    try:
+        from paraformer.backends.torch import TorchAligner
+        from paraformer.checkpoint import funasr
+    except ImportError as error:
+        raise MissingExtra("Aligning", "torch") from error
+    bundle, model = funasr.load_aligner(directory)
+    return Aligner(bundle, TorchAligner(model, device))
