@@ -354,7 +354,6 @@ def test_a_device_that_is_not_there_is_the_cpu(caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hotword": "魔搭"}, "paraformer lm"),
         ({"return_spk_res": True}, "speakers"),
         ({"beam_size": 10}, "greedy"),
         ({"output_dir": "out"}, "returned"),
@@ -401,8 +400,8 @@ def test_mistakes_in_loading() -> None:
     directory = str(tiny_bundle.directory())
     with pytest.raises(TypeError, match="ncpus"):
         AutoModel(model=directory, ncpus=4)  # type: ignore[call-arg]
-    with pytest.raises(UnsupportedModel, match="punc_model"):
-        AutoModel(model=directory, punc_model="ct-punc")
+    with pytest.raises(UnsupportedModel, match="spk_model"):
+        AutoModel(model=directory, spk_model="cam++")
     with pytest.raises(ConfigError, match="neither 'ms'"):
         AutoModel(model=directory, hub="github")
     with pytest.raises(ConfigError, match="speaker-verification"):

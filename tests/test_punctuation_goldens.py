@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from punctuation_goldens import GOLDEN, cases, model, tensors
+from punctuation_goldens import GOLDEN, cases, model, tensors, write
 
+from paraformer.checkpoint import funasr_punctuation
 from paraformer.checkpoint.funasr_punctuation import _theirs, read_config
 from paraformer.compat.punctuation import by_character, punctuate, punctuate_live, sentence_records
+from paraformer.loader import locate
 from paraformer.model.punctuation import PunctuationModel
-from paraformer.punctuation import Punctuation
+from paraformer.punctuation import Punctuation, PunctuationConfig
+from paraformer.punctuation.directory import save_bundle
+from paraformer.punctuation.network import shapes
 
 MARKS = ("<unk>", "_", "，", "。", "？", "、")
 
@@ -129,3 +133,60 @@ def test_sentences(case: dict[str, Any]):
     assert [{**one, "raw_text": ""} for one in found] == [{**one, "raw_text": ""} for one in expected]
     told = [one["raw_text"].replace(" ", "") for one in found if "raw_text" in one]
     assert told == [one["raw_text"] for one in expected if "raw_text" in one]
+
+
+def test_a_program_of_funasrs_punctuates_texts(tmp_path: Path):
+    from paraformer.compat import AutoModel
+
+    case = cases("punc_cases")["cases"][5]
+    told = AutoModel(model=write("punc", tmp_path / "whole")).generate(input=case["in"])
+    assert told[0]["text"] == case["text"]
+    assert told[0]["punc_array"].tolist() == case["punc_array"]
+    assert AutoModel(model=tmp_path / "whole").generate(input="")[0]["punc_array"] is None
+    stream, cache = cases("punc_rt_cases")["streams"][0], {}
+    live = AutoModel(model=write("punc_rt", tmp_path / "live"))
+    for call in stream:
+        assert live.generate(input=call["in"], cache=cache)[0]["text"] == call["text"]
+        assert cache["pre_text"] == call["pre_text"]
+
+
+def test_mixed_up_models_are_told(tmp_path: Path):
+    import paraformer
+
+    with pytest.raises(paraformer.UnsupportedModel, match="punctuates texts and is no recogniser"):
+        paraformer.load(write("punc", tmp_path / "punc"))
+    with pytest.raises(paraformer.ModelError, match="give a recogniser as the model, not as punctuation"):
+        paraformer.load_punctuation(locate(None))
+    save_bundle(paraformer.load_punctuation(tmp_path / "punc").bundle, tmp_path / "ours")
+    with pytest.raises(paraformer.UnsupportedModel, match="is a punctuation model, no recogniser"):
+        paraformer.load(tmp_path / "ours")
+    with pytest.raises(paraformer.ModelNotFound):
+        paraformer.load_punctuation(tmp_path / "absent")
+
+
+def test_a_directory_there_and_back_is_the_same(tmp_path: Path):
+    for name in ("punc", "punc_rt"):
+        first = funasr_punctuation.load(write(name, tmp_path / name))
+        funasr_punctuation.save(first, tmp_path / f"{name}2")
+        again = funasr_punctuation.load(tmp_path / f"{name}2")
+        assert (again.config, again.words) == (first.config, first.words)
+        assert all(np.array_equal(again.weights[key], first.weights[key]) for key in first.weights)
+
+
+@pytest.mark.parametrize("name", ["ct_punc_c", "ct_punc_large", "ct_punc_realtime"])
+def test_published_shapes(name: str):
+    """Names and shapes of published models, as their classes make them."""
+    lines = (GOLDEN / f"sd_{name}.tsv").read_text("utf-8").splitlines()[1:]
+    published = {
+        key: tuple(map(int, shape.strip("[]").split(","))) for key, shape, *_ in (line.split("\t") for line in lines)
+    }
+    large = name.endswith("large")
+    config = PunctuationConfig(
+        vocab_size=471067 if large else 272727,
+        marks=MARKS,
+        dim=516 if large else 256,
+        heads=12 if large else 8,
+        ffn_dim=2048 if large else 1024,
+        layers=12 if large else 3 if name.endswith("realtime") else 4,
+    )
+    assert {_theirs(key): shape for key, shape in shapes(config).items()} == published

@@ -16,14 +16,15 @@ from paraformer.backends import native
 from paraformer.backends.base import Backend
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.panels import Precision
-from paraformer.bundle import CONFIG_FILE, Bundle, is_ours
+from paraformer.bundle import FUNASR_FILES, Bundle, is_ours
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.itn import KINDS, NumberWriter
 from paraformer.language import CANDIDATES, LanguageModel
 from paraformer.punctuation import Punctuation
-from paraformer.punctuation.directory import is_punctuation, open_bundle
+from paraformer.punctuation.directory import is_punctuation as is_ours_for_texts
+from paraformer.punctuation.directory import open_bundle
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.settings import as_number, as_whole, check_choice, check_type
 from paraformer.text import is_chinese
@@ -121,13 +122,26 @@ def load_punctuation(model: str | Path | None = None, *, download: bool = False)
         directory = Path(str(files("paraformer") / "models" / EMBEDDED_PUNCTUATION))
     else:
         directory = locate(model, download=download)
-    if is_punctuation(directory) or (directory / CONFIG_FILE).is_file():
+    if not (directory / FUNASR_FILES[0]).is_file():
         return Punctuation(open_bundle(directory))
     try:
         from paraformer.checkpoint import funasr_punctuation
     except ImportError as error:
         raise MissingExtra(f"{directory} is a FunASR directory; opening it", "torch") from error
     return Punctuation(funasr_punctuation.load(directory))
+
+
+def is_punctuation(directory: Path) -> bool:
+    """Whether a directory holds a punctuation model, ours or FunASR's, and no recogniser."""
+    if is_ours_for_texts(directory):
+        return True
+    if not (directory / FUNASR_FILES[0]).is_file() or is_ours(directory):
+        return False
+    try:
+        from paraformer.checkpoint import funasr_punctuation
+    except ImportError as error:
+        raise MissingExtra(f"{directory} is a FunASR directory; opening it", "torch") from error
+    return funasr_punctuation.is_punctuation(directory)
 
 
 def _writer(punctuation: bool | str | Path, itn: bool | Collection[str], download: bool) -> Writer:

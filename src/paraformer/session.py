@@ -30,8 +30,10 @@ from paraformer.confidence import UNCALIBRATED, Calibration, Mode
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError, UnsupportedModel
 from paraformer.frontend import Frontend, FrontendState
+from paraformer.hotwords import Hotwords, listed
 from paraformer.language import Candidates, LanguageModel
 from paraformer.silence import Hearing
+from paraformer.spotting import Spotter
 from paraformer.text import TextAssembler, Vocabulary
 from paraformer.timestamps import CifClock, fine_times, token_times
 from paraformer.types import Alternative, Segment, Token, Transcript
@@ -76,7 +78,8 @@ class SpeechModel:
 
     weights: checksum of the acoustic model's, where it is known. calibration: of confidences.
     alternatives: how many each token has. hotwords: that it listens for; None: nobody named any;
-    hints: what the model itself has made of them. writer: what is done to tokens for people who read them.
+    hints: what the model itself has made of them; spotter: what listens for them beside one that cannot.
+    writer: what is done to tokens for people who read them.
     """
 
     backend: Backend
@@ -90,17 +93,21 @@ class SpeechModel:
     hotwords: tuple[str, ...] | None = None
     writer: Writer = field(default_factory=Writer)
     hints: Float32[np.ndarray, "words dim"] | None = None
+    spotter: Spotter | None = None
 
     def listening_for(self, hotwords: tuple[str, ...]) -> SpeechModel:
-        """The same with these hotwords. Raises UnsupportedModel if it has no way to listen for them."""
+        """The same with these hotwords, by the model's own way to listen for them, or by their sound.
+
+        Raises UnsupportedModel if it has neither: its vocabulary has no Chinese characters.
+        """
         if self.backend.config.hotwords is not None:
             return replace(self, hotwords=hotwords, hints=self._encoded(hotwords))
-        if hotwords:
+        spotter = Spotter(hotwords, self.vocabulary.tokens) if hotwords else None
+        if spotter is not None and not spotter.knows_characters:
             raise UnsupportedModel(
-                "this model knows no way to listen for hotwords; a language model of texts that hold them makes them "
-                "likelier (`paraformer lm`)"
+                "hotwords are found by the sound of Chinese characters, which this model has none of"
             )
-        return replace(self, hotwords=hotwords)
+        return replace(self, hotwords=hotwords, spotter=spotter)
 
     def _encoded(self, hotwords: tuple[str, ...]) -> Float32[np.ndarray, "words dim"]:
         """What the model itself makes of hotwords; those that it has no characters for are left out, and told."""
@@ -130,10 +137,27 @@ class SpeechModel:
 
     def choose(self, decoded: Decoded) -> Chosen:
         """What the language model, where there is one, makes of a whole utterance."""
-        if self.lm is None:
+        if self.lm is None and self.spotter is None:
             return self.first(decoded)
-        candidates = Candidates.of(decoded.scores)
-        return Chosen.of(candidates, self.lm.best(candidates, weight=self.lm_weight))
+        return Chosen.of(*self.best(Candidates.of(decoded.scores)))
+
+    def best(
+        self, candidates: Candidates, history: Sequence[int] = ()
+    ) -> tuple[Candidates, Int64[np.ndarray, " tokens"]]:
+        """What language model and hotwords choose of the candidates, after the ids of history.
+
+        Where a hotword was spotted, its characters are the only candidates.
+        """
+        places = self._places(candidates, history)
+        if self.spotter is None:
+            return candidates, places
+        spotted = self.spotter(candidates, places, self.lm, history)
+        return spotted, places if spotted is candidates else self._places(spotted, history)
+
+    def _places(self, candidates: Candidates, history: Sequence[int]) -> Int64[np.ndarray, " tokens"]:
+        if self.lm is None:
+            return np.zeros(len(candidates), np.int64)
+        return self.lm.best(candidates, history, weight=self.lm_weight)
 
     def first(self, decoded: Decoded) -> Chosen:
         """What the decoder chose by itself."""
@@ -286,6 +310,18 @@ class Session:
     def tokens(self) -> tuple[Token, ...]:
         """All tokens decided so far."""
         return tuple(self._tokens)
+
+    @property
+    def hotwords(self) -> tuple[str, ...]:
+        """Words that the session listens for from now on; see `listen_for`."""
+        return self._model.hotwords or ()
+
+    def listen_for(self, hotwords: Hotwords) -> None:
+        """Listen for these words instead, from the next step on: a list, or the Path of a file with one a line.
+
+        Raises UnsupportedModel if the model has no way to, ConfigError for what is no such list.
+        """
+        self._model = self._model.listening_for(listed(hotwords))
 
     @property
     def rate(self) -> int:
@@ -491,14 +527,17 @@ class Session:
         """The tokens, and their times, on which nothing that is still to come has an influence; and what of the state
         they change.
 
-        A language model waits for two more tokens, which are all that it sees of them, or for a step without any.
+        A language model waits for two more tokens, which are all that it sees of them, or for a step without any;
+        what may be the beginning of a hotword waits for the rest of it.
         """
-        if self._model.lm is None:
+        lm, spotter = self._model.lm, self._model.spotter
+        if lm is None and spotter is None and not len(state.waiting):
             return self._model.first(decoded), spans, {}
         waiting = state.waiting.followed_by(Candidates.of(decoded.scores))
         times = (*state.waiting_spans, *spans)
-        places = self._model.lm.best(waiting, state.history, weight=self._model.lm_weight)
-        ready = len(waiting) if final or not len(decoded.ids) else max(0, len(waiting) - HELD)
+        waiting, places = self._model.best(waiting, state.history)
+        held = max(HELD if lm else 0, spotter.begun(waiting) if spotter else 0)
+        ready = len(waiting) if final or not len(decoded.ids) else max(0, len(waiting) - held)
         chosen = Chosen.of(waiting[:ready], places[:ready])
         heard = (*state.history, *(index for index in chosen.ids.tolist() if index not in SILENT_IDS))
         undecided = {"waiting": waiting[ready:], "waiting_spans": times[ready:], "history": heard[-HELD:]}
@@ -528,7 +567,7 @@ def _advance(states: dict[Session, _State]) -> dict[Session, str]:
     said: dict[Session, list[_Said]] = {session: [] for session in states}
     while ready := [session for session, state in states.items() if session._is_ready(state)]:
         first = ready[0]
-        batch = [one for one in ready if one.chunk == first.chunk and one._model is first._model]
+        batch = [one for one in ready if one.chunk == first.chunk and one._model.backend is first._model.backend]
         taken = [session._next(states[session]) for session in batch]
         frames, final = [rows for rows, _ in taken], [last for _, last in taken]
         models = [states[session].model for session in batch]

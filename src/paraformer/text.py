@@ -43,6 +43,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self._tokens)
 
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """All of them, in the order of their ids."""
+        return self._tokens
+
     def token(self, index: int) -> str:
         """The token of an id."""
         assert 0 <= index < len(self._tokens), f"id {index} is outside the vocabulary of {len(self._tokens)}"

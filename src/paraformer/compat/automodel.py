@@ -11,10 +11,11 @@ from paraformer import audio, hub
 from paraformer.compat import options as known
 from paraformer.compat.inputs import Input, Named, is_complete_file, named, readable, samples
 from paraformer.compat.options import Options, StreamOptions
+from paraformer.compat.punctuation import Texts, punctuate, sentence_records
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ParaformerError, UnsupportedModel
 from paraformer.hotwords import Hotwords
-from paraformer.loader import load
+from paraformer.loader import is_punctuation, load, load_punctuation, locate
 from paraformer.recognizer import Recognizer, Segmenter
 from paraformer.segment import FsmnVad, VoiceSegmenter
 from paraformer.session import Session
@@ -72,17 +73,23 @@ class AutoModel:
         CPU does it, with a warning. quantize: True for int8, False for float32 (default: what is fastest here).
         vad_model: the directory of an FSMN-VAD, by which long audio is cut at pauses, or any name, and this package's
         own detector does it, as vad_kwargs says (`options.segments`); None: only what is over a minute long is cut.
-        batch_size, log_level, disable_*: accepted; batches change nothing, and there is no update, bar or log. Nor is a
-        model's own code ever run, trusted or not.
-        Raises UnsupportedModel for punctuation and speaker models, and what `paraformer.load` raises.
+        punc_model: what punctuates the text, such as "ct-punc"; given as model, it punctuates the texts that are the
+        input of `generate`. batch_size, log_level, disable_*: accepted; batches change nothing, and there is no update,
+        bar or log. Nor is a model's own code ever run, trusted or not.
+        Raises UnsupportedModel for speaker models, and what `paraformer.load` raises.
         """
-        if punc_model or spk_model:
-            raise UnsupportedModel(
-                "punctuation and speaker models are not supported: leave out punc_model and spk_model"
-            )
+        if spk_model:
+            raise UnsupportedModel("speaker models are not supported: leave out spk_model")
+        directory = locate(_resolved(model, model_revision, hub), download=True)
+        self.texts = Texts.open(directory) if is_punctuation(directory) else None
+        if self.texts is not None:
+            return
+        self.punctuation = (
+            load_punctuation(_resolved(punc_model, punc_model_revision, hub), download=True) if punc_model else None
+        )
         segmenter = _segmenter(vad_model, vad_kwargs or {})
         self.recognizer = load(
-            _resolved(model, model_revision, hub),
+            directory,
             device=_device(device, ngpu),
             threads=ncpu,
             precision="auto" if quantize is None else "int8" if quantize else "float32",
@@ -108,6 +115,8 @@ class AutoModel:
         AudioError for audio that cannot be used.
         """
         said = known.given(options)
+        if self.texts is not None:
+            return self.texts.generate(input, said)
         if self._is_live(input, said):
             return [{"key": "stream", "text": _advance(self.recognizer, input, said)}]
         return list(self._whole(named(input, said.get("key")), said))
@@ -129,8 +138,23 @@ class AutoModel:
                 raise result
             if tell is not None:
                 tell(number, len(inputs))
-            told = {"key": one.key, "text": result.text, "timestamp": _timestamps(result.segments)}
-            yield told | ({"sentence_info": _sentences(result)} if options.get("sentence_timestamp") else {})
+            yield {"key": one.key} | self._told(result, options)
+
+    def _told(self, result: Transcript, options: Options) -> dict[str, Any]:
+        """What is told of one recording besides its key."""
+        times, asked = _timestamps(result.segments), options.get("sentence_timestamp")
+        if self.punctuation is None:
+            sentences = {"sentence_info": _sentences(result)} if asked else {}
+            return {"text": result.text, "timestamp": times} | sentences
+        marked = punctuate(self.punctuation, result.text)
+        raw = {"raw_text": result.text} if options.get("return_raw_text") else {}
+        told = {"text": marked.text, "timestamp": times} | raw
+        if not asked:
+            return told
+        aligned = len(marked.classes) == len(times)
+        marks = self.punctuation.config.marks
+        records = sentence_records(marked.classes, marks, times, marked.words, raw=bool(raw)) if aligned else None
+        return told | {"sentence_info": _sentences(result) if records is None else records}
 
 
 def _resolved(model: str | Path, revision: str | None, where: str | None) -> str | Path:

@@ -6,13 +6,16 @@ not: capitals within a word stay, a text does not begin with a space, and no "<u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from paraformer.errors import DataError
+from paraformer.loader import load_punctuation
 from paraformer.punctuation import NONE, Punctuation
 from paraformer.punctuation.config import UNKNOWN_MARK
 
@@ -31,6 +34,41 @@ class Marked:
     text: str
     words: list[str]
     classes: list[int]
+
+
+class Texts:
+    """FunASR's `AutoModel` of a punctuation model: texts in, texts with marks out."""
+
+    def __init__(self, model: Punctuation) -> None:
+        self.model = model
+
+    @classmethod
+    def open(cls, directory: Path) -> Texts:
+        """Of a directory. Raises what `load_punctuation` raises."""
+        return cls(load_punctuation(directory))
+
+    def generate(self, source: object, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Of a text, or of each in a list: {"key", "text", "punc_array"}, the classes as integers, None without words.
+
+        With a model for live texts, `cache` holds what the next text of the stream needs, under "pre_text"; a text that
+        is a file's name stays a text. Raises DataError for what is no text.
+        """
+        texts = [source] if isinstance(source, str) else source
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            raise DataError("the input of a punctuation model is a text, or a list of texts")
+        cache = options.get("cache")
+        told = [self._marked(text, cache) for text in texts]
+        return [{"key": f"text{number}"} | one for number, one in enumerate(told)]
+
+    def _marked(self, text: str, cache: dict[str, Any] | None) -> dict[str, Any]:
+        if self.model.config.attention == "live":
+            kept = {} if cache is None else cache
+            marked, kept["pre_text"] = punctuate_live(self.model, text, kept.get("pre_text", []))
+            classes = marked.classes
+        else:
+            marked = punctuate(self.model, text)
+            classes = by_character(self.model, marked)
+        return {"text": marked.text, "punc_array": as_array(classes) if classes else None}
 
 
 def punctuate(model: Punctuation, text: str, split_size: int = SPLIT_SIZE) -> Marked:

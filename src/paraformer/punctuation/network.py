@@ -127,6 +127,7 @@ class Network:
 def positions(count: int, dim: int) -> Float32[np.ndarray, "words dim"]:
     """Of words 1, 2, ...: sine half and cosine half side by side (spec: paraformer 2.1)."""
     half = dim // 2
-    rates = np.exp(np.arange(half) * (-math.log(10000.0) / (half - 1)))
-    angles = (np.arange(1, count + 1)[:, None] * rates).astype(np.float32)
+    step = np.float32(math.log(10000.0)) / np.float32(half - 1)  # rates as those that published models have learnt with
+    rates = np.exp((np.arange(half, dtype=np.float32) * -step).astype(np.float64)).astype(np.float32)
+    angles = (np.arange(1, count + 1)[:, None] * rates.astype(np.float64)).astype(np.float32)
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
