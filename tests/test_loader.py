@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import tiny
 import tiny_bundle
-from funasr_dirs import write_funasr
+import torch
+from funasr_dirs import golden_tensors, write_funasr
 
 import paraformer
 from paraformer import checkpoint, loader
 from paraformer.backends import native
 from paraformer.bundle import Bundle, _digest, is_ours
+from paraformer.checkpoint import funasr
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
 
@@ -179,6 +181,36 @@ def test_a_funasr_directory_runs_as_fast_as_the_bundle_made_of_it(tmp_path):
     first, second = (one.transcribe(tiny.signal(40_000)) for one in loaded)
     assert first == second
     assert str(loader.choose(theirs)) == str(loader.choose(ours)) == "native int8"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARAFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@FAST
+def test_a_funasr_directory_is_packed_once(tmp_path, cache, monkeypatch):
+    theirs, signal = write_funasr(tmp_path / "funasr"), tiny.signal(40_000)
+    expected = paraformer.load(theirs).transcribe(signal)
+    (kept,) = cache.rglob("*.safetensors")
+    with monkeypatch.context() as only:
+        only.setattr(funasr, "load_weights", lambda bundle: pytest.fail("read again"))
+        assert paraformer.load(theirs).transcribe(signal) == expected
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert paraformer.load(theirs).transcribe(signal) == expected
+    weights = golden_tensors("online")
+    torch.save({name: tensor * 0.5 for name, tensor in weights.items()}, theirs / "model.pt")
+    paraformer.load(theirs)
+    (other,) = cache.rglob("*.safetensors")
+    assert other.name != kept.name
+
+
+@FAST
+def test_a_cache_that_cannot_be_written_to_goes_without(tmp_path, cache):
+    theirs = write_funasr(tmp_path / "funasr")
+    cache.write_text("a file, where the directory would be")
+    assert paraformer.load(theirs).engine == "native int8"
 
 
 @pytest.mark.parametrize("options", [{"precision": "float32"}, {"backend": "torch"}])

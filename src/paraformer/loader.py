@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -15,6 +16,7 @@ from paraformer.aligner import Aligner, open_aligner
 from paraformer.backends import native
 from paraformer.backends.base import Backend
 from paraformer.backends.graphs import GraphBackend
+from paraformer.backends.kept import packed_once
 from paraformer.backends.panels import Precision
 from paraformer.bundle import FUNASR_FILES, Bundle, is_ours
 from paraformer.config import ChunkConfig, ModelConfig
@@ -281,7 +283,11 @@ def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
     else:
         from paraformer.checkpoint import funasr
 
-        weights = funasr.load_weights(bundle)
+        weights = (
+            packed_once(bundle, partial(funasr.load_weights, bundle))
+            if precision == "int8"
+            else funasr.load_weights(bundle)
+        )
     return GraphBackend(native.NativeEngine(weights, bundle.config, precision, threads), bundle.config)
 
 
