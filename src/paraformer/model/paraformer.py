@@ -23,6 +23,7 @@ from paraformer.config import (
     TrainingChunk,
     TransformerEncoderConfig,
 )
+from paraformer.errors import UnsupportedModel
 from paraformer.model import cif, losses, sampler, timing
 from paraformer.model.chunk_masks import ChunkLayout, scama_mask
 from paraformer.model.cif import CifState, Predictor
@@ -32,6 +33,8 @@ from paraformer.model.hotwords import HotwordEncoder, Seaco, merge, padded_ids, 
 from paraformer.model.layers import length_mask
 from paraformer.model.state import State
 
+FINE_WEIGHT = 0.5
+"""Of the second predictor's sum, beside the first one's as 1 (variants 2.4)."""
 Chunking = ChunkConfig | TrainingChunk | None
 """The form in which whole utterances are computed: a ChunkConfig gives exactly what live steps give, a TrainingChunk
 FunASR's chunk-masked form of its streaming models, None every row in view of every other."""
@@ -312,7 +315,12 @@ class Paraformer(Trainable):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, chunk: Chunking = None, generator: torch.Generator | None = None) -> Losses:
-        """The training objective on a batch, in the form that chunk asks for. generator drives the sampler."""
+        """The training objective on a batch, in the form that chunk asks for. generator drives the sampler.
+
+        Raises UnsupportedModel for a model that listens for hotwords.
+        """
+        if self.config.hotwords is not None:
+            raise UnsupportedModel("a model that listens for hotwords cannot be trained yet; fine-tune a plain one")
         return self.losses_of(self.encode(batch.feats, batch.lengths, chunk), batch, chunk, generator)
 
     def losses_of(self, encoded: Encoded, batch: Batch, chunk: Chunking, generator: torch.Generator | None) -> Losses:
@@ -332,6 +340,11 @@ class Paraformer(Trainable):
         quantity = losses.quantity(encoded.weights.sum(-1), lengths, per_token=c.length_normalized)
         ctc = self._ctc(encoded, batch, chunk)
         counted = (1 - c.ctc_weight) * c.cross_entropy_weight * cross_entropy + c.quantity_weight * quantity
+        if self.predictor.timing is not None and chunk is None:
+            fine = self.predictor.fine(encoded.hidden, encoded.lengths).sum(-1)
+            counted = counted + FINE_WEIGHT * c.quantity_weight * losses.quantity(
+                fine, lengths, per_token=c.length_normalized
+            )
         if units is not None:
             sounds = unit_targets(batch, targets.shape[1])
             counted = counted + c.units_weight * losses.smoothed_cross_entropy(
