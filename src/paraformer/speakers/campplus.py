@@ -1,0 +1,229 @@
+"""CAM++: a voice as a vector, in numpy (Wang et al., 2023; variants 6).
+
+Axes: c channels, f mel bins, t frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from paraformer.config import FrontendConfig
+from paraformer.errors import CheckpointError
+from paraformer.fbank import PCM_SCALE, fbank, short_fbank
+from paraformer.settings import Size, check_ranges
+
+FEATURES = FrontendConfig(window="povey")
+_EPSILON = np.float32(1e-5)
+_SEGMENT = 100
+"""Frames whose mean tells a layer what goes on around a frame."""
+_BLOCKS = ((12, 1), (24, 2), (16, 2))
+"""Layers of each block, and how far apart the frames are that they see."""
+_HEAD = 32
+Weights = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamppConfig:
+    """Sizes of the network; the published ones are the defaults."""
+
+    mel_bins: Size = 80
+    embedding: Size = 192
+    growth: Size = 32
+    bottleneck: Size = 4
+    channels: Size = 128
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor that is computed with, by FunASR's name."""
+        shapes = _head_shapes()
+        rows = _HEAD * (-(-self.mel_bins // 8))
+        shapes |= {"xvector.tdnn.linear.weight": (self.channels, rows, 5)}
+        shapes |= _norm_shapes("xvector.tdnn.nonlinear.batchnorm", self.channels)
+        width, inner = self.channels, self.growth * self.bottleneck
+        for number, (layers, _) in enumerate(_BLOCKS, 1):
+            for index in range(1, layers + 1):
+                shapes |= self._layer_shapes(f"xvector.block{number}.tdnnd{index}", width, inner)
+                width += self.growth
+            shapes |= _norm_shapes(f"xvector.transit{number}.nonlinear.batchnorm", width)
+            shapes[f"xvector.transit{number}.linear.weight"] = (width // 2, width, 1)
+            width //= 2
+        shapes |= _norm_shapes("xvector.out_nonlinear.batchnorm", width)
+        shapes["xvector.dense.linear.weight"] = (self.embedding, 2 * width, 1)
+        return shapes | _norm_shapes("xvector.dense.nonlinear.batchnorm", self.embedding, affine=False)
+
+    def _layer_shapes(self, name: str, width: int, inner: int) -> dict[str, tuple[int, ...]]:
+        half = inner // 2
+        return {
+            **_norm_shapes(f"{name}.nonlinear1.batchnorm", width),
+            f"{name}.linear1.weight": (inner, width, 1),
+            **_norm_shapes(f"{name}.nonlinear2.batchnorm", inner),
+            f"{name}.cam_layer.linear_local.weight": (self.growth, inner, 3),
+            f"{name}.cam_layer.linear1.weight": (half, inner, 1),
+            f"{name}.cam_layer.linear1.bias": (half,),
+            f"{name}.cam_layer.linear2.weight": (self.growth, half, 1),
+            f"{name}.cam_layer.linear2.bias": (self.growth,),
+        }
+
+
+def _norm_shapes(name: str, width: int, *, affine: bool = True) -> dict[str, tuple[int, ...]]:
+    leaves = ("weight", "bias") if affine else ()
+    return {f"{name}.{leaf}": (width,) for leaf in (*leaves, "running_mean", "running_var")}
+
+
+def _head_shapes() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {"head.conv1.weight": (_HEAD, 1, 3, 3)}
+    shapes["head.conv2.weight"] = (_HEAD, _HEAD, 3, 3)
+    shapes |= _norm_shapes("head.bn1", _HEAD) | _norm_shapes("head.bn2", _HEAD)
+    for layer in ("head.layer1", "head.layer2"):
+        for index in (0, 1):
+            for conv in (1, 2):
+                shapes[f"{layer}.{index}.conv{conv}.weight"] = (_HEAD, _HEAD, 3, 3)
+                shapes |= _norm_shapes(f"{layer}.{index}.bn{conv}", _HEAD)
+        shapes[f"{layer}.0.shortcut.0.weight"] = (_HEAD, _HEAD, 1, 1)
+        shapes |= _norm_shapes(f"{layer}.0.shortcut.1", _HEAD)
+    return shapes
+
+
+class VoiceEncoder:
+    """Speech to a vector that tells who speaks. Read-only: threads may share one."""
+
+    def __init__(self, config: CamppConfig, weights: Weights) -> None:
+        """weights: by FunASR's names; counters of training beside them are left out.
+
+        Raises CheckpointError unless they are exactly those of the settings.
+        """
+        kept = {name: array for name, array in weights.items() if not name.endswith("num_batches_tracked")}
+        shapes = config.shapes()
+        if wrong := sorted(n for n in shapes.keys() | kept.keys() if np.shape(kept.get(n, 0)) != shapes.get(n)):
+            raise CheckpointError(f"{len(wrong)} tensors do not fit the settings: {', '.join(wrong[:5])}")
+        if broken := [name for name, array in kept.items() if not np.isfinite(array).all()]:
+            raise CheckpointError(f"the tensors hold numbers that are not finite: {', '.join(broken[:5])}")
+        self.config = config
+        self._weights = {name: np.asarray(array, np.float32) for name, array in kept.items()}
+        means = [name for name in kept if name.endswith("running_mean")]
+        self._norms = {name.removesuffix(".running_mean"): self._norm(name) for name in means}
+
+    @classmethod
+    def open(cls, directory: str | Path) -> VoiceEncoder:
+        """FunASR's directory (extra [torch]). Raises what is wrong with it, in one sentence."""
+        from paraformer.speakers.funasr import load
+
+        return load(Path(directory))
+
+    def __call__(self, samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " embedding"]:
+        """The vector of speech at 16 kHz in [-1, 1]."""
+        return self.embed(features(samples))
+
+    def embed(self, feats: Float32[np.ndarray, "t f"]) -> Float32[np.ndarray, " embedding"]:
+        """The vector of `features`."""
+        x = self._head(feats)
+        x = self._normed("xvector.tdnn.nonlinear.batchnorm", _conv1d(x, self._weights["xvector.tdnn.linear.weight"], 2))
+        for number, (layers, dilation) in enumerate(_BLOCKS, 1):
+            for index in range(1, layers + 1):
+                x = np.concatenate([x, self._layer(f"xvector.block{number}.tdnnd{index}", x, dilation)])
+            x = self._normed(f"xvector.transit{number}.nonlinear.batchnorm", x)
+            x = self._weights[f"xvector.transit{number}.linear.weight"][:, :, 0] @ x
+        x = self._normed("xvector.out_nonlinear.batchnorm", x)
+        spread = x.std(-1, ddof=1) if x.shape[1] > 1 else np.zeros(len(x), np.float32)
+        statistics = np.concatenate([x.mean(-1), spread])
+        scale, shift = self._norms["xvector.dense.nonlinear.batchnorm"]
+        vector = self._weights["xvector.dense.linear.weight"][:, :, 0] @ statistics
+        voice: Float32[np.ndarray, " embedding"] = vector * scale[:, 0] + shift[:, 0]
+        return voice
+
+    def _head(self, feats: np.ndarray) -> np.ndarray:
+        """(t, f) -> (c * f / 8, t): convolutions over frequency and time."""
+        x = feats.T[None]
+        x = self._normed("head.bn1", _conv2d(x, self._weights["head.conv1.weight"], 1))
+        for layer in ("head.layer1", "head.layer2"):
+            for index, stride in ((0, 2), (1, 1)):
+                x = self._residual(f"{layer}.{index}", x, stride)
+        x = self._normed("head.bn2", _conv2d(x, self._weights["head.conv2.weight"], 2))
+        return x.reshape(-1, x.shape[2])
+
+    def _residual(self, name: str, x: np.ndarray, stride: int) -> np.ndarray:
+        y = self._normed(f"{name}.bn1", _conv2d(x, self._weights[f"{name}.conv1.weight"], stride))
+        y = self._normed(f"{name}.bn2", _conv2d(y, self._weights[f"{name}.conv2.weight"], 1), rectified=False)
+        if f"{name}.shortcut.0.weight" in self._weights:
+            kept = np.einsum("oc,cft->oft", self._weights[f"{name}.shortcut.0.weight"][:, :, 0, 0], x[:, ::stride])
+            x = self._normed(f"{name}.shortcut.1", kept, rectified=False)
+        rectified: np.ndarray = np.maximum(y + x, 0)
+        return rectified
+
+    def _layer(self, name: str, x: np.ndarray, dilation: int) -> np.ndarray:
+        """One layer of a block: what it adds to the channels (variants 6.2)."""
+        w = self._weights
+        x = w[f"{name}.linear1.weight"][:, :, 0] @ self._normed(f"{name}.nonlinear1.batchnorm", x)
+        x = self._normed(f"{name}.nonlinear2.batchnorm", x)
+        y = _conv1d(x, w[f"{name}.cam_layer.linear_local.weight"], 1, dilation)
+        around = x.mean(-1, keepdims=True) + _segment_means(x)
+        hidden = w[f"{name}.cam_layer.linear1.weight"][:, :, 0] @ around + w[f"{name}.cam_layer.linear1.bias"][:, None]
+        gate = w[f"{name}.cam_layer.linear2.weight"][:, :, 0] @ np.maximum(hidden, 0)
+        gate = gate + w[f"{name}.cam_layer.linear2.bias"][:, None]
+        gated: np.ndarray = y * (np.tanh(gate / 2) / 2 + 0.5)
+        return gated
+
+    def _normed(self, name: str, x: np.ndarray, *, rectified: bool = True) -> np.ndarray:
+        scale, shift = self._norms[name]
+        if x.ndim == 3:
+            scale, shift = scale[..., None], shift[..., None]
+        y: np.ndarray = x * scale + shift
+        return np.maximum(y, 0) if rectified else y
+
+    def _norm(self, mean_name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A batch norm as a factor and a summand for each channel, (c, 1)."""
+        name = mean_name.removesuffix(".running_mean")
+        mean, variance = self._weights[mean_name], self._weights[f"{name}.running_var"]
+        scale = self._weights.get(f"{name}.weight", np.ones_like(mean)) / np.sqrt(variance + _EPSILON)
+        shift = self._weights.get(f"{name}.bias", np.zeros_like(mean)) - mean * scale
+        return scale[:, None], shift[:, None]
+
+
+def features(samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, "t f"]:
+    """Log-mel frames of samples in [-1, 1] as they are, not as 16-bit integers, without their mean over time."""
+    scaled = (samples / PCM_SCALE).astype(np.float32)
+    frames = fbank(scaled, FEATURES)
+    frames = frames if len(frames) else short_fbank(scaled, FEATURES)
+    centred: np.ndarray = frames - frames.mean(0)
+    return centred
+
+
+def _conv2d(x: np.ndarray, weight: np.ndarray, stride: int) -> np.ndarray:
+    """(c, f, t) -> (o, f / stride, t): three by three, one zero at each end, `stride` over frequency."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    rows, columns = -(-x.shape[1] // stride), x.shape[2]
+    y = np.zeros((len(weight), rows * columns), np.float32)
+    for i in range(3):
+        for j in range(3):
+            part = padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + columns]
+            y += weight[:, :, i, j] @ part.reshape(len(x), -1)
+    return y.reshape(len(weight), rows, columns)
+
+
+def _conv1d(x: np.ndarray, weight: np.ndarray, stride: int, dilation: int = 1) -> np.ndarray:
+    """(c, t) -> (o, t / stride), with as many zeros at each end as keep a frame at its place."""
+    taps = weight.shape[2]
+    reach = taps // 2 * dilation
+    padded = np.pad(x, ((0, 0), (reach, reach)))
+    columns = (x.shape[1] - 1) // stride + 1
+    y = np.zeros((len(weight), columns), np.float32)
+    for tap in range(taps):
+        start = tap * dilation
+        y += weight[:, :, tap] @ padded[:, start : start + (columns - 1) * stride + 1 : stride]
+    return y
+
+
+def _segment_means(x: np.ndarray) -> np.ndarray:
+    """Of each frame the mean of its stretch of 100; the last one may be shorter."""
+    starts = np.arange(0, x.shape[1], _SEGMENT)
+    lengths = np.diff([*starts, x.shape[1]])
+    means = np.add.reduceat(x, starts, axis=1) / lengths
+    repeated: np.ndarray = np.repeat(means, lengths, axis=1).astype(np.float32)
+    return repeated

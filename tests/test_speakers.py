@@ -1,0 +1,161 @@
+"""Voices, their groups and turns against the reference's numbers, and what must hold of any."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.numpy import load_file
+from test_segment_fsmn import samples
+
+from paraformer.errors import CheckpointError, ModelNotFound, UnsupportedModel
+from paraformer.speakers import CamppConfig, Turn, VoiceEncoder, cluster, speaker_of, turns, windows
+from paraformer.speakers.campplus import features
+from paraformer.speakers.clusters import by_appearance, merged
+from paraformer.speakers.funasr import read
+
+GOLDEN = Path(__file__).parent / "golden" / "speakers"
+SETTINGS = json.loads((GOLDEN / "campplus.config.json").read_text())
+
+
+def loaded(name: str) -> Any:
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def arrays(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return {key: file[key].astype(np.float64 if file[key].dtype.kind == "f" else int) for key in file.files}
+
+
+@cache
+def voices() -> VoiceEncoder:
+    return VoiceEncoder(read(SETTINGS), load_file(GOLDEN / "campplus.safetensors"))
+
+
+# -- voices -----------------------------------------------------------------------------------------------------------
+
+
+def test_embedding() -> None:
+    expected, wave = arrays("campplus"), samples()
+    np.testing.assert_allclose(voices().embed(expected["fbank"].astype(np.float32)), expected["embedding"], atol=1e-4)
+    for name, first, last in (("embedding_wave", 14400, 38400), ("embedding_long", 14400, 78400)):
+        np.testing.assert_allclose(voices()(wave[first:last]), expected[name], atol=1e-2)
+
+
+def test_features() -> None:
+    expected, wave = arrays("campplus"), samples()
+    np.testing.assert_allclose(features(wave[14400:38400]), expected["fbank"], atol=1e-2)
+    np.testing.assert_allclose(features(wave[14400:78400])[0], expected["fbank_long_row0"], atol=1e-2)
+
+
+def test_the_published_size() -> None:
+    """937 tensors, 122 of which count batches."""
+    shapes = CamppConfig().shapes()
+    assert len(shapes) == 937 - 122
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == 6_848_544 + 82_176
+
+
+@pytest.mark.parametrize("length", [1, 400, 401, 24000])
+def test_any_length_has_a_voice(length: int) -> None:
+    assert np.isfinite(voices()(samples()[14400 : 14400 + length])).all()
+
+
+# -- groups -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["two", "three", "one", "five", "few", "close", "noisy"])
+def test_groups(name: str) -> None:
+    expected = arrays("cluster")
+    assert cluster(expected[f"{name}__X"]).tolist() == expected[f"{name}__labels"].tolist()
+
+
+def test_groups_of_a_known_number() -> None:
+    expected = arrays("cluster")
+    found = cluster(expected["oracle__X"], 3)
+    assert found.max() == 2
+    assert found.tolist() == expected["oracle__labels"].tolist()
+
+
+def test_near_groups_are_one() -> None:
+    expected = arrays("cluster")
+    found = merged(expected["merge__X"], expected["merge__in"])
+    assert by_appearance(found).tolist() == by_appearance(expected["merge__out"]).tolist()
+
+
+def test_groups_of_the_pipeline() -> None:
+    """Of an untrained network: the best of several starts puts one of 29 elsewhere than the reference's single one."""
+    expected = arrays("pipeline_spk")
+    found = cluster(expected["embeddings"], 2)
+    assert (found != by_appearance(expected["labels"])).sum() == 1
+
+
+@pytest.mark.parametrize("speakers", [1, 2, 7, 14])
+def test_far_voices_are_told_apart(speakers: int) -> None:
+    rng = np.random.default_rng(speakers)
+    centres = rng.normal(size=(speakers, 64))
+    who = np.repeat(np.arange(speakers), 40)
+    rows = centres[who] + 0.05 * rng.normal(size=(len(who), 64))
+    assert cluster(rows).tolist() == who.tolist()
+    assert cluster(rows, speakers).tolist() == who.tolist()
+
+
+def test_more_windows_than_fit_at_once() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 16))
+    who = rng.integers(0, 3, 2600)
+    rows = centres[who] + 0.05 * rng.normal(size=(2600, 16))
+    assert cluster(rows).tolist() == by_appearance(who).tolist() == cluster(rows, 3).tolist()
+
+
+# -- windows and turns ------------------------------------------------------------------------------------------------
+
+
+def test_windows() -> None:
+    expected, wave = loaded("sv_chunk"), samples()
+    found = []
+    for start, _, length in expected["segments"]:
+        first = round(start * 16000)
+        found += list(windows(start, wave[first : first + length]))
+    assert [[round(w.start_s, 6), round(w.end_s, 6), len(w.samples)] for w in found] == [
+        [round(start, 6), round(end, 6), length] for start, end, length, _ in expected["chunks"]
+    ]
+    np.testing.assert_allclose([abs(w.samples).sum() for w in found], [row[3] for row in expected["chunks"]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", loaded("spk_post")["postprocess"])
+def test_turns(case: dict[str, Any]) -> None:
+    found = turns([(start, end) for start, end in case["segments"]], case["labels"])
+    np.testing.assert_allclose([list(turn) for turn in found], case["out"], atol=1e-9)
+
+
+def test_who_speaks_most() -> None:
+    said = [Turn(0, 1, 0), Turn(1, 2.5, 1), Turn(2.5, 4, 0)]
+    stretches = ((0, 1), (0.4, 1.3), (0.5, 4), (9, 10))
+    assert [speaker_of(start, end, said) for start, end in stretches] == [0, 0, 0, 0]
+    assert speaker_of(0.9, 2.6, said) == 1
+
+
+# -- directories ------------------------------------------------------------------------------------------------------
+
+
+def test_directories(tmp_path: Path) -> None:
+    weights = {name: torch.from_numpy(array) for name, array in load_file(GOLDEN / "campplus.safetensors").items()}
+    torch.save(weights, tmp_path / "campplus_cn_common.bin")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
+    wave = samples()[14400:38400]
+    np.testing.assert_array_equal(VoiceEncoder.open(tmp_path)(wave), voices()(wave))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, "model": "FsmnVADStreaming"}))
+    with pytest.raises(UnsupportedModel, match="not one of voices"):
+        VoiceEncoder.open(tmp_path)
+    conf = {**SETTINGS["model_conf"], "growth_rate": 8}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, "model_conf": conf}))
+    with pytest.raises(CheckpointError, match="do not fit"):
+        VoiceEncoder.open(tmp_path)
+    with pytest.raises(ModelNotFound):
+        VoiceEncoder.open(tmp_path / "nowhere")
