@@ -28,10 +28,10 @@ def plan(options: argparse.Namespace) -> int:
         f"a live step of {measured.chunk_s:g} s of audio takes {1000 * measured.step_s:.1f} ms on {threads} thread(s)"
     )
     print(f"a second of a file takes {1000 * measured.whole:.1f} ms\n")
-    print("workers  live streams  text after, at worst  file hours/hour  memory of streams")
+    print("workers  live streams  text after (p99)  file hours/hour  memory of streams")
     for row in rows:
         late = f"{1000 * row.latency_s:.0f} ms"
-        print(f"{row.workers:7}  {row.streams:12}  {late:>20}  {row.file_hours:15.0f}  {row.memory_mb:14.0f} MB")
+        print(f"{row.workers:7}  {row.streams:12}  {late:>16}  {row.file_hours:15.0f}  {row.memory_mb:14.0f} MB")
     if options.values:
         options.values.write_text(_values(rows[-1].streams, rows[-1].workers, threads), encoding="utf-8")
     return 0
