@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,22 @@ def test_the_page_is_told_how_sure_each_word_is() -> None:
     engine.binary(b"\0\0")
     engine.text({"is_speaking": False})
     assert [one["text"] for one in engine.messages[-1]["segments"]] == ["你好世界", "今天天气很好"]
+
+
+def test_marks_are_no_characters_with_times() -> None:
+    engine = Engine(FunasrConversation())
+    engine.text({"mode": "2pass", "confidences": True})
+    engine.binary(b"\0\0")
+    first, *rest = segment("你好", 0.0).tokens
+    marked = Segment("你好。", 0.0, 0.4, (first, *(replace(one, mark="。") for one in rest)))
+    engine.tell(1, Sentence(marked))
+    message = engine.messages[-1]
+    assert (message["text"], len(json.loads(message["timestamp"])), message["stamp_sents"][0]["punc"]) == (
+        "你好。",
+        2,
+        "。",
+    )
+    assert [one["text"] for one in message["segments"][0]["tokens"]] == ["你", "好。"]
 
 
 VALUES = st.recursive(

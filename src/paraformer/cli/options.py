@@ -226,6 +226,7 @@ def _serve(options: argparse.ArgumentParser) -> None:
         "settings: docs/serving.md; each is a line of --config FILE too, and PARAFORMER_NAME in the environment."
     )
     _recognition(options)
+    _written(options)
     _machine(options)
     options.add_argument("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1); others need --keys")
     options.add_argument("--port", type=_port, metavar="N", help="(default: 10095)")

@@ -376,17 +376,17 @@ def _sure(segments: Sequence[Segment], settings: _Settings) -> dict[str, Any]:
             "text": segment.text,
             "start": _ms(segment.start_s),
             "end": _ms(segment.end_s),
-            "tokens": [
-                {
-                    "text": Vocabulary.join(one.text for one in word),
-                    "confidence": round(min(one.confidence for one in word), 3),
-                }
-                for word in _words(segment.tokens)
-            ],
+            "tokens": [_described(word) for word in _words(segment.tokens)],
         }
         for segment in segments
     ]
     return {"segments": described}
+
+
+def _described(word: Sequence[Token]) -> dict[str, Any]:
+    """A word or character with the mark after it, and how sure its least certain token is."""
+    text = Vocabulary.join(one.text for one in word) + word[-1].mark
+    return {"text": text, "confidence": round(min(one.confidence for one in word), 3)}
 
 
 def _stamps(segments: Sequence[Segment]) -> dict[str, Any]:
