@@ -89,6 +89,7 @@ def move_ahead(session: Session, seconds: int) -> None:
         ),
         samples=state.samples + steps * session._stride,
         steps=state.steps + steps,
+        incoming=replace(state.incoming, received=state.incoming.received + steps * session._stride),
     )
 
 

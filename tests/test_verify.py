@@ -253,6 +253,12 @@ def test_options_at_odds(arguments: list[str], capsys: pytest.CaptureFixture[str
 
 
 @pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """An export in float16 that a test may spoil."""
+    return Path(shutil.copytree(exported(HALF), tmp_path / "model"))
+
+
+@pytest.fixture
 def refusing(monkeypatch):
     """Exports that fail at the very end."""
 
@@ -273,8 +279,8 @@ def test_an_export_that_fails_leaves_nothing_behind(tmp_path: Path, refusing) ->
     assert verify(target).passed
 
 
-def test_an_export_into_a_model_itself_that_fails_leaves_it_as_it_was(tmp_path: Path, refusing) -> None:
-    model = Path(shutil.copytree(exported(HALF), tmp_path / "model"))
+def test_an_export_into_a_model_itself_that_fails_leaves_it_as_it_was(half: Path, refusing) -> None:
+    model = half  # made before exports are refused
     before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in model.iterdir()}
     with pytest.raises(ModelError, match="refused"):
         export_certified(Bundle.open(model), native_files.load(model)[1], model, OWN)

@@ -120,7 +120,7 @@ class SpeechModel:
         backend = cast("ListeningBackend", self.backend)
         return backend.encode_hotwords(list(dict.fromkeys(filter(None, ids.values()))))
 
-    def whole(self, feats: Sequence[Float32[np.ndarray, "rows dim"]]) -> list[tuple[Decoded, Sequence[Span]]]:
+    def whole(self, feats: Sequence[Float32[np.ndarray, "_ dim"]]) -> list[tuple[Decoded, Sequence[Span]]]:
         """What each of several whole utterances came to, and when each token was spoken."""
         if self.hints is None:
             outcomes = self.backend.whole(feats)

@@ -62,7 +62,7 @@ class Backend(Protocol):
         """Backend and precision, for people: "onnx float32"."""
         ...
 
-    def whole(self, feats: Sequence[Float32[np.ndarray, "rows dim"]]) -> list[Decoded]:
+    def whole(self, feats: Sequence[Float32[np.ndarray, "_ dim"]]) -> list[Decoded]:
         """Recognise whole utterances in one padded batch; padding changes nothing. Utterances have at least one row."""
         ...
 
@@ -72,7 +72,7 @@ class Backend(Protocol):
 
     def step(
         self,
-        frames: Sequence[Float32[np.ndarray, "rows dim"]],
+        frames: Sequence[Float32[np.ndarray, "_ dim"]],
         final: Sequence[bool],
         states: Sequence[LiveState],
         chunk: ChunkConfig,
@@ -86,7 +86,7 @@ class ListeningBackend(Backend, Protocol):
 
     def whole(
         self,
-        feats: Sequence[Float32[np.ndarray, "rows dim"]],
+        feats: Sequence[Float32[np.ndarray, "_ dim"]],
         hotwords: Float32[np.ndarray, "words dim"] | None = None,
     ) -> list[Decoded]:
         """See Backend.whole. hotwords: what `encode_hotwords` gave; None: nobody named any."""

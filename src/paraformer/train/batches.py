@@ -65,6 +65,7 @@ def steps(config: TrainConfig, setup: Setup, speech: Speech, progress: Progress)
         batches = usable(filled, config.batch.on_bad)
         pieces = (Piece(one.batch, one.task.epoch, one.task.index, one.names) for one in batches)
         for group in grouped(pieces, config.accumulate):
+            # Of the batches in hand, not of those last asked for: the processes that load are ahead.
             progress.epoch, progress.batch = group[0].epoch, group[0].index - part.rank
             yield group
 
@@ -87,6 +88,7 @@ def on_device(batch: Batch) -> Batch:
     """The batch where this process computes."""
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     target = parallel.device()
+    # While the device still computes what came before, where the numbers lie in memory that it can read itself.
     moved = {name: v.to(target, non_blocking=True) for name, v in values.items() if isinstance(v, torch.Tensor)}
     return dataclasses.replace(batch, **moved)
 
@@ -102,4 +104,5 @@ def _plan(config: TrainConfig, cuts: CutSet, epoch: int, skips: Skips) -> list[C
 
 def _dataset(config: TrainConfig, setup: Setup, noises: Sequence[Noise], epoch: int) -> SpeechDataset:
     augment = EASY_AUGMENT if _easy(config, epoch) else config.augment
+    # Other changes in every epoch, and the same ones again where a run goes on in the midst of it.
     return SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn, augment, noises, seed=epoch)

@@ -95,6 +95,7 @@ def save(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress
 
 def newest(out: Path) -> Path | None:
     """The last complete checkpoint of a run."""
+    # By name, which has leading zeros: times of files are lost where a run is copied to another disk.
     return max((out / CHECKPOINTS).glob("step-*"), default=None)
 
 
@@ -120,6 +121,7 @@ def save_weights(out: Path, model: nn.Module, progress: Progress, cer: float, ke
 
     All processes must call it. Raises CheckpointError if they cannot be written; what was there before stays.
     """
+    # Gathered by all before the others leave: each holds a part where the model is sharded.
     whole = merged(_tensors_of(get_model_state_dict(parallel.plain(model), options=_WHOLE)))
     if parallel.rank() > 0:
         return

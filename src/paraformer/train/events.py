@@ -108,6 +108,7 @@ class Reporter:
             asked = time.monotonic()
             item = next(items)
             self.came = time.monotonic()
+            # The first is slow for another reason: the processes that load are only starting.
             if number > 0:
                 self.recent.wait(self.came - asked)
             yield item
@@ -116,6 +117,7 @@ class Reporter:
         """Count one step."""
         self.recent.worked_s += time.monotonic() - self.came
         self.recent.speech_s += sum(int(piece.batch.lengths.sum()) for piece in pieces) * self.window_s
+        # A loss that is not finite would make the mean of all the good ones so.
         if not taken.suspects:
             self.sums = {name: total + taken.losses[name] for name, total in self.sums.items()}
             self.steps += 1

@@ -120,6 +120,7 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
         keep(parts.train, data, TRAIN, Skips())
         keep(parts.dev, data, DEV, Skips())
     outcome = train(config, data, plan.out, bar=bar)
+    # What follows is files and recognition, of which one process can do all.
     if outcome.signal is not None or parallel.rank() > 0:
         return Result(None, (), outcome.signal)
     bundle = finish(config, data, plan.out, config.keep, stored=_stored(plan.model))

@@ -53,6 +53,7 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int, *, stored: Sto
     if not isinstance(model, Paraformer) or config.system != "paraformer":
         return _weights_and_card(model, card, out)
     directory = out / "bundle"
+    # In the order of their numbers, by which a bundle knows them.
     units = tuple(sorted(setup.syllables, key=setup.syllables.__getitem__))
     bundle = Bundle(None, setup.model, setup.tokens, setup.cmvn, setup.words, card, units)
     with making(directory) as made:
@@ -70,6 +71,7 @@ def averaged(system: str, setup: Setup, files: Sequence[Path]) -> Trainable:
 def _weights_and_card(model: nn.Module, card: Mapping[str, Any], out: Path) -> Path:
     path = out / AVERAGED
     with replacing(path) as temporary:
+        # Safetensors refuses views, and would keep where the tensor was.
         save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
     with replacing(out / "card.json") as temporary:
         temporary.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -54,6 +54,7 @@ class StopRequest:
 
     def _come(self, number: int, _: FrameType | None) -> None:
         self.signal = signal.Signals(number)
+        # At once, so that who asks a second time need not wait for the step.
         self._restore()
 
     def _restore(self) -> None:
@@ -100,15 +101,18 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
 
 def start(config: TrainConfig, setup: Setup, *, fresh: bool) -> Stepper:
     """The model before its first step, distributed, with its optimiser. fresh: no checkpoint has its weights."""
+    # The same in all processes, which must begin with the same weights.
     torch.manual_seed(config.seed)
     model = new_model(config.system, setup.model)
     if config.init and fresh:
         model.load_state_dict(initial_weights(config.init, setup))
     elif config.init_encoder and fresh:
+        # What is not the encoder's stays random; that all of the encoder is there was checked when it was read.
         model.load_state_dict(encoder_weights(config.init_encoder, setup), strict=False)
     freeze(model, config.frozen)
     if config.lora_rank is not None and isinstance(model, Paraformer):
         add_adapters(model, config.lora_rank, whole_rows=bool(setup.added))
+    # Masks that torch draws on a CPU take a third of a small model's step; a GPU's cost next to nothing.
     on_cpu = parallel.device().type == "cpu"
     generator = use_byte_dropout(model) if on_cpu else np.random.Generator(np.random.SFC64(0))
     distributed = parallel.distribute(model, sharded=config.sharded)
@@ -146,6 +150,7 @@ class Run:
                 self.take(next(stream))
                 if self.progress.step % self.config.measure_steps == 0 or self.ended():
                     self.measure()
+                # Asked of all, since each has its own clock and signals, and saving waits for every one of them.
                 stopped, due = parallel.any_of(stop.signal is not None, self._save_due())
                 if stopped or due or self.ended():
                     self.save()
@@ -165,6 +170,7 @@ class Run:
         if taken.suspects:
             self.report.bad_step(self.progress, taken)
             judge(taken, self.progress, self.config.on_bad_step)
+        # After a bad step too: the same batch again would be as bad.
         self.progress.step += 1
         self.progress.batch += len(pieces) * parallel.size()
         if self.progress.step % self.config.log_steps == 0:
@@ -173,6 +179,7 @@ class Run:
     def measure(self) -> None:
         """Decode the dev sets; the first one's error rate decides which weights are kept and when to stop."""
         model = parallel.whole(self.stepper.model)
+        # A model that hears nothing but live steps would be judged, and stopped, by what it is not asked to do.
         live = self.config.live
         chunk = live.chunks[0] if live is not None and live.always else None
         errors = {name: measure(model, batches, self.vocabulary, chunk) for name, batches in self.dev.items()}
@@ -187,6 +194,7 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint to go on from."""
         save(self.out, self.stepper.model, self.stepper.optimiser, self.progress)
+        # From its end on: a disk that takes longer than save_s must not make the next one due at once.
         self.saved = time.monotonic()
 
     def _save_due(self) -> bool:

@@ -29,8 +29,10 @@ def dev_batches(config: TrainConfig, setup: Setup, data: Path, speech: Speech) -
     """This process's part of what is measured during training: the first of dev_set, and the held-out training ones."""
     dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)
     order = random.Random(config.seed)  # noqa: S311
+    # The same utterances each time, or rates of different steps would differ by what is said in them.
     dev = load_cuts(data, config.dev_set).shuffle(order).subset(first=config.dev_utterances)
     sets = {config.dev_set: dev, "held_out": speech.held_out}
+    # Every size()-th batch, not one stretch of them: they come by length, and all processes should be done together.
     return {
         name: list(islice(measuring_batches(cuts, dataset), parallel.rank(), None, parallel.size()))
         for name, cuts in sets.items()

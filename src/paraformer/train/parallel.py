@@ -27,6 +27,7 @@ def joined() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    # Gloo works wherever there is a network; NCCL knows GPUs alone.
     distributed.init_process_group("nccl" if device().type == "cuda" else "gloo")
     try:
         yield

@@ -75,6 +75,7 @@ class Speech:
         silent = list(load_cuts(data, config.noise_set)) if config.noise_set else []
         noises = [load(cut) for cut in silent]
         train = train if config.train_h is None else drawn_hours(train, config.train_h, config.seed)
+        # After the hours are drawn, which are of speech.
         train += [nothing_said(cut) for cut in silent] * config.noise_copies
         return cls(CutSet.from_cuts(train), CutSet.from_cuts(held_out), noises)
 
@@ -180,7 +181,8 @@ def _from_model(source: str, config: TrainConfig, speech: Speech) -> Setup:
     units = found.model.objective.ctc_units if config.model.objective.ctc_weight > 0 else 0
     objective = dataclasses.replace(config.model.objective, ctc_units=units)
     model = dataclasses.replace(config.model, vocab_size=len(found.tokens), objective=objective)
-    model = _with_units(model, len(found.syllables) + 1)
+    model = _with_units(model, len(found.syllables) + 1)  # number 0 is the blank
+    # What weights are made of must be the same; how they learn, and how it is cut into live steps, is the recipe's.
     rest = model if config.init_encoder else found.model
     its = dataclasses.replace(rest, encoder=found.model.encoder, frontend=found.model.frontend)
     if dataclasses.replace(its, vocab_size=model.vocab_size, objective=objective, live=model.live) != model:
@@ -208,6 +210,7 @@ def _of_directory(source: str, config: TrainConfig, speech: Speech) -> Setup:
     if units != (len(syllables) + 1 if syllables else 0):
         raise ConfigError(f"{source} was trained on texts with other syllables; start from the same training sets")
     dim = bundle.config.frontend.input_dim
+    # One that changes nothing, not one of these texts' recordings: the weights know rows as they come.
     cmvn = bundle.cmvn or Cmvn(np.zeros(dim, np.float32), np.ones(dim, np.float32))
     return Setup(bundle.config, bundle.tokens, syllables, cmvn, bundle.words)
 
