@@ -8,15 +8,15 @@ whisper-base and `speech` the prepared archives that the recipe names:
     paraformer train recipes.whisper_zh:everything --data speech --out runs/everything
     python -m recipes.whisper_zh back runs/head/bundle runs/everything/bundle runs/back --share 0.35
     paraformer train recipes.whisper_zh:again --data speech --out runs/again
-    python -m recipes.whisper_zh mean runs/back runs/again/bundle runs/mean --share 0.7
-    paraformer train recipes.whisper_zh:quiet --data speech --out runs/quiet
-    paraformer lm runs/quiet/bundle texts/*.txt --dev like-what-will-be-said.txt
-    paraformer calibrate runs/quiet/bundle --data like-what-will-be-said.jsonl
+    python -m recipes.whisper_zh mean runs/back runs/again/bundle runs/mean --share 0.4
+    python -m recipes.quiet runs/mean runs/quiet --data speech
+    paraformer lm runs/quiet texts/*.txt --dev like-what-will-be-said.txt
+    paraformer calibrate runs/quiet --data like-what-will-be-said.jsonl
 
 `reading` teaches the text part from text alone, `head` what hears, on a frozen encoder, `everything` the whole; `back`
 goes a part of the way from the first to the second, which on real speech is better than either, and `again` fits all
-but the lower encoder to that, live more often than whole. `mean` lies between the last two, and in `quiet` the
-predictor learns that noises are no words.
+but the lower encoder to that, live more often than whole. `mean` lies between the last two, and in `recipes.quiet`
+the predictor learns that noises are no words.
 """
 
 from __future__ import annotations
@@ -189,20 +189,6 @@ def again() -> TrainConfig:
         optimiser=OptimiserConfig(peak_lr=2e-4, warmup_steps=40),
         live=LiveConfig(chunks=(LIVE, *CHUNKS, LIVE), start=0.0, probability=0.7),
         seed=2,
-    )
-
-
-def quiet() -> TrainConfig:
-    """The predictor alone, a third of it on noises: of every second of them it learns that nothing is said."""
-    return dataclasses.replace(
-        again(),
-        init="runs/mean",
-        frozen=("encoder", "decoder"),
-        noise_copies=20,
-        steps=300,
-        optimiser=OptimiserConfig(peak_lr=5e-4, warmup_steps=20),
-        live=LiveConfig(chunks=CHUNKS, start=0.0, probability=0.5),
-        seed=3,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from test_checkpoint_whisper import written
 from training import CONFIG, TEXTS, prepared
@@ -15,11 +16,12 @@ from training import CONFIG, TEXTS, prepared
 from paraformer.checkpoint import native, whisper
 from paraformer.config import SanmDecoderConfig
 from paraformer.errors import CheckpointError
+from paraformer.model.paraformer import Paraformer
 from paraformer.train.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
 
-from recipes import reading, stages, texts, whisper_zh
+from recipes import quiet, reading, stages, texts, whisper_zh
 
 
 def test_syllables_are_taken_for_those_that_sound_like_them() -> None:
@@ -112,6 +114,39 @@ def test_part_of_the_way(tmp_path: Path) -> None:
     reading.main([str(source), str(other), str(tmp_path / "text"), "--steps", "1"])
     with pytest.raises(CheckpointError, match="nothing lies between"):
         whisper_zh.between(tmp_path / "a", other, tmp_path / "e", 0.5)
+
+
+def test_the_predictor_grows_quiet_and_nothing_else_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "whisper"
+    source.mkdir()
+    (tmp_path / "text").write_text("一二三\n" * 9, encoding="utf-8")
+    written("openai", source)
+    reading.main([str(source), str(tmp_path / "a"), str(tmp_path / "text"), "--steps", "1"])
+    data = prepared(tmp_path / "speech")
+    monkeypatch.setattr(quiet, "TRAIN_SETS", ("tones",))
+    monkeypatch.setattr(quiet, "NOISES", "dev")
+    monkeypatch.setattr(quiet, "COLOURED", 6)
+    monkeypatch.setattr(quiet, "SPEECH", 8)
+    quiet.main([str(tmp_path / "a"), str(tmp_path / "b"), "--data", str(data), "--steps", "3"])
+    before, after = (native.load(tmp_path / name)[1].state_dict() for name in "ab")
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert moved == {name for name in before if name.startswith("predictor.")}
+
+
+def test_a_quiet_predictor_says_the_same_of_speech() -> None:
+    """A convolution's worth of predictor, noises of one kind of rows and speech of another: it learns to part them."""
+    torch.manual_seed(0)
+    predictor = Paraformer(tiny.config("published")).predictor.eval()
+    dim = predictor.conv.weight.shape[1]
+    noises, speech = torch.randn(30, 12, dim) - 1, torch.randn(30, 12, dim) + 1
+    with torch.no_grad():
+        said = [quiet.weights_of(predictor, [one])[0] for one in speech]
+    clips = quiet.Clips(list(noises), list(speech), said)
+    counted = quiet.weights_of(predictor, clips.noises).sum(-1).mean()
+    quiet.learn(predictor, [clips], 60, np.random.default_rng(0), rate=1e-2)
+    with torch.no_grad():
+        assert quiet.weights_of(predictor, clips.noises).sum(-1).mean() < 0.2 * counted
+        assert (quiet.weights_of(predictor, clips.speech) - torch.stack(said)).abs().sum(-1).mean() < 0.2 * counted
 
 
 def test_what_is_packed_comes_back(tmp_path: Path) -> None:
