@@ -12,6 +12,8 @@ Cost: 40 minutes of one core with bfloat16 on a processor with AMX. Result: `doc
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import lzma
 import math
 import re
@@ -27,7 +29,8 @@ from torch.nn import functional as F
 
 from paraformer.loader import locate, open_settings
 from paraformer.model.punctuation import PunctuationModel
-from paraformer.punctuation.config import NONE, PunctuationConfig
+from paraformer.punctuation import NONE, Punctuation, PunctuationConfig
+from paraformer.punctuation.directory import PunctuationBundle, save_bundle
 
 UNKNOWN = "<unk>"
 MARKS: Mapping[str, str] = {
@@ -72,6 +75,15 @@ LEFT_OUT = (
 HELD_OUT = 0.04
 MOST_HELD_OUT = 60_000
 """Share, and number of characters at most, at the end of each text."""
+PASSAGE = 150
+CARD = {
+    "name": "zh-marks",
+    "language": "Mandarin, simplified characters",
+    "sources": "the texts of the recipe: Wikipedia (CC-BY-SA), NTREX (CC-BY-SA), Tatoeba (CC-BY), Common Voice (CC0), "
+    "transcripts and records of Taiwan's government (CC0, public), CrossWOZ and KdConv (Apache-2.0), SMILECHAT (CC0), "
+    "CPsyCoun (CC-BY), prompts (MIT), manuals (Apache-2.0, CC-BY-SA), laws, recipes and stories (public, CC-BY)",
+    "licence": "CC-BY-SA-4.0",
+}
 _WORD = re.compile(r"[\u4e00-\u9fff]|[A-Za-z0-9][A-Za-z0-9'.+-]*")
 _NUMBER = re.compile("[0-9]+")
 _DROPPED = re.compile(r"[“”\"‘’《》〈〉「」『』【】·\s]+|\([^()]*\)|（[^（）]*）")
@@ -237,11 +249,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
             learnt += [text] * TIMES.get(name, 1)
             print(name, len(text.words), len(held_out[name].words), flush=True)
     together = Labelled(np.concatenate([one.words for one in learnt]), np.concatenate([one.marks for one in learnt]))
-    np.savez(
-        options.out / "held_out.npz",
-        **{f"{k}.{p}": getattr(v, p) for k, v in held_out.items() for p in ("words", "marks")},
-    )
-    train(together, config, options.minutes, options.out)
+    model = train(together, config, options.minutes, options.out)
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    bundle = PunctuationBundle(config, words, weights, CARD)
+    report = {name: measured(Punctuation(bundle), text) for name, text in held_out.items()}
+    (options.out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    save_bundle(bundle, options.out, stored="int8")
+
+
+def measured(model: Punctuation, text: Labelled) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 of each mark in passages of whole sentences, whose last marks are given."""
+    pairs = list(itertools.chain.from_iterable(_compared(model, passage) for passage in passages(text)))
+    figures = {}
+    for mark in model.config.marks[1:]:
+        said, right = (sum(pair[place] == mark for pair in pairs) for place in (0, 1))
+        both = sum(pair == (mark, mark) for pair in pairs)
+        precision, recall = both / max(said, 1), both / max(right, 1)
+        f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+        figures[mark] = {"precision": precision, "recall": recall, "f1": f1, "marks": float(right)}
+    return figures
+
+
+def passages(text: Labelled) -> Iterator[Labelled]:
+    """Stretches of whole sentences, PASSAGE words and more."""
+    begin = 0
+    for end in text.starts[1:].tolist():
+        if end - begin >= PASSAGE:
+            yield Labelled(text.words[begin:end], text.marks[begin:end])
+            begin = end
+
+
+def _compared(model: Punctuation, text: Labelled) -> Iterator[tuple[str, str]]:
+    """Each mark of the model's beside the text's, but the last."""
+    wide = {"": NONE, ",": "，", ".": "。", "?": "？", "!": "！"}
+    words = [model.bundle.words[index] for index in text.words]
+    marks = [wide.get(mark, mark) for mark in model.marks(words)]
+    return zip(marks[:-1], (model.config.marks[index] for index in text.marks[:-1].tolist()), strict=True)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ from paraformer.cli.complain import complain
 from paraformer.cli.options import loading
 from paraformer.config import ChunkConfig
 from paraformer.errors import DataError, MissingExtra
+from paraformer.evaluate.hotwords import hotword_lines
 from paraformer.evaluate.normalise import Normalizer
 from paraformer.evaluate.report import html_report
 from paraformer.evaluate.results import Evaluation, Failure, read_evaluation
 from paraformer.evaluate.run import collect, recognize_live, recognize_whole
 from paraformer.evaluate.summary import compare_evaluations, summary
 from paraformer.evaluate.utterances import is_plain, read_utterances
+from paraformer.hotwords import listed
 from paraformer.manifests import Utterance
 
 if TYPE_CHECKING:
@@ -41,12 +43,17 @@ def evaluate(options: argparse.Namespace) -> int:
         print(compare_evaluations(*map(read_evaluation, options.compare)))
         return 0
     evaluation = _evaluated(options)
+    plain = _evaluated(options, plain=True) if hasattr(options, "hotwords") else None
     failures = {failure.id: failure.error for one in evaluation.passes for failure in one.failures}
     for name, error in failures.items():
         complain(error, name)
     if not all(one.scored for one in evaluation.passes):
         raise DataError(f"none of the utterances of {options.data} could be recognised")
     print(evaluation.to_json() if options.json else summary(evaluation))
+    if plain is not None and not options.json:
+        words = listed(options.hotwords)
+        for without, listening in zip(plain.passes, evaluation.passes, strict=True):
+            print("", *hotword_lines(without, listening, words), sep="\n")
     if options.report:
         options.report.write_text(html_report(evaluation), encoding="utf-8")
     return 1 if failures else 0
@@ -63,11 +70,12 @@ def _mistake(options: argparse.Namespace) -> str:
     return ""
 
 
-def _evaluated(options: argparse.Namespace) -> Evaluation:
-    """The model on the data, whole and, if asked for, live."""
+def _evaluated(options: argparse.Namespace, *, plain: bool = False) -> Evaluation:
+    """The model on the data, whole and, if asked for, live. plain: without its hotwords."""
     utterances, unusable = opened(options.data, options.channel)
     normalizer = Normalizer(erhua=options.erhua == "keep")
-    recognizer = paraformer.load(options.model, **loading(options))
+    asked = loading(options)
+    recognizer = paraformer.load(options.model, **({**asked, "hotwords": None} if plain else asked))
     chunk = _chunk(options, recognizer) if options.live else None
     name = str(options.model or recognizer.bundle.card.get("name", "embedded model"))
     batch = {} if options.batch is None else {"batch_s": options.batch}

@@ -287,7 +287,7 @@ def _recognition(options: argparse.ArgumentParser) -> None:
     _speed(options)
 
 
-def _written(options: argparse.ArgumentParser) -> None:
+def _listening(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--hotwords",
         type=_hotwords,
@@ -295,6 +295,10 @@ def _written(options: argparse.ArgumentParser) -> None:
         metavar="FILE|TEXT",
         help="listen for these words: a file with one a line, or the words themselves with spaces between",
     )
+
+
+def _written(options: argparse.ArgumentParser) -> None:
+    _listening(options)
     options.add_argument(
         "--punctuate",
         dest="punctuation",
@@ -447,6 +451,7 @@ def _evaluate(options: argparse.ArgumentParser) -> None:
         default="keep",
         help="drop: 玩儿 and 玩 are the same (default: %(default)s)",
     )
+    _listening(options)
     options.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with tables and alignments")
     options.add_argument("--json", action="store_true", help="print every result as JSON, which --compare takes")
     options.add_argument(
