@@ -22,7 +22,7 @@ FAST = Measured(step_s=0.015, chunk_s=0.6, whole=0.015, session_bytes=3_000_000,
 
 
 @settings(max_examples=10)
-@given(st.floats(0.001, 0.5), st.integers(1, 8))
+@given(st.floats(0.005, 0.5), st.integers(1, 8))
 def test_one_stream_alone_waits_for_nobody(step_s: float, cores: int) -> None:
     measured = replace(FAST, step_s=step_s)
     assert late(measured, 1) == pytest.approx(step_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
@@ -98,8 +99,7 @@ def plans(measured: Measured, cores: int, latency_s: float) -> Iterator[Plan]:
     Streams are taken on up to FULL of what the processor does beside the server's own share, fewer if `late` says so.
     """
     most = max(1, int(FULL * (1 - SERVER_SHARE) * measured.limit))
-    fitting = [streams for streams in range(1, most + 1) if late(measured, streams) <= latency_s]
-    each = max(fitting, default=1)
+    each = max(1, bisect_right(range(1, most + 1), latency_s, key=lambda streams: late(measured, streams)))
     workers = 1
     while workers * measured.threads <= max(cores, measured.threads):
         yield Plan(
