@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import tiny
 import torch
@@ -15,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from paraformer.bundle import Bundle
+from paraformer.checkpoint import native
 from paraformer.config import ChunkConfig
 
 ROOT = Path(__file__).parent.parent
@@ -152,6 +155,33 @@ def test_a_directory_is_made_once_of_each_model(tmp_path: Path) -> None:
     for of in ("one", "one", "other", "other"):
         models.once(tmp_path / "of", of, write)
     assert len(made) == 2
+
+
+@pytest.mark.parametrize(("kind", "known"), [("published", True), ("whisper", False)])
+def test_a_model_that_funasr_does_not_know_goes_to_the_others_as_we_export_it(
+    kind: tiny.Kind, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(ours: Path, theirs: Path, live: bool, python: Path) -> None:
+        assert known
+        theirs.mkdir(parents=True)
+        native.save(bundle, tiny.model(kind), theirs)
+        for name in ("model", "decoder") if live else ("model",):
+            for suffix in ("", "_quant"):
+                onnx.save(onnx.ModelProto(), theirs / f"{name}{suffix}.onnx")
+
+    bundle = Bundle(None, tiny.config(kind), tiny.TOKENS)
+    native.save(bundle, tiny.model(kind), tmp_path / "ours")
+    monkeypatch.setattr(models, "directory", lambda shape, folder: tmp_path / "ours")
+    monkeypatch.setattr(models, "_write_funasr", export)
+    models.prepare("embedded", tmp_path, Path("python"))
+    assert models.known_to_funasr(tmp_path / "ours") == known
+    graphs = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.onnx")}
+    assert graphs == {
+        *(f"funasr/model{suffix}.onnx" for suffix in ("", "_quant")),
+        *(f"funasr-live/{name}{suffix}.onnx" for name in ("model", "decoder") for suffix in ("", "_quant")),
+        *(f"sherpa-onnx/model{suffix}.onnx" for suffix in ("", ".int8")),
+        *(f"sherpa-onnx-live/{name}{suffix}.onnx" for name in ("encoder", "decoder") for suffix in ("", ".int8")),
+    }
 
 
 def test_agreement_counts_characters() -> None:

@@ -1,5 +1,7 @@
 """One model in the directories that each system opens: the same weights for all, exported by FunASR's own recipe.
 
+A model that FunASR does not know, as one with a front, is not for it, and goes to the others as we export it.
+
 In one folder, a directory each: `paraformer`; `funasr` and `funasr-live`, which funasr-onnx opens as well;
 `sherpa-onnx` and `sherpa-onnx-live`, with FunASR's graphs and the metadata that sherpa-onnx wants.
 """
@@ -19,8 +21,9 @@ import paraformer
 from paraformer import loader
 from paraformer.audio import SAMPLE_RATE, read
 from paraformer.bundle import CONFIG_FILE, Bundle, checksum
-from paraformer.certificate.record import Form
-from paraformer.checkpoint import native
+from paraformer.certificate.record import Form, Runtime
+from paraformer.checkpoint import funasr_config, native
+from paraformer.errors import UnsupportedModel
 from paraformer.export.directories import sherpa_onnx_settings, write
 
 BENCHMARKS = Path(__file__).parent.parent
@@ -46,8 +49,21 @@ def prepare(shape: str, folder: Path, python: Path | None) -> None:
     model = checksum(ours / CONFIG_FILE)  # in which the checksum of the weights stands
     for live in (False, True):
         theirs, sherpa = (folder / f"{name}{'-live' * live}" for name in ("funasr", "sherpa-onnx"))
+        if not known_to_funasr(ours):
+            once(theirs, model, lambda theirs=theirs, live=live: _write_ours(ours, theirs, "funasr-onnx", live))
+            once(sherpa, model, lambda sherpa=sherpa, live=live: _write_ours(ours, sherpa, "sherpa-onnx", live))
+            continue
         once(theirs, model, lambda theirs=theirs, live=live: _write_funasr(ours, theirs, live, python))
         once(sherpa, model, lambda theirs=theirs, sherpa=sherpa, live=live: _write_sherpa(ours, theirs, sherpa, live))
+
+
+def known_to_funasr(ours: Path) -> bool:
+    """Whether its format has a place for all of the model."""
+    try:
+        funasr_config.check_parts(Bundle.open(ours).config)
+    except UnsupportedModel:
+        return False
+    return True
 
 
 def once(target: Path, of: str, write_it: Callable[[], None]) -> None:
@@ -59,6 +75,12 @@ def once(target: Path, of: str, write_it: Callable[[], None]) -> None:
     made.unlink(missing_ok=True)
     write_it()
     made.write_text(of, encoding="utf-8")
+
+
+def _write_ours(ours: Path, target: Path, runtime: Runtime, live: bool) -> None:
+    """Our own export, in float32 and int8."""
+    for precision in ("fp32", "int8"):
+        write(*native.load(ours), target, Form(runtime=runtime, live=live, precision=precision))
 
 
 def _write_funasr(ours: Path, theirs: Path, live: bool, python: Path) -> None:
