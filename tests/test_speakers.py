@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import yaml
 from safetensors.numpy import load_file
 from test_segment_fsmn import samples
 
-from paraformer.errors import CheckpointError, ModelNotFound, UnsupportedModel
-from paraformer.speakers import CamppConfig, Turn, VoiceEncoder, cluster, speaker_of, turns, windows
+import paraformer
+from paraformer.audio import read_blocks
+from paraformer.errors import CheckpointError, ConfigError, ModelNotFound, UnsupportedModel
+from paraformer.speakers import CamppConfig, Turn, VoiceEncoder, VoiceSpeakers, cluster, speaker_of, turns, windows
 from paraformer.speakers.campplus import features
 from paraformer.speakers.clusters import by_appearance, merged
 from paraformer.speakers.funasr import read
+from paraformer.types import Token
 
 GOLDEN = Path(__file__).parent / "golden" / "speakers"
 SETTINGS = json.loads((GOLDEN / "campplus.config.json").read_text())
@@ -34,7 +39,7 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 
 
 @cache
-def voices() -> VoiceEncoder:
+def golden_voices() -> VoiceEncoder:
     return VoiceEncoder(read(SETTINGS), load_file(GOLDEN / "campplus.safetensors"))
 
 
@@ -43,9 +48,11 @@ def voices() -> VoiceEncoder:
 
 def test_embedding() -> None:
     expected, wave = arrays("campplus"), samples()
-    np.testing.assert_allclose(voices().embed(expected["fbank"].astype(np.float32)), expected["embedding"], atol=1e-4)
+    np.testing.assert_allclose(
+        golden_voices().embed(expected["fbank"].astype(np.float32)), expected["embedding"], atol=1e-4
+    )
     for name, first, last in (("embedding_wave", 14400, 38400), ("embedding_long", 14400, 78400)):
-        np.testing.assert_allclose(voices()(wave[first:last]), expected[name], atol=1e-2)
+        np.testing.assert_allclose(golden_voices()(wave[first:last]), expected[name], atol=1e-2)
 
 
 def test_features() -> None:
@@ -63,7 +70,7 @@ def test_the_published_size() -> None:
 
 @pytest.mark.parametrize("length", [1, 400, 401, 24000])
 def test_any_length_has_a_voice(length: int) -> None:
-    assert np.isfinite(voices()(samples()[14400 : 14400 + length])).all()
+    assert np.isfinite(golden_voices()(samples()[14400 : 14400 + length])).all()
 
 
 # -- groups -----------------------------------------------------------------------------------------------------------
@@ -149,7 +156,7 @@ def test_directories(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "campplus_cn_common.bin")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
     wave = samples()[14400:38400]
-    np.testing.assert_array_equal(VoiceEncoder.open(tmp_path)(wave), voices()(wave))
+    np.testing.assert_array_equal(VoiceEncoder.open(tmp_path)(wave), golden_voices()(wave))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, "model": "FsmnVADStreaming"}))
     with pytest.raises(UnsupportedModel, match="not one of voices"):
         VoiceEncoder.open(tmp_path)
@@ -159,3 +166,47 @@ def test_directories(tmp_path: Path) -> None:
         VoiceEncoder.open(tmp_path)
     with pytest.raises(ModelNotFound):
         VoiceEncoder.open(tmp_path / "nowhere")
+
+
+# -- beside a recogniser ----------------------------------------------------------------------------------------------
+
+
+def campplus_dir(path: Path) -> Path:
+    path.mkdir()
+    weights = {name: torch.from_numpy(array) for name, array in load_file(GOLDEN / "campplus.safetensors").items()}
+    torch.save(weights, path / "campplus_cn_common.bin")
+    (path / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
+    return path
+
+
+def test_tokens_tell_who_says_them(tmp_path: Path) -> None:
+    directory = campplus_dir(tmp_path / "voices")
+    names = ("company", "meeting", "subway", "weather", "company", "meeting")
+    paths = [files("paraformer") / "samples" / f"{name}.flac" for name in names]
+    wave = np.concatenate([block for path in paths for block in read_blocks(str(path))])
+    told = paraformer.load(speakers=directory, speaker_count=2).transcribe(wave)
+    one = paraformer.load(speakers=directory, speaker_count=1).transcribe(wave)
+    assert len(told.tokens) > 40
+    assert {token.speaker for token in told.tokens} == {0, 1}
+    assert {token.speaker for token in one.tokens} == {0}
+    assert [replace(token, speaker=0) for token in told.tokens] == list(one.tokens)
+    silence = np.zeros(32000, np.float32)
+    assert paraformer.load(speakers=directory).transcribe(silence).tokens == ()
+
+
+def test_labels() -> None:
+    rng = np.random.default_rng(0)
+    voices = [(n * 0.75, n * 0.75 + 1.5, np.eye(16)[n // 20] + 0.01 * rng.normal(size=16)) for n in range(40)]
+    tokens = [Token("好", at, at + 0.2, 1.0) for at in (0.0, 7.0, 20.0, 40.0)]
+    found = VoiceSpeakers(golden_voices()).label(tokens, voices)
+    assert [token.speaker for token in found] == [0, 0, 1, 1]
+    assert VoiceSpeakers(golden_voices()).label(tokens, []) == tokens
+
+
+def test_mixed_up(tmp_path: Path) -> None:
+    directory = campplus_dir(tmp_path / "voices")
+    with pytest.raises(UnsupportedModel, match="CAMPPlus tells speakers apart and is no recogniser"):
+        paraformer.load(directory)
+    for options in ({"speakers": directory, "speaker_count": 0}, {"speaker_count": 2}):
+        with pytest.raises(ConfigError, match="speaker_count"):
+            paraformer.load(**options)

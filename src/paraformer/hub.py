@@ -28,6 +28,7 @@ ALIASES: Mapping[str, str] = {
     "paraformer-online": f"{_LARGE}-online",
     "ct-punc": "ms:iic/punc_ct-transformer_cn-en-common-vocab471067-large",
     "ct-punc-c": "ms:iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch",
+    "cam++": "ms:iic/speech_campplus_sv_zh-cn_16k-common",
     "fa-zh": "ms:iic/speech_timestamp_prediction-v1-16k-offline",
     "fsmn-vad": "ms:iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
     "paraformer-zh": "ms:iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
@@ -42,7 +43,7 @@ OWNERS: Mapping[str, tuple[Literal["ms", "hf"], str]] = {
 }
 """Owner in an id without "ms:" or "hf:" -> its hub, and its name there today."""
 
-WEIGHTS = (contract.WEIGHTS, contract.PACKED, "model.pt", "model.pb")
+WEIGHTS = (contract.WEIGHTS, contract.PACKED, "model.pt", "model.pb", "campplus_cn_common.bin")
 SETTINGS = (CONFIG_FILE, *FUNASR_FILES)
 FILES = (
     *WEIGHTS,

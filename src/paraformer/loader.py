@@ -27,7 +27,7 @@ from paraformer.language import CANDIDATES, LanguageModel
 from paraformer.punctuation import Punctuation
 from paraformer.punctuation.directory import is_punctuation as is_ours_for_texts
 from paraformer.punctuation.directory import open_bundle
-from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
+from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, Speakers, check_chunk
 from paraformer.settings import as_number, as_whole, check_choice, check_type
 from paraformer.text import is_chinese
 from paraformer.weights import Stored
@@ -37,6 +37,7 @@ EMBEDDED, EMBEDDED_PUNCTUATION = "zh-small", "zh-marks"
 BackendName = Literal["auto", "native", "onnx", "torch"]
 PrecisionName = Precision | Literal["auto"]
 MOST_THREADS, MOST_LM_WEIGHT = 1024, 1000.0
+MOST_SPEAKERS = 100
 _NUMBERED_CPU = re.compile("cpu:[0-9]+")
 """As torch numbers its devices; of CPUs there is one."""
 _PRECISIONS = ("auto", *get_args(Precision))
@@ -57,6 +58,8 @@ def load(
     hotwords: Hotwords | None = None,
     punctuation: bool | str | Path = False,
     itn: bool | Collection[str] = False,
+    speakers: str | Path | None = None,
+    speaker_count: int | None = None,
     download: bool = False,
 ) -> Recognizer:
     """Load a model for recognition.
@@ -78,7 +81,9 @@ def load(
     punctuation: True for the package's own model, which punctuates Chinese and leaves models of other languages alone,
         or the directory or published name of a CT-Transformer, "ct-punc".
     itn: numbers in digits, all kinds of `paraformer.itn.KINDS` or those named. Both change tokens and texts alike,
-        whole and live. download: fetch a published model if needed.
+        whole and live.
+    speakers: the directory or published name of a CAM++, "cam++", by which tokens of whole recordings tell who says
+        them. speaker_count: how many there are, where that is known. download: fetch a published model if needed.
 
     Raises ConfigError for an option that there is not, ModelNotFound, ModelError, UnsupportedModel or MissingExtra,
     each saying what to do.
@@ -103,6 +108,7 @@ def load(
         alternatives=alternatives,
         hotwords=hotwords,
         writer=writer,
+        speakers=_speakers(speakers, speaker_count, download),
     )
 
 
@@ -324,6 +330,18 @@ def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
         return None
     bundle.check(contract.LM)
     return LanguageModel.open(path, bundle.config.vocab_size)
+
+
+def _speakers(model: str | Path | None, count: int | None, download: bool) -> Speakers | None:
+    if count is not None and not 1 <= as_whole(count, "speaker_count") <= MOST_SPEAKERS:
+        raise ConfigError(f"speaker_count must be a number from 1 to {MOST_SPEAKERS}, not {count}")
+    if model is None:
+        if count is not None:
+            raise ConfigError('speaker_count needs speakers, the model that tells them apart, such as "cam++"')
+        return None
+    from paraformer.speakers import VoiceEncoder, VoiceSpeakers
+
+    return VoiceSpeakers(VoiceEncoder.open(locate(model, download=download)), count)
 
 
 def _segmenter(vad: object, download: bool) -> Segmenter:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 from jaxtyping import Float32
@@ -38,6 +38,22 @@ Samples = Float32[np.ndarray, " samples"]
 Audio = str | Path | BinaryIO | bytes | np.ndarray | Sequence[float] | tuple[np.ndarray, int]
 Segmenter = Callable[[Iterable[Samples]], Iterator[tuple[float, Samples]]]
 """Cuts blocks of one recording into stretches of speech: (start in seconds, samples), in order."""
+
+Voice = tuple[float, float, np.ndarray]
+"""Start and end in seconds of a stretch of speech, and a vector that tells who speaks in it."""
+
+
+class Speakers(Protocol):
+    """What tells speakers apart."""
+
+    def hear(self, start_s: float, samples: Samples) -> list[Voice]:
+        """The voices of a stretch of speech that begins at start_s of its recording."""
+        ...
+
+    def label(self, tokens: Sequence[Token], voices: Sequence[Voice]) -> list[Token]:
+        """The tokens of a recording with who says each, by all of its voices."""
+        ...
+
 
 WHOLE_S = 30.0
 """Audio up to this long is recognised in one piece; longer audio is cut at pauses."""
@@ -70,17 +86,20 @@ class Recognizer:
         alternatives: int = 0,
         hotwords: Hotwords | None = None,
         writer: Writer | None = None,
+        speakers: Speakers | None = None,
     ) -> None:
         """segmenter: cuts audio over 30 s, which is one piece without it; chunk: default of live sessions.
 
         lm: has its say about every token, with this weight beside the decoder's log-probabilities.
         alternatives: how many other items are told of each token. hotwords: see `with_hotwords`.
-        writer: punctuates the text and writes its numbers.
+        writer: punctuates the text and writes its numbers. speakers: tells who says what in whole recordings, which it
+        wants cut at pauses, however short they are.
         """
         self.bundle = bundle
         self.config = bundle.config
         self.chunk = chunk or bundle.config.live
         self.segmenter = segmenter
+        self.speakers = speakers
         frontend, vocabulary = Frontend(bundle.config.frontend, bundle.cmvn), Vocabulary(bundle.tokens, bundle.words)
         weights, calibration = bundle.weights, bundle.confidence
         model = SpeechModel(
@@ -106,6 +125,7 @@ class Recognizer:
             alternatives=model.alternatives,
             hotwords=model.hotwords,
             writer=model.writer,
+            speakers=self.speakers,
         )
 
     def with_hotwords(self, hotwords: Hotwords) -> Recognizer:
@@ -254,7 +274,7 @@ class Recognizer:
         blocks: consecutive parts of it, mono at 16 kHz. With `segments`, for those who decide themselves when each
         piece is recognised, as a server does.
         """
-        return self._pieces(iter(blocks))
+        return self._pieces(audio.regrouped(blocks, audio.SAMPLE_RATE))  # so that one block may be all of it
 
     def segments(self, samples: Samples, start_s: float = 0.0) -> list[Segment]:
         """The text of one of `pieces`, which begins at start_s of its recording: one segment, none in silence.
@@ -265,7 +285,7 @@ class Recognizer:
         hearing = Hearing().step(samples, final=True)
         if hearing.runs:
             self._recognize([_Piece(0, start_s, samples, hearing)], {0: source})
-        result = source.result(self._model.writer)
+        result = source.result(self._model.writer, self.speakers)
         if isinstance(result, ParaformerError):
             raise result
         return list(result.segments)
@@ -304,11 +324,11 @@ class Recognizer:
                     waiting = []
             if not waiting:
                 while emitted in pending:
-                    yield pending.pop(emitted).result(self._model.writer)
+                    yield pending.pop(emitted).result(self._model.writer, self.speakers)
                     emitted += 1
         self._recognize(waiting, pending)
         for number in sorted(pending):
-            yield pending.pop(number).result(self._model.writer)
+            yield pending.pop(number).result(self._model.writer, self.speakers)
 
     def _pieces_of(self, recording: _Recording, number: int, source: _Source) -> Iterator[_Piece]:
         """Stretches of speech of one source, up to where it cannot be read."""
@@ -323,8 +343,8 @@ class Recognizer:
         """Stretches of speech of one source."""
         head = list(_up_to(blocks, WHOLE_S))
         following = next(blocks, None)
-        if following is not None and self.segmenter is not None:
-            yield from self.segmenter(chain(head, [following], blocks))
+        if self.segmenter is not None and (following is not None or self.speakers is not None):
+            yield from self.segmenter(chain(head, [] if following is None else [following], blocks))
             return
         # A copy even of one block: it may be the caller's own array, which changes before its batch is recognised.
         yield (
@@ -337,8 +357,9 @@ class Recognizer:
         recognize = self._in_chunks if self.config.training_chunks else self._at_once
         numbers = sorted({piece.source for piece in pieces})
         with attempt(sources[numbers[0]].name if numbers else "") as work:
-            for piece, tokens in list(recognize(pieces)):
-                sources[piece.source].add(piece.start_s, tokens)
+            done = [(piece, tokens, self._voices(piece)) for piece, tokens in recognize(pieces)]
+            for piece, tokens, voices in done:
+                sources[piece.source].add(piece.start_s, tokens, voices)
         if work.error is not None and len(numbers) > 1:
             for number in numbers:
                 self._recognize([piece for piece in pieces if piece.source == number], sources)
@@ -346,6 +367,9 @@ class Recognizer:
             sources[numbers[0]].error = work.error
         for source in sources.values():
             source.close()
+
+    def _voices(self, piece: _Piece) -> list[Voice]:
+        return [] if self.speakers is None else self.speakers.hear(piece.start_s, piece.samples)
 
     def _at_once(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
         """Each piece in view of all of itself, in batches of similar length."""
@@ -388,6 +412,7 @@ class _Source:
         self.duration_s = 0.0
         self.pieces: list[tuple[float, list[Token]]] = []
         self.segments: list[list[Token]] = []
+        self.voices: list[Voice] = []
 
     def measured(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
         """The same blocks, their duration added up."""
@@ -395,8 +420,9 @@ class _Source:
             self.duration_s += len(block) / audio.SAMPLE_RATE
             yield block
 
-    def add(self, start_s: float, tokens: list[Token]) -> None:
-        """Take in the tokens of one piece, whose times count from its start."""
+    def add(self, start_s: float, tokens: list[Token], voices: list[Voice]) -> None:
+        """Take in the tokens of one piece, whose times count from its start, and its voices."""
+        self.voices += voices
         moved = [replace(token, start_s=token.start_s + start_s, end_s=token.end_s + start_s) for token in tokens]
         self.pieces.append((start_s, moved))
 
@@ -405,11 +431,17 @@ class _Source:
         self.segments += [tokens for _, tokens in sorted(self.pieces, key=lambda piece: piece[0]) if tokens]
         self.pieces = []
 
-    def result(self, writer: Writer) -> Transcript | ParaformerError:
+    def result(self, writer: Writer, speakers: Speakers | None) -> Transcript | ParaformerError:
         """The outcome, once all pieces are in."""
         if self.error is not None:
             return self.error
         written = writer.whole(self.segments)
+        if speakers is not None:
+            with attempt(self.name) as telling:
+                labelled = iter(speakers.label([token for one in written for token in one], self.voices))
+                written = [list(islice(labelled, len(one))) for one in written]
+            if telling.error is not None:
+                return telling.error
         segments = [Segment(readable(one), one[0].start_s, one[-1].end_s, tuple(one)) for one in written]
         text = join_segments([segment.text for segment in segments])
         found = sentences([token for one in written for token in one])

@@ -27,6 +27,7 @@ class Token:
     mark: the punctuation that follows it, "" for none.
     spoken: where numbers are rewritten and this token is "2024", the tokens that were heard for it, 二 零 二 四; its
     times are from the first to the last of them, its confidence is their mean.
+    speaker: who says it, numbered from 0 by first appearance; None where nobody asked.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Token:
     alternatives: tuple[Alternative, ...] = ()
     mark: str = ""
     spoken: tuple[Token, ...] = ()
+    speaker: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ NO_RECOGNISERS = {
     "CTTransformerStreaming": "punctuates texts and is no recogniser; give it as punctuation, beside a model",
     "FsmnVADStreaming": "finds speech and is no recogniser; give it as vad, beside a model",
     ALIGNER: "finds the times of a text that is known and is no recogniser; use `paraformer align`",
-    "CAMPPlus": "tells speakers apart and is no recogniser",
+    "CAMPPlus": "tells speakers apart and is no recogniser; give it as speakers, beside a model",
 }
 """FunASR's models that stand beside a recogniser."""
 

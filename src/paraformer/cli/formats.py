@@ -83,6 +83,8 @@ def described(token: Token) -> dict[str, Any]:
     for name in ("alternatives", "mark", "spoken"):
         if not values[name]:
             del values[name]
+    if token.speaker is None:
+        del values["speaker"]
     return values | ({"spoken": [described(one) for one in token.spoken]} if token.spoken else {})
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float32
 
 import paraformer
 from paraformer.cli.live import PIECE, RATE, decisions
+from paraformer.cli.options import loading
 from paraformer.errors import AudioError, MissingExtra
 from paraformer.session import Session
 from paraformer.subtitles import columns
@@ -32,8 +33,7 @@ def mic(options: argparse.Namespace) -> int:
     recognizer = paraformer.load(
         options.model,
         chunk=options.chunk,
-        **{name: getattr(options, name) for name in ("precision", "threads", "lm", "punctuation", "itn")},
-        hotwords=getattr(options, "hotwords", None),
+        **{name: value for name, value in loading(options).items() if name != "device"},  # of the microphone
     )
     rate, pieces = _microphone(options.device, _first_interrupt())
     session = recognizer.stream() if rate == RATE else recognizer.stream(rate=rate)

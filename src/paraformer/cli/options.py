@@ -54,7 +54,10 @@ def parser() -> argparse.ArgumentParser:
 
 def loading(options: argparse.Namespace) -> dict[str, Any]:
     """What a command's options say of how to load a model; what was not given is left to `paraformer.load`."""
-    names = ("precision", "threads", "lm", "backend", "device", "alternatives", "punctuation", "itn", "hotwords")
+    names = (
+        *("precision", "threads", "lm", "backend", "device", "alternatives"),
+        *("punctuation", "itn", "hotwords", "speakers", "speaker_count"),
+    )
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
@@ -171,6 +174,19 @@ def _transcribe(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--timestamps", action="store_true", help="times of segments (text) or of every token (json, tsv)"
+    )
+    options.add_argument(
+        "--speakers",
+        default=argparse.SUPPRESS,
+        metavar="DIR|NAME",
+        help="with --format json and --timestamps: who says each token, by this CAM++, such as cam++",
+    )
+    options.add_argument(
+        "--speaker-count",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="how many there are, where it is known",
     )
     options.add_argument(
         "--alternatives",
@@ -304,11 +320,11 @@ def _written(options: argparse.ArgumentParser) -> None:
         dest="punctuation",
         nargs="?",
         const=True,
-        default=False,
+        default=argparse.SUPPRESS,
         metavar="DIR|NAME",
         help="set punctuation by this CT-Transformer, such as ct-punc (without a name: the package's own)",
     )
-    options.add_argument("--itn", action="store_true", help="write numbers in digits")
+    options.add_argument("--itn", action="store_true", default=argparse.SUPPRESS, help="write numbers in digits")
 
 
 def _speed(options: argparse.ArgumentParser) -> None:
