@@ -36,6 +36,7 @@ from paraformer.cli import main, sources
 from paraformer.cli.formats import render
 from paraformer.cli.live import decisions
 from paraformer.cli.mic import _tail, show
+from paraformer.cli.options import FORMATS
 from paraformer.cli.results import targets
 from paraformer.subtitles import MAX_COLUMNS, MAX_S, columns, cues
 from paraformer.text import Vocabulary
@@ -537,7 +538,7 @@ def completions(line: str, directory: Path) -> list[str]:
 def test_a_shell_is_told_how_a_line_may_go_on(tmp_path: Path) -> None:
     pytest.importorskip("argcomplete")
     assert completions("paraformer tr", tmp_path) == ["transcribe", "train"]
-    assert completions("paraformer transcribe a.wav --format ", tmp_path) == ["text", "json", "srt", "vtt", "tsv"]
+    assert completions("paraformer transcribe a.wav --format ", tmp_path) == list(FORMATS)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
