@@ -1,7 +1,8 @@
 """Compiles the package's own engine (src/paraformer/native) into the wheel, with any C compiler or one from the index.
 
-Where it cannot be compiled the wheel is made without it, and ONNX Runtime does all the work. `python hatch_build.py`
-compiles it in place.
+Where there is no compiler the wheel is made without it, with a warning, and ONNX Runtime does all the work, as with
+PARAFORMER_ISA=none; code that does not compile ends the build. PARAFORMER_WHEEL names a platform of TARGETS to compile
+for with zig (scripts/wheels). `python hatch_build.py` compiles in place for this machine.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = Path("src/paraformer/native")
-ENGINE = SOURCES / "engine.so"
 COMPILER_PACKAGE = "ziglang>=0.13"
-COMMON = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra")
+COMMON = ("-std=gnu11", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra")
 SHARED = (
     "features.c",
     "threads.c",
@@ -36,42 +36,70 @@ SHARED = (
     "beam.c",
 )
 """For every processor."""
-FAMILIES = (
-    ("plain", "plain.c", ()),
-    ("avx2", "avx2.c", ("-mavx2", "-mfma")),
-    ("avxvnni", "avxvnni.c", ("-mavx2", "-mfma", "-mavxvnni")),
-    ("avx512", "avx512.c", (*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "bf16")), "-mfma")),
-)
-"""Of processors: name, kernels, instructions. On machines that are not x86-64 the first one alone."""
+FAMILIES = {
+    "x86_64": (
+        ("plain", ()),
+        ("avx2", ("-mavx2", "-mfma")),
+        ("avxvnni", ("-mavx2", "-mfma", "-mavxvnni")),
+        ("avx512", (*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "bf16")), "-mfma")),
+    ),
+    "aarch64": (("plain", ()), ("neon", ("-march=armv8.2-a+dotprod",))),
+}
+"""Of processors: name and instructions. On other machines the plain one alone."""
+TARGETS = {
+    "manylinux_2_17_x86_64.manylinux2014_x86_64": "x86_64-linux-gnu.2.17",
+    "manylinux_2_17_aarch64.manylinux2014_aarch64": "aarch64-linux-gnu.2.17",
+    "macosx_11_0_arm64": "aarch64-macos.11.0",
+    "macosx_11_0_x86_64": "x86_64-macos.11.0",
+    "win_amd64": "x86_64-windows-gnu",
+}
+"""Platforms as wheels name them, and as zig does."""
+_ZIG = {"-march=armv8.2-a+dotprod": "-mcpu=baseline+dotprod"}
+"""How zig calls instructions that it calls otherwise."""
+_SAME = {"amd64": "x86_64", "arm64": "aarch64"}
 FBANK = ("-ffp-contract=fast", "-Wno-psabi")
 """Each lane is a frame for itself, so products may be fused with sums where the processor can; vectors stay inside."""
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
-    """Adds the compiled engine to a wheel, which then is for this platform."""
+    """Adds the compiled engine to a wheel, which then is for one platform."""
 
     def dependencies(self) -> list[str]:
         """A compiler, where there is none."""
-        return [COMPILER_PACKAGE] if supported() and not found_compiler() else []
+        wanted = os.environ.get("PARAFORMER_WHEEL") or not found_compiler()
+        return [COMPILER_PACKAGE] if wanted and not unwanted() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; see hatchling."""
-        if self.target_name != "wheel" or not supported():
+        if self.target_name != "wheel" or unwanted():
             return
+        platform_tag = os.environ.get("PARAFORMER_WHEEL") or _platform_tag()
         try:
-            compile_engine(Path(self.root))
-        except (OSError, subprocess.CalledProcessError) as error:
-            reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
-            self.app.display_warning(f"made without its own engine, which could not be compiled: {reason}")
+            engine = compile_engine(
+                Path(self.root), TARGETS[platform_tag] if "PARAFORMER_WHEEL" in os.environ else None
+            )
+        except FileNotFoundError as error:
+            self.app.display_warning(
+                f"made without the package's own engine, which is two to ten times as fast: {error}"
+            )
             return
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(
+                f"the package's own engine could not be compiled: {error.stderr}\n"
+                "Name another compiler in CC, or set PARAFORMER_ISA=none to install without it."
+            ) from error
         build_data["pure_python"] = False
-        build_data["artifacts"].append(f"/{ENGINE}")
-        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        build_data["artifacts"].append(f"/{engine}")
+        build_data["tag"] = f"py3-none-{platform_tag}"
 
 
-def supported() -> bool:
-    """Whether the engine is written for this kind of machine."""
-    return sys.platform in ("linux", "darwin")
+def unwanted() -> bool:
+    """Whether the package is to be made without compiled code."""
+    return os.environ.get("PARAFORMER_ISA") == "none"
+
+
+def _platform_tag() -> str:
+    return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
 def found_compiler() -> list[str] | None:
@@ -81,32 +109,43 @@ def found_compiler() -> list[str] | None:
     return next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
 
 
-def compile_engine(root: Path) -> None:
-    """Write the engine below `root`. Raises OSError or CalledProcessError where that fails."""
-    command = found_compiler()
+def compile_engine(root: Path, target: str | None = None) -> Path:
+    """Write the engine below `root`, for this machine or by zig for one of TARGETS; returns where, from there.
+
+    Raises FileNotFoundError where there is no compiler, CalledProcessError where it fails.
+    """
+    command = None if target else found_compiler()
     if command is None:
         if find_spec("ziglang") is None:
-            raise OSError("there is no C compiler")
-        command = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
-    command += [*COMMON, *os.environ.get("CFLAGS", "").split()]
+            raise FileNotFoundError("there is no C compiler (cc, gcc, clang, or the package ziglang)")
+        chosen = ["-target", target] if target else ["-mcpu=baseline"]
+        command = [sys.executable, "-m", "ziglang", "cc", *chosen]
+    windows = "windows" in target if target else sys.platform == "win32"
+    engine = SOURCES / ("engine.dll" if windows else "engine.so")
+    command += [*COMMON, *(() if windows else ("-fPIC",)), *os.environ.get("CFLAGS", "").split()]
+    machine = target.partition("-")[0] if target else platform.machine().lower()
     with TemporaryDirectory() as directory:
         objects = []
-        for number, (source, flags) in enumerate(_sources()):
+        for number, (source, flags) in enumerate(_sources(_SAME.get(machine, machine))):
             objects.append(f"{directory}/{number}.o")
-            _run([*command, *flags, "-c", str(root / SOURCES / source), "-o", objects[-1]])
-        built = Path(directory) / ENGINE.name
-        _run([*command, "-shared", *objects, "-o", str(built), "-lm"])
-        shutil.copy(built, root / SOURCES / f".{ENGINE.name}")
-    (root / SOURCES / f".{ENGINE.name}").replace(root / ENGINE)  # in one move: a running process keeps the old one
+            named = [_ZIG.get(flag, flag) if "ziglang" in command else flag for flag in flags]
+            _run([*command, *named, "-c", str(root / SOURCES / source), "-o", objects[-1]])
+        built = Path(directory) / engine.name
+        link = ["-shared", *(["-s"] if target else [])]
+        if "macos" in (target or sys.platform.replace("darwin", "macos")):
+            link.append(f"-Wl,-install_name,@rpath/{engine.name}")  # else the path of this build stands in it
+        _run([*command, *link, *objects, "-o", str(built), "-lm"])
+        shutil.copy(built, root / SOURCES / f".{engine.name}")
+    (root / SOURCES / f".{engine.name}").replace(root / engine)  # in one move: a running process keeps the old one
+    return engine
 
 
-def _sources() -> Iterator[tuple[str, tuple[str, ...]]]:
+def _sources(machine: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each file, and how it is compiled."""
     for source in SHARED:
         yield source, ()
-    families = FAMILIES if platform.machine().lower() in ("x86_64", "amd64") else FAMILIES[:1]
-    for name, kernels, instructions in families:
-        yield f"isa/{kernels}", (*instructions, f"-DISA={name}")
+    for name, instructions in FAMILIES.get(machine, (("plain", ()),)):
+        yield f"isa/{name}.c", (*instructions, f"-DISA={name}")
         yield "isa/fbank.c", (*instructions, *FBANK, f"-DISA={name}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -150,7 +151,11 @@ class Room:
         """So many that belong to nobody yet and begin at a cache line."""
         taken = size + -size % LINE
         if taken > len(self._free):
-            memory = mmap.mmap(-1, max(self._LEAST, taken), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            length = max(self._LEAST, taken)
+            if sys.platform == "win32":
+                memory = mmap.mmap(-1, length)
+            else:
+                memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             with suppress(AttributeError, OSError):  # a system, or one without such pages
                 memory.madvise(mmap.MADV_HUGEPAGE)
             self._free = np.frombuffer(memory, np.uint8)

@@ -32,6 +32,14 @@ PF_EXPORT int pf_features(void) {
     if (a1 >> 5 & 1) found |= HAS_BF16;
     return found;
 }
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+enum { ASIMDDP = 1 << 20 }; /* of AT_HWCAP, as <asm/hwcap.h> has it */
+
+PF_EXPORT int pf_features(void) { return getauxval(AT_HWCAP) & ASIMDDP ? HAS_DOTPROD : 0; }
+#elif defined(__aarch64__) && defined(__APPLE__)
+PF_EXPORT int pf_features(void) { return HAS_DOTPROD; } /* every one of Apple's since 2018, so every Mac */
 #else
 PF_EXPORT int pf_features(void) { return 0; }
 #endif

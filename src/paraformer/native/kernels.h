@@ -16,7 +16,11 @@
 enum { PF_ABI = 5 };
 
 /* Everything else is invisible outside the library, where another library might use the same name. */
+#ifdef _WIN32
+#define PF_EXPORT __declspec(dllexport)
+#else
 #define PF_EXPORT __attribute__((visibility("default")))
+#endif
 
 enum { F32 = 0, BF16 = 1, INT8 = 2, FORMATS = 3 };
 

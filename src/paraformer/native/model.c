@@ -16,6 +16,9 @@ extern const Kernels kernels_plain;
 #if defined(__x86_64__) || defined(__i386__)
 extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512;
 #define FAMILIES &kernels_avx512, &kernels_avxvnni, &kernels_avx2, &kernels_plain
+#elif defined(__aarch64__)
+extern const Kernels kernels_neon;
+#define FAMILIES &kernels_neon, &kernels_plain
 #else
 #define FAMILIES &kernels_plain
 #endif

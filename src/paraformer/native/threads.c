@@ -1,6 +1,8 @@
 #include "threads.h"
 
+#ifndef _WIN32
 #include <signal.h>
+#endif
 #include <unistd.h>
 
 /* Looks at a counter, some 40 ns each, before a thread goes to sleep: about what sleeping and waking cost. Where others
@@ -48,11 +50,15 @@ void team_start(Team *team, int parts, int32_t *lent_to) {
     team->lent_to = lent_to;
     pthread_mutex_init(&team->mutex, NULL);
     pthread_cond_init(&team->changed, NULL);
+#ifndef _WIN32
     sigset_t every, before; /* signals are for the threads of the program, not for helpers that it does not know of */
     sigfillset(&every);
     pthread_sigmask(SIG_SETMASK, &every, &before);
+#endif
     while (team->parts < parts && team->parts < MOST_PARTS && start_helper(team, team->parts)) team->parts++;
+#ifndef _WIN32
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+#endif
 }
 
 void team_finish(Team *team, void (*work)(void *data, int part), void *data) {

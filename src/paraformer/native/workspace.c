@@ -1,6 +1,13 @@
 #include "workspace.h"
 
 #include <stdlib.h>
+#ifdef _WIN32 /* whose C library has memory of its own for what is aligned */
+#include <malloc.h>
+#define aligned_alloc(alignment, size) _aligned_malloc(size, alignment)
+#define aligned_free _aligned_free
+#else
+#define aligned_free free
+#endif
 
 enum { LEAST_CHUNK = 1 << 20 };
 
@@ -24,7 +31,7 @@ void *arena_alloc(Arena *arena, size_t bytes) {
 void arena_free(Arena *arena) {
     for (void *chunk = arena->chunk, *before; chunk; chunk = before) {
         before = *(void **)chunk;
-        free(chunk);
+        aligned_free(chunk);
     }
 }
 

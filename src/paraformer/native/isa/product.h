@@ -6,6 +6,7 @@
  *   TAKE_FORMAT(_, j): weights of register j, from b + j * LANES;
  *   WORDS_FORMAT(i): of row i, WORDS_1 or, where each is widened to two, WORDS_2;
  *   DOT_FORMAT(i, j): to s<i><j> the products of those weights with x, and with y where there are two;
+ * LACKING, where there is one: that products of bytes want lacking(words, count) added, for each row;
  * PARTS, how many words a word of a row in each format becomes, and widen(format, ...), which makes two of one. */
 enum { STRIP = 16, WORDS_AT_ONCE = 512 };
 
@@ -68,6 +69,12 @@ static void add_products(int format, int rows, const uint32_t *x, size_t stride,
             for (int i = 0; i < rows; i++) widen(format, a + i * stride, some, wide + i * apart);
             a = wide;
         }
+#ifdef LACKING
+        for (int i = 0; format == INT8 && i < rows; i++) {
+            const uint32_t less = (uint32_t)lacking(x + from + i * stride, some);
+            for (int j = 0; j < PANEL; j++) sums[i * PANEL + j] += less;
+        }
+#endif
         const size_t at = (size_t)from * PANEL;
         for (int strip = 0; strip < columns; strip += STRIP)
             PRODUCTS[format][rows - 1](a, apart, w + at + strip, some, ahead + at + strip, sums + strip);
