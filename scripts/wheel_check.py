@@ -90,19 +90,12 @@ def _check_layout(wheel: Path, target: str) -> None:
     sizes = [(each.__name__, ctypes.sizeof(each)) for each in layout.STRUCTURES]
     asserts = "\n".join(f'_Static_assert(sizeof({name}) == {size}, "{name}");' for name, size in sizes)
     text = f'#include "model.h"\n#include "beam.h"\n{asserts}\n'
-    command = [
-        sys.executable,
-        "-m",
-        "ziglang",
-        "cc",
-        "-target",
-        target,
-        f"-I{ROOT / SOURCES}",
-        "-fsyntax-only",
-        "-xc",
-        "-",
-    ]
-    done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
+    with TemporaryDirectory() as directory:
+        source = Path(directory) / "sizes.c"
+        source.write_text(text)
+        places = [f"-iquote{ROOT / SOURCES}", "-c", str(source), "-o", str(source.with_suffix(".o"))]
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *places]
+        done = subprocess.run(command, text=True, capture_output=True, check=False)
     _expect(wheel, "sizes of structures", done.stderr if done.returncode else "", "")
 
 
