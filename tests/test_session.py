@@ -20,7 +20,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import AudioError, SessionError
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.language import LanguageModel
-from paraformer.session import Session, SpeechModel, advance
+from paraformer.session import FORMAT, Session, SpeechModel, advance
 from paraformer.text import Vocabulary
 from paraformer.types import Segment, Transcript
 
@@ -184,8 +184,9 @@ def test_a_session_comes_back_from_whatever_holds_its_bytes() -> None:
 def test_a_session_of_another_version_is_refused() -> None:
     """Whole and sealed, but of another format, or of none, as before there were formats."""
     saved = open_session(ChunkConfig()).save()[32:]
-    for other in (b'\\"format\\": 9', b'\\"format\\": 1', b'\\"former\\": 2'):
-        content = saved.replace(b'\\"format\\": 2', other)
+    ours = rb'\"format\": %d' % FORMAT
+    for other in (rb'\"format\": 9', rb'\"format\": 2', rb'\"former\": %d' % FORMAT):
+        content = saved.replace(ours, other)
         assert content != saved
         with pytest.raises(SessionError, match="by another version"):
             Session.restore(tiny.engine(), hashlib.sha256(content).digest() + content)
