@@ -184,8 +184,8 @@ def test_a_session_comes_back_from_whatever_holds_its_bytes() -> None:
 def test_a_session_of_another_version_is_refused() -> None:
     """Whole and sealed, but of another format, or of none, as before there were formats."""
     saved = open_session(ChunkConfig()).save()[32:]
-    ours = rb'\"format\": %d' % FORMAT
-    for other in (rb'\"format\": 9', rb'\"format\": 2', rb'\"former\": %d' % FORMAT):
+    ours = rb"\"format\": %d" % FORMAT
+    for other in (rb"\"format\": 9", rb"\"format\": 2", rb"\"former\": %d" % FORMAT):
         content = saved.replace(ours, other)
         assert content != saved
         with pytest.raises(SessionError, match="by another version"):
