@@ -306,10 +306,11 @@ def test_long_utterances_on_every_family(family: str, kind: tiny.Kind, monkeypat
     monkeypatch.setenv("PARAFORMER_ISA", family)
     got = engine("float32", 3, kind).whole(utterances)
     assert len(got[0].ids) > 70
-    for one, two in zip(got, expected, strict=True):
+    for feats, one, two in zip(utterances, got, expected, strict=True):
         np.testing.assert_array_equal(one.ids, two.ids)
         np.testing.assert_allclose(one.weights, two.weights, atol=1e-5)
-        np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
+        atol = max(1e-4, 2 * tiny.rounding(tiny.backend("torch", kind), feats))
+        np.testing.assert_allclose(one.scores, two.scores, atol=atol)
 
 
 def test_a_missing_weight_is_named() -> None:

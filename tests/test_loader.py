@@ -60,7 +60,7 @@ def bundle(tmp_path) -> Path:
         ({"lm_weight": 1e308}, r"lm_weight must be a number from 0 to 1000, not 1e\+308"),
         ({"threads": 10**9}, "threads must be 0"),
         ({"lm_weight": float("nan")}, "lm_weight must be a number from 0 to 1000, not nan"),
-        ({"vad": "no"}, "vad must be true or false, not 'no'"),
+        ({"vad": 0}, "vad must be"),
         ({"lm": 0}, "lm must be true or false, not 0"),
         ({"download": None}, "download must be true or false, not None"),
         ({"model": 5}, "model must be a directory or a published name, not 5"),

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from paraformer.backends.base import Backend
 from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
-from paraformer.certificate.foreign import ForeignBackend
+from paraformer.certificate.foreign import ForeignBackend, row_scale
 from paraformer.certificate.record import Form
 from paraformer.checkpoint import funasr_config
 from paraformer.config import (
@@ -39,7 +39,7 @@ from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.export.directories import write
 from paraformer.export.foreign import LiveEncoderGraph
 from paraformer.frontend import Cmvn
-from paraformer.model.layers import length_mask
+from paraformer.model.layers import length_mask, sinusoid
 from paraformer.model.paraformer import Batch, Paraformer, unit_targets
 
 FRONT = FrontConfig(kernels=(4, 3), strides=(1, 2))
@@ -280,9 +280,11 @@ def test_other_runtimes_need_not_know(runtime: Literal["sherpa-onnx", "funasr-on
 
 @torch.no_grad()
 def test_live_graphs_of_other_runtimes_take_the_scale_back() -> None:
-    """But for the positions that the runtime adds, and counting from the step's first row."""
+    """And the positions that the runtime adds, from which they tell where the step begins."""
     rows, lengths = pad([noise(20, seed=1), noise(13, seed=2)])
-    enc, _, alphas = LiveEncoderGraph(model())(rows * 12**0.5, lengths)
+    scale = 12**0.5 * torch.from_numpy(row_scale(model().config))
+    added = sinusoid(torch.arange(1, 21).expand(2, 20), rows.shape[2])
+    enc, _, alphas = LiveEncoderGraph(model())(rows * scale + added, lengths)
     hidden, _, _ = model().encoder.look_back(rows, length_mask(lengths, 20), torch.ones(2, dtype=torch.int64), None)
     close(enc, hidden, 1e-5)
     assert not alphas[1, 13:].any()

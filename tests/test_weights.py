@@ -130,9 +130,10 @@ def opened() -> dict[str, TorchBackend | GraphBackend]:
 def test_every_backend_computes_with_the_same_weights(rows: int) -> None:
     feats = np.random.default_rng(rows).standard_normal((rows, 560)).astype(np.float32)
     found = {name: backend.whole([feats])[0] for name, backend in opened().items()}
+    atol = max(1e-4, 2 * tiny.rounding(opened()["torch"], feats))
     for decoded in found.values():
         np.testing.assert_array_equal(decoded.ids, found["torch"].ids)
-        np.testing.assert_allclose(log_probs(decoded), log_probs(found["torch"]), atol=1e-4)
+        np.testing.assert_allclose(log_probs(decoded), log_probs(found["torch"]), atol=atol)
         np.testing.assert_allclose(decoded.weights, found["torch"].weights, atol=1e-5)
 
 
