@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+import re
 import socket
 import struct
 import time
@@ -320,7 +321,8 @@ def test_frames_in_pieces_with_control_frames_between_give_the_right_text(server
     sock.sendall(frame(8, b""))
     heard += ended(sock)
     assert b"ping" in heard
-    assert live_text()[:4].encode() in heard
+    pieces = re.findall(r'"text": "([^"]*)"', heard.decode(errors="replace"))  # where one ends is the model's business
+    assert live_text()[:4] in "".join(pieces)
 
 
 def test_a_half_open_connection_is_let_go(server: Running) -> None:
