@@ -19,9 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import paraformer
+from paraformer.backends.native import kernels
 from paraformer.bundle import Bundle
 from paraformer.cli import main
 from paraformer.contract import WEIGHTS
+from paraformer.native import families
 
 
 @pytest.fixture
@@ -187,6 +189,9 @@ def test_info(model: str, funasr: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "at most 900 ms after" in native
     assert "\n  nothing, live: 0 %\naveraged:    a, b\n" in native
     engine = paraformer.load(model).engine
+    runner, found = engine.split()
+    if runner == "native":
+        engine += f", {kernels(found)} kernels,"
     assert f"runs with:   {engine} on this machine, by the base install\n" in native
     assert main(["info", str(funasr)]) == 0
     foreign = capsys.readouterr().out
@@ -194,6 +199,19 @@ def test_info(model: str, funasr: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [line for line in native.splitlines() if "parameters" in line] == [
         line for line in foreign.splitlines() if "parameters" in line
     ]
+
+
+@pytest.mark.skipif(len(families()) < 2, reason="there is one kind of kernels here")
+def test_info_says_what_would_be_faster(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PARAFORMER_ISA", raising=False)
+    assert main(["info", model]) == 0
+    assert "faster here" not in capsys.readouterr().out
+    best = next(iter(families()))
+    monkeypatch.setenv("PARAFORMER_ISA", "plain")
+    assert main(["info", model]) == 0
+    assert f"faster here: the {best} kernels, without PARAFORMER_ISA=plain" in capsys.readouterr().out
 
 
 def test_conversion_never_overwrites(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

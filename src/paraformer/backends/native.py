@@ -58,6 +58,11 @@ def fast(precision: Precision) -> bool:
     return native.fast(_FORMATS[precision])
 
 
+def kernels(precision: Precision) -> str:
+    """The family of processors whose kernels compute in a precision here, "none" where there is no engine."""
+    return native.kernels_for(_FORMATS[precision])
+
+
 def supports(config: ModelConfig) -> bool:
     """Whether the engine knows this kind of model: SAN-M, with the second kind of predictor and nothing beside it."""
     encoder, decoder = config.encoder, config.decoder

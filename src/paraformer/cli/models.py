@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
-from paraformer import contract
+from paraformer import contract, native
+from paraformer.backends.native import kernels
 from paraformer.bundle import Bundle, check_empty, is_ours, making
 from paraformer.certificate.record import Form
 from paraformer.cli.export import write
@@ -69,6 +70,8 @@ def _facts(directory: Path, bundle: Bundle, parameters: int) -> Iterator[tuple[s
     yield "vocabulary", f"{config.vocab_size} items"
     yield "live", _live(config)
     yield "runs with", _runner(directory)
+    if (better := native.faster()) is not None:
+        yield "faster here", better
     for key, value in bundle.card.items():
         yield "errors, measured when it was made" if key == "errors" else key, value
 
@@ -80,7 +83,8 @@ def _runner(directory: Path) -> str:
     except ParaformerError as error:
         return f"nothing here: {error}"
     enough = is_ours(directory) and choice.backend != "torch"
-    return f"{choice} on this machine, by " + ("the base install" if enough else "the extra [torch]")
+    computes = f"{choice}, {kernels(choice.precision)} kernels," if choice.backend == "native" else str(choice)
+    return f"{computes} on this machine, by " + ("the base install" if enough else "the extra [torch]")
 
 
 def _shown(value: object) -> str:

@@ -18,7 +18,7 @@ from paraformer.errors import ConfigError
 from paraformer.native import layout
 from paraformer.native.layout import BFLOAT16, FLOAT32, INT8
 
-__all__ = ["BFLOAT16", "FLOAT32", "INT8", "families", "family", "fast", "layout", "library"]
+__all__ = ["BFLOAT16", "FLOAT32", "INT8", "families", "family", "fast", "faster", "kernels_for", "layout", "library"]
 
 SWITCH = "PARAFORMER_ISA"
 NONE = "none"
@@ -83,6 +83,24 @@ def family(number: int) -> layout.Kernels | None:
     for name, kernels in families().items():
         if named in (None, name) and _has(kernels.needs[number]):
             return kernels
+    return None
+
+
+def kernels_for(number: int) -> str:
+    """The name of the best kernels here for a format, as in "avx2"; "none" where there is no compiled code."""
+    found = family(number)
+    return NONE if found is None else str(found.name.decode())
+
+
+def faster() -> str | None:
+    """What would compute faster on this very processor, and how to have it, in words; None: nothing would."""
+    if library() is None:
+        return (
+            "the engine of this package, which was not built: install a wheel for this platform, or a C compiler first"
+        )
+    here, named = list(families()), os.environ.get(SWITCH)
+    if named and here and named != here[0]:
+        return f"the {here[0]} kernels, without {SWITCH}={named} in the environment"
     return None
 
 
