@@ -135,7 +135,12 @@ def sentences(tokens: Sequence[Token]) -> tuple[Sentence, ...]:
     """Tokens by sentence, what stands after the last end apart; none where no token has a mark."""
     if not any(token.mark for token in tokens):
         return ()
-    return tuple(Sentence(readable(part), part[0].start_s, part[-1].end_s, part) for part in _parts(tokens))
+    assembler, found = TextAssembler(), list[Sentence]()  # one for all: a word may go on behind a mark
+    for part in _parts(tokens):
+        text = "".join([assembler.push(token.text, token.mark) for token in part])
+        text += assembler.finish() if part[-1] is tokens[-1] else ""
+        found.append(Sentence(text.strip(), part[0].start_s, part[-1].end_s, part))
+    return tuple(found)
 
 
 def token_from(values: Mapping[str, Any]) -> Token:

@@ -126,6 +126,7 @@ class Process:
         await asyncio.to_thread(decoding.warm)
         engine.start()
         sockets = [_bound(self.config.host, self.config.port), _bound(self.config.admin_host, self.config.admin_port)]
+        homes = await self._wyoming()  # before anybody is told that the doors are open
         apps: list[Any] = [web.app(engine, self.keys), admin(engine)]
         self._servers = [_Server(self._uvicorn(app, tls=n == 0)) for n, app in enumerate(apps)]
         serving = [asyncio.create_task(server.serve([one])) for server, one in zip(self._servers, sockets, strict=True)]
@@ -134,7 +135,6 @@ class Process:
             await asyncio.sleep(0.01)
         listening(sockets[0].getsockname()[1], sockets[1].getsockname()[1])
         watching = [asyncio.create_task(self._watch())]
-        homes = await self._wyoming()
         try:
             await self._stop.wait()
             await self._drain()
