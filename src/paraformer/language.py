@@ -166,9 +166,8 @@ class LanguageModel:
 
     @cached_property
     def _compiled(self) -> _CompiledBeam | None:
-        code = native.library()
-        usable = code is not None and native.family(native.FLOAT32) is not None
-        return _CompiledBeam(code, self._arrays) if code is not None and usable else None
+        code = native.library() if native.family(native.FLOAT32) is not None else None
+        return None if code is None else _CompiledBeam(code, self._arrays)
 
     @cached_property
     def _bigrams(self) -> _Table:

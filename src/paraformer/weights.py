@@ -182,6 +182,18 @@ def check_shape(name: str, shape: Sequence[int], expected: Sequence[int]) -> Non
         raise CheckpointError(f"{name} of the weights is {found}, not {meant} as the model's settings say")
 
 
+def checked(
+    whose: str, weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Float32[np.ndarray, "..."]]:
+    """All tensors of a small network as float32. Raises CheckpointError unless they are of `shapes`, and finite."""
+    names = shapes.keys() | weights.keys()
+    if wrong := sorted(name for name in names if np.shape(weights.get(name, 0)) != shapes.get(name)):
+        raise CheckpointError(f"{len(wrong)} tensors of {whose} do not fit its settings: {', '.join(wrong[:5])}")
+    if broken := [name for name, array in weights.items() if not np.isfinite(array).all()]:
+        raise CheckpointError(f"tensors of {whose} hold numbers that are not finite: {', '.join(broken[:5])}")
+    return {name: np.asarray(array, np.float32) for name, array in weights.items()}
+
+
 def check_finite(name: str, array: np.ndarray) -> None:
     """Raise ModelError for a tensor that holds NaN or infinity, which would make nothing but blanks or noise of speech.
 

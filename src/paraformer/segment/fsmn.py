@@ -17,11 +17,12 @@ from safetensors.numpy import load_file, save_file
 
 from paraformer.bundle import replacing
 from paraformer.config import SAMPLE_RATE, FrontendConfig
-from paraformer.errors import CheckpointError, ModelError, ModelNotFound
+from paraformer.errors import ModelError, ModelNotFound
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.segment.cut import Cut, Samples
 from paraformer.segment.endpoints import FRAME_MS, EndpointConfig, Endpointer, Span
 from paraformer.settings import Count, Layers, Size, check_ranges, from_mapping
+from paraformer.weights import checked
 
 FRONTEND = FrontendConfig(lfr_m=5, lfr_n=1)
 _FRAME, _SHIFT = 400, 160
@@ -92,13 +93,8 @@ class FsmnNetwork:
 
     def __init__(self, config: FsmnConfig, weights: Mapping[str, np.ndarray]) -> None:
         """Raises CheckpointError unless `weights` holds exactly the tensors of the settings."""
-        shapes = config.shapes()
-        if wrong := sorted(n for n in shapes.keys() | weights.keys() if np.shape(weights.get(n, 0)) != shapes.get(n)):
-            raise CheckpointError(f"the detector's tensors do not fit its settings: {', '.join(wrong[:5])}")
-        if broken := [name for name, array in weights.items() if not np.isfinite(array).all()]:
-            raise CheckpointError(f"the detector's tensors hold numbers that are not finite: {', '.join(broken[:5])}")
         self.config = config
-        self.weights = {name: np.asarray(array, np.float32) for name, array in weights.items()}
+        self.weights = checked("the detector", weights, config.shapes())
 
     def init_state(self) -> Past:
         """Before the first row there was nothing."""

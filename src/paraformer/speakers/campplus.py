@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from paraformer.config import FrontendConfig
-from paraformer.errors import CheckpointError
 from paraformer.fbank import PCM_SCALE, fbank, short_fbank
 from paraformer.settings import Size, check_ranges
+from paraformer.weights import checked
 
 FEATURES = FrontendConfig(window="povey")
 _EPSILON = np.float32(1e-5)
@@ -100,13 +100,8 @@ class VoiceEncoder:
         Raises CheckpointError unless they are exactly those of the settings.
         """
         kept = {name: array for name, array in weights.items() if not name.endswith("num_batches_tracked")}
-        shapes = config.shapes()
-        if wrong := sorted(n for n in shapes.keys() | kept.keys() if np.shape(kept.get(n, 0)) != shapes.get(n)):
-            raise CheckpointError(f"{len(wrong)} tensors do not fit the settings: {', '.join(wrong[:5])}")
-        if broken := [name for name, array in kept.items() if not np.isfinite(array).all()]:
-            raise CheckpointError(f"the tensors hold numbers that are not finite: {', '.join(broken[:5])}")
         self.config = config
-        self._weights = {name: np.asarray(array, np.float32) for name, array in kept.items()}
+        self._weights = checked("the speaker model", kept, config.shapes())
         means = [name for name in kept if name.endswith("running_mean")]
         self._norms = {name.removesuffix(".running_mean"): self._norm(name) for name in means}
 

@@ -472,20 +472,6 @@ static void filter(const Filter *f, int from, int to) {
     }
 }
 
-void fbank_avx512(const Fbank *f, const float *samples, int count, int shift, float *frames, void *space);
-
-const Kernels kernels_avx512 = {
-    .name = "avx512",
-    .needs = {HAS_AVX512, HAS_AVX512 | HAS_BF16, HAS_AVX512 | HAS_VNNI},
-    .fast = {1, 1, 1},
-    .acts_fill = acts_fill,
-    .layer_norm = layer_norm,
-    .multiply = multiply,
-    .means = means,
-    .ranges = ranges,
-    .pack_columns = pack_columns,
-    .pack_rows = pack_rows,
-    .softmax = softmax,
-    .filter = filter,
-    .fbank = fbank_avx512,
-};
+#define NEEDS {HAS_AVX512, HAS_AVX512 | HAS_BF16, HAS_AVX512 | HAS_VNNI}
+#define FAST {1, 1, 1}
+#include "table.h"
