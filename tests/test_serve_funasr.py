@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from paraformer import ChunkConfig, Segment, Token, Transcript
 from paraformer.errors import InputFailed
-from paraformer.serve.funasr import Dialect, FunasrConversation, units
+from paraformer.serve.funasr import FunasrConversation, units
+from paraformer.serve.funasr_settings import Dialect
 from paraformer.serve.protocol import (
     Action,
     Append,

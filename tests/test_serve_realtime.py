@@ -32,7 +32,8 @@ from paraformer.serve.protocol import (
     Sentence,
     Speaking,
 )
-from paraformer.serve.realtime import RealtimeConversation, _g711
+from paraformer.serve.realtime import RealtimeConversation
+from paraformer.serve.realtime_session import g711
 
 GOLDEN = Path(__file__).parent / "golden" / "serve"
 
@@ -199,8 +200,8 @@ def test_events_have_their_own_ids() -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_telephones_g711() -> None:
-    ulaw, alaw = _g711("audio/pcmu"), _g711("audio/pcma")
+def test_telephones_table() -> None:
+    ulaw, alaw = (g711(encoding, bytes(range(256))) for encoding in ("audio/pcmu", "audio/pcma"))
     assert (ulaw[0xFF], ulaw[0x7F], ulaw[0x80], ulaw[0x00]) == (0, 0, 32124, -32124)
     assert (alaw[0xD5], alaw[0x55], alaw[0xAA], alaw[0x2A]) == (8, -8, 32256, -32256)
     client = Client()

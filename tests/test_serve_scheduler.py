@@ -20,7 +20,8 @@ from paraformer.errors import AudioError, InputFailed, SessionError
 from paraformer.recognizer import Recognizer, join_segments
 from paraformer.segment import VoiceSegmenter
 from paraformer.serve.protocol import Done, Failed, Live, News, Sentence, Speaking, StreamOptions
-from paraformer.serve.scheduler import Saved, Scheduler, Step, Stream
+from paraformer.serve.scheduler import Scheduler, Step
+from paraformer.serve.stream import Saved, Stream
 
 
 def recognizer() -> Recognizer:

@@ -35,7 +35,7 @@ from paraformer.serve.protocol import (
     OpenFile,
     Send,
 )
-from paraformer.serve.scheduler import Saved, Stream
+from paraformer.serve.stream import Saved, Stream
 
 log = logging.getLogger("paraformer.serve")
 

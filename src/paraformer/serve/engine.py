@@ -21,7 +21,8 @@ from paraformer.serve.config import ServeConfig
 from paraformer.serve.files import Busy, Files, Job, Spool
 from paraformer.serve.metrics import Meters
 from paraformer.serve.protocol import Done, Failed, News, StreamOptions
-from paraformer.serve.scheduler import Saved, Scheduler, Step, Stream
+from paraformer.serve.scheduler import Scheduler, Step
+from paraformer.serve.stream import Saved, Stream
 
 if TYPE_CHECKING:
     from paraformer.serve.doors import Line

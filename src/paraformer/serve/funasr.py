@@ -8,15 +8,13 @@ with as many pairs as there are characters and words, or is left out; the acknow
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from paraformer.config import ChunkConfig
-from paraformer.errors import ConfigError
 from paraformer.recognizer import join_segments
+from paraformer.serve.funasr_settings import Dialect, Refused, Settings, changed, parsed
 from paraformer.serve.protocol import (
     BAD_DATA,
     POLICY,
@@ -41,47 +39,13 @@ from paraformer.serve.protocol import (
 from paraformer.text import Vocabulary, words_of
 from paraformer.types import Segment, Token
 
-Mode = Literal["offline", "online", "2pass"]
-MODES: tuple[Mode, ...] = ("offline", "online", "2pass")
-MOST_HOTWORDS, MOST_HOTWORD_BYTES, MOST_NAME = 1000, 10_000, 256
-MOST_MESSAGE, MOST_DEPTH = 64 << 10, 8
-
-
-class _Refused(Exception):
-    """A known key whose value cannot be used."""
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How this server speaks: mode of those who name none; what live text is called; settings that live streams may
-    have, where not any.
-    """
-
-    default_mode: Mode = "2pass"
-    online_name: str = "2pass-online"
-    chunks: tuple[ChunkConfig, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What the client's messages say; each may change some of it."""
-
-    mode: Mode
-    name: str = "wav-default-id"
-    pcm: bool = True
-    rate: int = 16_000
-    chunk: ChunkConfig | None = None
-    hotwords: tuple[str, ...] = ()
-    confidences: bool = False
-    """Not FunASR's: sentences come with how sure each word is, as this server's page shows it."""
-
 
 @dataclass
 class _Utterance:
     """What has been opened and not yet had its last message."""
 
     number: int
-    settings: _Settings
+    settings: Settings
     file: bool
     pcm: Pcm16 = field(default_factory=Pcm16)
     held: Segment | None = None
@@ -92,9 +56,9 @@ class _Utterance:
 class FunasrConversation:
     """One connection. Utterances follow one another; each begins with a message or samples after the last one's end."""
 
-    def __init__(self, dialect: Dialect = Dialect()) -> None:
-        self._dialect = dialect
-        self._settings = _Settings(dialect.default_mode)
+    def __init__(self, dialect: Dialect | None = None) -> None:
+        self._dialect = dialect or Dialect()
+        self._settings = Settings(self._dialect.default_mode)
         self._current: _Utterance | None = None
         self._configured = False
         self._unanswered: dict[int, _Utterance] = {}
@@ -117,8 +81,8 @@ class FunasrConversation:
             yield Close(BAD_DATA, str(error))
             return
         try:
-            self._settings = _changed(self._settings, values, self._dialect)
-        except _Refused as error:
+            self._settings = changed(self._settings, values, self._dialect)
+        except Refused as error:
             yield _error(self._settings, "invalid_request", str(error))
             yield Close(POLICY, str(error))
             return
@@ -216,158 +180,41 @@ class FunasrConversation:
             yield _acknowledgement(one.settings)
 
 
-# -- what clients say ----------------------------------------------------------------------------------------------
-
-
-def parsed(message: str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError with what is wrong: too long, too deep, no JSON, or no object."""
-    if len(message) > MOST_MESSAGE:
-        raise ValueError("the message is longer than 64 kB")
-    if message.strip() == "START":
-        raise ValueError("this is FunASR's WebSocket protocol, not funasr-realtime")
-    try:
-        values = json.loads(message, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("the message is not JSON") from error
-    if not isinstance(values, dict):
-        raise ValueError("the message is not a JSON object")  # noqa: TRY004  one kind of error for all that is wrong
-    if _depth(values) > MOST_DEPTH:
-        raise ValueError("the message is nested too deeply")
-    return values
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _depth(value: object, so_far: int = 0) -> int:
-    """How deeply lists and objects lie in each other; stops counting once it is too much."""
-    if so_far > MOST_DEPTH or not isinstance(value, dict | list):
-        return so_far
-    inner = value.values() if isinstance(value, dict) else value
-    return max((_depth(one, so_far + 1) for one in inner), default=so_far + 1)
-
-
-def _changed(settings: _Settings, values: Mapping[str, Any], dialect: Dialect) -> _Settings:
-    """Settings after a message. Raises _Refused for a value that cannot be used; keys that nobody knows are ignored."""
-    readers: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-        "mode": ("mode", _mode),
-        "wav_name": ("name", _name),
-        "wav_format": ("pcm", _is_pcm),
-        "audio_fs": ("rate", _rate),
-        "hotwords": ("hotwords", hotwords),
-        "confidences": ("confidences", lambda value: value is True),
-    }
-    changes = {name: read(values[key]) for key, (name, read) in readers.items() if values.get(key) is not None}
-    if values.get("chunk_size") is not None:
-        changes["chunk"] = _chunk(values, dialect)
-    return replace(settings, **changes)
-
-
-def _mode(value: Any) -> Mode:
-    """Unknown names are 2pass: one of FunASR's own clients says "office"."""
-    if not isinstance(value, str):
-        raise _Refused("mode must be offline, online or 2pass")
-    return next((mode for mode in MODES if mode == value), "2pass")
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Refused("wav_name must be a text")
-    return value[:MOST_NAME]
-
-
-def _is_pcm(value: Any) -> bool:
-    if not isinstance(value, str):
-        raise _Refused("wav_format must be a text such as pcm or wav")
-    return value.lower() == "pcm"
-
-
-def _rate(value: Any) -> int:
-    """Hz; one of FunASR's clients sends it with a decimal point."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value != int(value) or not 4000 <= value <= 192_000:
-        raise _Refused("audio_fs must be a rate from 4000 to 192000 Hz")
-    return int(value)
-
-
-def _chunk(values: Mapping[str, Any], dialect: Dialect) -> ChunkConfig | None:
-    """[left, chunk, right], or their text "5,10,5"; None, the server's own setting, for those it does not have."""
-    sizes = values["chunk_size"]
-    if isinstance(sizes, str):
-        sizes = [int(part) if part.strip().isdecimal() else part for part in sizes.split(",")]
-    if not isinstance(sizes, list) or len(sizes) != 3 or not all(type(one) is int and 0 <= one <= 100 for one in sizes):
-        raise _Refused("chunk_size must be [left, chunk, right], whole numbers from 0 to 100")
-    asked = tuple(sizes)
-    known = [one for one in dialect.chunks if (one.left, one.chunk, one.right) == asked]
-    if dialect.chunks:
-        return known[0] if known else None
-    try:
-        return ChunkConfig(left=sizes[0], chunk=sizes[1], right=sizes[2])
-    except ConfigError as error:
-        raise _Refused(f"chunk_size {sizes} cannot be: {error}"[:120]) from error
-
-
-def hotwords(value: Any) -> tuple[str, ...]:
-    """Words of a JSON object's text ({"word": weight}) or of plain text, between spaces or commas."""
-    if not isinstance(value, str):
-        raise _Refused("hotwords must be a text")
-    if len(value.encode(errors="replace")) > MOST_HOTWORD_BYTES:
-        raise _Refused("hotwords are longer than 10 kB")
-    words = list(_weighted(value)) if value.lstrip().startswith("{") else re.split(r"[\s,，]+", value)
-    found = tuple(word for word in words if word)
-    if len(found) > MOST_HOTWORDS:
-        raise _Refused("there are more than 1000 hotwords")
-    return found
-
-
-def _weighted(value: str) -> Iterator[str]:
-    """The words of {"word": weight}; a weight is a whole number or its digits."""
-    try:
-        words = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise _Refused("hotwords begin as JSON and are none") from error
-    for word, weight in words.items():
-        if not (type(weight) is int or (isinstance(weight, str) and weight.isdecimal())):
-            raise _Refused("weights of hotwords must be whole numbers")
-        yield word
-
-
 # -- what the server says --------------------------------------------------------------------------------------------
 
 
-def _message(mode: str, text: str, settings: _Settings, *, final: bool = False, **more: Any) -> Send:
+def _message(mode: str, text: str, settings: Settings, *, final: bool = False, **more: Any) -> Send:
     values = {"mode": mode, "text": text, "wav_name": settings.name, "is_final": final, **more}
     return Send(json.dumps(values, ensure_ascii=False))
 
 
-def _final(settings: _Settings, text: str, online_name: str = "2pass-online") -> Send:
+def _final(settings: Settings, text: str, online_name: str = "2pass-online") -> Send:
     names = {"offline": "offline", "online": online_name, "2pass": "2pass-offline"}
     return _message(names[settings.mode], text, settings, final=True)
 
 
-def _acknowledgement(settings: _Settings) -> Send:
+def _acknowledgement(settings: Settings) -> Send:
     return _message(settings.mode, "", settings, final=True, is_end=True)
 
 
-def _error(settings: _Settings, code: str, message: str) -> Send:
+def _error(settings: Settings, code: str, message: str) -> Send:
     return _message(settings.mode, "", settings, final=True, error={"code": code, "message": message})
 
 
-def _sentence(segment: Segment, settings: _Settings, *, final: bool) -> Send:
+def _sentence(segment: Segment, settings: Settings, *, final: bool) -> Send:
     times = {"start_time": _ms(segment.start_s), "end_time": _ms(segment.end_s)}
     more = {**_stamps([segment]), **times, **_sure([segment], settings)}
     return _message("2pass-offline", segment.text, settings, final=final, **more)
 
 
-def _whole(segments: Sequence[Segment], settings: _Settings) -> Send:
+def _whole(segments: Sequence[Segment], settings: Settings) -> Send:
     mode = "offline" if settings.mode == "offline" else "2pass-offline"
     text = join_segments(segment.text for segment in segments)
     more = {**_stamps(segments), **_sure(segments, settings)} if segments else {}
     return _message(mode, text, settings, final=True, **more)
 
 
-def _sure(segments: Sequence[Segment], settings: _Settings) -> dict[str, Any]:
+def _sure(segments: Sequence[Segment], settings: Settings) -> dict[str, Any]:
     """`segments` with the confidence of each word or character, where they were asked for."""
     if not settings.confidences:
         return {}

@@ -8,11 +8,8 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from time import time
 from typing import Any
-
-import numpy as np
 
 from paraformer.recognizer import join_segments
 from paraformer.serve.openai import logprobs
@@ -35,44 +32,13 @@ from paraformer.serve.protocol import (
     Speaking,
     StreamOptions,
 )
+from paraformer.serve.realtime_session import Refused, Session, g711
 from paraformer.types import Segment, Token
 
 SHORTEST_MS = 100
 """Of a buffer that can be committed."""
-RATES = (8000, 16_000, 24_000, 48_000)
-_TURNS = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
 _LONGEST_APPEND = 15 << 20
 _INCLUDE_LOGPROBS = "item.input_audio_transcription.logprobs"
-
-
-class _Refused(Exception):
-    """What a client's event asks for and cannot have."""
-
-    def __init__(self, message: str, code: str = "invalid_value", param: str | None = None) -> None:
-        super().__init__(message)
-        self.code, self.param = code, param
-
-
-@dataclass
-class _Session:
-    """What the client may set."""
-
-    encoding: str = "audio/pcm"
-    rate: int = 24_000
-    transcription: dict[str, Any] | None = None
-    turns: dict[str, Any] | None = field(default_factory=lambda: dict(_TURNS))
-    noise_reduction: Any = None
-    include: list[str] | None = None
-
-    @property
-    def hotwords(self) -> tuple[str, ...]:
-        words = (self.transcription or {}).get("keywords") or []
-        return tuple(word for word in words if isinstance(word, str))[:1000] if isinstance(words, list) else ()
-
-    @property
-    def pause_s(self) -> float:
-        silence = (self.turns or _TURNS).get("silence_duration_ms", 500)
-        return min(5.0, max(0.1, silence / 1000)) if isinstance(silence, int | float) else 0.5
 
 
 @dataclass
@@ -104,6 +70,10 @@ class _Buffer:
     def ms(self) -> float:
         return 1000 * self.samples / self.rate
 
+    def decoded(self, data: bytes) -> Packet:
+        """The samples that are complete now."""
+        return self.pcm.samples(data) if self.encoding == "audio/pcm" else g711(self.encoding, data)
+
 
 class RealtimeConversation:
     """One connection."""
@@ -111,7 +81,7 @@ class RealtimeConversation:
     def __init__(self, model: str, *, beta: bool = False, longest_s: float = 7200.0) -> None:
         """model: asked for in the address; beta: the older, flat spelling; longest_s: of a session."""
         self._beta = beta
-        self._session = _Session(transcription={"model": model} if model else None)
+        self._session = Session(transcription={"model": model} if model else None)
         self._id = "sess_" + secrets.token_hex(10)
         self._expires = int(time() + longest_s)
         self._events = self._count = 0
@@ -131,7 +101,7 @@ class RealtimeConversation:
 
     def binary(self, message: bytes) -> Iterator[Action]:  # noqa: ARG002
         """Not a part of this protocol."""
-        yield self._error(_Refused("send JSON in text messages; audio goes into input_audio_buffer.append"), None)
+        yield self._error(Refused("send JSON in text messages; audio goes into input_audio_buffer.append"), None)
 
     def text(self, message: str) -> Iterator[Action]:
         """One event of the client's."""
@@ -140,19 +110,19 @@ class RealtimeConversation:
             try:
                 values = json.loads(message)
             except (ValueError, RecursionError) as error:
-                raise _Refused("the message is not JSON", "invalid_json") from error
+                raise Refused("the message is not JSON", "invalid_json") from error
             if not isinstance(values, dict) or not isinstance(values.get("type"), str):
-                raise _Refused("the message is not an event with a type", "invalid_json")
+                raise Refused("the message is not an event with a type", "invalid_json")
             cause = values["event_id"] if isinstance(values.get("event_id"), str) else None
             actions = list(self._handled(values))
-        except _Refused as refused:
+        except Refused as refused:
             actions = [self._error(refused, cause)]
         yield from actions
 
     def _handled(self, values: Mapping[str, Any]) -> Iterator[Action]:
         match values["type"]:
             case "session.update" | "transcription_session.update":
-                self._update(values.get("session"))
+                self._session.update(values.get("session"))
                 yield self._event(values["type"] + "d", session=self._described())
             case "input_audio_buffer.append":
                 yield from self._append(values.get("audio"))
@@ -161,7 +131,7 @@ class RealtimeConversation:
             case "input_audio_buffer.clear":
                 yield from self._clear()
             case kind:
-                raise _Refused(f"{kind[:60]} is not a part of transcription sessions", "invalid_value", "type")
+                raise Refused(f"{kind[:60]} is not a part of transcription sessions", "invalid_value", "type")
 
     # -- settings ----------------------------------------------------------------------------------------------------
 
@@ -170,70 +140,25 @@ class RealtimeConversation:
         return "transcription_session" if self._beta else "session"
 
     def _described(self) -> dict[str, Any]:
-        session = self._session
         common = {"id": self._id, "object": "realtime.transcription_session", "expires_at": self._expires}
-        if self._beta:
-            names = {"audio/pcm": "pcm16", "audio/pcmu": "g711_ulaw", "audio/pcma": "g711_alaw"}
-            return common | {
-                "input_audio_format": names[session.encoding],
-                "input_audio_transcription": session.transcription,
-                "turn_detection": session.turns,
-                "input_audio_noise_reduction": session.noise_reduction,
-                "include": session.include,
-            }
-        form = {"type": session.encoding} | ({"rate": session.rate} if session.encoding == "audio/pcm" else {})
-        heard = {
-            "format": form,
-            "transcription": session.transcription,
-            "noise_reduction": session.noise_reduction,
-            "turn_detection": session.turns,
-        }
-        return {"type": "transcription"} | common | {"audio": {"input": heard}, "include": session.include}
-
-    def _update(self, values: Any) -> None:
-        """Only what is named changes; in either spelling."""
-        if not isinstance(values, dict):
-            raise _Refused("session must be an object", param="session")
-        heard = values.get("audio", {})
-        heard = heard.get("input", {}) if isinstance(heard, dict) else None
-        if not isinstance(heard, dict):
-            raise _Refused("session.audio.input must be an object", param="session.audio")
-        if values.get("type") == "realtime" and not heard:
-            raise _Refused("this server transcribes: the session's type is transcription", param="session.type")
-        flat = {
-            "input_audio_transcription": "transcription",
-            "turn_detection": "turn_detection",
-            "input_audio_noise_reduction": "noise_reduction",
-        }
-        named = {new: values[old] for old, new in flat.items() if old in values} | dict(heard)
-        encoding = _format(named["format"]) if "format" in named else _flat_format(values.get("input_audio_format"))
-        turns = _turns(named["turn_detection"]) if "turn_detection" in named else self._session.turns
-        transcription = named.get("transcription", self._session.transcription)
-        if not isinstance(transcription, dict | None):
-            raise _Refused("transcription must be an object", param="session.audio.input.transcription")
-        include = values.get("include", self._session.include)
-        self._session.turns, self._session.transcription = turns, transcription
-        self._session.noise_reduction = named.get("noise_reduction", self._session.noise_reduction)
-        self._session.include = include if isinstance(include, list) else None
-        if encoding is not None:
-            self._session.encoding, self._session.rate = encoding
+        return common | (self._session.flat() if self._beta else self._session.nested())
 
     # -- audio -------------------------------------------------------------------------------------------------------
 
     def _append(self, audio: Any) -> Iterator[Action]:
         if not isinstance(audio, str) or len(audio) > _LONGEST_APPEND * 4 // 3:
-            raise _Refused("audio must be base64 of at most 15 MiB", param="audio")
+            raise Refused("audio must be base64 of at most 15 MiB", param="audio")
         try:
             data = base64.b64decode(audio, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise _Refused("audio is not base64", "invalid_base64", "audio") from error
+            raise Refused("audio is not base64", "invalid_base64", "audio") from error
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffer = self._begin()
             session = self._session
             options = StreamOptions(buffer.rate, None, True, session.pause_s, session.hotwords)
             yield Open(buffer.number, options)
-        samples = _decoded(buffer, data)
+        samples = buffer.decoded(data)
         buffer.samples += len(samples)
         yield Feed(buffer.number, samples)
 
@@ -246,7 +171,7 @@ class RealtimeConversation:
         buffer = self._buffer
         ms = buffer.ms if buffer is not None else 0.0
         if buffer is None or ms < SHORTEST_MS:
-            raise _Refused(
+            raise Refused(
                 f"Error committing input audio buffer: buffer too small. Expected at least {SHORTEST_MS}ms of audio, "
                 f"but buffer only has {ms:.2f}ms of audio.",
                 "input_audio_buffer_commit_empty",
@@ -296,7 +221,7 @@ class RealtimeConversation:
         if self._buffer is not None and self._buffer.ms >= SHORTEST_MS:
             yield from self._commit()
         elif not self._ending:
-            refused = _Refused("the server restarts, or the session is over", "session_expired")
+            refused = Refused("the server restarts, or the session is over", "session_expired")
             yield self._error(refused, None)
             yield Close(RESTART, "the server restarts")
 
@@ -360,7 +285,7 @@ class RealtimeConversation:
         name = f"conversation.item.input_audio_transcription.{kind}"
         return self._event(name, item_id=item.id, content_index=0, **values)
 
-    def _error(self, refused: _Refused, cause: str | None) -> Send:
+    def _error(self, refused: Refused, cause: str | None) -> Send:
         values = {"type": "invalid_request_error", "code": refused.code, "message": str(refused)}
         return self._event("error", error={**values, "param": refused.param, "event_id": cause})
 
@@ -368,56 +293,3 @@ class RealtimeConversation:
         self._events += 1
         event = {"event_id": f"event_{self._id[5:13]}_{self._events:06}", "type": kind, **values}
         return Send(json.dumps(event, ensure_ascii=False))
-
-
-def _format(value: Any) -> tuple[str, int]:
-    """{"type": "audio/pcm", "rate": 24000} and the like."""
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind in ("audio/pcmu", "audio/pcma"):
-        return kind, 8000
-    rate = value.get("rate", 24_000) if isinstance(value, dict) else None
-    if kind != "audio/pcm" or rate not in RATES:
-        known = ", ".join(map(str, RATES))
-        raise _Refused(
-            f"format must be audio/pcm at {known} Hz, audio/pcmu or audio/pcma", param="session.audio.input.format"
-        )
-    return kind, rate
-
-
-def _flat_format(value: Any) -> tuple[str, int] | None:
-    known = {"pcm16": ("audio/pcm", 24_000), "g711_ulaw": ("audio/pcmu", 8000), "g711_alaw": ("audio/pcma", 8000)}
-    if value is None:
-        return None
-    if value not in known:
-        raise _Refused("input_audio_format must be pcm16, g711_ulaw or g711_alaw", param="session.input_audio_format")
-    return known[value]
-
-
-def _turns(value: Any) -> dict[str, Any] | None:
-    """Who decides where a turn ends: None, the client; semantic_vad is as server_vad here."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or value.get("type") not in ("server_vad", "semantic_vad"):
-        raise _Refused("turn_detection must be null or server_vad", param="session.audio.input.turn_detection")
-    return {**_TURNS, **value, "type": "server_vad"}
-
-
-def _decoded(buffer: _Buffer, data: bytes) -> Packet:
-    if buffer.encoding == "audio/pcm":
-        return buffer.pcm.samples(data)
-    return _g711(buffer.encoding)[np.frombuffer(data, np.uint8)]
-
-
-@cache
-def _g711(encoding: str) -> np.ndarray:
-    """The 256 samples of G.711: mu-law or A-law (ITU-T G.711, tables 2a and 1a)."""
-    code = np.arange(256)
-    if encoding == "audio/pcmu":
-        code = ~code & 0xFF
-        exponent, mantissa = code >> 4 & 7, code & 15
-        size = ((mantissa << 3) + 0x84 << exponent) - 0x84
-        return np.where(code & 0x80, -size, size).astype(np.int16)
-    code = code ^ 0x55
-    exponent, mantissa = code >> 4 & 7, code & 15
-    size = np.where(exponent == 0, (mantissa << 4) + 8, (mantissa << 4) + 0x108 << np.maximum(exponent - 1, 0))
-    return np.where(code & 0x80, size, -size).astype(np.int16)

@@ -15,14 +15,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from time import monotonic
 
-import numpy as np
-
-from paraformer.audio import LiveResampler, packet
 from paraformer.errors import ParaformerError, UnsupportedModel, attempt
 from paraformer.recognizer import Recognizer
-from paraformer.segment import SegmentConfig, VoiceSegmenter
-from paraformer.serve.protocol import Done, Failed, Live, News, Packet, Sentence, Speaking, StreamOptions
-from paraformer.session import Session
+from paraformer.serve.pauses import Cut
+from paraformer.serve.protocol import Done, Failed, News, Packet, Sentence, Speaking, StreamOptions
+from paraformer.serve.stream import Saved, Stream
 from paraformer.types import Segment
 
 log = logging.getLogger("paraformer.serve")
@@ -31,10 +28,7 @@ TOGETHER = 8
 """Live streams in one batch: more gain little on a CPU, and the first of them would wait for the last."""
 PATIENCE_S = 1.0
 """A whole piece waits no longer than this for live streams."""
-_HEARD_TOGETHER = 8
-"""Windows of 32 ms in which a stream is searched for pauses: a sentence ends at most a quarter of a second late."""
-
-Deliver = Callable[[Sequence[tuple["Stream", News]]], None]
+Deliver = Callable[[Sequence[tuple[Stream, News]]], None]
 """Takes what one round found; called in the scheduler's thread."""
 
 
@@ -45,173 +39,6 @@ class Step:
     streams: int
     seconds: float
     late_s: float
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A stream to go on with elsewhere. samples: taken in, at the stream's rate."""
-
-    session: bytes
-    samples: int
-    options: StreamOptions
-
-
-class Stream:
-    """One live stream: what a connection holds. Its methods may be called in any thread, and never wait."""
-
-    def __init__(self, scheduler: Scheduler, options: StreamOptions, session: Session, tool: Recognizer) -> None:
-        self.options, self.session, self.tool = options, session, tool
-        self.samples = 0
-        self.gone = False
-        self.since = scheduler.now()
-        self.pending = 0
-        self._scheduler = scheduler
-        self._backlog: deque[tuple[float, Packet]] = deque()
-        self._waiting = 0
-        self._ended, self._end_at, self._stepped_at = False, 0.0, 0.0
-        self._pauses = _Pauses(options) if options.sentences else None
-        self._wanted = self._missing()
-
-    @property
-    def backlog_s(self) -> float:
-        """Seconds of audio that have come and are not recognised yet."""
-        return self._waiting / self.options.rate
-
-    def feed(self, samples: Packet) -> None:
-        """Take in samples: floats in [-1, 1] or int16. Raises AudioError, and nothing changes, for anything else."""
-        samples = packet(samples)
-        if len(samples) and not self._ended:
-            self._scheduler.change(lambda: self._take(samples))
-
-    def end(self) -> None:
-        """No more samples will come; Done follows."""
-        self._scheduler.change(self._end)
-
-    def cancel(self) -> None:
-        """Nobody waits for the rest."""
-        self.gone = True
-        self._scheduler.ask(lambda: self._scheduler.forget(self))
-
-    def save(self) -> Future[Saved]:
-        """The stream as it stands, all that was fed taken in; it ends here and can go on elsewhere."""
-        future: Future[Saved] = Future()
-        self._scheduler.ask(lambda: self._save(future))
-        return future
-
-    def _take(self, samples: Packet) -> None:
-        self._backlog.append((self._scheduler.now(), samples))
-        self._waiting += len(samples)
-        self.samples += len(samples)
-
-    def _end(self) -> None:
-        if not self._ended:
-            self._ended, self._end_at = True, self._scheduler.now()
-
-    # -- in the scheduler's thread ---------------------------------------------------------------------------------
-
-    @property
-    def due(self) -> bool:
-        """Whether something can be done that could not before."""
-        return not self.gone and (self._waiting >= self._wanted or self._ended) and not self._over
-
-    @property
-    def ready(self) -> bool:
-        """Whether a step can be taken."""
-        return not self.gone and self.session.ready
-
-    @property
-    def _over(self) -> bool:
-        return self.session.done
-
-    def prepare(self, lock: threading.Condition) -> list[_Cut]:
-        """Let the session take in up to a chunk of what has come, or its end; returns sentences that end in it."""
-        if self.session.ready:
-            return []
-        with lock:
-            part, over = self._next_part(), self._ended and not self._backlog
-        if len(part):
-            self.session.feed(part)
-        cuts = self._pauses.push(part) if self._pauses is not None else []
-        if over:
-            self.session.end()
-            self.since = self._end_at
-            cuts += self._pauses.finish() if self._pauses is not None else []
-        self._wanted = self._missing()
-        return cuts
-
-    def stepped(self, text: str) -> list[News]:
-        """What a step has found."""
-        self._stepped_at = self._scheduler.now()
-        self._wanted = self._missing()
-        tokens = self.session.take().tokens
-        return [Live(text, tokens)] if text else []
-
-    def _missing(self) -> int:
-        """Samples to collect before anything is done with them."""
-        most = self.session.missing if self._pauses is None else self.options.rate // 4
-        return max(1, min(self.session.missing, most))
-
-    def _next_part(self) -> Packet:
-        """What the next step lacks, at most, so that who sends much at once takes no turns of the others."""
-        lacking = max(1, self.session.missing)
-        parts: list[Packet] = []
-        while self._backlog and lacking > 0:
-            came, head = self._backlog.popleft()
-            self.since = max(came, self._stepped_at)
-            if len(head) > lacking:
-                self._backlog.appendleft((came, head[lacking:]))
-            parts.append(head[:lacking])
-            lacking -= len(parts[-1])
-            self._waiting -= len(parts[-1])
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-    def _save(self, future: Future[Saved]) -> None:
-        """Answers with the session and everything that was fed in it; nothing is stepped for that."""
-        with attempt("saving a stream") as saving:
-            for _, samples in self._backlog:
-                self.session.feed(samples)
-            future.set_result(Saved(self.session.save(), self.samples, self.options))
-        if saving.error is not None:
-            future.set_exception(saving.error)
-        self._scheduler.forget(self)
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """Speech between two pauses, or only its beginning (no samples)."""
-
-    start_s: float
-    samples: Packet | None
-
-
-class _Pauses:
-    """Where sentences of a stream begin and end."""
-
-    def __init__(self, options: StreamOptions) -> None:
-        pause = max(0.1, options.pause_s)
-        config = SegmentConfig(min_s=0.0, min_silence_s=pause, join_s=pause, pad_s=min(0.2, pause / 2))
-        self._listening = VoiceSegmenter(config).open(_HEARD_TOGETHER)
-        self._resampler = LiveResampler(options.rate)
-        self._incoming = self._resampler.init_state()
-        self._told: float | None = None
-
-    def push(self, samples: Packet) -> list[_Cut]:
-        """Take in samples at the stream's rate."""
-        return self._heard(samples, final=False)
-
-    def finish(self) -> list[_Cut]:
-        """No more samples come."""
-        cuts = self._heard(np.zeros(0, np.float32), final=True)
-        return [*cuts, *(_Cut(*cut) for cut in self._listening.finish())]
-
-    def _heard(self, samples: Packet, *, final: bool) -> list[_Cut]:
-        at_16k, self._incoming = self._resampler.step(samples, self._incoming, final=final)
-        cuts = [_Cut(*cut) for cut in self._listening.push(at_16k)]
-        since = self._listening.speaking_since_s
-        if since is not None and since != self._told:
-            self._told = since
-            cuts.append(_Cut(since, None))
-        return cuts
 
 
 @dataclass(frozen=True)
@@ -384,7 +211,7 @@ class Scheduler:
 
     def _prepare(self, stream: Stream, found: list[tuple[Stream, News]]) -> None:
         """Take in what has come of a stream, and what that shows of its pauses."""
-        cuts: list[_Cut] = []
+        cuts: list[Cut] = []
         with attempt("the stream") as taking:
             cuts = stream.prepare(self._condition)
         for cut in cuts:

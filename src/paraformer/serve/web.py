@@ -27,7 +27,8 @@ from paraformer.serve import openai
 from paraformer.serve.doors import Line, SocketWire, converse
 from paraformer.serve.engine import Engine, Seat
 from paraformer.serve.files import Busy, Spool, TooBig
-from paraformer.serve.funasr import Dialect, FunasrConversation
+from paraformer.serve.funasr import FunasrConversation
+from paraformer.serve.funasr_settings import Dialect
 from paraformer.serve.guard import KEY_PROTOCOL, Guard, Keys, Refusal
 from paraformer.serve.protocol import Conversation, Done, Failed, News, Sentence
 from paraformer.serve.realtime import RealtimeConversation
