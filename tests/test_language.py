@@ -23,7 +23,8 @@ from paraformer.config import SOS_ID, ChunkConfig
 from paraformer.contract import LM
 from paraformer.errors import DataError, ModelError
 from paraformer.language import Candidates, LanguageModel, sentences_of
-from paraformer.session import Session, SpeechModel
+from paraformer.session import Session
+from paraformer.speech_model import SpeechModel
 from paraformer.text import Vocabulary
 
 SIZE = 9

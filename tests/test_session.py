@@ -20,7 +20,8 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import AudioError, SessionError
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.language import LanguageModel
-from paraformer.session import FORMAT, Session, SpeechModel, advance
+from paraformer.session import FORMAT, Session, advance
+from paraformer.speech_model import SpeechModel
 from paraformer.text import Vocabulary
 from paraformer.types import Segment, Transcript
 

@@ -9,7 +9,8 @@ from model_goldens import GOLDEN, golden_model
 from paraformer.backends.torch import TorchBackend
 from paraformer.config import ChunkConfig
 from paraformer.frontend import Cmvn, Frontend
-from paraformer.session import Session, SpeechModel
+from paraformer.session import Session
+from paraformer.speech_model import SpeechModel
 from paraformer.text import Vocabulary, parse_tokens
 
 RUNS = [

@@ -113,7 +113,7 @@ def backend(name: str, kind: Kind = "published") -> TorchBackend | GraphBackend:
 @cache
 def engine(name: str = "onnx", kind: Kind = "published"):
     """What sessions need."""
-    from paraformer.session import SpeechModel
+    from paraformer.speech_model import SpeechModel
     from paraformer.text import Vocabulary
 
     dim = config(kind).frontend.input_dim

@@ -24,9 +24,10 @@ from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, at
 from paraformer.frontend import Frontend
 from paraformer.hotwords import Hotwords, listed
 from paraformer.language import LanguageModel
-from paraformer.session import Session, SpeechModel, advance, audible
+from paraformer.session import Session, advance
 from paraformer.settings import as_number
 from paraformer.silence import Hearing
+from paraformer.speech_model import SpeechModel, audible
 from paraformer.text import Vocabulary
 from paraformer.types import Segment, Token, Transcript
 from paraformer.writing import Writer, readable, sentences
