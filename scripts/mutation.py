@@ -39,6 +39,7 @@ TESTS = {
     "audio/signal": ("audio",),
     "audio/source": ("audio",),
     "recognizer": ("recognizer",),
+    "recordings": ("recognizer", "speakers", "writing"),
     "train/gate": ("train_finetune_gate",),
 }
 """Modules, and the test files that are to notice what is broken in them."""

@@ -27,7 +27,8 @@ from paraformer.checkpoint import convert
 from paraformer.config import TrainingChunk
 from paraformer.errors import AudioError, AudioNotFound, ConfigError, InputFailed, SessionError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer
-from paraformer.recognizer import Recognizer, join_segments
+from paraformer.recognizer import Recognizer
+from paraformer.recordings import join_segments
 from paraformer.types import Transcript
 
 

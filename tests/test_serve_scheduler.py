@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from paraformer.bundle import Bundle
 from paraformer.errors import AudioError, InputFailed, SessionError
-from paraformer.recognizer import Recognizer, join_segments
+from paraformer.recognizer import Recognizer
+from paraformer.recordings import join_segments
 from paraformer.segment import VoiceSegmenter
 from paraformer.serve.protocol import Done, Failed, Live, News, Sentence, Speaking, StreamOptions
 from paraformer.serve.scheduler import Scheduler, Step

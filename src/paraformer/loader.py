@@ -27,7 +27,8 @@ from paraformer.language import CANDIDATES, LanguageModel
 from paraformer.punctuation import Punctuation
 from paraformer.punctuation.directory import is_punctuation as is_ours_for_texts
 from paraformer.punctuation.directory import open_bundle
-from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, Speakers, check_chunk
+from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
+from paraformer.recordings import Speakers
 from paraformer.settings import as_number, as_whole, check_choice, check_type
 from paraformer.text import is_chinese
 from paraformer.weights import Stored

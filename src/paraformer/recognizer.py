@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
 import numpy as np
-from jaxtyping import Float32
 
 from paraformer import audio
 from paraformer.audio import Channel, blocks_of, channels_of, check_several, chosen, inputs_of
@@ -24,52 +23,26 @@ from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, at
 from paraformer.frontend import Frontend
 from paraformer.hotwords import Hotwords, listed
 from paraformer.language import LanguageModel
+from paraformer.recordings import Draft, Piece, Recording, Samples, Speakers, Voice
 from paraformer.session import Session, advance
 from paraformer.settings import as_number
 from paraformer.silence import Hearing
 from paraformer.speech_model import SpeechModel, audible
 from paraformer.text import Vocabulary
 from paraformer.types import Segment, Token, Transcript
-from paraformer.writing import Writer, readable, sentences
+from paraformer.writing import Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-Samples = Float32[np.ndarray, " samples"]
 Audio = str | Path | BinaryIO | bytes | np.ndarray | Sequence[float] | tuple[np.ndarray, int]
 Segmenter = Callable[[Iterable[Samples]], Iterator[tuple[float, Samples]]]
 """Cuts blocks of one recording into stretches of speech: (start in seconds, samples), in order."""
-
-Voice = tuple[float, float, np.ndarray]
-"""Start and end in seconds of a stretch of speech, and a vector that tells who speaks in it."""
-
-
-class Speakers(Protocol):
-    """What tells speakers apart."""
-
-    def hear(self, start_s: float, samples: Samples) -> list[Voice]:
-        """The voices of a stretch of speech that begins at start_s of its recording."""
-        ...
-
-    def label(self, tokens: Sequence[Token], voices: Sequence[Voice]) -> list[Token]:
-        """The tokens of a recording with who says each, by all of its voices."""
-        ...
-
 
 WHOLE_S = 30.0
 """Audio up to this long is recognised in one piece; longer audio is cut at pauses."""
 LM_WEIGHT = 0.5
 """Chosen on real speech with the embedded model; a better acoustic model wants less."""
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A stretch of speech that waits for its batch."""
-
-    source: int
-    start_s: float
-    samples: Samples
-    hearing: Hearing
 
 
 class Recognizer:
@@ -237,7 +210,7 @@ class Recognizer:
         if channel == "each":
             return self._channels(audios, batch_s)
         heard = chosen(channel)
-        recordings = (_Recording(_name(item, n), partial(blocks_of, item, heard)) for n, item in enumerate(audios))
+        recordings = (Recording(_name(item, n), partial(blocks_of, item, heard)) for n, item in enumerate(audios))
         return self._results(recordings, batch_s)
 
     def stream(
@@ -282,11 +255,11 @@ class Recognizer:
 
         `join_segments` makes one text of those of a recording.
         """
-        source = _Source(f"the piece at {start_s:.1f} s")
+        draft = Draft(f"the piece at {start_s:.1f} s")
         hearing = Hearing().step(samples, final=True)
         if hearing.runs:
-            self._recognize([_Piece(0, start_s, samples, hearing)], {0: source})
-        result = source.result(self._model.writer, self.speakers)
+            self._recognize([Piece(0, start_s, samples, hearing)], {0: draft})
+        result = draft.result(self._model.writer, self.speakers)
         if isinstance(result, ParaformerError):
             raise result
         return list(result.segments)
@@ -306,19 +279,19 @@ class Recognizer:
             if counting.error is not None:
                 yield counting.error
                 continue
-            recordings = (_Recording(f"{name}, channel {n}", blocks) for n, blocks in enumerate(channels, 1))
+            recordings = (Recording(f"{name}, channel {n}", blocks) for n, blocks in enumerate(channels, 1))
             results = list(self._results(recordings, batch_s))
             errors = [result for result in results if isinstance(result, ParaformerError)]
             yield errors[0] if errors else [result for result in results if isinstance(result, Transcript)]
 
-    def _results(self, recordings: Iterable[_Recording], batch_s: float) -> Iterator[Transcript | ParaformerError]:
-        """Results in order; pieces of several sources share batches, and a source is given out once it is complete."""
-        pending: dict[int, _Source] = {}
-        waiting: list[_Piece] = []
+    def _results(self, recordings: Iterable[Recording], batch_s: float) -> Iterator[Transcript | ParaformerError]:
+        """Results in order; pieces of several recordings share batches, and each is given out once it is complete."""
+        pending: dict[int, Draft] = {}
+        waiting: list[Piece] = []
         emitted = 0
         for number, recording in enumerate(recordings):
-            source = pending[number] = _Source(recording.name)
-            for piece in self._pieces_of(recording, number, source):
+            draft = pending[number] = Draft(recording.name)
+            for piece in self._pieces_of(recording, number, draft):
                 waiting.append(piece)
                 if sum(len(piece.samples) for piece in waiting) >= batch_s * audio.SAMPLE_RATE:
                     self._recognize(waiting, pending)
@@ -331,17 +304,17 @@ class Recognizer:
         for number in sorted(pending):
             yield pending.pop(number).result(self._model.writer, self.speakers)
 
-    def _pieces_of(self, recording: _Recording, number: int, source: _Source) -> Iterator[_Piece]:
-        """Stretches of speech of one source, up to where it cannot be read."""
-        with attempt(source.name) as reading:
-            for start_s, samples in self._pieces(source.measured(recording.open())):
+    def _pieces_of(self, recording: Recording, number: int, draft: Draft) -> Iterator[Piece]:
+        """Stretches of speech of one recording, up to where it cannot be read."""
+        with attempt(draft.name) as reading:
+            for start_s, samples in self._pieces(draft.measured(recording.open())):
                 hearing = Hearing().step(samples, final=True)
                 if hearing.runs:  # no model is asked about silence
-                    yield _Piece(number, start_s, samples, hearing)
-        source.error = source.error or reading.error
+                    yield Piece(number, start_s, samples, hearing)
+        draft.error = draft.error or reading.error
 
     def _pieces(self, blocks: Iterator[Samples]) -> Iterator[tuple[float, Samples]]:
-        """Stretches of speech of one source."""
+        """Stretches of speech of one recording."""
         head = list(_up_to(blocks, WHOLE_S))
         following = next(blocks, None)
         if self.segmenter is not None and (following is not None or self.speakers is not None):
@@ -353,26 +326,26 @@ class Recognizer:
             np.concatenate([*head, *([] if following is None else [following]), *blocks, np.zeros(0, np.float32)]),
         )
 
-    def _recognize(self, pieces: Sequence[_Piece], sources: dict[int, _Source]) -> None:
-        """Recognise pieces, several in a batch; where that fails, those of each source apart, to find which fails."""
+    def _recognize(self, pieces: Sequence[Piece], drafts: dict[int, Draft]) -> None:
+        """Recognise pieces, several in a batch; where that fails, each recording apart, to find which does."""
         recognize = self._in_chunks if self.config.training_chunks else self._at_once
-        numbers = sorted({piece.source for piece in pieces})
-        with attempt(sources[numbers[0]].name if numbers else "") as work:
+        numbers = sorted({piece.recording for piece in pieces})
+        with attempt(drafts[numbers[0]].name if numbers else "") as work:
             done = [(piece, tokens, self._voices(piece)) for piece, tokens in recognize(pieces)]
             for piece, tokens, voices in done:
-                sources[piece.source].add(piece.start_s, tokens, voices)
+                drafts[piece.recording].add(piece.start_s, tokens, voices)
         if work.error is not None and len(numbers) > 1:
             for number in numbers:
-                self._recognize([piece for piece in pieces if piece.source == number], sources)
+                self._recognize([piece for piece in pieces if piece.recording == number], drafts)
         elif work.error is not None:
-            sources[numbers[0]].error = work.error
-        for source in sources.values():
-            source.close()
+            drafts[numbers[0]].error = work.error
+        for draft in drafts.values():
+            draft.close()
 
-    def _voices(self, piece: _Piece) -> list[Voice]:
+    def _voices(self, piece: Piece) -> list[Voice]:
         return [] if self.speakers is None else self.speakers.hear(piece.start_s, piece.samples)
 
-    def _at_once(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
+    def _at_once(self, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, list[Token]]]:
         """Each piece in view of all of itself, in batches of similar length."""
         feats = {id(piece): self._model.frontend.whole(piece.samples) for piece in pieces}
         ordered = sorted((piece for piece in pieces if len(feats[id(piece)])), key=lambda piece: len(piece.samples))
@@ -385,7 +358,7 @@ class Recognizer:
                 heard, spans = audible(outcome, times, piece.hearing, len(piece.samples) / audio.SAMPLE_RATE)
                 yield piece, self._model.tokens("whole", self._model.choose(heard), spans)
 
-    def _in_chunks(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Token]]]:
+    def _in_chunks(self, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, list[Token]]]:
         """For models that have only ever seen chunks: each piece as a live stream, all of them together."""
         model = replace(self._model, writer=Writer())  # which writes when all pieces are there
         sessions = [Session(model, self.chunk or ChunkConfig()) for _ in pieces]
@@ -395,67 +368,6 @@ class Recognizer:
         advance(sessions)
         for session, piece in zip(sessions, pieces, strict=True):
             yield piece, list(session.tokens)
-
-
-class _Recording(NamedTuple):
-    """What is to be recognised: its name, for messages, and what gives its samples in blocks."""
-
-    name: str
-    open: Callable[[], Iterator[Samples]]
-
-
-class _Source:
-    """What has been recognised of one file or array."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.error: ParaformerError | None = None
-        self.duration_s = 0.0
-        self.pieces: list[tuple[float, list[Token]]] = []
-        self.segments: list[list[Token]] = []
-        self.voices: list[Voice] = []
-
-    def measured(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
-        """The same blocks, their duration added up."""
-        for block in blocks:
-            self.duration_s += len(block) / audio.SAMPLE_RATE
-            yield block
-
-    def add(self, start_s: float, tokens: list[Token], voices: list[Voice]) -> None:
-        """Take in the tokens of one piece, whose times count from its start, and its voices."""
-        self.voices += voices
-        moved = [replace(token, start_s=token.start_s + start_s, end_s=token.end_s + start_s) for token in tokens]
-        self.pieces.append((start_s, moved))
-
-    def close(self) -> None:
-        """Turn the tokens recognised since the last call into segments, in order of time."""
-        self.segments += [tokens for _, tokens in sorted(self.pieces, key=lambda piece: piece[0]) if tokens]
-        self.pieces = []
-
-    def result(self, writer: Writer, speakers: Speakers | None) -> Transcript | ParaformerError:
-        """The outcome, once all pieces are in."""
-        if self.error is not None:
-            return self.error
-        written = writer.whole(self.segments)
-        if speakers is not None:
-            with attempt(self.name) as telling:
-                labelled = iter(speakers.label([token for one in written for token in one], self.voices))
-                written = [list(islice(labelled, len(one))) for one in written]
-            if telling.error is not None:
-                return telling.error
-        segments = [Segment(readable(one), one[0].start_s, one[-1].end_s, tuple(one)) for one in written]
-        text = join_segments([segment.text for segment in segments])
-        found = sentences([token for one in written for token in one])
-        return Transcript(text, self.duration_s, tuple(segments), found)
-
-
-def join_segments(texts: Iterable[str]) -> str:
-    """Texts of segments as one line: a space only between two Latin letters or digits."""
-    joined = ""
-    for text in texts:
-        latin = joined[-1:].isascii() and text[:1].isascii() and joined and text
-        joined += (" " if latin else "") + text
-    return joined
 
 
 def _name(item: Audio, number: int) -> str:

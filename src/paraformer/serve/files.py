@@ -11,7 +11,7 @@ from time import monotonic
 
 from paraformer.audio import SAMPLE_RATE
 from paraformer.errors import ParaformerError, attempt
-from paraformer.recognizer import join_segments
+from paraformer.recordings import join_segments
 from paraformer.serve import decoding
 from paraformer.serve.config import Limits
 from paraformer.serve.protocol import Done, Failed, News, Sentence

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paraformer.recognizer import join_segments
+from paraformer.recordings import join_segments
 from paraformer.serve.funasr_settings import Dialect, Refused, Settings, changed, parsed
 from paraformer.serve.protocol import (
     BAD_DATA,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-from paraformer.recognizer import join_segments
+from paraformer.recordings import join_segments
 from paraformer.serve.openai import logprobs
 from paraformer.serve.protocol import (
     RESTART,

@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import AudioError, ParaformerError
-from paraformer.recognizer import join_segments
+from paraformer.recordings import join_segments
 from paraformer.serve import openai
 from paraformer.serve.doors import Line, SocketWire, converse
 from paraformer.serve.engine import Engine, Seat

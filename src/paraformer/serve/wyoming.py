@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from paraformer import __version__
-from paraformer.recognizer import join_segments
+from paraformer.recordings import join_segments
 from paraformer.serve.doors import Line, caught_up
 from paraformer.serve.engine import Engine
 from paraformer.serve.files import Busy

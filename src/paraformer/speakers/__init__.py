@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paraformer.recognizer import Samples, Voice
+from paraformer.recordings import Samples, Voice
 from paraformer.speakers.campplus import CamppConfig, VoiceEncoder
 from paraformer.speakers.clusters import cluster
 from paraformer.speakers.turns import Turn, speaker_of, turns, windows
