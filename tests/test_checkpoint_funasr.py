@@ -14,7 +14,7 @@ import yaml
 from funasr_dirs import GOLDEN, golden_settings, golden_tensors, write_funasr
 
 from paraformer import checkpoint
-from paraformer.checkpoint import funasr, funasr_config, funasr_parts, strict
+from paraformer.checkpoint import funasr, funasr_config, funasr_parts, funasr_writer, strict
 from paraformer.checkpoint.keys import funasr_names
 from paraformer.config import (
     ChunkConfig,
@@ -72,7 +72,7 @@ def test_golden_settings(name):
 
 @pytest.mark.parametrize("config", [*CONFIGS.values(), LARGE], ids=[*CONFIGS, "large"])
 def test_written_settings_read_back(config):
-    again = funasr_config.read(yaml.safe_load(yaml.safe_dump(funasr_config.write(config))), config.vocab_size)
+    again = funasr_config.read(yaml.safe_load(yaml.safe_dump(funasr_writer.write(config))), config.vocab_size)
     # A streaming model of FunASR's must have chunks to train with: those of the live setting, where there are none.
     chunks = config.training_chunks or (CHUNKS[1:] if config.live else ())
     assert again == replace(config, training_chunks=chunks)
@@ -360,7 +360,7 @@ def large(tmp_path):
     directory.mkdir()
     weights = {names[name]: torch.randn(tensor.shape) for name, tensor in model.state_dict().items()}
     torch.save(weights, directory / "model.pt")
-    settings = funasr_config.write(LARGE)
+    settings = funasr_writer.write(LARGE)
     settings["frontend_conf"]["cmvn_file"] = None
     (directory / "config.yaml").write_text(yaml.safe_dump(settings))
     (directory / "tokens.json").write_text(json.dumps([str(index) for index in range(8404)]))

@@ -17,7 +17,7 @@ from test_model_hotwords import variant
 from paraformer import checkpoint, load
 from paraformer.bundle import Bundle
 from paraformer.certificate.record import Form
-from paraformer.checkpoint import funasr, funasr_config, strict
+from paraformer.checkpoint import funasr, funasr_config, funasr_writer, strict
 from paraformer.checkpoint.keys import funasr_names
 from paraformer.cli import main
 from paraformer.compat import AutoModel
@@ -204,7 +204,7 @@ def test_the_large_shapes_are_the_published_ones(name: str) -> None:
     assert len(shapes) == tensors
     assert name == "bicif" or len(published) == tensors
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-    assert funasr_config.read(funasr_config.write(config), 8404) == config
+    assert funasr_config.read(funasr_writer.write(config), 8404) == config
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_what_funasr_has_no_model_for(tmp_path: Path) -> None:
         ModelConfig(**{**vars(base), "hotwords": ContextualConfig(), "decoder": SanmDecoderConfig()}),
     ):
         with pytest.raises(UnsupportedModel, match="FunASR"):
-            funasr_config.check_parts(config)
+            funasr_writer.check_parts(config)
 
 
 def test_tensors_are_all_accounted_for(tmp_path: Path) -> None:

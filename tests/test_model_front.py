@@ -25,7 +25,7 @@ from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
 from paraformer.certificate.foreign import ForeignBackend, row_scale
 from paraformer.certificate.record import Form
-from paraformer.checkpoint import funasr_config
+from paraformer.checkpoint import funasr_writer
 from paraformer.config import (
     EOS_ID,
     ChunkConfig,
@@ -240,7 +240,7 @@ def test_impossible_settings(change: dict[str, object], message: str) -> None:
 
 def test_funasr_cannot_say_it() -> None:
     with pytest.raises(UnsupportedModel, match="keep it in our own format"):
-        funasr_config.check_parts(config())
+        funasr_writer.check_parts(config())
 
 
 def test_what_a_front_does_not_know() -> None:

@@ -22,7 +22,7 @@ from paraformer import loader
 from paraformer.audio import SAMPLE_RATE, read
 from paraformer.bundle import CONFIG_FILE, Bundle, checksum
 from paraformer.certificate.record import Form, Runtime
-from paraformer.checkpoint import funasr_config, native
+from paraformer.checkpoint import funasr_writer, native
 from paraformer.errors import UnsupportedModel
 from paraformer.export.directories import sherpa_onnx_settings, write
 
@@ -60,7 +60,7 @@ def prepare(shape: str, folder: Path, python: Path | None) -> None:
 def known_to_funasr(ours: Path) -> bool:
     """Whether its format has a place for all of the model."""
     try:
-        funasr_config.check_parts(Bundle.open(ours).config)
+        funasr_writer.check_parts(Bundle.open(ours).config)
     except UnsupportedModel:
         return False
     return True

@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 
 from paraformer.bundle import Bundle, digest_of_spots, replacing
-from paraformer.checkpoint import funasr_config, funasr_parts, strict
+from paraformer.checkpoint import funasr_config, funasr_parts, funasr_writer, strict
 from paraformer.checkpoint.funasr_parts import Named
 from paraformer.checkpoint.keys import funasr_names
 from paraformer.config import ModelConfig
@@ -126,16 +126,16 @@ def save(bundle: Bundle, model: Paraformer, directory: str | Path) -> None:
     """
     if bundle.config != model.config:
         raise ConfigError("the bundle's settings are not those of the model; save both of the same model")
-    funasr_config.check_parts(bundle.config)
+    funasr_writer.check_parts(bundle.config)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     _write_tensors(directory / "model.pt", model)
-    save_settings(bundle, funasr_config.write(bundle.config), directory)
+    save_settings(bundle, funasr_writer.write(bundle.config), directory)
     _write_text(directory / METADATA_FILE, json.dumps(_metadata(bundle), ensure_ascii=False, indent=1) + "\n")
 
 
 def save_settings(bundle: Bundle, settings: dict[str, Any], directory: Path) -> None:
-    """Write config.yaml with these settings (see `funasr_config.write`), tokens.json and what else the bundle has."""
+    """Write config.yaml with these settings (see `funasr_writer.write`), tokens.json and what else the bundle has."""
     # FunASR wants to know one token to stand for all that are not in the list.
     settings["tokenizer_conf"]["unk_symbol"] = "<unk>" if "<unk>" in bundle.tokens else bundle.tokens[0]
     if bundle.cmvn is None:
@@ -365,7 +365,7 @@ def _write_tensors(path: Path, model: Paraformer) -> None:
     tensors = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
-        if not name.startswith("ctc.") or funasr_config.has_shared_ctc(model.config)
+        if not name.startswith("ctc.") or funasr_writer.has_shared_ctc(model.config)
     }
     names = funasr_names(model.config, tensors)
     with replacing(path) as temporary:

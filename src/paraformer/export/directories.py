@@ -19,7 +19,7 @@ from paraformer.backends import panels
 from paraformer.bundle import CONFIG_FILE, Bundle
 from paraformer.certificate.foreign import row_scale
 from paraformer.certificate.record import Form
-from paraformer.checkpoint import funasr, funasr_config, native
+from paraformer.checkpoint import funasr, funasr_writer, native
 from paraformer.config import EOS_ID, ChunkConfig, FrontendConfig, ModelConfig, SanmDecoderConfig
 from paraformer.errors import ModelError, UnsupportedModel
 from paraformer.export import foreign
@@ -100,7 +100,7 @@ def _write_funasr(bundle: Bundle, model: Paraformer, directory: Path, form: Form
 
 
 def _write_funasr_onnx(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
-    settings = funasr_config.write(bundle.config)
+    settings = funasr_writer.write(bundle.config)
     # The graph of whole utterances puts tokens that are no text last, so that funasr-onnx, which takes the last token
     # for </s> where there is a bias, need not drop it unseen.
     settings["model_conf"]["predictor_bias"] = 0
