@@ -83,10 +83,10 @@ class Autoregressive(Trainable):
         per_token = (1 - c.ctc_weight) * cross_entropy if c.length_normalized else zero
         return Losses(total, cross_entropy, zero, ctc, zero, losses.accuracy(logits, targets), per_token)
 
-    def read(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> list[list[int]]:
+    def read(self, batch: Batch, chunk: Chunking = None) -> list[list[int]]:
         """The best hypotheses of a search with `self.beams`; see `Trainable.read`."""
         _refuse(chunk)
-        return self.recognize(feats, lengths, self.beams)
+        return self.recognize(batch.feats, batch.lengths, self.beams)
 
     @torch.no_grad()
     def recognize(self, feats: Tensor, lengths: Tensor, beams: int = 10, longest: int = 60) -> list[list[int]]:

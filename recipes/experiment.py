@@ -164,7 +164,7 @@ def decoding(model: Trainable, setup: Setup, cuts: Sequence[Cut], dataset: Speec
         hidden, _ = model.encoder(batch.feats, batch.lengths)
         hidden.sum().item()  # waits for a GPU
         between = time.perf_counter()
-        model.read(batch.feats, batch.lengths)
+        model.read(batch)
         if number >= min(WARM_UP, len(batches) - 1):
             encoding, taken = encoding + between - began, taken + time.perf_counter() - between
             frames += int(batch.lengths.sum())

@@ -105,6 +105,23 @@ def merge(plain: Tensor, biased: Tensor, no_bias_id: int, weight: float = 1.0) -
     return torch.where(none, plain, plain * (1 - weight) + biased * weight)
 
 
+def hotword_labels(targets: Tensor, words: Sequence[Sequence[int]], none: int) -> Tensor:
+    """What the second decoder is to say of targets (B, L): the token where it is in one of the words, else `none`.
+
+    Padding stays -1. A word counts wherever it is said, not only where the reference drew it.
+
+    >>> hotword_labels(torch.tensor([[5, 6, 7, 8], [6, 7, 6, -1]]), [[6, 7]], 0).tolist()
+    [[0, 6, 7, 0], [6, 7, 0, -1]]
+    """
+    within = torch.zeros_like(targets, dtype=torch.bool)
+    for word in words:
+        if len(word) <= targets.shape[1]:
+            starts = (targets.unfold(1, len(word), 1) == targets.new_tensor(word)).all(-1)
+            for place in range(len(word)):
+                within[:, place : place + starts.shape[1]] |= starts
+    return torch.where(within | (targets < 0), targets, torch.full_like(targets, none))
+
+
 def padded_ids(words: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Hotwords as ids, with "none of them" after the last: (N, M) padded with 0, and their lengths (N,).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,13 +23,12 @@ from paraformer.config import (
     TrainingChunk,
     TransformerEncoderConfig,
 )
-from paraformer.errors import UnsupportedModel
 from paraformer.model import cif, losses, sampler, timing
 from paraformer.model.chunk_masks import ChunkLayout, scama_mask
 from paraformer.model.cif import CifState, Predictor
 from paraformer.model.decoder import DecoderState, SanmDecoder, window_memory_mask
 from paraformer.model.encoder import EncoderState, SanmEncoder
-from paraformer.model.hotwords import HotwordEncoder, Seaco, merge, padded_ids, shortlist
+from paraformer.model.hotwords import HotwordEncoder, Seaco, hotword_labels, merge, padded_ids, shortlist
 from paraformer.model.layers import length_mask
 from paraformer.model.state import State
 
@@ -45,6 +44,7 @@ class Batch:
     """Training data: feats (B, T, F), lengths (B,), targets (B, L) padded with -1, target_lengths (B,).
 
     ctc_targets (B, U) and ctc_target_lengths (B,): for a CTC layer with units of its own, such as syllables.
+    hotwords: as ids, what a model that listens for hotwords is told of for all of the batch; None: of none.
     """
 
     feats: Tensor
@@ -53,6 +53,7 @@ class Batch:
     target_lengths: Tensor
     ctc_targets: Tensor | None = None
     ctc_target_lengths: Tensor | None = None
+    hotwords: Sequence[Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Encoded:
     one).
     In FunASR's chunk-masked form, layout tells where the rows stand.
     middle (B, T, D): rows of the encoder's middle block, of whole utterances in training where the objective uses them.
+    hotwords (N, D): of a decoder that itself attends to them, in training.
     """
 
     hidden: Tensor
@@ -89,6 +91,7 @@ class Encoded:
     rows: Tensor | None = None
     layout: ChunkLayout | None = None
     middle: Tensor | None = None
+    hotwords: Tensor | None = None
 
     def memory_mask(self) -> Tensor:
         """(B, 1, T): rows that the decoder may see, for whole utterances."""
@@ -168,8 +171,8 @@ class Trainable(nn.Module):
         """The training objective on a batch, in the form that chunk asks for."""
         raise NotImplementedError
 
-    def read(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> list[list[int]]:
-        """The ids that are heard in each utterance: feats (B, T, F), lengths (B,). Called in evaluation mode."""
+    def read(self, batch: Batch, chunk: Chunking = None) -> list[list[int]]:
+        """The ids that are heard in each utterance, targets unseen. Called in evaluation mode."""
         raise NotImplementedError
 
 
@@ -223,6 +226,8 @@ class Paraformer(Trainable):
             return embeds.new_zeros(embeds.shape[0], 0, self.config.vocab_size), None
         mask = self._seen(encoded, weights, token_mask, chunk)
         decoder: Any = self.decoder
+        if encoded.hotwords is not None:
+            return decoder.output(decoder.rows(encoded.hidden, mask, embeds, token_mask, encoded.hotwords[None])), None
         if isinstance(decoder, SanmDecoder):
             steps = _windows_of(encoded, weights, embeds.shape[1]) if isinstance(chunk, ChunkConfig) else None
             return decoder.scores(encoded.hidden, mask, embeds, token_mask, steps)
@@ -306,34 +311,69 @@ class Paraformer(Trainable):
         biased = self.hotwords.scores(embeds, rows, choice, token_mask).log_softmax(-1)
         return merge(plain, biased, self.hotwords.config.no_bias_id, weight)
 
-    def read(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> list[list[int]]:
+    def read(self, batch: Batch, chunk: Chunking = None) -> list[list[int]]:
         """The best id of each token; see `Trainable.read`."""
-        whole = self.recognize(feats, lengths, chunk)
+        named = None if batch.hotwords is None else self.encode_hotwords(batch.hotwords)
+        whole = self.recognize(batch.feats, batch.lengths, chunk, hotwords=named)
         best, counts = whole.log_probs.argmax(-1).tolist(), whole.counts.tolist()
         return [ids[:count] for ids, count in zip(best, counts, strict=True)]
 
     # -- training -----------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, chunk: Chunking = None, generator: torch.Generator | None = None) -> Losses:
-        """The training objective on a batch, in the form that chunk asks for. generator drives the sampler.
-
-        Raises UnsupportedModel for a model that listens for hotwords.
-        """
-        if self.config.hotwords is not None:
-            raise UnsupportedModel("a model that listens for hotwords cannot be trained yet; fine-tune a plain one")
+        """The training objective on a batch, in the form that chunk asks for. generator drives the sampler."""
         return self.losses_of(self.encode(batch.feats, batch.lengths, chunk), batch, chunk, generator)
 
     def losses_of(self, encoded: Encoded, batch: Batch, chunk: Chunking, generator: torch.Generator | None) -> Losses:
-        """The objective given the encoder's rows: predictor, two decoder passes with the sampler between, losses."""
-        c = self.config.objective
+        """The objective given the encoder's rows; of a SeACo-Paraformer where the batch has hotwords, theirs."""
+        if batch.hotwords is None or not isinstance(self.hotwords, Seaco):
+            return self._own_losses(encoded, batch, chunk, generator)
+        hotwords = self.hotwords.config
+        cross_entropy, accuracy = self._hotword_losses(encoded, batch)
+        zero, total = torch.zeros_like(cross_entropy), cross_entropy
+        own = None
+        if hotwords.trains_decoder:
+            own = self._own_losses(encoded, batch, chunk, generator)
+            total = total + hotwords.objective_weight * own.cross_entropy
+        per_token = total if hotwords.length_normalized else zero
+        return Losses(total, cross_entropy, zero if own is None else own.quantity, zero, zero, accuracy, per_token)
+
+    def _hotword_losses(self, encoded: Encoded, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and accuracy of what the second decoder says of each target token (variants 1.7)."""
+        assert isinstance(self.hotwords, Seaco)
+        assert batch.hotwords is not None
+        config = self.hotwords.config
+        *_, embeds, token_mask = self._aligned(encoded, batch)
+        embeds = embeds * token_mask[..., None]
+        rows = self.decoder.rows(encoded.hidden, encoded.memory_mask(), embeds, token_mask)
+        named = self.encode_hotwords(batch.hotwords)[None]
+        # Of tokens that were said: the end of a sentence is in no hotword.
+        logits = self.hotwords.scores(embeds, rows, named, token_mask)[:, : batch.targets.shape[1]]
+        labels = hotword_labels(batch.targets, batch.hotwords, config.no_bias_id)
+        smoothed = losses.smoothed_cross_entropy(
+            logits, labels, config.label_smoothing, per_token=config.length_normalized
+        )
+        return smoothed, losses.accuracy(logits, labels)
+
+    def _aligned(self, encoded: Encoded, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """A vector for each target token: targets (B, L), lengths (B,), weights, embeds (B, L, D), token mask (B, L).
+
+        Weights are scaled, so that there are as many vectors as target tokens and each has its own; the count is learnt
+        by `quantity`.
+        """
         targets, lengths = batch.targets, batch.target_lengths
-        if c.predict_eos:
+        if self.config.objective.predict_eos:
             targets, lengths = append_eos(targets, lengths), lengths + 1
-        # Scaled, so that there are as many vectors as target tokens and each has its own; the count is learnt by
-        # `quantity`.
         weights = cif.scale_to_targets(encoded.weights, lengths)
         embeds = cif.integrate(encoded.hidden, weights, targets.shape[1])
-        token_mask = length_mask(lengths, targets.shape[1])
+        return targets, lengths, weights, embeds, length_mask(lengths, targets.shape[1])
+
+    def _own_losses(self, encoded: Encoded, batch: Batch, chunk: Chunking, generator: torch.Generator | None) -> Losses:
+        """Predictor, two decoder passes with the sampler between, losses."""
+        c = self.config.objective
+        if isinstance(self.config.hotwords, ContextualConfig):
+            encoded = replace(encoded, hotwords=self.encode_hotwords(batch.hotwords or ()))
+        targets, lengths, weights, embeds, token_mask = self._aligned(encoded, batch)
         first, embeds = self._glance(encoded, weights, embeds, targets, token_mask, chunk, generator)
         logits, units = self.scores(encoded, weights, embeds, token_mask, chunk)
         cross_entropy = losses.smoothed_cross_entropy(logits, targets, c.label_smoothing, per_token=c.length_normalized)

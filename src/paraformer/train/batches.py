@@ -7,19 +7,20 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lhotse import CutSet
 
 from paraformer.data.augment import UNCHANGED, AugmentConfig, Noise
 from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan
-from paraformer.data.loading import Part, TaskDataset, Tasks, load_tasks, usable
+from paraformer.data.loading import Part, Task, TaskDataset, Tasks, load_tasks, usable
 from paraformer.data.skips import Skips
 from paraformer.model.paraformer import Batch
 from paraformer.train import parallel
 from paraformer.train.checkpoints import Progress
 from paraformer.train.config import TrainConfig
+from paraformer.train.drawn import drawn
 from paraformer.train.speech import Setup, Speech
 
 T = TypeVar("T")
@@ -63,11 +64,20 @@ def steps(config: TrainConfig, setup: Setup, speech: Speech, progress: Progress)
     dataset = TaskDataset(partial(_dataset, config, setup, speech.noises))
     with closing(load_tasks(tasks, dataset, config.workers)) as filled:
         batches = usable(filled, config.batch.on_bad)
-        pieces = (Piece(one.batch, one.task.epoch, one.task.index, one.names) for one in batches)
+        pieces = (
+            Piece(_told(config, setup, one.batch, one.task), one.task.epoch, one.task.index, one.names)
+            for one in batches
+        )
         for group in grouped(pieces, config.accumulate):
             # Of the batches in hand, not of those last asked for: the processes that load are ahead.
             progress.epoch, progress.batch = group[0].epoch, group[0].index - part.rank
             yield group
+
+
+def _told(config: TrainConfig, setup: Setup, batch: Batch, task: Task) -> Batch:
+    """The batch, with hotwords for a model that listens for them."""
+    listens = setup.model.hotwords is not None
+    return drawn(batch, config.hotwords, config.seed, task.epoch, task.index) if listens else batch
 
 
 def grouped(items: Iterator[T], count: int) -> Iterator[list[T]]:
@@ -89,7 +99,9 @@ def on_device(batch: Batch) -> Batch:
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     target = parallel.device()
     # While the device still computes what came before, where the numbers lie in memory that it can read itself.
-    moved = {name: v.to(target, non_blocking=True) for name, v in values.items() if isinstance(v, torch.Tensor)}
+    moved: dict[str, Any] = {
+        name: v.to(target, non_blocking=True) for name, v in values.items() if isinstance(v, torch.Tensor)
+    }
     return dataclasses.replace(batch, **moved)
 
 

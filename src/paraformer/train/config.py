@@ -72,6 +72,19 @@ class LiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawnConfig:
+    """Stretches of a batch's transcripts that a model is told of as hotwords, drawn anew for each batch."""
+
+    without: Share = 0.25
+    """Share of utterances of which none is drawn."""
+    longest: Annotated[int, Between(2, 64)] = 8
+    """Tokens of a stretch; the shortest has two."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that determines a run, apart from where its data lie and where its results go."""
 
@@ -114,6 +127,8 @@ class TrainConfig:
     """Epochs at the start in which clips stay single and nearly clean: alignment is found in short utterances."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     live: LiveConfig | None = field(default_factory=LiveConfig)
+    hotwords: DrawnConfig = field(default_factory=DrawnConfig)
+    """Of a model that listens for hotwords."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of matrix products; weights, losses and sums stay float32."""
     workers: Annotated[int, Between(0, 1024)] = 1

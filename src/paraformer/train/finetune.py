@@ -20,7 +20,7 @@ import torch
 from paraformer import contract
 from paraformer.bundle import Bundle, is_ours, replacing
 from paraformer.checkpoint import open_any
-from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig, SanmEncoderConfig
+from paraformer.config import ChunkConfig, ModelConfig, ObjectiveConfig, SanmEncoderConfig, SeacoConfig
 from paraformer.data.augment import UNCHANGED
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.data.skips import Skips
@@ -37,7 +37,8 @@ from paraformer.loader import load
 from paraformer.manifests import Utterance
 from paraformer.train import parallel
 from paraformer.train.checkpoints import newest
-from paraformer.train.config import LiveConfig, OptimiserConfig, TrainConfig
+from paraformer.train.config import DrawnConfig, LiveConfig, OptimiserConfig, TrainConfig
+from paraformer.train.drawn import drawn_words
 from paraformer.train.finish import finish
 from paraformer.train.gate import pass_gate
 from paraformer.train.loop import train
@@ -132,7 +133,14 @@ def finetune(plan: Finetuning, *, bar: bool = False) -> Result:
 
 
 def configure(plan: Finetuning, original: Bundle, train_h: float) -> TrainConfig:
-    """The settings of the run for so many hours of speech. Raises ConfigError where a model cannot learn live steps."""
+    """The settings of the run for so many hours of speech.
+
+    Of a SeACo-Paraformer, unless its settings say that it trains the decoder too, only what hears hotwords learns, and
+    recognition without any stays as it is. Raises ConfigError where a model cannot learn live steps or adapters.
+    """
+    hearing = isinstance(original.config.hotwords, SeacoConfig) and not original.config.hotwords.trains_decoder
+    if hearing and plan.lora_rank is not None:
+        raise ConfigError("what hears hotwords is small and is trained whole: leave out the low-rank changes")
     steps = plan.steps or default_steps(train_h, BatchConfig().seconds)
     return TrainConfig(
         model=dataclasses.replace(original.config, objective=objective_of(original)),
@@ -140,7 +148,8 @@ def configure(plan: Finetuning, original: Bundle, train_h: float) -> TrainConfig
         dev_set=DEV,
         steps=steps,
         init=str(plan.model),
-        extend_vocabulary=True,
+        frozen=recognising_parts(original.config) if hearing else (),
+        extend_vocabulary=not hearing,  # a character that cannot be recognised cannot be a hotword's either
         lora_rank=plan.lora_rank,
         held_out=0,  # `parts_of` has held out whole speakers, which a run cannot
         dev_utterances=200,
@@ -158,6 +167,11 @@ def configure(plan: Finetuning, original: Bundle, train_h: float) -> TrainConfig
         keep=3,
         patience=8,
     )
+
+
+def recognising_parts(config: ModelConfig) -> tuple[str, ...]:
+    """Of a SeACo-Paraformer, all but what hears hotwords."""
+    return ("encoder", "predictor", "decoder", *(("ctc",) if config.ctc_vocab_size else ()))
 
 
 def default_steps(train_h: float, batch_s: float) -> int:
@@ -275,7 +289,8 @@ class Verdict:
 def verdict(name: str, utterances: Sequence[Utterance], before: Path, after: Path) -> Verdict:
     """Recognise the utterances with both models, as files, and compare them by the paired bootstrap.
 
-    Both run on torch, so that nothing else differs. Raises DataError where no utterance could be recognised.
+    Both run on torch, so that nothing else differs, and listen for hotwords out of the texts if they have a way to of
+    their own. Raises DataError where no utterance could be recognised.
     """
     first, second = recognised(before, utterances), recognised(after, utterances)
     if not (first.scored and second.scored):
@@ -286,4 +301,6 @@ def verdict(name: str, utterances: Sequence[Utterance], before: Path, after: Pat
 def recognised(model: Path, utterances: Sequence[Utterance]) -> Pass:
     """What a model makes of whole utterances."""
     recognizer = load(model, backend="torch", device=str(parallel.device()), vad=False)
+    if recognizer.config.hotwords is not None:
+        recognizer = recognizer.with_hotwords(drawn_words((one.text for one in utterances), DrawnConfig(), 0))
     return collect(recognize_whole(recognizer, utterances, Normalizer()), "whole")

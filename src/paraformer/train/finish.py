@@ -13,7 +13,7 @@ from torch import nn
 from paraformer.bundle import Bundle, making, replacing
 from paraformer.checkpoint import native
 from paraformer.config import ChunkConfig
-from paraformer.data.dataset import SpeechDataset, measuring_batches
+from paraformer.data.dataset import SpeechDataset
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import total_errors
 from paraformer.model.paraformer import Paraformer, Trainable
@@ -21,7 +21,7 @@ from paraformer.train import parallel
 from paraformer.train.checkpoints import average, best_weights, read_weights
 from paraformer.train.config import TrainConfig, new_model
 from paraformer.train.events import EVENTS, read_events, throughput
-from paraformer.train.measure import decode_batches
+from paraformer.train.measure import decode_batches, told
 from paraformer.train.speech import Setup, Speech, set_up
 from paraformer.weights import Storage
 
@@ -84,13 +84,14 @@ def measure_all(config: TrainConfig, setup: Setup, model: Trainable, data: Path,
     if config.live is not None:
         modes["live"] = config.live.chunks[0]
     dataset = SpeechDataset(setup.symbols, setup.model.frontend, setup.cmvn)
+    hearing = "" if setup.model.hotwords is None else ", with hotwords drawn from it"
     errors = {}
     for name in (config.dev_set, *config.test_sets):
-        batches = list(measuring_batches(load_cuts(data, name), dataset))
+        batches = list(told(config, setup, load_cuts(data, name), dataset))
         for mode, chunk in modes.items():
             pairs = decode_batches(model, batches, setup.symbols.vocabulary, chunk)
             _write_lines(out / f"decoded-{name}-{mode}.jsonl", pairs)
-            errors[f"{name}, {mode}"] = str(total_errors(pairs))
+            errors[f"{name}, {mode}{hearing}"] = str(total_errors(pairs))
     return errors
 
 

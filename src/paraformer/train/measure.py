@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import torch
+from lhotse import CutSet
 
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.data.dataset import SpeechDataset, measuring_batches
@@ -19,6 +20,7 @@ from paraformer.text import Vocabulary
 from paraformer.train import parallel
 from paraformer.train.batches import on_device
 from paraformer.train.config import TrainConfig
+from paraformer.train.drawn import drawn
 from paraformer.train.speech import Setup, Speech
 
 Texts = Sequence[tuple[Batch, Sequence[str]]]
@@ -34,10 +36,19 @@ def dev_batches(config: TrainConfig, setup: Setup, data: Path, speech: Speech) -
     sets = {config.dev_set: dev, "held_out": speech.held_out}
     # Every size()-th batch, not one stretch of them: they come by length, and all processes should be done together.
     return {
-        name: list(islice(measuring_batches(cuts, dataset), parallel.rank(), None, parallel.size()))
+        name: list(islice(told(config, setup, cuts, dataset), parallel.rank(), None, parallel.size()))
         for name, cuts in sets.items()
         if len(cuts)
     }
+
+
+def told(
+    config: TrainConfig, setup: Setup, cuts: CutSet, dataset: SpeechDataset
+) -> Iterator[tuple[Batch, Sequence[str]]]:
+    """What to measure with; a model that listens for hotwords is told some of each batch's, always the same."""
+    for number, (batch, references) in enumerate(measuring_batches(cuts, dataset)):
+        listens = setup.model.hotwords is not None
+        yield drawn(batch, config.hotwords, config.seed, number) if listens else batch, references
 
 
 def measure(model: Trainable, batches: Texts, vocabulary: Vocabulary, chunk: ChunkConfig | None = None) -> ErrorCounts:
@@ -61,7 +72,7 @@ def decode_batches(
     pairs = []
     for loaded, references in batches:
         batch = on_device(loaded)
-        for reference, ids in zip(references, model.read(batch.feats, batch.lengths, chunk), strict=True):
+        for reference, ids in zip(references, model.read(batch, chunk), strict=True):
             kept = [i for i in ids if i not in SILENT_IDS]
             pairs.append((reference, vocabulary.decode(kept)))
     return pairs

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,7 +149,7 @@ def judge(taken: Taken, progress: Progress, policy: BadStepConfig) -> None:
 def one(batch: Batch, row: int) -> Batch:
     """The batch of one utterance of `batch`, its padding left on."""
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    rows = {name: value[row : row + 1] for name, value in values.items() if isinstance(value, Tensor)}
+    rows: dict[str, Any] = {name: value[row : row + 1] for name, value in values.items() if isinstance(value, Tensor)}
     return dataclasses.replace(batch, **rows)
 
 
