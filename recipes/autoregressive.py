@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from paraformer.config import EOS_ID, SOS_ID, ModelConfig, TransformerDecoderConfig
 from paraformer.errors import ConfigError
 from paraformer.model import losses
+from paraformer.model.encoded import Chunking
 from paraformer.model.layers import attend, length_mask
-from paraformer.model.paraformer import Batch, Chunking, Losses, Trainable, append_eos, build_encoder
+from paraformer.model.objective import Batch, Losses, Trainable, append_eos
+from paraformer.model.paraformer import build_encoder
 from paraformer.model.transformer_decoder import TransformerDecoder, TransformerDecoderBlock
 
 Pair = tuple[Tensor, Tensor]

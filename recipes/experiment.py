@@ -29,7 +29,7 @@ from paraformer.data.prepare import load_cuts
 from paraformer.errors import DataError, TrainingError
 from paraformer.evaluate.cer import ErrorCounts, count_errors
 from paraformer.evaluate.significance import Comparison, cer_interval, compare
-from paraformer.model.paraformer import Trainable
+from paraformer.model.objective import Trainable
 from paraformer.train import parallel
 from paraformer.train.batches import on_device
 from paraformer.train.checkpoints import PROGRESS, best_weights, newest

@@ -19,8 +19,9 @@ from paraformer.checkpoint import funasr_config
 from paraformer.checkpoint.keys import funasr_names
 from paraformer.config import ConformerEncoderConfig, TrainingChunk
 from paraformer.model.chunk_masks import ChunkLayout, chunk_layout
+from paraformer.model.encoded import Chunking, Encoded
 from paraformer.model.layers import length_mask
-from paraformer.model.paraformer import Chunking, Encoded, Paraformer
+from paraformer.model.paraformer import Paraformer
 
 GOLDEN = Path(__file__).parent / "golden"
 

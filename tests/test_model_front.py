@@ -40,7 +40,8 @@ from paraformer.export.directories import write
 from paraformer.export.foreign import LiveEncoderGraph
 from paraformer.frontend import Cmvn
 from paraformer.model.layers import length_mask, sinusoid
-from paraformer.model.paraformer import Batch, Paraformer, unit_targets
+from paraformer.model.objective import Batch, unit_targets
+from paraformer.model.paraformer import Paraformer
 
 FRONT = FrontConfig(kernels=(4, 3), strides=(1, 2))
 

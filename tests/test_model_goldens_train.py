@@ -20,7 +20,9 @@ from torch import Tensor
 from paraformer.model import cif
 from paraformer.model import paraformer as paraformer_module
 from paraformer.model.chunk_masks import ChunkLayout, scama_mask
-from paraformer.model.paraformer import Batch, Chunking, Encoded, Losses, Paraformer
+from paraformer.model.encoded import Chunking, Encoded
+from paraformer.model.objective import Batch, Losses, losses_of
+from paraformer.model.paraformer import Paraformer
 
 ROUNDING = 1e-4
 """How far a sum of weights that are scaled to a whole number may stay below it; float32 is off by some 1e-6."""
@@ -60,7 +62,7 @@ def train_step(name: str, model_name: str, draws: tuple[int, ...], chunk: Chunki
     for size in draws:
         torch.empty(size).uniform_(generator=generator)
     model.zero_grad()
-    losses = model.losses_of(leaky_encode(model, feats, arrays["lens"], chunk), batch, chunk, generator)
+    losses = losses_of(model, leaky_encode(model, feats, arrays["lens"], chunk), batch, chunk, generator)
     losses.total.backward()
     gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
     model.zero_grad()

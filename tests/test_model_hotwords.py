@@ -18,8 +18,10 @@ from paraformer.checkpoint.keys import funasr_names
 from paraformer.config import PredictorConfig, TimingConfig
 from paraformer.model import cif, sampler
 from paraformer.model.cif import Predictor
+from paraformer.model.encoded import Encoded
 from paraformer.model.hotwords import hotword_labels, merge, shortlist
-from paraformer.model.paraformer import Batch, Encoded, Paraformer
+from paraformer.model.objective import Batch, losses_of
+from paraformer.model.paraformer import Paraformer
 from paraformer.model.timing import scaled
 
 CONTEXT = [[5, 9, 14], [20, 21], [7], [33, 12, 40, 8, 3]]
@@ -232,7 +234,7 @@ def test_labels_of_the_reference() -> None:
 def test_seaco_is_trained_as_the_reference_trains_it(as_the_reference: None) -> None:
     expected, model = golden("seaco_train"), variant("seaco")
     batch = Batch(*batch_feats(), expected["text"], expected["text_lens"], hotwords=[[9, 14, 20], [12, 40]])
-    losses = model.losses_of(leaky_encode(model, *batch_feats()), batch, None, None)
+    losses = losses_of(model, leaky_encode(model, *batch_feats()), batch, None, None)
     close(losses.total, expected["loss"][0], 1e-5)
     losses.total.backward()
     norms = json.loads((GOLDEN / "seaco_train_gradnorms.json").read_text())
@@ -248,7 +250,7 @@ def test_its_own_objective_counts_where_it_is_told_to(as_the_reference: None, mo
     monkeypatch.setattr(model.hotwords, "config", replace(model.hotwords.config, trains_decoder=True))
     batch = Batch(*batch_feats(), expected["text"], expected["text_lens"], hotwords=[[9, 14, 20], [12, 40]])
     encoded = leaky_encode(model, *batch_feats())
-    losses = model.losses_of(encoded, batch, None, drawn_by_the_reference(1, 2, 3, 1, 6, 1, 6, 1, 3, 1))
+    losses = losses_of(model, encoded, batch, None, drawn_by_the_reference(1, 2, 3, 1, 6, 1, 6, 1, 3, 1))
     close(losses.total, expected["loss_train_decoder"][0], 1e-5)
     close((losses.total - losses.cross_entropy) * 100, expected["loss_att_train_decoder"][0], 1e-4)
 
@@ -268,7 +270,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     )
 
     def loss() -> Tensor:
-        return model.losses_of(encoded, batch, None, None).total
+        return losses_of(model, encoded, batch, None, None).total
 
     loss().backward()
     for name in ("hotwords.lstm.weight_ih_l0", "hotwords.blocks.2.cross.kv.weight", "hotwords.output.bias"):
@@ -288,7 +290,7 @@ def test_the_second_predictor_is_trained_with_the_first() -> None:
     """The reference's LSTM hears padding, which makes a thousandth; the first predictor does not feel it."""
     expected = json.loads((GOLDEN / "bicif_e2e.json").read_text())["train"]
     model, batch = variant("bicif"), training_batch(expected, None)
-    losses = model.losses_of(leaky_encode(model, *batch_feats()), batch, None, drawn_by_the_reference(1, 2, 3, 1))
+    losses = losses_of(model, leaky_encode(model, *batch_feats()), batch, None, drawn_by_the_reference(1, 2, 3, 1))
     close(losses.cross_entropy, torch.tensor(expected["loss_att"]), 1e-5)
     close(losses.quantity, torch.tensor(expected["loss_pre"]), 1e-5)
     close(losses.total, torch.tensor(expected["loss"]), 1e-3)
@@ -313,7 +315,7 @@ def test_contextual_is_trained_as_the_reference_trains_it(
     encoded = leaky_encode(model, *batch_feats())
     with monkeypatch.context() as patch:
         patch.setattr(sampler, "choose_positions", padded_too)
-        losses = model.losses_of(encoded, batch, None, drawn_by_the_reference(1, 1, 2, 1, 1))
+        losses = losses_of(model, encoded, batch, None, drawn_by_the_reference(1, 1, 2, 1, 1))
     for value, name in ((losses.total, "loss"), (losses.cross_entropy, "loss_att"), (losses.quantity, "loss_pre")):
         close(value, torch.tensor(expected[name]), 1e-5)
     assert float(losses.accuracy) == pytest.approx(expected["acc"])

@@ -20,8 +20,10 @@ from paraformer.config import (
     TransformerEncoderConfig,
 )
 from paraformer.model.conformer import ConformerEncoder, relative_shift
+from paraformer.model.encoded import Chunking
 from paraformer.model.layers import Fsmn, length_mask
-from paraformer.model.paraformer import Batch, Chunking, Losses, Paraformer, ParaformerState, StepOutput, Whole
+from paraformer.model.objective import Batch, Losses, ctc_of
+from paraformer.model.paraformer import Paraformer, ParaformerState, StepOutput, Whole
 from paraformer.model.transformer import TransformerEncoder, subsampled
 
 LIVE = ChunkConfig(left=2, chunk=3, right=2)
@@ -182,7 +184,7 @@ def test_the_middle_of_the_encoder_learns_the_ctc_units() -> None:
     middle = model.encode(batch.feats, batch.lengths).middle
     assert middle is not None
     assert losses.total > expected
-    close(losses.total, expected + 0.5 * model._ctc_of(middle, batch.lengths, batch), 1e-4)
+    close(losses.total, expected + 0.5 * ctc_of(model, middle, batch.lengths, batch), 1e-4)
     assert model.eval().encode(batch.feats, batch.lengths).middle is None
 
 

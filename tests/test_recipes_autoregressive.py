@@ -14,7 +14,7 @@ from torch import Tensor
 
 from paraformer.config import EOS_ID, SOS_ID, ObjectiveConfig, SanmEncoderConfig, TransformerDecoderConfig
 from paraformer.errors import ConfigError
-from paraformer.model.paraformer import Batch
+from paraformer.model.objective import Batch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
 

@@ -18,7 +18,8 @@ from training import TEXTS, events, stopping_after
 from paraformer.checkpoint import convert, funasr, open_any
 from paraformer.config import SeacoConfig
 from paraformer.errors import ConfigError
-from paraformer.model.paraformer import Batch, Paraformer
+from paraformer.model.objective import Batch
+from paraformer.model.paraformer import Paraformer
 from paraformer.train.config import DrawnConfig
 from paraformer.train.drawn import drawn, drawn_words, stretches
 from paraformer.train.finetune import finetune

@@ -17,7 +17,8 @@ from paraformer.checkpoint import native, strict
 from paraformer.config import ConformerEncoderConfig, ModelConfig, ObjectiveConfig, TransformerDecoderConfig
 from paraformer.data.dataset import Symbols
 from paraformer.data.prepare import UNKNOWN
-from paraformer.model.paraformer import Batch, Paraformer
+from paraformer.model.objective import Batch
+from paraformer.model.paraformer import Paraformer
 from paraformer.text import Vocabulary
 from paraformer.train.adapt import extend_rows, extend_tokens
 from paraformer.train.speech import Setup, initial_weights

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from training import CONFIG, MODEL
 
 from paraformer.errors import TrainingError
-from paraformer.model.paraformer import Batch, Paraformer
+from paraformer.model.objective import Batch
+from paraformer.model.paraformer import Paraformer
 from paraformer.train.batches import Piece, grouped
 from paraformer.train.checkpoints import Progress
 from paraformer.train.config import BadStepConfig, TrainConfig

@@ -28,7 +28,7 @@ from paraformer.data.skips import EMPTY, TOO_LONG, Policy, Skipped, Skips
 from paraformer.data.skips import UNKNOWN as UNKNOWN_TEXT
 from paraformer.errors import DataError, attempt
 from paraformer.frontend import Cmvn, Frontend
-from paraformer.model.paraformer import Batch
+from paraformer.model.objective import Batch
 from paraformer.settings import Between, Seconds, Share, Size, check_ranges
 from paraformer.text import Vocabulary
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from paraformer.data.dataset import Loaded, SpeechDataset
 from paraformer.data.skips import Policy, Skipped, Skips
 from paraformer.errors import DataError
-from paraformer.model.paraformer import Batch
+from paraformer.model.objective import Batch
 
 PLANNED, LOADED = 64, 8
 """Batches that wait: planned ones, and loaded ones of each process that loads."""

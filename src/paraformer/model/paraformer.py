@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paraformer.config import (
-    EOS_ID,
     SHORTLIST,
     ChunkConfig,
     ConformerEncoderConfig,
@@ -23,79 +22,16 @@ from paraformer.config import (
     TrainingChunk,
     TransformerEncoderConfig,
 )
-from paraformer.model import cif, losses, sampler, timing
-from paraformer.model.chunk_masks import ChunkLayout, scama_mask
+from paraformer.model import cif, timing
+from paraformer.model.chunk_masks import scama_mask
 from paraformer.model.cif import CifState, Predictor
 from paraformer.model.decoder import DecoderState, SanmDecoder, window_memory_mask
+from paraformer.model.encoded import Chunking, Encoded, committed_mask
 from paraformer.model.encoder import EncoderState, SanmEncoder
-from paraformer.model.hotwords import HotwordEncoder, Seaco, hotword_labels, merge, padded_ids, shortlist
+from paraformer.model.hotwords import HotwordEncoder, Seaco, merge, padded_ids, shortlist
 from paraformer.model.layers import length_mask
+from paraformer.model.objective import Batch, Losses, Trainable, losses_of
 from paraformer.model.state import State
-
-FINE_WEIGHT = 0.5
-"""Of the second predictor's sum, beside the first one's as 1 (variants 2.4)."""
-Chunking = ChunkConfig | TrainingChunk | None
-"""The form in which whole utterances are computed: a ChunkConfig gives exactly what live steps give, a TrainingChunk
-FunASR's chunk-masked form of its streaming models, None every row in view of every other."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Training data: feats (B, T, F), lengths (B,), targets (B, L) padded with -1, target_lengths (B,).
-
-    ctc_targets (B, U) and ctc_target_lengths (B,): for a CTC layer with units of its own, such as syllables.
-    hotwords: as ids, what a model that listens for hotwords is told of for all of the batch; None: of none.
-    """
-
-    feats: Tensor
-    lengths: Tensor
-    targets: Tensor
-    target_lengths: Tensor
-    ctc_targets: Tensor | None = None
-    ctc_target_lengths: Tensor | None = None
-    hotwords: Sequence[Sequence[int]] | None = None
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The objective and its parts, scalars; accuracy is the first pass's.
-
-    per_token: what of the total is a mean over target tokens; the rest is a mean over utterances. Batches that together
-    stand for a larger one are weighted by it.
-    """
-
-    total: Tensor
-    cross_entropy: Tensor
-    quantity: Tensor
-    ctc: Tensor
-    mwer: Tensor
-    accuracy: Tensor
-    per_token: Tensor
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Encoder rows and their CIF weights.
-
-    hidden (B, T, D), weights (B, T). In the windowed form the rows of all windows stand one after another, rows
-    (B, W, R) tells which exist, and only committed rows have weight. lengths (B,) counts rows (up to the last committed
-    one).
-    In FunASR's chunk-masked form, layout tells where the rows stand.
-    middle (B, T, D): rows of the encoder's middle block, of whole utterances in training where the objective uses them.
-    hotwords (N, D): of a decoder that itself attends to them, in training.
-    """
-
-    hidden: Tensor
-    weights: Tensor
-    lengths: Tensor
-    rows: Tensor | None = None
-    layout: ChunkLayout | None = None
-    middle: Tensor | None = None
-    hotwords: Tensor | None = None
-
-    def memory_mask(self) -> Tensor:
-        """(B, 1, T): rows that the decoder may see, for whole utterances."""
-        return length_mask(self.lengths, self.hidden.shape[1])[:, None, :]
 
 
 @dataclass(frozen=True)
@@ -157,25 +93,6 @@ class StepOutput:
     logits: Tensor
 
 
-class Trainable(nn.Module):
-    """What the training loop asks of a model: all that a model of another kind must have to be trained by it.
-
-    encoder, decoder: modules whose `blocks` are sharded one by one where processes divide a model among them.
-    """
-
-    config: ModelConfig
-    encoder: Any
-    decoder: Any
-
-    def forward(self, batch: Batch, chunk: Chunking = None) -> Losses:
-        """The training objective on a batch, in the form that chunk asks for."""
-        raise NotImplementedError
-
-    def read(self, batch: Batch, chunk: Chunking = None) -> list[list[int]]:
-        """The ids that are heard in each utterance, targets unseen. Called in evaluation mode."""
-        raise NotImplementedError
-
-
 class Paraformer(Trainable):
     """A Paraformer of any published kind; `config` says which."""
 
@@ -207,7 +124,7 @@ class Paraformer(Trainable):
             weights = self.predictor(hidden, layout.kept & layout.present())
             return Encoded(hidden, weights, layout.lengths, layout=layout)
         hidden, rows = self.encoder.windows(feats, lengths, chunk)
-        committed = rows & _committed(rows, lengths, chunk)
+        committed = rows & committed_mask(rows, lengths, chunk)
         weights = self.predictor(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]) * committed
         # The tail comes after the last existing row: of the final window, which starts at row (n // chunk) * rows.
         # Even of an exact number of chunks: a final step without new rows still commits what was ahead.
@@ -229,7 +146,7 @@ class Paraformer(Trainable):
         if encoded.hotwords is not None:
             return decoder.output(decoder.rows(encoded.hidden, mask, embeds, token_mask, encoded.hotwords[None])), None
         if isinstance(decoder, SanmDecoder):
-            steps = _windows_of(encoded, weights, embeds.shape[1]) if isinstance(chunk, ChunkConfig) else None
+            steps = encoded.windows_of(weights, embeds.shape[1]) if isinstance(chunk, ChunkConfig) else None
             return decoder.scores(encoded.hidden, mask, embeds, token_mask, steps)
         logits: Tensor = decoder(encoded.hidden, mask, embeds, token_mask)
         return logits, None
@@ -244,7 +161,7 @@ class Paraformer(Trainable):
             return scama_mask(torch.minimum(fired, last), token_mask, encoded.layout)
         assert encoded.rows is not None
         assert isinstance(chunk, ChunkConfig)
-        window = _windows_of(encoded, weights, token_mask.shape[1])
+        window = encoded.windows_of(weights, token_mask.shape[1])
         return window_memory_mask(window, token_mask, encoded.rows, chunk.decoder_look_back * chunk.chunk)
 
     def recognize(
@@ -322,127 +239,7 @@ class Paraformer(Trainable):
 
     def forward(self, batch: Batch, chunk: Chunking = None, generator: torch.Generator | None = None) -> Losses:
         """The training objective on a batch, in the form that chunk asks for. generator drives the sampler."""
-        return self.losses_of(self.encode(batch.feats, batch.lengths, chunk), batch, chunk, generator)
-
-    def losses_of(self, encoded: Encoded, batch: Batch, chunk: Chunking, generator: torch.Generator | None) -> Losses:
-        """The objective given the encoder's rows; of a SeACo-Paraformer where the batch has hotwords, theirs."""
-        if batch.hotwords is None or not isinstance(self.hotwords, Seaco):
-            return self._own_losses(encoded, batch, chunk, generator)
-        hotwords = self.hotwords.config
-        cross_entropy, accuracy = self._hotword_losses(encoded, batch)
-        zero, total = torch.zeros_like(cross_entropy), cross_entropy
-        own = None
-        if hotwords.trains_decoder:
-            own = self._own_losses(encoded, batch, chunk, generator)
-            total = total + hotwords.objective_weight * own.cross_entropy
-        per_token = total if hotwords.length_normalized else zero
-        return Losses(total, cross_entropy, zero if own is None else own.quantity, zero, zero, accuracy, per_token)
-
-    def _hotword_losses(self, encoded: Encoded, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and accuracy of what the second decoder says of each target token (variants 1.7)."""
-        assert isinstance(self.hotwords, Seaco)
-        assert batch.hotwords is not None
-        config = self.hotwords.config
-        *_, embeds, token_mask = self._aligned(encoded, batch)
-        embeds = embeds * token_mask[..., None]
-        rows = self.decoder.rows(encoded.hidden, encoded.memory_mask(), embeds, token_mask)
-        named = self.encode_hotwords(batch.hotwords)[None]
-        # Of tokens that were said: the end of a sentence is in no hotword.
-        logits = self.hotwords.scores(embeds, rows, named, token_mask)[:, : batch.targets.shape[1]]
-        labels = hotword_labels(batch.targets, batch.hotwords, config.no_bias_id)
-        smoothed = losses.smoothed_cross_entropy(
-            logits, labels, config.label_smoothing, per_token=config.length_normalized
-        )
-        return smoothed, losses.accuracy(logits, labels)
-
-    def _aligned(self, encoded: Encoded, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """A vector for each target token: targets (B, L), lengths (B,), weights, embeds (B, L, D), token mask (B, L).
-
-        Weights are scaled, so that there are as many vectors as target tokens and each has its own; the count is learnt
-        by `quantity`.
-        """
-        targets, lengths = batch.targets, batch.target_lengths
-        if self.config.objective.predict_eos:
-            targets, lengths = append_eos(targets, lengths), lengths + 1
-        weights = cif.scale_to_targets(encoded.weights, lengths)
-        embeds = cif.integrate(encoded.hidden, weights, targets.shape[1])
-        return targets, lengths, weights, embeds, length_mask(lengths, targets.shape[1])
-
-    def _own_losses(self, encoded: Encoded, batch: Batch, chunk: Chunking, generator: torch.Generator | None) -> Losses:
-        """Predictor, two decoder passes with the sampler between, losses."""
-        c = self.config.objective
-        if isinstance(self.config.hotwords, ContextualConfig):
-            encoded = replace(encoded, hotwords=self.encode_hotwords(batch.hotwords or ()))
-        targets, lengths, weights, embeds, token_mask = self._aligned(encoded, batch)
-        first, embeds = self._glance(encoded, weights, embeds, targets, token_mask, chunk, generator)
-        logits, units = self.scores(encoded, weights, embeds, token_mask, chunk)
-        cross_entropy = losses.smoothed_cross_entropy(logits, targets, c.label_smoothing, per_token=c.length_normalized)
-        quantity = losses.quantity(encoded.weights.sum(-1), lengths, per_token=c.length_normalized)
-        ctc = self._ctc(encoded, batch, chunk)
-        counted = (1 - c.ctc_weight) * c.cross_entropy_weight * cross_entropy + c.quantity_weight * quantity
-        if self.predictor.timing is not None and chunk is None:
-            fine = self.predictor.fine(encoded.hidden, encoded.lengths).sum(-1)
-            counted = counted + FINE_WEIGHT * c.quantity_weight * losses.quantity(
-                fine, lengths, per_token=c.length_normalized
-            )
-        if units is not None:
-            sounds = unit_targets(batch, targets.shape[1])
-            counted = counted + c.units_weight * losses.smoothed_cross_entropy(
-                units, sounds, c.label_smoothing, per_token=c.length_normalized
-            )
-        total = counted + c.ctc_weight * ctc
-        if encoded.middle is not None:
-            total = total + c.middle_ctc_weight * self._ctc_of(encoded.middle, encoded.lengths, batch)
-        mwer = logits.new_zeros(())
-        if c.mwer_weight > 0:
-            negatives = losses.draw_negatives(c.mwer_samples, token_mask, generator)
-            mwer = losses.mwer(logits, targets, lengths, negatives).mean()
-            total = total + c.mwer_weight * mwer
-        accuracy = losses.accuracy(logits if first is None else first, targets)
-        # CTC is a mean over utterances whatever the others are, so the loop must weight the two apart.
-        per_token = counted if c.length_normalized else torch.zeros_like(total)
-        return Losses(total, cross_entropy, quantity, ctc, mwer, accuracy, per_token)
-
-    def _glance(
-        self,
-        encoded: Encoded,
-        weights: Tensor,
-        embeds: Tensor,
-        targets: Tensor,
-        token_mask: Tensor,
-        chunk: Chunking,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor | None, Tensor]:
-        """The first pass, without gradient, and the mixed vectors for the second; no pass when nothing is sampled."""
-        ratio = self.config.objective.sampling_ratio
-        if ratio == 0:
-            return None, embeds * token_mask[..., None]
-        with torch.no_grad():
-            first = self.decode(encoded, weights, embeds, token_mask, chunk)
-        # What the model would say now decides how much of the answer it is shown in the second pass.
-        predicted, lengths = first.argmax(-1), token_mask.sum(-1)
-        replace = sampler.choose_positions(predicted, targets, lengths, ratio, generator)
-        known = self.decoder.embed_tokens(targets.clamp(min=0))
-        return first, sampler.mix(embeds, known, replace, token_mask)
-
-    def _ctc(self, encoded: Encoded, batch: Batch, chunk: Chunking) -> Tensor:
-        """CTC on the committed rows of the encoder; zero where the model has no CTC layer."""
-        if self.ctc is None:
-            return encoded.hidden.new_zeros(())
-        hidden, lengths = encoded.hidden, encoded.lengths
-        if encoded.layout is not None:
-            hidden, lengths = encoded.layout.join(hidden), batch.lengths
-        elif isinstance(chunk, ChunkConfig):
-            hidden, lengths = _committed_rows(encoded, batch, chunk)
-        return self._ctc_of(hidden, lengths, batch)
-
-    def _ctc_of(self, hidden: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
-        """CTC of the batch's units on rows hidden (B, T, D), of which lengths (B,) count."""
-        assert self.ctc is not None
-        targets, target_lengths = batch.targets, batch.target_lengths
-        if batch.ctc_targets is not None and batch.ctc_target_lengths is not None:
-            targets, target_lengths = batch.ctc_targets, batch.ctc_target_lengths
-        return losses.ctc(self.ctc(hidden), lengths, targets, target_lengths)
+        return losses_of(self, self.encode(batch.feats, batch.lengths, chunk), batch, chunk, generator)
 
     # -- live streams -------------------------------------------------------------------------------------------------
 
@@ -510,45 +307,3 @@ def build_hotwords(config: ModelConfig) -> Any:
         return None
     kind = Seaco if isinstance(config.hotwords, SeacoConfig) else HotwordEncoder
     return kind(config.hotwords, config.vocab_size, dim)  # type: ignore[arg-type]  # each its own settings
-
-
-def unit_targets(batch: Batch, tokens: int) -> Tensor:
-    """The unit of each token (B, tokens), -1 where there is none: of utterances with a unit for every token."""
-    if batch.ctc_targets is None or batch.ctc_target_lengths is None:
-        return torch.full((len(batch.lengths), tokens), losses.IGNORE_ID, device=batch.lengths.device)
-    units = F.pad(batch.ctc_targets, (0, max(0, tokens - batch.ctc_targets.shape[1])), value=losses.IGNORE_ID)
-    alike = batch.ctc_target_lengths == batch.target_lengths
-    present = length_mask(batch.ctc_target_lengths, tokens) & alike[:, None]
-    return units[:, :tokens].masked_fill(~present, losses.IGNORE_ID)
-
-
-def append_eos(targets: Tensor, lengths: Tensor) -> Tensor:
-    """targets (B, L) padded with -1 -> (B, L + 1) with </s> after each row's last token.
-
-    >>> append_eos(torch.tensor([[7, 8], [9, -1]]), torch.tensor([2, 1])).tolist()
-    [[7, 8, 2], [9, 2, -1]]
-    """
-    return F.pad(targets, (0, 1), value=losses.IGNORE_ID).scatter(1, lengths[:, None], EOS_ID)
-
-
-def _windows_of(encoded: Encoded, weights: Tensor, tokens: int) -> Tensor:
-    """The window in which each of the first `tokens` tokens fires, (B, tokens), in the windowed form."""
-    assert encoded.rows is not None
-    return torch.minimum(cif.firing_frames(weights, tokens), encoded.lengths[:, None]) // encoded.rows.shape[2]
-
-
-def _committed(rows: Tensor, lengths: Tensor, chunk: ChunkConfig) -> Tensor:
-    """(B, W, R): the rows each window commits: its chunk, and everything after the left ones in an utterance's last."""
-    steps, size = rows.shape[1:]
-    row = torch.arange(size, device=rows.device)
-    last = torch.arange(steps, device=rows.device)[None] == (lengths // chunk.chunk)[:, None]
-    return (row >= chunk.left) & ((row < chunk.left + chunk.chunk) | last[..., None])
-
-
-def _committed_rows(encoded: Encoded, batch: Batch, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
-    """The committed rows of all windows in time order, (B, n, D) and their numbers (B,)."""
-    assert encoded.rows is not None
-    keep = (encoded.rows & _committed(encoded.rows, batch.lengths, chunk)).flatten(1)
-    lengths = keep.sum(-1)
-    order = (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, : int(lengths.max())]
-    return encoded.hidden.gather(1, order[..., None].expand(-1, -1, encoded.hidden.shape[2])), lengths

@@ -16,7 +16,7 @@ from paraformer.data.augment import UNCHANGED, AugmentConfig, Noise
 from paraformer.data.dataset import JoinConfig, SpeechDataset, epoch_plan
 from paraformer.data.loading import Part, Task, TaskDataset, Tasks, load_tasks, usable
 from paraformer.data.skips import Skips
-from paraformer.model.paraformer import Batch
+from paraformer.model.objective import Batch
 from paraformer.train import parallel
 from paraformer.train.checkpoints import Progress
 from paraformer.train.config import TrainConfig

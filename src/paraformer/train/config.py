@@ -20,7 +20,8 @@ from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.data.augment import AugmentConfig
 from paraformer.data.dataset import BatchConfig, JoinConfig
 from paraformer.errors import ConfigError
-from paraformer.model.paraformer import Paraformer, Trainable
+from paraformer.model.objective import Trainable
+from paraformer.model.paraformer import Paraformer
 from paraformer.settings import Between, Count, Factor, Seconds, Share, Size, check_ranges
 
 Steps = Annotated[int, Between(1, 1_000_000_000)]
@@ -182,7 +183,7 @@ def new_model(system: str, config: ModelConfig) -> Trainable:
         return Paraformer(config)
     kind = _imported(system, "system")
     if not (isinstance(kind, type) and issubclass(kind, Trainable)):
-        raise ConfigError(f"system {system!r} is not a Trainable; see paraformer.model.paraformer")
+        raise ConfigError(f"system {system!r} is not a Trainable; see paraformer.model.objective")
     return kind(config)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from paraformer.data.check import spoken_words
-from paraformer.model.paraformer import Batch
+from paraformer.model.objective import Batch
 from paraformer.text import Vocabulary
 from paraformer.train.config import DrawnConfig
 

@@ -16,7 +16,8 @@ from paraformer.config import ChunkConfig
 from paraformer.data.dataset import SpeechDataset
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import total_errors
-from paraformer.model.paraformer import Paraformer, Trainable
+from paraformer.model.objective import Trainable
+from paraformer.model.paraformer import Paraformer
 from paraformer.train import parallel
 from paraformer.train.checkpoints import average, best_weights, read_weights
 from paraformer.train.config import TrainConfig, new_model

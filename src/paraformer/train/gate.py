@@ -28,7 +28,8 @@ from lhotse.cut import Cut
 from paraformer.data.check import FASTEST, SLOWEST, spoken_words
 from paraformer.data.dataset import SpeechDataset, text_of
 from paraformer.errors import DataError, TrainingError
-from paraformer.model.paraformer import Batch, Paraformer
+from paraformer.model.objective import Batch
+from paraformer.model.paraformer import Paraformer
 from paraformer.text import UNKNOWN
 from paraformer.train import parallel
 from paraformer.train.batches import on_device

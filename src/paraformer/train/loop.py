@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from paraformer.errors import ConfigError
-from paraformer.model.paraformer import Paraformer, Trainable
+from paraformer.model.objective import Trainable
+from paraformer.model.paraformer import Paraformer
 from paraformer.text import Vocabulary
 from paraformer.train import parallel
 from paraformer.train.adapt import add_adapters

@@ -15,7 +15,7 @@ from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.data.dataset import SpeechDataset, measuring_batches
 from paraformer.data.prepare import load_cuts
 from paraformer.evaluate.cer import ErrorCounts, total_errors
-from paraformer.model.paraformer import Batch, Trainable
+from paraformer.model.objective import Batch, Trainable
 from paraformer.text import Vocabulary
 from paraformer.train import parallel
 from paraformer.train.batches import on_device

@@ -18,7 +18,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from paraformer.model.paraformer import Paraformer, Trainable
+from paraformer.model.objective import Trainable
+from paraformer.model.paraformer import Paraformer
 
 
 @contextmanager

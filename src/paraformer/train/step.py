@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from paraformer.errors import TrainingError
-from paraformer.model.paraformer import Batch, Chunking, Losses
+from paraformer.model.encoded import Chunking
+from paraformer.model.objective import Batch, Losses
 from paraformer.train import parallel
 from paraformer.train.batches import Piece, on_device
 from paraformer.train.checkpoints import Progress
