@@ -62,7 +62,7 @@ def loading(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _data(options: argparse.ArgumentParser) -> None:
-    options.description = "Speech with transcripts: DATA is anything that docs/usage.md lists. Needs paraformer[train]."
+    options.description = "Speech with transcripts: DATA is anything that docs/data.md lists. Needs paraformer[train]."
     actions = options.add_subparsers(dest="action", required=True, metavar="ACTION")
     prepare = actions.add_parser(
         "prepare",
@@ -126,7 +126,7 @@ def _train(options: argparse.ArgumentParser) -> None:
 def _finetune(options: argparse.ArgumentParser) -> None:
     options.description = (
         "Train a model further on speech of your own and say whether it has become better; a run that was stopped goes "
-        "on when the same command is given again. DATA is anything that docs/usage.md lists. Needs paraformer[train]."
+        "on when the same command is given again. DATA is anything that docs/data.md lists. Needs paraformer[train]."
     )
     options.add_argument(
         "--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)"
