@@ -355,6 +355,7 @@ def test_a_device_that_is_not_there_is_the_cpu(caplog: pytest.LogCaptureFixture)
     ("options", "message"),
     [
         ({"return_spk_res": True}, "speakers"),
+        ({"spk_mode": "vad_segment"}, "told to AutoModel"),
         ({"beam_size": 10}, "greedy"),
         ({"output_dir": "out"}, "returned"),
         ({"data_type": "fbank"}, "must be audio"),

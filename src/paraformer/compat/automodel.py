@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Never, Unpack, get_args
 
 from paraformer import audio, hub
 from paraformer.compat import options as known
+from paraformer.compat.cutting import MERGE_S, Cutting
 from paraformer.compat.inputs import Input, Named, is_complete_file, named, readable, samples
 from paraformer.compat.options import Options, StreamOptions
-from paraformer.compat.punctuation import Texts, punctuate, sentence_records
+from paraformer.compat.punctuation import Texts
+from paraformer.compat.recordings import Diarization, SpeakerMode, Teller
 from paraformer.config import ChunkConfig
-from paraformer.errors import ConfigError, MissingExtra, ParaformerError, UnsupportedModel
+from paraformer.errors import ConfigError, MissingExtra, ModelNotFound, ParaformerError, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.loader import is_punctuation, load, load_punctuation, locate
-from paraformer.recognizer import Recognizer, Segmenter
-from paraformer.segment import FsmnVad, VoiceSegmenter
+from paraformer.recognizer import Recognizer
 from paraformer.session import Session
-from paraformer.text import words_of
-from paraformer.types import Segment, Transcript
+from paraformer.settings import as_number
+from paraformer.speakers import VoiceEncoder
+from paraformer.speakers.clusters import NEAR
+from paraformer.types import Transcript
 
 Mode = Literal["paraformer", "paraformer_streaming", "paraformer_fake_streaming"]
 
@@ -53,12 +56,14 @@ class AutoModel:
         vad_model: str | Path | None = None,
         vad_model_revision: str | None = None,
         vad_kwargs: Mapping[str, Any] | None = None,
-        punc_model: str | None = None,
+        punc_model: str | Path | None = None,
         punc_model_revision: str | None = None,
         punc_kwargs: Mapping[str, Any] | None = None,
-        spk_model: str | None = None,
+        spk_model: str | Path | None = None,
         spk_model_revision: str | None = None,
         spk_kwargs: Mapping[str, Any] | None = None,
+        spk_mode: SpeakerMode = "punc_segment",
+        merge_length_s: float = MERGE_S,
         batch_size: int = 1,
         trust_remote_code: bool = False,
         remote_code: str | None = None,
@@ -71,33 +76,39 @@ class AutoModel:
 
         hub: "ms" or "hf", of a name that does not tell it. device: where there is none of that kind, or ngpu is 0, the
         CPU does it, with a warning. quantize: True for int8, False for float32 (default: what is fastest here).
-        vad_model: the directory of an FSMN-VAD, by which long audio is cut at pauses, or any name, and this package's
-        own detector does it, as vad_kwargs says (`options.segments`); None: only what is over a minute long is cut.
-        punc_model: what punctuates the text, such as "ct-punc"; given as model, it punctuates the texts that are the
-        input of `generate`. batch_size, log_level, disable_*: accepted; batches change nothing, and there is no update,
-        bar or log. Nor is a model's own code ever run, trusted or not.
-        Raises UnsupportedModel for speaker models, and what `paraformer.load` raises.
+        vad_model: the directory or name of an FSMN-VAD, by which audio is cut at pauses; where there is none by a name
+        (beside the directory of a model none is downloaded) this package's own detector does it, as vad_kwargs says
+        (`options.segments`). None: only what is over a minute long is cut. punc_model: what punctuates the text, such
+        as "ct-punc"; given as model, it punctuates the texts that are the input of `generate`. spk_model: what tells
+        speakers apart, such as "cam++", beside a vad_model: sentence by sentence, or pause by pause with spk_mode
+        "vad_segment". spk_kwargs: cb_kwargs with merge_thr, the similarity from which two voices are one.
+        merge_length_s: of pieces, with `generate(merge_vad=True)`. batch_size, log_level, disable_*: accepted; batches
+        change nothing, and there is no update, bar or log. Nor is a model's own code ever run, trusted or not.
+        Raises what `paraformer.load` raises.
         """
-        if spk_model:
-            raise UnsupportedModel("speaker models are not supported: leave out spk_model")
         directory = locate(_resolved(model, model_revision, hub), download=True)
         self.texts = Texts.open(directory) if is_punctuation(directory) else None
         if self.texts is not None:
             return
-        self.punctuation = (
-            load_punctuation(_resolved(punc_model, punc_model_revision, hub), download=True) if punc_model else None
-        )
-        segmenter = _segmenter(vad_model, vad_kwargs or {})
+        detector = _detector(vad_model, vad_model_revision, hub, download=not Path(model).is_dir())
+        merge_s = as_number(merge_length_s, "merge_length_s")
+        cutting = None if vad_model is None else Cutting.by(detector, vad_kwargs or {}, merge_s)
         self.recognizer = load(
             directory,
             device=_device(device, ngpu),
             threads=ncpu,
             precision="auto" if quantize is None else "int8" if quantize else "float32",
-            vad=vad_model is not None,
+            vad=cutting is not None,
             download=True,
         )
-        if segmenter is not None:
-            self.recognizer.segmenter = segmenter
+        if cutting is not None:
+            self.recognizer.segmenter = cutting.detector({})
+        elif spk_model is not None:
+            raise UnsupportedModel("spk_model compares voices in the speech that a detector finds: give vad_model too")
+        marks = load_punctuation(_resolved(punc_model, punc_model_revision, hub), download=True) if punc_model else None
+        voices = _resolved(spk_model, spk_model_revision, hub) if spk_model else None
+        diarization = _diarization(voices, spk_mode, spk_kwargs or {})
+        self.teller = Teller(self.recognizer, cutting, marks, diarization)
 
     @property
     def model_path(self) -> str:
@@ -110,13 +121,16 @@ class AutoModel:
         input: `inputs.Input`, a list of such, or the path of a list of files (wav.scp, .jsonl). A stream is asked for
         by a cache, by is_final or by chunk_size; a file is a stream of its own where chunk_size is given.
         Live: [{"key", "text"}], the text that this packet decided, perhaps "". Whole: for each input in order
-        {"key", "text", "timestamp"}, with one [start, end] in milliseconds for each character or English word.
+        {"key", "text", "timestamp"}, with one [start, end] in milliseconds for each character or English word, and
+        "raw_text", "sentence_info" and "spk_embedding_center" where options or a speaker model ask for them.
         Raises ConfigError for stream options without a cache, UnsupportedModel for options of what is not offered,
         AudioError for audio that cannot be used.
         """
         said = known.given(options)
         if self.texts is not None:
             return self.texts.generate(input, said)
+        if self.teller.diarization is None and (asked := [one for one in known.TELLING_APART if said.get(one)]):
+            raise UnsupportedModel(f"{asked[0]} is about speakers: load spk_model and vad_model, or leave it out")
         if self._is_live(input, said):
             return [{"key": "stream", "text": _advance(self.recognizer, input, said)}]
         return list(self._whole(named(input, said.get("key")), said))
@@ -131,33 +145,28 @@ class AutoModel:
     def _whole(self, inputs: list[Named], options: Options) -> Iterator[dict[str, Any]]:
         rate, tell = options.get("fs", audio.SAMPLE_RATE), options.get("progress_callback")
         audios = (readable(one.item, rate) for one in inputs)
-        batch_s = max(options.get("batch_size_s", 60.0), _LEAST_S)
-        results = self.recognizer.transcribe_each(audios, batch_s=batch_s, hotwords=known.hotwords(options))
-        for number, (one, result) in enumerate(zip(inputs, results, strict=True), 1):
-            if isinstance(result, ParaformerError):
-                raise result
+        batch_s, hotwords = max(options.get("batch_size_s", 60.0), _LEAST_S), known.hotwords(options)
+        if not self.teller.cuts:
+            results = self.recognizer.transcribe_each(audios, batch_s=batch_s, hotwords=hotwords)
+            told = (self.teller.uncut(_succeeded(result), options) for result in results)
+        else:
+            told = (
+                self.teller.cut(item, options, name=one.key, batch_s=batch_s, hotwords=hotwords)
+                for one, item in zip(inputs, audios, strict=True)
+            )
+        for number, (one, values) in enumerate(zip(inputs, told, strict=True), 1):
             if tell is not None:
                 tell(number, len(inputs))
-            yield {"key": one.key} | self._told(result, options)
-
-    def _told(self, result: Transcript, options: Options) -> dict[str, Any]:
-        """What is told of one recording besides its key."""
-        times, asked = _timestamps(result.segments), options.get("sentence_timestamp")
-        if self.punctuation is None:
-            sentences = {"sentence_info": _sentences(result)} if asked else {}
-            return {"text": result.text, "timestamp": times} | sentences
-        marked = punctuate(self.punctuation, result.text)
-        raw = {"raw_text": result.text} if options.get("return_raw_text") else {}
-        told = {"text": marked.text, "timestamp": times} | raw
-        if not asked:
-            return told
-        aligned = len(marked.classes) == len(times)
-        marks = self.punctuation.config.marks
-        records = sentence_records(marked.classes, marks, times, marked.words, raw=bool(raw)) if aligned else None
-        return told | {"sentence_info": _sentences(result) if records is None else records}
+            yield {"key": one.key} | values
 
 
-def _resolved(model: str | Path, revision: str | None, where: str | None) -> str | Path:
+def _succeeded(result: Transcript | ParaformerError) -> Transcript:
+    if isinstance(result, ParaformerError):
+        raise result
+    return result
+
+
+def _resolved(model: str | Path, revision: str | None, where: str | None, *, download: bool = True) -> str | Path:
     """A directory, or the name of a published model on a hub."""
     if where not in (None, "ms", "hf", "modelscope", "huggingface"):
         raise ConfigError(f"hub {where!r} is neither 'ms' (ModelScope) nor 'hf' (Hugging Face)")
@@ -166,17 +175,31 @@ def _resolved(model: str | Path, revision: str | None, where: str | None) -> str
     name = str(model)
     if where is not None and "/" in name and ":" not in name:
         name = f"{'hf' if where in ('hf', 'huggingface') else 'ms'}:{name}"
-    return name if revision is None else hub.resolve(name, revision=revision, download=True)
+    return name if revision is None else hub.resolve(name, revision=revision, download=download)
 
 
-def _segmenter(vad_model: str | Path | None, vad_kwargs: Mapping[str, Any]) -> Segmenter | None:
-    """What cuts long audio; None where nothing was asked for."""
-    if vad_model is not None and Path(vad_model).is_dir():
-        from paraformer.segment.fsmn_funasr import changed
+def _detector(model: str | Path | None, revision: str | None, where: str | None, *, download: bool) -> Path | None:
+    """The directory of an FSMN-VAD; None for this package's own detector."""
+    if model is None:
+        return None
+    try:
+        return locate(_resolved(model, revision, where, download=download), download=download)
+    except (ModelNotFound, MissingExtra) as error:
+        _log.warning("this package's own detector of speech is used: %s", error)
+        return None
 
-        return changed(FsmnVad.open(vad_model), known.without_loading(vad_kwargs))
-    cut = known.segments(vad_kwargs)
-    return None if vad_model is None else VoiceSegmenter(cut)
+
+def _diarization(model: str | Path | None, mode: SpeakerMode, options: Mapping[str, Any]) -> Diarization | None:
+    """What tells speakers apart; None where nothing was asked for."""
+    if mode not in get_args(SpeakerMode):
+        raise ConfigError(f"spk_mode {mode!r} is not one of {', '.join(get_args(SpeakerMode))}")
+    if model is None:
+        return None
+    clusters = options.get("cb_kwargs") or {}
+    if unknown := sorted(set(known.without_loading(options)) - {"cb_kwargs"} | set(clusters) - {"merge_thr"}):
+        raise ConfigError(f"spk_kwargs: {', '.join(unknown)} means nothing here, only cb_kwargs with merge_thr")
+    near = as_number(clusters.get("merge_thr", NEAR), "merge_thr")
+    return Diarization(VoiceEncoder.open(locate(model, download=True)), mode, near)
 
 
 def _device(name: str, ngpu: int | None) -> str:
@@ -207,8 +230,8 @@ def pipeline(
     device: str = "cpu",
     ngpu: int | None = None,
     ncpu: int = 1,
-    vad_model: str | None = None,
-    punc_model: str | None = None,
+    vad_model: str | Path | None = None,
+    punc_model: str | Path | None = None,
     update_model: bool | None = None,
 ) -> Pipeline:
     """ModelScope's entry point. `update_model` is accepted; a cached model is never updated by surprise.
@@ -300,25 +323,3 @@ def _session(
     if session.rate != rate:
         raise ConfigError("fs cannot change within a stream: end it with is_final=True first")
     return session
-
-
-def _timestamps(segments: Iterable[Segment]) -> list[list[int]]:
-    """[start, end] in milliseconds of each word of the text: a character, an English word, an abbreviation."""
-    return [
-        [round(segment.tokens[word.first].start_s * 1000), round(segment.tokens[word.last].end_s * 1000)]
-        for segment in segments
-        for word in words_of(token.text for token in segment.tokens)
-    ]
-
-
-def _sentences(transcript: Transcript) -> list[dict[str, Any]]:
-    """Each stretch between two pauses, times in milliseconds."""
-    return [
-        {
-            "text": segment.text,
-            "start": round(segment.start_s * 1000),
-            "end": round(segment.end_s * 1000),
-            "timestamp": _timestamps([segment]),
-        }
-        for segment in transcript.segments
-    ]

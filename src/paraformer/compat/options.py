@@ -11,6 +11,7 @@ import numpy as np
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.hotwords import Hotwords
+from paraformer.loader import MOST_SPEAKERS
 from paraformer.segment import SegmentConfig
 from paraformer.settings import as_number, as_whole
 
@@ -40,21 +41,34 @@ class Options(StreamOptions, total=False):
     batch_size_s: float
     """Seconds of audio recognised at a time. Default 60."""
     sentence_timestamp: bool
-    """Add "sentence_info": text, start, end and timestamp of each stretch between two pauses."""
+    """Add "sentence_info": text, start, end and timestamp of each sentence, or each stretch between two pauses."""
+    en_post_proc: bool
+    """With marks as English has them."""
+    return_raw_text: bool
+    """Add "raw_text", which has no marks, to what is punctuated."""
+    merge_vad: bool
+    """Leave shorter pauses in: pieces of up to AutoModel's merge_length_s."""
+    max_end_silence_time: int
+    """Of the detector, milliseconds: so much silence ends a stretch of speech."""
+    speech_noise_thres: float
+    """Of an FSMN-VAD: by so much must speech be likelier than silence."""
+    return_spk_res: bool
+    """Whether to tell speakers apart, where a model for them is loaded. Default true."""
+    preset_spk_num: int
+    """How many speakers there are."""
+    return_spk_center: bool
+    """Add "spk_embedding_center", the mean voice of each."""
     progress_callback: Callable[[int, int], object]
     """Told (done, total) after each input."""
-    # Of these the result does not depend here: batches change nothing, short stretches of speech are always merged,
-    # times are always told, a Paraformer has one language and writes what it hears, and no remote code is run.
+    # Of these the result does not depend here: batches change nothing, times are always told, a Paraformer has one
+    # language and writes what it hears, and no remote code is run.
     batch_size: int
     batch_size_threshold_s: float
     batch_size_token: int
     batch_size_token_threshold_s: float
-    merge_vad: bool
-    merge_length_s: float
     output_timestamp: bool
     pred_timestamp: bool
     return_time_stamps: bool
-    return_raw_text: bool
     language: str
     use_itn: bool
     ban_emo_unk: bool
@@ -65,11 +79,11 @@ class Options(StreamOptions, total=False):
     """Words to listen for, with spaces between, or the name of a .txt file with one a line; a list of them."""
     hotwords: str | Sequence[str]
     """The same."""
+    merge_length_s: float
+    """Only told to AutoModel it says anything, as with FunASR."""
     # These are refused where they ask for something.
     postprocess_hotwords: object
     postprocess_hotword_file: object
-    return_spk_res: object
-    preset_spk_num: object
     spk_mode: object
     decoding_ctc_weight: object
     lm_weight: object
@@ -82,14 +96,12 @@ class Options(StreamOptions, total=False):
 
 
 _HOTWORDS = "texts are not searched for words that sound alike: leave {name} out, and say hotword"
-_SPEAKERS = "speakers are not told apart: leave {name} out"
+_MODE = "{name} is told to AutoModel: leave it out here"
 _BEAM = "decoding is greedy, with a language model that lies beside the weights (`paraformer lm`): leave {name} out"
 _NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "postprocess_hotwords": ((), _HOTWORDS),
     "postprocess_hotword_file": ((), _HOTWORDS),
-    "return_spk_res": ((), _SPEAKERS),
-    "preset_spk_num": ((), _SPEAKERS),
-    "spk_mode": ((), _SPEAKERS),
+    "spk_mode": ((), _MODE),
     "decoding_ctc_weight": ((), _BEAM),
     "lm_weight": ((), _BEAM),
     "lm_file": ((), _BEAM),
@@ -136,11 +148,25 @@ def _switch(value: object, name: str) -> bool:
     return bool(value)
 
 
+def _speakers(value: object, name: str) -> int:
+    if not 1 <= (count := as_whole(value, name)) <= MOST_SPEAKERS:
+        raise ConfigError(f"{name} must be a number from 1 to {MOST_SPEAKERS}, not {count}")
+    return count
+
+
 _KINDS: Mapping[str, Callable[[object, str], object]] = {
     "fs": as_whole,
     "batch_size_s": as_number,
     "is_final": _switch,
     "sentence_timestamp": _switch,
+    "en_post_proc": _switch,
+    "return_raw_text": _switch,
+    "merge_vad": _switch,
+    "return_spk_res": _switch,
+    "return_spk_center": _switch,
+    "preset_spk_num": _speakers,
+    "max_end_silence_time": as_number,
+    "speech_noise_thres": as_number,
     "encoder_chunk_look_back": as_whole,
     "decoder_chunk_look_back": as_whole,
 }
@@ -178,6 +204,10 @@ def chunk(options: StreamOptions) -> ChunkConfig:
     )
 
 
+TELLING_APART = ("return_spk_res", "preset_spk_num", "return_spk_center")
+"""Options of a call that are about speakers."""
+DETECTING = ("max_end_silence_time", "speech_noise_thres")
+"""Options of a call that are the detector's."""
 _ELSEWHERE = {"device", "ncpu", "ngpu", "hub", "model_revision", "disable_update", "disable_pbar", "disable_log"}
 
 

@@ -24,6 +24,7 @@ SPLIT_SIZE = 20
 LONGEST = 200
 """Words without the end of a sentence, beyond which a comma is taken for one."""
 _HALF_WIDTH = {"，": ",", "。": ".", "？": "?"}
+_ENGLISH = {**_HALF_WIDTH, "、": ","}
 _SENTENCE_ENDS = ("。", "？")
 
 
@@ -89,13 +90,18 @@ def punctuate(model: Punctuation, text: str, split_size: int = SPLIT_SIZE) -> Ma
 
 def by_character(model: Punctuation, marked: Marked) -> list[int]:
     """The classes as FunASR tells them: of a dictionary's words, one for each character, the last one's its own."""
-    if model.bundle.dictionary is None:
-        return marked.classes
-    classes: list[int] = []
-    for word, found in zip(marked.words, marked.classes, strict=True):
-        chinese = "\u0e00" <= word[0] <= "\u9fa5"
-        classes += [1] * (len(word) - 1 if chinese else 0) + [found]
-    return classes
+    counts = [len(units) for units in _units(model, marked)]
+    return [index for count, found in zip(counts, marked.classes, strict=True) for index in [1] * (count - 1) + [found]]
+
+
+def characters(model: Punctuation, marked: Marked) -> list[str]:
+    """What these classes are about: the words, a dictionary's ones in characters."""
+    return [unit for units in _units(model, marked) for unit in units]
+
+
+def _units(model: Punctuation, marked: Marked) -> list[list[str]]:
+    whole = model.bundle.dictionary is None
+    return [list(word) if not whole and "\u0e00" <= word[0] <= "\u9fa5" else [word] for word in marked.words]
 
 
 def punctuate_live(
@@ -130,10 +136,12 @@ def sentence_records(
     words: Sequence[str],
     *,
     raw: bool,
+    english: bool = False,
 ) -> list[dict[str, Any]]:
     """FunASR's `sentence_info`: what stands between two marks of any kind, with its times in milliseconds.
 
-    raw: its text without the mark as well. Without classes all is one, its text a list of words, as with FunASR.
+    raw: its text without the mark as well. english: marks of half width, and no space before a first English word.
+    Without classes all is one, its text a list of words, as with FunASR.
     """
     if not timestamps or not words:
         return []
@@ -151,7 +159,8 @@ def sentence_records(
         if mark in (NONE, UNKNOWN_MARK):
             continue
         start, end = (times[0][0], times[-1][1]) if times else (0, 0)
-        record = {"text": text + mark, "start": start, "end": end, "timestamp": times}
+        written = text.lstrip() + _ENGLISH.get(mark, mark) if english else text + mark
+        record = {"text": written, "start": start, "end": end, "timestamp": times}
         records.append(record | ({"raw_text": text.strip()} if raw else {}))
         text, times = "", []
     return records

@@ -21,8 +21,11 @@ _ROUNDS, _STARTS = 100, 10
 Labels = Int64[np.ndarray, " n"]
 
 
-def cluster(voices: Float[np.ndarray, "n d"], speakers: int | None = None) -> Labels:
-    """A number for each voice, by first appearance from 0. speakers: how many there are, where that is known."""
+def cluster(voices: Float[np.ndarray, "n d"], speakers: int | None = None, *, near: float = NEAR) -> Labels:
+    """A number for each voice, by first appearance from 0.
+
+    speakers: how many there are, where that is known; near: else, similarity from which two groups are one.
+    """
     if len(voices) < FEW:
         return np.zeros(len(voices), np.int64)
     pieces = np.array_split(np.asarray(voices, np.float64), -(-len(voices) // _AT_ONCE))
@@ -33,7 +36,7 @@ def cluster(voices: Float[np.ndarray, "n d"], speakers: int | None = None) -> La
         offset += int(labels.max()) + 1
     joined = np.concatenate(found)
     if speakers is None:
-        joined = merged(voices, joined)
+        joined = merged(voices, joined, near=near)
     elif len(pieces) > 1:
         joined = merged(voices, joined, at_least=speakers, near=-1.0)
     return by_appearance(joined)
