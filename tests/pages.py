@@ -14,7 +14,7 @@ _BLOCK = re.compile(
     r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-_INSTALL = re.compile(r"^pip install (?:-U )?(?:'paraformer(?:\[(?P<extras>[\w,]+)\])?'|paraformer)$", re.MULTILINE)
+_INSTALL = re.compile(r"^pip install (?:'paraformer\[(?P<extras>[\w,]+)\]'|paraformer)(?: && |$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -48,4 +48,6 @@ def installed(code: str) -> tuple[str, set[str]]:
 
 def bare(code: str) -> str:
     """Code without comments and spacing, to compare a page with its translation."""
-    return "\n".join(" ".join(line.split("  #")[0].split()) for line in code.splitlines() if not line.startswith("#"))
+    return "\n".join(
+        " ".join(re.split(r"\s+# ", line)[0].split()) for line in code.splitlines() if not line.startswith("#")
+    )

@@ -14,7 +14,7 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pages
@@ -24,15 +24,17 @@ from pages import CHINESE, PAGES, ROOT, Block
 
 SAMPLES = ROOT / "src" / "paraformer" / "samples"
 RUN = ("sh", "python")
+PRINTED = "text"
 PORTS = ("10095", "10096")
 
 
 def walked(page: Path, *, slow: bool) -> list[Block]:
     """What of a page is run: with the slow tests all of it that can be, in its order, so that each finds its files."""
-    runnable = [one for one in pages.blocks(page) if one.language in RUN and one.how != "not run"]
-    if not slow:
-        return [one for one in runnable if one.how != "slow"]
-    return runnable if any(one.how == "slow" for one in runnable) else []
+    found = pages.blocks(page)
+    runs = [one.language in RUN and one.how != "not run" and (slow or one.how != "slow") for one in found]
+    printed = [one.language == PRINTED and before for one, before in zip(found, [False, *runs], strict=False)]
+    chosen = [one for one, run, says in zip(found, runs, printed, strict=True) if run or says]
+    return chosen if not slow or any(one.how == "slow" for one in chosen) else []
 
 
 def fill(directory: Path) -> None:
@@ -77,7 +79,7 @@ def free_ports() -> dict[str, str]:
 @contextmanager
 def serving(code: str, directory: Path, ports: dict[str, str]) -> Iterator[None]:
     """A block that runs until it is ended, from when it says that it is ready."""
-    command = ["bash", "-c", "exec " + code.strip()]
+    command = ["bash", "-c", "exec " + pages.installed(code)[0].strip()]
     process = subprocess.Popen(command, cwd=directory, env=environment(directory, ports), stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):
@@ -93,8 +95,8 @@ def serving(code: str, directory: Path, ports: dict[str, str]) -> Iterator[None]
         process.wait(60)
 
 
-def run(block: Block, directory: Path, ports: dict[str, str]) -> None:
-    """One block; its failure is the test's, with what it printed."""
+def run(block: Block, directory: Path, ports: dict[str, str]) -> str:
+    """What one block prints; its failure is the test's."""
     code = block.code
     for usual, free in ports.items():
         code = code.replace(usual, free)
@@ -108,34 +110,34 @@ def run(block: Block, directory: Path, ports: dict[str, str]) -> None:
         command, cwd=directory, env=environment(directory, ports), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
-def walk(page: Path, directory: Path, *, slow: bool) -> None:
-    todo = walked(page, slow=slow)
-    if not todo:
-        pytest.skip("nothing to run")
+def walk(todo: list[Block], directory: Path) -> None:
+    """All blocks of a page. Where one is followed by what it prints, the first line of that must be so."""
     fill(directory)
     ports = free_ports()
-    server = next((one for one in todo if one.how == "background"), None)
-    for block in todo:
-        if block is server:
-            with serving(pages.installed(block.code)[0], directory, ports):
-                for later in todo[todo.index(block) + 1 :]:
-                    run(later, directory, ports)
-            return
-        run(block, directory, ports)
+    printed = ""
+    with ExitStack() as servers:
+        for block in todo:
+            if block.language == PRINTED:
+                assert block.code.splitlines()[0] in printed.splitlines()
+            elif block.how == "background":
+                servers.enter_context(serving(block.code, directory, ports))
+            else:
+                printed = run(block, directory, ports)
 
 
 @pytest.mark.parametrize("page", [one for one in PAGES if walked(one, slow=False)], ids=lambda page: page.stem)
 def test_every_block_of_a_page_runs_in_its_order(page: Path, tmp_path: Path) -> None:
-    walk(page, tmp_path, slow=False)
+    walk(walked(page, slow=False), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", [one for one in PAGES if walked(one, slow=True)], ids=lambda page: page.stem)
 def test_so_do_the_long_ones(page: Path, tmp_path: Path) -> None:
-    walk(page, tmp_path, slow=True)
+    walk(walked(page, slow=True), tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
