@@ -33,6 +33,7 @@ SHARED = (
     "front.c",
     "encoder.c",
     "decoder.c",
+    "lstm.c",
     "beam.c",
 )
 """For every processor."""

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 import paraformer
 from paraformer import contract
-from paraformer.backends import native, panels
+from paraformer.backends import layers, native, panels
 from paraformer.backends.base import Decoded, LiveState
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.torch import TorchBackend
@@ -32,6 +32,7 @@ from paraformer.config import (
     SanmDecoderConfig,
     SanmEncoderConfig,
     TextConfig,
+    TimingConfig,
     TransformerDecoderConfig,
 )
 from paraformer.errors import CheckpointError, ConfigError, ModelError, UnsupportedModel
@@ -195,16 +196,16 @@ def test_layers_of_all_formats_may_follow_each_other(
     """They share the space that their rows are made ready in."""
     if not all(native.available(precision) for precision in ("bfloat16", "int8")):
         pytest.skip("this processor has not both")
-    linear = native._Weights.linear
+    linear = layers.Weights.linear
 
-    def mixed(self: native._Weights, name: str, *shape: int, **settings: Any) -> Any:
+    def mixed(self: layers.Weights, name: str, *shape: int, **settings: Any) -> Any:
         if layer in name.split("."):
             settings["precision"] = "float32"
         return linear(self, name, *shape, **settings)
 
     rows = np.random.default_rng(7).standard_normal((30, 560)).astype(np.float32)
     (expected,) = engine("float32", kind=kind).whole([rows])
-    monkeypatch.setattr(native._Weights, "linear", mixed)
+    monkeypatch.setattr(layers.Weights, "linear", mixed)
     (got,) = engine("int8", kind=kind).whole([rows])
     np.testing.assert_allclose(got.weights, expected.weights, atol=0.05)
     np.testing.assert_allclose(got.scores, expected.scores, atol=0.1 * np.abs(expected.scores).max())
@@ -270,13 +271,14 @@ def test_callers_that_come_together_do_not_wait_for_each_other_for_ever() -> Non
             assert_same(one, two)
 
 
-@given(st.integers(1, 9), st.integers(0, 100))
-def test_a_thread_has_at_least_six_rows(threads: int, rows: int) -> None:
-    """And no thread is left out that would have them."""
-    parts = native.parts_of(threads, rows)
+@given(st.integers(1, 99), st.integers(0, 300), st.sampled_from([16, 64, 512]))
+def test_threads_have_enough_to_do(threads: int, rows: int, dim: int) -> None:
+    """A panel of the narrowest layer each, or six rows; no thread is left out that would have them."""
+    parts, columns = native.division(threads, rows, dim)
     assert 1 <= parts <= threads
-    assert parts == 1 or rows >= 6 * parts
-    assert parts == threads or rows < 6 * (parts + 1)
+    enough = dim // 64 if columns else rows // 6
+    assert parts == 1 or parts <= enough
+    assert parts == threads or parts == max(1, enough)
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
@@ -376,7 +378,7 @@ def test_numbers_of_another_kind_are_named(tmp_path) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        ModelConfig(vocab_size=9, predictor=PredictorConfig(version=1)),
+        ModelConfig(vocab_size=9, predictor=PredictorConfig(version=1, timing=TimingConfig(from_conv=True))),
         ModelConfig(vocab_size=9, decoder=TransformerDecoderConfig()),
         ModelConfig(vocab_size=9, decoder=SanmDecoderConfig(text=TextConfig())),
     ],

@@ -15,7 +15,7 @@ from funasr_dirs import golden_tensors, write_funasr
 
 import paraformer
 from paraformer import checkpoint, loader
-from paraformer.backends import native
+from paraformer.backends import native, panels
 from paraformer.bundle import Bundle, _digest, is_ours
 from paraformer.checkpoint import funasr
 from paraformer.config import ChunkConfig
@@ -232,7 +232,7 @@ def packed(bundle: Path) -> Path:
     for path in bundle.glob("*"):
         path.unlink()
     opened = Bundle.open(tiny_bundle.directory())
-    native.panels.save(native.packed(tiny.model().state_dict(), opened.config), bundle / "model.int8.safetensors")
+    panels.save(native.packed(tiny.model().state_dict(), opened.config), bundle / "model.int8.safetensors")
     opened.save(bundle)
     return bundle
 

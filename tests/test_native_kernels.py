@@ -162,7 +162,8 @@ class Product:
         target = layout.Target(
             address(out), n + 1, address(self.add), address(self.add2), n + 3, n + 3, self.activation
         )
-        FAMILIES[name].multiply(byref(rows.acts), byref(layout.Linear(*pointers, k, n, format_, slice_)), byref(target))
+        layer = layout.Linear(*pointers, k, n, format_, slice_, n + -n % panels.PANEL)
+        FAMILIES[name].multiply(byref(rows.acts), byref(layer), byref(target))
         assert (out[:, n] == 7).all(), "wrote past the last column"
         return out[:, :n]
 
@@ -400,7 +401,8 @@ def test_only_our_own_names_are_visible() -> None:
     (path,) = Path(native.__file__).parent.glob("engine.*")
     listed = subprocess.run([nm, "-D", "--defined-only", path], capture_output=True, text=True, check=True).stdout
     names = {line.split()[-1] for line in listed.splitlines()}
-    assert names == {"pf_beam", "pf_decode", "pf_encode", "pf_fbank", "pf_features", "pf_kernels", "pf_layout"}
+    ours = ("beam", "decode", "encode", "fbank", "features", "kernels", "layout", "linear", "lstm")
+    assert names == {f"pf_{name}" for name in ours}
 
 
 @pytest.mark.parametrize("change", ["abi", "size", "nothing there"])
@@ -408,7 +410,7 @@ def test_code_of_other_sources_is_refused(change: str, monkeypatch: pytest.Monke
     if change == "abi":
         monkeypatch.setattr(layout, "ABI", layout.ABI + 1)
     elif change == "size":
-        monkeypatch.setattr(layout, "STRUCTURES", (layout.Target, *layout.STRUCTURES[1:]))
+        monkeypatch.setattr(layout, "STRUCTURES", (layout.Kernels, *layout.STRUCTURES[1:]))
     else:
         monkeypatch.setattr(native.ctypes, "CDLL", lambda path: object())
     with pytest.warns(RuntimeWarning, match=r"engine\..* was built from other sources and is left alone"):

@@ -8,7 +8,6 @@ need, `available` says so and ONNX Runtime does the work.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -21,71 +20,54 @@ from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
 from paraformer import contract, native
-from paraformer.backends import panels
-from paraformer.backends.panels import Precision
+from paraformer.backends.layers import FORMATS, Weights
+from paraformer.backends.panels import PANEL, Precision
+from paraformer.backends.structures import Model, SecondDecoder
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
-from paraformer.errors import ModelError, UnsupportedModel
-from paraformer.native import BFLOAT16, FLOAT32, INT8
-from paraformer.native.layout import (
-    Conv,
-    Decoder,
-    DecoderBlock,
-    Encoder,
-    EncoderBlock,
-    Front,
-    Linear,
-    Memory,
-    Norm,
-    Stack,
-)
-from paraformer.weights import Stored, check_finite, check_shape
+from paraformer.errors import UnsupportedModel
+from paraformer.native.layout import RELU, UNCHANGED, Decoder, Linear
 
-_FORMATS: dict[Precision, int] = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
-_ACTIVATIONS = {"relu": native.layout.RELU, "gelu": native.layout.GELU}
-_EPSILON = 1e-12
-"""Of norms in the decoder, as in paraformer.model.layers."""
 LEAST_ROWS = 6
 """Of one thread: with fewer, the products would use less of the processor."""
+MOST_ROWS_BY_COLUMNS = 64
+"""With more, reading weights is no longer what takes time."""
 
 
 def available(precision: Precision) -> bool:
     """Whether the engine was built and can compute in a precision here, at whatever speed."""
-    return native.family(_FORMATS[precision]) is not None
+    return native.family(FORMATS[precision]) is not None
 
 
 def fast(precision: Precision) -> bool:
     """Whether this processor has instructions that make the engine the fastest one in a precision."""
-    return native.fast(_FORMATS[precision])
+    return native.fast(FORMATS[precision])
 
 
 def kernels(precision: Precision) -> str:
     """The family of processors whose kernels compute in a precision here, "none" where there is no engine."""
-    return native.kernels_for(_FORMATS[precision])
+    return native.kernels_for(FORMATS[precision])
 
 
 def supports(config: ModelConfig) -> bool:
-    """Whether the engine knows this kind of model: SAN-M, with the second kind of predictor and nothing beside it."""
-    encoder, decoder = config.encoder, config.decoder
+    """Whether the engine knows this kind of model: SAN-M encoder and decoder, with all that may stand beside them."""
+    encoder, decoder, predictor = config.encoder, config.decoder, config.predictor
     if not (isinstance(encoder, SanmEncoderConfig) and isinstance(decoder, SanmDecoderConfig)):
         return False
-    if config.hotwords is not None or config.predictor.timing is not None:
-        return False
-    return config.predictor.version == 2 and (decoder.text is None or decoder.text.units > 0)
+    if predictor.version == 1 and predictor.timing is not None and predictor.timing.from_conv:
+        return False  # nobody has made one
+    return decoder.text is None or decoder.text.units > 0
 
 
 def _check(config: ModelConfig, precision: Precision) -> None:
     if not supports(config):
-        raise UnsupportedModel(
-            f"{precision} is for SAN-M models with the second kind of predictor and nothing beside it; use 'float32'"
-        )
+        raise UnsupportedModel(f"{precision} is for models with SAN-M encoders and decoders; use 'float32'")
 
 
 def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, np.ndarray]:
     """All that the engine needs of a model to compute in int8, for `panels.save`. Raises as NativeEngine."""
     _check(config, "int8")
-    weights = _Weights(tensors, "int8")
-    _encoder(config, weights)
-    _decoder(config, weights)
+    weights = Weights(tensors, "int8")
+    Model.of(config, weights)
     return weights.used
 
 
@@ -97,12 +79,12 @@ class NativeEngine:
     ) -> None:
         """weights: by their names in a bundle, or what `packed` made of them.
 
-        threads: that share the rows of a batch, 0 for one per core; while they do, other callers compute alone.
+        threads: that share a batch, 0 for one per core; while they do, other callers compute alone.
 
         Raises UnsupportedModel where the engine cannot run here, or not this model; ModelError for a weight that
         is missing or not finite, CheckpointError for one of another shape than the settings say.
         """
-        library, kernels = native.library(), native.family(_FORMATS[precision])
+        library, kernels = native.library(), native.family(FORMATS[precision])
         if library is None or kernels is None:
             raise UnsupportedModel(
                 f"the package's own engine was not built here and cannot compute in {precision}; "
@@ -111,15 +93,21 @@ class NativeEngine:
         _check(config, precision)
         self.name = f"native {precision}"
         self._c, self._kernels, self._config = library, kernels, config
-        packed = _Weights(weights, precision)
-        self._kept = packed.kept  # what the structures below point to
-        self._encoder, self._decoder = _encoder(config, packed), _decoder(config, packed)
+        self._model = Model.of(config, Weights(weights, precision))
         self._threads, self._lent_to = threads or _cores(), c_int32(0)
+        self._functions = {
+            contract.ENCODER: self._encode,
+            "look_back.onnx": self._encode,
+            "decoder.onnx": self._decode,
+            "timing.onnx": self._time,
+            "hotwords.onnx": self._encode_hotwords,
+            "hotword_attention.onnx": self._attend_to_hotwords,
+            "hotword_decoder.onnx": self._decode_hotwords,
+        }
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Compute what `graph` computes: its outputs in its order."""
-        compute = self._decode if graph.file == contract.decoder(self._config).file else self._encode
-        return compute({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+        return self._functions[graph.file]({name: np.ascontiguousarray(array) for name, array in inputs.items()})
 
     def _encode(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         c, rows, lengths = self._config.encoder, self._config.rows_per_window, inputs["lengths"]
@@ -139,35 +127,141 @@ class NativeEngine:
             outputs += [np.zeros((batch, c.layers, size * rows, c.dim), np.float32) for _ in range(2)]
         kept = [*outputs[2:], None, None][:2]
         arrays = [feats, lengths, inputs["start"], places, *past, past_size, *outputs[:2], *kept]
-        self._compute("pf_encode", self._encoder, int(lengths.sum()) * rows, batch, size, *arrays)
+        how = self._division(int(lengths.sum()) * rows)
+        self._call("pf_encode", byref(self._model.encoder), *how, self._lent, batch, size, *arrays)
         p = self._config.predictor
         np.maximum(weights * np.float32(p.smooth_factor) - np.float32(p.noise_threshold), 0, out=weights)
         weights[np.arange(size)[None] >= lengths[:, None]] = 0
         return outputs
 
     def _decode(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        memory, embeds = inputs["memory"], inputs["embeds"]
-        batch, longest = embeds.shape[:2]
+        batch, longest = inputs["embeds"].shape[:2]
         logits = np.zeros((batch, longest, self._config.vocab_size), np.float32)
         past = inputs.get("fsmn")
-        outputs = [logits] if past is None else [logits, np.zeros_like(past)]
-        following = None if past is None else outputs[1]
-        mask = inputs["memory_mask"].view(np.uint8)
-        arrays = [memory, mask, longest, embeds, inputs["counts"], past, logits, following]
-        self._compute("pf_decode", self._decoder, int(mask.sum()), batch, memory.shape[1], *arrays)
-        return outputs
+        following = None if past is None else np.zeros_like(past)
+        rows = np.zeros_like(inputs["embeds"]) if self._model.listener and self._model.listener.second else None
+        self._through(self._model.decoder, inputs, past, logits, rows, following)
+        return [output for output in (logits, following, rows) if output is not None]
 
-    def _compute(self, function: str, model: Any, rows: int, *arguments: Any) -> None:
-        """Call one of the functions of encoder.c and decoder.c; until it is back no signal reaches Python."""
-        parts = parts_of(self._threads, rows)
-        given = map(_argument, arguments)
-        if getattr(self._c, function)(byref(self._kernels), byref(model), parts, byref(self._lent_to), *given):
+    def _through(self, decoder: Decoder, inputs: Mapping[str, np.ndarray], *outputs: np.ndarray | None) -> None:
+        """Tokens through a decoder; outputs: past, logits, rows and the next past, of which some may be None."""
+        memory, embeds, counts = inputs["memory"], inputs["embeds"], inputs["counts"]
+        mask, hotwords = inputs["memory_mask"].view(np.uint8), inputs.get("hotwords")
+        sizes = [len(embeds), memory.shape[1]]
+        hints = 0 if hotwords is None else len(hotwords)
+        arrays = [memory, mask, embeds.shape[1], embeds, counts, hints, hotwords, *outputs]
+        self._call("pf_decode", byref(decoder), *self._division(int(counts.sum())), self._lent, *sizes, *arrays)
+
+    # -- beside the decoder -------------------------------------------------------------------------------------------
+
+    def _time(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Weights of the second integrate-and-fire, as paraformer.model.timing."""
+        c, timing = self._config.predictor.timing, self._model.timing
+        assert c is not None and timing is not None
+        hidden, lengths = inputs["hidden"], inputs["lengths"]
+        batch, size, dim = hidden.shape
+        present = np.arange(size)[None] < lengths[:, None]
+        rows = hidden[present]
+        if c.from_conv:
+            rows = self._linear(self._model.encoder.conv, self._neighbours(hidden)[present], RELU)
+        x = np.zeros((batch, size, c.rate * dim), np.float32)
+        x[present] = self._linear(timing.up, rows)
+        x = x.reshape(batch, size * c.rate, dim)
+        if timing.lstm is not None:
+            x = self._recur(timing.lstm, x, lengths * c.rate)
+        weights = 1 / (1 + np.exp(-((x * timing.output).sum(-1) + np.float32(timing.bias))))
+        weights = np.maximum(weights * np.float32(c.smooth_factor) - np.float32(c.noise_threshold), 0)
+        return [weights * np.repeat(present, c.rate, 1)]
+
+    def _neighbours(self, hidden: np.ndarray) -> np.ndarray:
+        """Rows (B, T, D) with those beside them, as the predictor's convolution sees them: (B, T, width * D)."""
+        p, size = self._config.predictor, hidden.shape[1]
+        padded = np.pad(hidden, ((0, 0), (p.left, p.right), (0, 0)))
+        return np.concatenate([padded[:, j : j + size] for j in range(p.left + p.right + 1)], -1)
+
+    def _encode_hotwords(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        listener, lengths = self._model.listener, inputs["lengths"]
+        assert listener is not None
+        x = listener.embed[inputs["ids"]]
+        for layer in listener.lstm:
+            x = self._recur(layer, x, lengths)
+        rows = x[np.arange(len(x)), lengths - 1]
+        return [rows if listener.project is None else self._linear(listener.project, rows)]
+
+    def _attend_to_hotwords(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """How much tokens attend to each hotword, as paraformer.model.hotwords.Seaco.attention."""
+        second, hotwords, counts = self._second, inputs["hotwords"], inputs["counts"]
+        rows = self._over(second.remembering, inputs["rows"], counts, np.repeat(hotwords[None], len(counts), 0))
+        normed = np.concatenate([row[:count] for row, count in zip(rows, counts, strict=True)])
+        dim, heads = normed.shape[1], second.decoder.heads
+        self._kernels.layer_norm(byref(second.last.norm), _pointer(normed), dim, len(normed), _pointer(normed), dim)
+        queries, keys = self._linear(second.last.q, normed), self._linear(second.last.kv, hotwords)[:, :dim]
+        query, key = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (queries, keys))
+        scores = query @ key.transpose(0, 2, 1) * np.float32((dim // heads) ** -0.5)
+        shares = np.exp(scores - scores.max(-1, keepdims=True))
+        shares = (shares / shares.sum(-1, keepdims=True)).sum(0)
+        return [np.stack([part.sum(0) for part in np.split(shares, np.cumsum(counts)[:-1])])]
+
+    def _decode_hotwords(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Scores of SeACo's second decoder: acoustic vectors and the first one's rows each ask for hotwords."""
+        counts, hotwords = inputs["counts"], inputs["hotwords"]
+        asking = [self._over(self._second.decoder, inputs[name], counts, hotwords) for name in ("embeds", "rows")]
+        present = np.arange(asking[0].shape[1])[None] < counts[:, None]
+        logits = np.zeros((*present.shape, self._config.vocab_size), np.float32)
+        logits[present] = self._linear(self._second.output, (asking[0] + asking[1])[present])
+        return [logits]
+
+    @property
+    def _second(self) -> SecondDecoder:
+        assert self._model.listener is not None and self._model.listener.second is not None
+        return self._model.listener.second
+
+    def _over(self, decoder: Decoder, x: np.ndarray, counts: np.ndarray, hotwords: np.ndarray) -> np.ndarray:
+        """Rows x (B, L, D), of which counts (B,) are tokens, through a decoder over hotwords (B, N, D)."""
+        rows, mask = np.zeros_like(x), np.ones(hotwords.shape[:2], bool)
+        inputs = {"memory": np.ascontiguousarray(hotwords), "memory_mask": mask, "embeds": x, "counts": counts}
+        self._through(decoder, inputs, None, None, rows, None)
+        return rows
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    def _linear(self, layer: Linear, x: np.ndarray, activation: int = UNCHANGED) -> np.ndarray:
+        """Rows (R, k) through a layer: (R, n)."""
+        y = np.zeros((len(x), layer.n), np.float32)
+        parts = max(1, min(self._threads, len(x) // LEAST_ROWS))
+        self._call("pf_linear", byref(layer), parts, self._lent, len(x), np.ascontiguousarray(x), activation, y)
+        return y
+
+    def _recur(self, ways: Any, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Sequences x (B, T, k) of these lengths through a layer of an LSTM: (B, T, directions * D)."""
+        batch, size, _ = x.shape
+        y = np.zeros((batch, size, len(ways) * ways[0].hidden.k), np.float32)
+        self._call("pf_lstm", ways, self._threads, self._lent, len(ways), batch, size, x, lengths, y)
+        return y
+
+    def _division(self, rows: int) -> tuple[int, bool]:
+        return division(self._threads, rows, self._config.encoder.output_dim)
+
+    @property
+    def _lent(self) -> Any:
+        return byref(self._lent_to)
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        """Call a compiled function; until it is back no signal reaches Python."""
+        given = [byref(self._kernels), *map(_argument, arguments)]
+        if getattr(self._c, function)(*given):
             raise MemoryError("not enough memory for this batch")
 
 
-def parts_of(threads: int, rows: int) -> int:
-    """How many threads share so many rows."""
-    return max(1, min(threads, rows // LEAST_ROWS))
+def division(threads: int, rows: int, dim: int) -> tuple[int, bool]:
+    """How many threads share so many rows, and whether they divide the columns of layers, the narrowest of width `dim`.
+
+    >>> division(2, 20, 512), division(2, 200, 512), division(2, 200, 512)
+    ((2, True), (2, False), (2, False))
+    """
+    if rows <= MOST_ROWS_BY_COLUMNS:
+        return max(1, min(threads, dim // PANEL)), True
+    return max(1, min(threads, rows // LEAST_ROWS)), False
 
 
 def _cores() -> int:
@@ -176,7 +270,9 @@ def _cores() -> int:
 
 
 def _argument(value: Any) -> Any:
-    return c_int(value) if isinstance(value, int) else _pointer(value)
+    if isinstance(value, int):
+        return c_int(value)
+    return _pointer(value) if value is None or isinstance(value, np.ndarray) else value
 
 
 def _pointer(array: np.ndarray | None) -> c_void_p:
@@ -234,221 +330,3 @@ def _sinusoids(positions: Int64[np.ndarray, "*rows"], width: int, first: int = 1
     angles = (turns - np.rint(turns)).astype(np.float32) * np.float32(math.tau)
     table: np.ndarray = np.concatenate([np.sin(angles), np.cos(angles)], -1)
     return table * (positions >= first)[..., None]
-
-
-class _Weights:
-    """Tensors of a model in the engine's layout.
-
-    kept: every array that a structure points to. used: what a file of int8 must hold to make the same structures.
-    """
-
-    def __init__(self, tensors: Mapping[str, ArrayLike], precision: Precision) -> None:
-        self.precision = precision
-        self.kept: list[Any] = []
-        self.used: dict[str, np.ndarray] = {}
-        self._tensors = tensors
-        self._room = panels.Room()
-
-    def tensor(self, name: str, *shape: int) -> np.ndarray:
-        """A tensor as float32. What is compiled takes its size on trust, so it is the one that the settings say."""
-        if name not in self._tensors:
-            raise ModelError(f"the weights lack {name}; get the model again")
-        tensor = self._tensors[name]
-        check_shape(name, np.shape(tensor), shape)
-        self.used[name] = np.ascontiguousarray(tensor, np.float32)
-        check_finite(name, self.used[name])
-        return self.used[name]
-
-    def keep(self, array: np.ndarray) -> int:
-        """The address of an array that stays alive with the model."""
-        self.kept.append(array)
-        return int(array.ctypes.data)
-
-    def vector(self, name: str, *shape: int) -> int:
-        """The address of a tensor."""
-        return self.keep(self.tensor(name, *shape))
-
-    def norm(self, name: str, size: int, epsilon: float = _EPSILON) -> Norm:
-        """A layer norm."""
-        return Norm(self.vector(f"{name}.weight", size), self.vector(f"{name}.bias", size), size, epsilon)
-
-    def memory(self, name: str, dim: int, kernel: int, left: int) -> Memory:
-        """An FSMN memory: (dim, 1, kernel) to (kernel, dim). With a kernel of 0 there is none."""
-        if not kernel:
-            return Memory()
-        taps = np.ascontiguousarray(self.tensor(f"{name}.weight", dim, 1, kernel)[:, 0].T)
-        return Memory(self.keep(taps), kernel, left)
-
-    def linear(
-        self, name: str, *shape: int, bias: bool = True, precision: Precision | None = None, sliced: bool = False
-    ) -> Linear:
-        """A linear layer (n, k), or a convolution (n, channels, width) as one over its width side by side.
-
-        sliced: in int8 a few numbers of a row have a scale of their own, where others may be much larger.
-        """
-        precision, at = precision or self.precision, f"{name}.weight"
-        n, k = shape[0], math.prod(shape[1:])
-        slice_ = panels.SLICE if sliced and precision == "int8" and k > panels.SLICE else 0
-        matrix = panels.Panels.from_arrays(self._tensors, at, n, k, slice_) if precision == "int8" else None
-        if matrix is None:
-            matrix = self._packed(at, shape, precision, slice_)
-        if self.precision != "int8" or precision == "int8":
-            self.used.pop(at, None)
-        if precision == "int8":
-            self.used |= matrix.to_arrays(at)
-        shift = self.keep(_whole_panels(self.tensor(f"{name}.bias", n))) if bias else None
-        scale = None if matrix.scale is None else self.keep(matrix.scale)
-        total = None if matrix.sum is None else self.keep(matrix.sum)
-        return Linear(self.keep(matrix.words), scale, total, shift, k, n, _FORMATS[precision], slice_)
-
-    def _packed(self, name: str, shape: tuple[int, ...], precision: Precision, slice_: int) -> panels.Panels:
-        """A matrix in panels; what is in 8 bits on disk keeps its whole numbers in int8."""
-        pair = self._tensors.in_8_bits(name) if isinstance(self._tensors, Stored) and precision == "int8" else None
-        if pair is None:
-            return panels.pack(_as_matrix(self.tensor(name, *shape)), precision, self._room, slice_)
-        whole, scale = pair
-        check_shape(name, whole.shape, shape)
-        return panels.pack_whole(_as_matrix(whole), scale.reshape(1, -1), self._room, slice_)
-
-
-def _as_matrix(weight: np.ndarray) -> np.ndarray:
-    """Of a convolution (n, channels, width), one over its width side by side."""
-    return weight if weight.ndim == 2 else np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(len(weight), -1))
-
-
-def _whole_panels(row: np.ndarray) -> np.ndarray:
-    return np.pad(row, (0, -len(row) % panels.PANEL))
-
-
-def _encoder(config: ModelConfig, weights: _Weights) -> Encoder:
-    c, p, rows = config.encoder, config.predictor, config.rows_per_window
-    assert isinstance(c, SanmEncoderConfig)
-    dim, input_dim = c.output_dim, config.frontend.input_dim
-    encoder = Encoder(
-        front=_front(config, weights),
-        rows=_stack(weights, "encoder", "norm", c, c.dim if c.front else input_dim),
-        conv=weights.linear("predictor.conv", dim, dim, p.left + p.right + 1, precision=_beside(weights.precision)),
-        fire=weights.vector("predictor.output.weight", 1, dim),
-        fire_bias=float(weights.tensor("predictor.output.bias", 1)[0]),
-        attention=_FORMATS[weights.precision],
-        input=input_dim,
-        rows_per_window=rows,
-        conv_left=p.left,
-        conv_right=p.right,
-    )
-    if c.windows:
-        at, sizes = "encoder.windows_of_rows", dataclasses.asdict(c.windows)
-        encoder.windows = _stack(weights, at, "final", dataclasses.replace(c, **sizes, shift=0), dim)
-        encoder.merge_norm = weights.norm(f"{at}.norm", rows * c.dim, c.norm_epsilon)
-        encoder.merge = weights.linear(f"{at}.merge", dim, rows * c.dim)
-    return encoder
-
-
-def _front(config: ModelConfig, weights: _Weights) -> Front:
-    c, bands = config.encoder, config.frontend.mel_bins
-    assert isinstance(c, SanmEncoderConfig)
-    if c.front is None:
-        return Front()
-    convs = (Conv * len(c.front.kernels))()
-    for i, (kernel, stride) in enumerate(zip(c.front.kernels, c.front.strides, strict=True)):
-        # The first sees what no norm has brought to one size, and is small.
-        precision = weights.precision if i else _beside(weights.precision)
-        layer = weights.linear(f"encoder.front.convs.{i}", c.dim, c.dim if i else bands, kernel, precision=precision)
-        convs[i] = Conv(layer, kernel, stride)
-    weights.kept.append(convs)
-    return Front(convs=convs, count=len(convs), frames=config.frontend.lfr_n, bands=bands)
-
-
-def _stack(weights: _Weights, at: str, norm: str, c: SanmEncoderConfig, width: int) -> Stack:
-    """Blocks of c.dim, of which the first is given rows of another width."""
-    widths = [width] + [c.dim] * (c.layers - 1)
-    blocks = (EncoderBlock * c.layers)(
-        *(_encoder_block(weights, f"{at}.blocks.{index}", c, width) for index, width in enumerate(widths[: c.layers]))
-    )
-    weights.kept.append(blocks)
-    return Stack(
-        blocks=blocks,
-        norm=weights.norm(f"{at}.{norm}", c.dim, c.norm_epsilon),
-        layers=c.layers,
-        dim=c.dim,
-        input=width,
-        heads=c.heads,
-        hidden=c.ffn_dim,
-        activation=_ACTIVATIONS[c.activation],
-    )
-
-
-def _beside(precision: Precision) -> Precision:
-    """What is computed beside 8-bit products: a front's first layer, integrate-and-fire, units and the output layer."""
-    return precision if precision != "int8" else "bfloat16" if fast("bfloat16") else "float32"
-
-
-def _encoder_block(weights: _Weights, at: str, c: SanmEncoderConfig, width: int) -> EncoderBlock:
-    return EncoderBlock(
-        norm1=weights.norm(f"{at}.norm1", width, c.norm_epsilon),
-        norm2=weights.norm(f"{at}.norm2", c.dim, c.norm_epsilon),
-        qkv=weights.linear(f"{at}.attention.qkv", 3 * c.dim, width),
-        out=weights.linear(f"{at}.attention.out", c.dim, c.dim),
-        up=weights.linear(f"{at}.feed_forward.up", c.ffn_dim, c.dim),
-        # Of what GELU leaves few numbers are large, and they are not the same in every row.
-        down=weights.linear(f"{at}.feed_forward.down", c.dim, c.ffn_dim, sliced=c.activation == "gelu"),
-        memory=weights.memory(f"{at}.attention.memory", c.dim, c.kernel, (c.kernel - 1) // 2 + c.shift),
-        residual=width == c.dim,
-    )
-
-
-def _decoder(config: ModelConfig, weights: _Weights) -> Decoder:
-    c, dim, beside = config.decoder, config.encoder.output_dim, _beside(weights.precision)
-    assert isinstance(c, SanmDecoderConfig)
-    made = [
-        _decoder_block(c, dim, weights, f"decoder.blocks.{index}", cross=index < c.attention_layers)
-        for index in range(c.layers)
-    ]
-    last = c
-    if c.text:
-        last = dataclasses.replace(c, ffn_dim=c.text.ffn_dim)
-        made += [
-            _decoder_block(last, dim, weights, f"decoder.text.blocks.{index}", cross=False)
-            for index in range(c.text.layers)
-        ]
-    blocks = (DecoderBlock * len(made))(*made)
-    weights.kept.append(blocks)
-    decoder = Decoder(
-        blocks=blocks,
-        last=_feed_forward(weights, "decoder.final", dim, last.ffn_dim),
-        norm=weights.norm("decoder.norm", dim),
-        output=weights.linear("decoder.output", config.vocab_size, dim, precision=beside),
-        layers=len(made),
-        heard=c.layers,
-        dim=dim,
-        heads=c.heads,
-        hidden=max(c.ffn_dim, last.ffn_dim),
-        attention=_FORMATS[weights.precision],
-    )
-    if c.text:
-        decoder.units_norm = weights.norm("decoder.text.norm", dim)
-        decoder.units = weights.linear("decoder.text.units", c.text.units, dim, precision=beside)
-        decoder.back = weights.linear("decoder.text.back", dim, c.text.units, precision=beside)
-    return decoder
-
-
-def _decoder_block(c: SanmDecoderConfig, dim: int, weights: _Weights, at: str, *, cross: bool) -> DecoderBlock:
-    block = _feed_forward(weights, at, dim, c.ffn_dim)
-    block.norm2 = weights.norm(f"{at}.norm2", dim)
-    block.memory = weights.memory(f"{at}.memory", dim, c.kernel, (c.kernel - 1) // 2 + (c.shift if cross else 0))
-    block.cross = cross
-    if cross:
-        block.norm3 = weights.norm(f"{at}.norm3", dim)
-        block.q = weights.linear(f"{at}.cross.q", dim, dim)
-        block.kv = weights.linear(f"{at}.cross.kv", 2 * dim, dim)
-        block.out = weights.linear(f"{at}.cross.out", dim, dim)
-    return block
-
-
-def _feed_forward(weights: _Weights, at: str, dim: int, hidden: int) -> DecoderBlock:
-    return DecoderBlock(
-        norm1=weights.norm(f"{at}.norm1", dim),
-        ffn_norm=weights.norm(f"{at}.feed_forward.norm", hidden),
-        up=weights.linear(f"{at}.feed_forward.up", hidden, dim),
-        down=weights.linear(f"{at}.feed_forward.down", dim, hidden, bias=False),
-    )

@@ -27,7 +27,7 @@ typedef struct {
     const Kernels *kernels;
     const Encoder *encoder;
     Team *team;
-    int batch, size;
+    int columns, batch, size; /* columns: whether threads divide those */
     const int *starts;   /* of each utterance's windows, and the end of the last */
     const int64_t *first; /* the position of each utterance's first window: below 1 there is nothing yet */
     const float *feats, *places; /* (batch, size, input), and with a front what is added to rows (batch, size, rows, dim) */
@@ -45,6 +45,6 @@ Most front_most(const Encoding *w, Most most);
 /* Copy frames to the first level, and write the zeros of all. */
 void front_fill(const Encoding *w);
 /* One thread's part: frames to the rows of the first block. */
-void front_rows(const Encoding *w, int part);
+void front_rows(const Encoding *w, const Workspace *space);
 
 #endif

@@ -33,7 +33,7 @@ void front_alloc(Encoding *w, Arena *arena) {
 
 Most front_most(const Encoding *w, Most most) {
     for (int i = 0; i < w->encoder->front.count; i++) {
-        const int rows = largest_share(w->levels[i + 1].starts[w->batch], w->team->parts);
+        const int rows = most_rows(w->team, 0, w->levels[i + 1].starts[w->batch]);
         most = most_of(most, &w->encoder->front.convs[i].layer, rows);
     }
     return most;
@@ -56,10 +56,10 @@ void front_fill(const Encoding *w) {
 }
 
 /* One thread's part of what a convolution makes; to the last one's, places are added. */
-static void convolve(const Encoding *w, int i, int part) {
+static void convolve(const Encoding *w, int i, const Workspace *space) {
     const Conv *conv = w->encoder->front.convs + i;
     const Level *from = w->levels + i, *to = from + 1;
-    const Rows share = share_of(to->starts[w->batch], part, w->team->parts);
+    const Rows share = own_rows(space, to->starts[w->batch]);
     for (int b = 0; b < w->batch; b++) {
         const Rows its = within(share, to->starts, b);
         const int start = to->starts[b], begin = start + silent(w, b) * to->per_window;
@@ -73,14 +73,17 @@ static void convolve(const Encoding *w, int i, int part) {
             target.add = w->places + ((size_t)b * w->size * to->per_window + row) * to->width;
             target.add_stride = to->width;
         }
-        linear(w->spaces + part, &conv->layer, level_row(from, b, row * conv->stride - (conv->kernel - 1) / 2),
+        linear(space, &conv->layer, level_row(from, b, row * conv->stride - (conv->kernel - 1) / 2),
                (size_t)conv->stride * from->width, full.to - full.from, NULL, target);
     }
 }
 
-void front_rows(const Encoding *w, int part) {
+void front_rows(const Encoding *w, const Workspace *space) {
+    Workspace by_rows = *space; /* its weights are few, and what it reads of a row overlaps */
+    by_rows.columns = 0;
     for (int i = 0; i < w->encoder->front.count; i++) {
-        if (i) team_barrier(w->team); /* the last one's rows are those that the same thread takes through the blocks */
-        convolve(w, i, part);
+        if (i) team_barrier(w->team);
+        convolve(w, i, &by_rows);
     }
+    if (w->encoder->front.count) meet(space); /* else the last one's rows are those that the same thread goes on with */
 }

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PF_ABI = 5 };
+enum { PF_ABI = 6 };
 
 /* Everything else is invisible outside the library, where another library might use the same name. */
 #ifdef _WIN32
@@ -32,13 +32,13 @@ enum { UNCHANGED = 0, RELU = 1, GELU = 2 };
 /* y = x W^T + bias. Columns are padded to whole panels, k to whole words, both with zeros.
  * INT8: a weight w is stored as the unsigned byte w + 128; scale has one factor per column. Where rows have a zero of their
  * own, sum has the sum of each column's weights, scaled; else it is NULL. Other formats use neither.
- * slice: numbers along k, a whole number of words, that have scales and sums of their own, [slices][columns]: for rows of
- * which few numbers are large. 0: all of them. What is sliced passes through no activation. */
+ * slice: numbers along k, a whole number of words, that have scales and sums of their own, those of slice s `pitch` * s
+ * further on: for rows of which few numbers are large. 0: all of them. What is sliced passes through no activation. */
 typedef struct {
     const uint32_t *words;
     const float *scale, *sum;
     const float *bias;
-    int32_t k, n, format, slice;
+    int32_t k, n, format, slice, pitch;
 } Linear;
 
 /* Rows made ready to be multiplied. Sums begin at begin[row]: 0, or for INT8, where x = q * scale[row] + zero[row],
@@ -133,6 +133,12 @@ typedef struct {
     NEXT(-2.1733783586e-1f) NEXT(5.0700863166e-2f) NEXT(1.7699330565e-1f) NEXT(-2.7179590018e-1f) \
     NEXT(2.0681937814e-1f) NEXT(-9.4562562654e-2f) NEXT(2.5007861860e-2f) NEXT(4.9702026197e-1f)
 
+/* 2^r for |r| <= 0.5 to 3e-7 relative, as a polynomial (minimax): its terms from the highest power down. */
+#define POWER_TERMS(FIRST, NEXT)                                                                    \
+    FIRST(1.3149166726e-3f) NEXT(9.6811914201e-3f) NEXT(5.5513120579e-2f) NEXT(2.4021986354e-1f) \
+    NEXT(6.9314629670e-1f) NEXT(1.0f)
+#define LOG2_E 1.44269504f /* e^x = 2^(x * LOG2_E) */
+
 static inline int per_word(int format) { return format == INT8 ? 4 : format == BF16 ? 2 : 1; }
 static inline int words_for(int format, int k) { return (k + per_word(format) - 1) / per_word(format); }
 static inline int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
@@ -146,7 +152,7 @@ static inline Acts acts_slice(const Acts *acts, int s) {
 }
 static inline Linear linear_slice(const Linear *linear, int s) {
     Linear part = *linear;
-    const size_t columns = (size_t)s * panels_for(linear->n) * PANEL;
+    const size_t columns = (size_t)s * linear->pitch;
     if (linear->scale) part.scale += columns;
     if (linear->sum) part.sum += columns;
     if (s) part.bias = NULL;

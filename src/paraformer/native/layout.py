@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from typing import Any
 
-ABI = 5
+ABI = 6
 """PF_ABI of the sources that belong to this file."""
 FLOAT32, BFLOAT16, INT8 = 0, 1, 2
 """Formats of rows and weights."""
@@ -19,7 +19,7 @@ class Linear(Structure):
 
     _fields_ = (
         *((name, c_void_p) for name in ("words", "scale", "sum", "bias")),
-        *((name, c_int32) for name in ("k", "n", "format", "slice")),
+        *((name, c_int32) for name in ("k", "n", "format", "slice", "pitch")),
     )
 
 
@@ -151,20 +151,27 @@ class Encoder(Structure):
         *((name, Stack) for name in ("rows", "windows")),
         ("merge_norm", Norm),
         *((name, Linear) for name in ("merge", "conv")),
-        ("fire", c_void_p),
+        ("filter", Memory),
+        *((name, c_void_p) for name in ("filter_bias", "fire")),
         ("fire_bias", c_float),
         *((name, c_int32) for name in ("attention", "input", "rows_per_window", "conv_left", "conv_right")),
     )
+
+
+class Cross(Structure):
+    """Attention to rows of another kind."""
+
+    _fields_ = (("norm", Norm), *((name, Linear) for name in ("q", "kv", "out")))
 
 
 class DecoderBlock(Structure):
     """One layer of the decoder."""
 
     _fields_ = (
-        *((name, Norm) for name in ("norm1", "norm2", "norm3", "ffn_norm")),
-        *((name, Linear) for name in ("up", "down", "q", "kv", "out")),
+        *((name, Norm) for name in ("norm1", "norm2", "ffn_norm")),
+        *((name, Linear) for name in ("up", "down")),
         ("memory", Memory),
-        ("cross", c_int32),
+        ("cross", Cross),
     )
 
 
@@ -175,9 +182,16 @@ class Decoder(Structure):
         ("blocks", POINTER(DecoderBlock)),
         ("last", DecoderBlock),
         *((name, Norm) for name in ("norm", "units_norm")),
-        *((name, Linear) for name in ("output", "units", "back")),
-        *((name, c_int32) for name in ("attention", "layers", "heard", "dim", "heads", "hidden")),
+        ("hint", Cross),
+        *((name, Linear) for name in ("both", "output", "units", "back")),
+        *((name, c_int32) for name in ("attention", "layers", "heard", "hinted", "dim", "heads", "hidden")),
     )
+
+
+class Lstm(Structure):
+    """One direction of an LSTM's layer."""
+
+    _fields_ = tuple((name, Linear) for name in ("input", "hidden"))
 
 
 class Ngrams(Structure):
@@ -205,7 +219,7 @@ class Beam(Structure):
 
 STRUCTURES = (
     *(Linear, Acts, Target, Norm, Attended, Filter, Fbank, Kernels),
-    *(EncoderBlock, Conv, Encoder, DecoderBlock, Decoder),
+    *(EncoderBlock, Conv, Encoder, DecoderBlock, Decoder, Lstm),
     *(Ngrams, Beam),
 )
 """In the order in which pf_layout tells their sizes."""

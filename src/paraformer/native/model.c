@@ -6,8 +6,8 @@
 PF_EXPORT int64_t pf_layout(int which) {
     const size_t layout[] = {PF_ABI,         sizeof(Linear), sizeof(Acts),    sizeof(Target),       sizeof(Norm),
                              sizeof(Attended), sizeof(Filter), sizeof(Fbank),   sizeof(Kernels),      sizeof(EncoderBlock),
-                             sizeof(Conv),   sizeof(Encoder), sizeof(DecoderBlock), sizeof(Decoder),      sizeof(Ngrams),
-                             sizeof(Beam)};
+                             sizeof(Conv),   sizeof(Encoder), sizeof(DecoderBlock), sizeof(Decoder),      sizeof(Lstm),
+                             sizeof(Ngrams), sizeof(Beam)};
     return which < (int)(sizeof(layout) / sizeof(*layout)) ? (int64_t)layout[which] : 0;
 }
 
@@ -73,17 +73,62 @@ Most most_attended(Most most, int rows, int keys, int width) {
     return most;
 }
 
-int largest_share(int rows, int parts) { return (rows + parts - 1) / parts; }
+int most_rows(const Team *team, int columns, int rows) {
+    return columns ? rows : (rows + team->parts - 1) / team->parts;
+}
 
-Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, int parts, Most most, int format) {
-    Workspace *spaces = arena_alloc(arena, (size_t)parts * sizeof(Workspace));
+Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, Team *team, int columns, Most most, int format) {
+    Workspace *spaces = arena_alloc(arena, (size_t)team->parts * sizeof(Workspace));
     const int per_row = most.rows ? (int)((most.words + most.rows - 1) / most.rows) : 0;
-    for (int part = 0; spaces && part < parts; part++)
+    for (int part = 0; spaces && part < team->parts; part++)
         spaces[part] = (Workspace){.kernels = kernels,
+                                   .team = team,
+                                   .part = part,
+                                   .columns = columns,
                                    .acts = acts_alloc(arena, F32, most.rows, per_row),
                                    .normed = arena_alloc(arena, (size_t)most.numbers * 4),
                                    .attention = attention_alloc(arena, format, most.width, most.queries, most.keys)};
     return spaces;
+}
+
+Rows own_rows(const Workspace *space, int rows) { return share_of(rows, space->part, space->team->parts); }
+
+Rows layer_rows(const Workspace *space, int rows) {
+    return space->columns ? (Rows){0, rows} : own_rows(space, rows);
+}
+
+void meet(const Workspace *space) {
+    if (space->columns) team_barrier(space->team);
+}
+
+int takes(const Workspace *space, int unit) {
+    return !space->columns || unit % space->team->parts == space->part;
+}
+
+/* Columns from..to-1 of a layer, as a layer. */
+static Linear columns_of(const Linear *layer, int from, int to) {
+    Linear some = *layer;
+    some.n = to - from;
+    some.words += (size_t)from * words_for(layer->format, layer->k);
+    if (layer->scale) some.scale += from;
+    if (layer->sum) some.sum += from;
+    if (layer->bias) some.bias += from;
+    return some;
+}
+
+void product(const Workspace *space, const Acts *acts, const Linear *layer, Target target) {
+    if (!space->columns) {
+        space->kernels->multiply(acts, layer, &target);
+        return;
+    }
+    const Rows panels = own_rows(space, panels_for(layer->n));
+    const int from = panels.from * PANEL, to = panels.to * PANEL < layer->n ? panels.to * PANEL : layer->n;
+    if (from >= to) return;
+    const Linear some = columns_of(layer, from, to);
+    target.out += from;
+    if (target.add) target.add += from;
+    if (target.add2) target.add2 += from;
+    space->kernels->multiply(acts, &some, &target);
 }
 
 void linear(const Workspace *space, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,
@@ -97,5 +142,36 @@ void linear(const Workspace *space, const Linear *layer, const float *x, size_t 
         kernels->layer_norm(norm, x + row * stride, 0, 1, space->normed, 0);
         kernels->acts_fill(&one, space->normed, 0, layer->k, asymmetric);
     }
-    kernels->multiply(&acts, layer, &target);
+    product(space, &acts, layer, target);
+}
+
+/* One layer by itself, at work. */
+typedef struct {
+    const Linear *layer;
+    const float *x;
+    float *y;
+    int rows, activation;
+    Workspace *spaces;
+} Single;
+
+static void compute(void *single, int part) {
+    const Single *w = single;
+    const Rows rows = own_rows(w->spaces + part, w->rows);
+    const int k = w->layer->k, n = w->layer->n;
+    const Target to_y = {.out = w->y + (size_t)rows.from * n, .out_stride = n, .activation = w->activation};
+    linear(w->spaces + part, w->layer, w->x + (size_t)rows.from * k, k, rows.to - rows.from, NULL, to_y);
+}
+
+/* y (rows, n) = layer(x (rows, k)). Threads and the result as in pf_encode. */
+PF_EXPORT int pf_linear(const Kernels *kernels, const Linear *layer, int parts, int32_t *lent_to, int rows, const float *x,
+                        int activation, float *y) {
+    Team team;
+    Arena arena = {0};
+    Single w = {.layer = layer, .x = x, .y = y, .rows = rows, .activation = activation};
+    team_start(&team, parts, lent_to);
+    const Most most = most_of((Most){0}, layer, most_rows(&team, 0, rows));
+    w.spaces = workspaces_alloc(&arena, kernels, &team, 0, most, F32);
+    team_finish(&team, arena.failed ? NULL : compute, &w);
+    arena_free(&arena);
+    return arena.failed;
 }

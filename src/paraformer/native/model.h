@@ -4,10 +4,12 @@
  * Callers pass rectangular batches with lengths; here the rows that exist stand one after another, so that padding costs
  * nothing and one utterance never meets another's rows outside its own attention and memory.
  *
- * Several threads may share the work: each takes an equal share of the rows through all layers, and waits for the others
- * where attention or memory is about to read theirs. What the others may still be reading is kept in pairs, one for even
- * layers and one for odd ones, so that one barrier in each layer is enough: whoever writes the even one again has passed
- * the barrier of the odd layer between, and so has everybody who read it. */
+ * Several threads may share the work. Where rows are many, each takes an equal share of them through all layers, and waits
+ * for the others where attention or memory is about to read theirs. What the others may still be reading is kept in pairs,
+ * one for even layers and one for odd ones, so that one barrier in each layer is enough: whoever writes the even one again
+ * has passed the barrier of the odd layer between, and so has everybody who read it. Where rows are few, reading weights is
+ * what takes time: there each thread takes all rows through its share of every layer's columns, so that weights are read
+ * once, and all meet after each layer. No number depends on either. */
 #ifndef PARAFORMER_MODEL_H
 #define PARAFORMER_MODEL_H
 
@@ -49,27 +51,42 @@ typedef struct {
     Stack rows, windows;
     Norm merge_norm;
     Linear merge; /* of the rows of a window side by side; k 0: a window is a row, and `windows` are not there */
-    Linear conv;  /* of the predictor, over three windows side by side */
-    const float *fire;
+    Linear conv;  /* of the predictor, over three windows side by side; k 0: there is `filter` */
+    Memory filter; /* of the predictor's first version, each number by itself, and what it adds */
+    const float *filter_bias, *fire;
     float fire_bias;
     int32_t attention, input, rows_per_window, conv_left, conv_right; /* attention: its format */
 } Encoder;
 
+/* Attention of normed rows to rows of another kind; q.n 0: there is none. */
 typedef struct {
-    Norm norm1, norm2, norm3, ffn_norm;
-    Linear up, down, q, kv, out;
+    Norm norm;
+    Linear q, kv, out;
+} Cross;
+
+typedef struct {
+    Norm norm1, norm2, ffn_norm;
+    Linear up, down;
     Memory memory;
-    int32_t cross;
+    Cross cross;
 } DecoderBlock;
 
-/* After the first `heard` layers only the probabilities of units go on, where there are any. */
+/* After the first `heard` layers only the probabilities of units go on, where there are any.
+ * hint: attention to hotwords in layer `hinted`, beside that to sound; `both` makes one of the two side by side. */
 typedef struct {
     const DecoderBlock *blocks;
-    DecoderBlock last; /* norm1, up, ffn_norm and down alone */
+    DecoderBlock last; /* norm1, up, ffn_norm and down alone; up.n 0: rows come out as the last layer leaves them */
     Norm norm, units_norm;
-    Linear output, units, back;
-    int32_t attention, layers, heard, dim, heads, hidden;
+    Cross hint;
+    Linear both, output, units, back;
+    int32_t attention, layers, heard, hinted, dim, heads, hidden;
 } Decoder;
+
+/* One direction of an LSTM's layer. input makes the gates of all rows at once, with all that is added to them; to those of a
+ * row, hidden adds what it makes of the row before. */
+typedef struct {
+    Linear input, hidden;
+} Lstm;
 
 /* Rows from..to-1 of many. */
 typedef struct {
@@ -84,9 +101,11 @@ int *starts_of(Arena *arena, const int64_t *lengths, int batch);
 /* The same with so many rows for each, or NULL. */
 int *starts_times(Arena *arena, const int *starts, int batch, int times);
 
-/* What one thread computes a layer in. */
+/* What one thread computes a layer in, and which it is. columns: whether those of layers are divided, not the rows. */
 typedef struct {
     const Kernels *kernels;
+    Team *team;
+    int part, columns;
     Acts acts;
     float *normed;
     Attention attention;
@@ -103,14 +122,24 @@ typedef struct {
 Most most_of(Most most, const Linear *layer, int rows);
 /* With attention. */
 Most most_attended(Most most, int rows, int keys, int width);
-/* The largest share of so many rows. */
-int largest_share(int rows, int parts);
-/* One for each of `parts` threads, or NULL. format: of attention. */
-Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, int parts, Most most, int format);
+/* The most rows that a thread takes through layers, of so many. */
+int most_rows(const Team *team, int columns, int rows);
+/* One for each thread, or NULL. format: of attention. */
+Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, Team *team, int columns, Most most, int format);
 
-/* target = layer(norm(x)) of `rows` rows; norm may be NULL. */
+/* This thread's share of so many rows, of what has no weights. */
+Rows own_rows(const Workspace *space, int rows);
+/* Those that it takes through layers: its share, or where columns are divided all. */
+Rows layer_rows(const Workspace *space, int rows);
+/* Where columns are divided, wait until all parts have theirs. */
+void meet(const Workspace *space);
+/* Whether a unit of work that touches all rows is this thread's, where columns are divided; else each has its own rows. */
+int takes(const Workspace *space, int unit);
+/* target = layer(norm(x)) of `rows` rows, this thread's columns of it; norm may be NULL. */
 void linear(const Workspace *space, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,
             Target target);
+/* The same of rows that were made ready. */
+void product(const Workspace *space, const Acts *acts, const Linear *layer, Target target);
 
 static inline int larger(int a, int b) { return a > b ? a : b; }
 

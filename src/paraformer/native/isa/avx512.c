@@ -167,6 +167,8 @@ static __attribute__((noinline)) void gelu(const Place *place, const Target *tar
 #define FIRST(term) EACH(4, j) part[j] = _mm512_set1_ps(term);
 #define NEXT(term) EACH(4, j) part[j] = _mm512_fmadd_ps(part[j], at[j], _mm512_set1_ps(term));
         GELU_TERMS(FIRST, NEXT)
+#undef FIRST
+#undef NEXT
         EACH(4, j) y[j] = _mm512_fmadd_ps(size[j], _mm512_min_ps(part[j], half), _mm512_mul_ps(y[j], half));
         add_and_store(place, target, i, y);
     }
@@ -388,15 +390,14 @@ static void pack_rows(int format, const Attended *rows, int width, const float *
     if (format == INT8) sum_columns(words, along_k, width, scale, sum);
 }
 
-/* 2^x to 3e-7 relative: 2^n times a polynomial (minimax) of what is left, |r| <= 0.5. */
+/* 2^x to 3e-7 relative: 2^n times a polynomial of what is left. */
 ALWAYS __m512 exponential(__m512 x) {
     const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT), r = _mm512_sub_ps(x, n);
-    __m512 y = _mm512_set1_ps(1.3149166726e-3f);
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(9.6811914201e-3f));
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(5.5513120579e-2f));
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(2.4021986354e-1f));
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(6.9314629670e-1f));
-    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.0f));
+#define FIRST(term) __m512 y = _mm512_set1_ps(term);
+#define NEXT(term) y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(term));
+    POWER_TERMS(FIRST, NEXT)
+#undef FIRST
+#undef NEXT
     return _mm512_scalef_ps(y, n);
 }
 
@@ -406,7 +407,7 @@ static void softmax(Acts *weights, int row, const float *x, int count, float fac
         const __mmask16 mask = first(count - i);
         top = _mm512_mask_max_ps(top, mask, top, _mm512_maskz_loadu_ps(mask, x + i));
     }
-    const __m512 in_bits = _mm512_set1_ps(factor * 1.44269504f); /* e^x = 2^(x / ln 2) */
+    const __m512 in_bits = _mm512_set1_ps(factor * LOG2_E);
     top = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(top)), in_bits);
     uint32_t *words = weights->words + (size_t)row * weights->words_per_row;
     words[weights->words_per_row - 1] = 0;

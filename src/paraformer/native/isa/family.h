@@ -253,22 +253,21 @@ static void pack_rows(int format, const Attended *rows, int width, const float *
     }
 }
 
-/* 2^x to 3e-7 relative: 2^n times a polynomial (minimax) of what is left, |r| <= 0.5. */
+/* 2^x to 3e-7 relative: 2^n times a polynomial of what is left. */
 static inline float exponential(float x) {
     if (x < -126) return 0; /* smaller than the smallest normal number: the fast ones reach a little further down */
     const int n = nearest(x);
     const float r = x - (float)n;
-    float y = 1.3149166726e-3f;
-    y = MULTIPLY_ADD(y, r, 9.6811914201e-3f);
-    y = MULTIPLY_ADD(y, r, 5.5513120579e-2f);
-    y = MULTIPLY_ADD(y, r, 2.4021986354e-1f);
-    y = MULTIPLY_ADD(y, r, 6.9314629670e-1f);
-    y = MULTIPLY_ADD(y, r, 1.0f);
+#define FIRST(term) float y = term;
+#define NEXT(term) y = MULTIPLY_ADD(y, r, term);
+    POWER_TERMS(FIRST, NEXT)
+#undef FIRST
+#undef NEXT
     return y * float_of((uint32_t)(n + 127) << 23);
 }
 
 static void softmax(Acts *weights, int row, const float *x, int count, float factor) {
-    const float in_bits = factor * 1.44269504f; /* e^x = 2^(x / ln 2) */
+    const float in_bits = factor * LOG2_E;
     float top = -INFINITY, sum = 0;
     for (int i = 0; i < count; i++) top = x[i] > top ? x[i] : top;
     top *= in_bits;
