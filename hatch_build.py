@@ -2,7 +2,7 @@
 
 Where there is no compiler the wheel is made without it, with a warning, and ONNX Runtime does all the work, as with
 PARAFORMER_ISA=none; code that does not compile ends the build. PARAFORMER_WHEEL names a platform of TARGETS to compile
-for with zig (scripts/wheels). `python hatch_build.py` compiles in place for this machine.
+for with zig (scripts/wheels). `python hatch_build.py` compiles in place for this machine; so does an editable install.
 """
 
 from __future__ import annotations
@@ -74,11 +74,12 @@ class NativeBuildHook(BuildHookInterface[Any]):
         """Compile; see hatchling."""
         if self.target_name != "wheel" or unwanted():
             return
-        platform_tag = os.environ.get("PARAFORMER_WHEEL") or _platform_tag()
+        named = os.environ.get("PARAFORMER_WHEEL")
+        root = Path(self.root)
+        self.made = TemporaryDirectory()
+        to = root / SOURCES if version == "editable" else Path(self.made.name)
         try:
-            engine = compile_engine(
-                Path(self.root), TARGETS[platform_tag] if "PARAFORMER_WHEEL" in os.environ else None
-            )
+            engine = compile_engine(root, to, TARGETS[named] if named else None)
         except FileNotFoundError as error:
             self.app.display_warning(
                 f"made without the package's own engine, which is two to ten times as fast: {error}"
@@ -90,8 +91,14 @@ class NativeBuildHook(BuildHookInterface[Any]):
                 "Name another compiler in CC, or set PARAFORMER_ISA=none to install without it."
             ) from error
         build_data["pure_python"] = False
-        build_data["artifacts"].append(f"/{engine}")
-        build_data["tag"] = f"py3-none-{platform_tag}"
+        build_data["tag"] = f"py3-none-{named or _platform_tag()}"
+        if version != "editable":
+            build_data["force_include"][str(engine)] = f"paraformer/native/{engine.name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Leave nothing behind; see hatchling."""
+        if hasattr(self, "made"):
+            self.made.cleanup()
 
 
 def unwanted() -> bool:
@@ -110,19 +117,14 @@ def found_compiler() -> list[str] | None:
     return next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
 
 
-def compile_engine(root: Path, target: str | None = None) -> Path:
-    """Write the engine below `root`, for this machine or by zig for one of TARGETS; returns where, from there.
+def compile_engine(root: Path, to: Path, target: str | None = None) -> Path:
+    """Write the engine of the sources below `root` into a directory, by zig for one of TARGETS, else for this machine.
 
-    Raises FileNotFoundError where there is no compiler, CalledProcessError where it fails.
+    Returns where it is. Raises FileNotFoundError where there is no compiler, CalledProcessError where it fails.
     """
-    command = None if target else found_compiler()
-    if command is None:
-        if find_spec("ziglang") is None:
-            raise FileNotFoundError("there is no C compiler (cc, gcc, clang, or the package ziglang)")
-        chosen = ["-target", target] if target else ["-mcpu=baseline"]
-        command = [sys.executable, "-m", "ziglang", "cc", *chosen]
+    command = _compiler(target)
     windows = "windows" in target if target else sys.platform == "win32"
-    engine = SOURCES / ("engine.dll" if windows else "engine.so")
+    engine = to / ("engine.dll" if windows else "engine.so")
     command += [*COMMON, *(() if windows else ("-fPIC",)), *os.environ.get("CFLAGS", "").split()]
     machine = target.partition("-")[0] if target else platform.machine().lower()
     with TemporaryDirectory() as directory:
@@ -136,9 +138,18 @@ def compile_engine(root: Path, target: str | None = None) -> Path:
         if "macos" in (target or sys.platform.replace("darwin", "macos")):
             link.append(f"-Wl,-install_name,@rpath/{engine.name}")  # else the path of this build stands in it
         _run([*command, *link, *objects, "-o", str(built), "-lm"])
-        shutil.copy(built, root / SOURCES / f".{engine.name}")
-    (root / SOURCES / f".{engine.name}").replace(root / engine)  # in one move: a running process keeps the old one
-    return engine
+        shutil.copy(built, to / f".{engine.name}")
+    return (to / f".{engine.name}").replace(engine)  # in one move: a running process keeps the old one
+
+
+def _compiler(target: str | None) -> list[str]:
+    """The command that compiles for one of TARGETS or this machine. Raises FileNotFoundError where there is none."""
+    command = None if target else found_compiler()
+    if command is not None:
+        return command
+    if find_spec("ziglang") is None:
+        raise FileNotFoundError("there is no C compiler (cc, gcc, clang, or the package ziglang)")
+    return [sys.executable, "-m", "ziglang", "cc", *(["-target", target] if target else ["-mcpu=baseline"])]
 
 
 def _sources(machine: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -155,4 +166,4 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    compile_engine(Path(__file__).parent)
+    compile_engine(Path(__file__).parent, Path(__file__).parent / SOURCES)

@@ -3,6 +3,7 @@
     python benchmarks/compare.py --shape large                       all of it, into docs/benchmarks/
     python benchmarks/compare.py --shape embedded --rounds 5
     python benchmarks/compare.py --systems paraformer,funasr-onnx --cases whole,live --rounds 1 --out runs/try
+    PARAFORMER_ISA=avx2 python benchmarks/compare.py --shape large   ours on lesser kernels, into files of their own
 
 The first run installs the peers (scripts/peers) and makes the models (runs/, some 9 GB for the large shape). Every
 system and case is measured in a process of its own on one core; rounds interleave the systems, so that a ratio compares
@@ -13,6 +14,7 @@ marked. Needs the extras [train,export].
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from comparison.systems import DEFAULT, LOOK_BACK, ONCE, SYSTEMS, Outcome, Syste
 from comparison.worker import CASES, Job
 
 from paraformer.bundle import Bundle
+from paraformer.native import SWITCH
 
 ROOT = Path(__file__).parent.parent
 WHOLE_S = (3.0, 10.0, 30.0, 60.0)
@@ -178,7 +181,9 @@ def main() -> None:
     comparison.measure()
     config = Bundle.open(comparison.ours).config
     settings = {name: getattr(options, name) for name in SETTINGS}
-    settings["command"] = f"python benchmarks/compare.py {shlex.join(_without_folders(sys.argv[1:]))}"
+    settings["kernels"] = os.environ.get(SWITCH) or None
+    chosen = f"{SWITCH}={settings['kernels']} " if settings["kernels"] else ""
+    settings["command"] = f"{chosen}python benchmarks/compare.py {shlex.join(_without_folders(sys.argv[1:]))}"
     data = {
         "machine": machine.describe(),
         "versions": versions(python),

@@ -232,7 +232,7 @@ def test_load_of_others_is_no_more_than_the_machine() -> None:
 
 def test_page_says_what_failed_what_was_doubtful_and_what_was_reached(tmp_path: Path) -> None:
     settings = {"shape": "tiny", "device": "cpu", "rounds": 3, "command": "compare", "limit_s": 0.3, "share": 0.95}
-    settings |= {"files_s": 240.0, "streams_s": 6.0}
+    settings |= {"files_s": 240.0, "streams_s": 6.0, "kernels": None}
     data = {"machine": machine.describe(), "versions": {"paraformer": "0"}, "settings": settings, "rows": ROWS}
     page = report.write(data, tiny.config(), tmp_path)
     assert json.loads((tmp_path / "tiny.json").read_text())["rows"] == ROWS
@@ -243,6 +243,15 @@ def test_page_says_what_failed_what_was_doubtful_and_what_was_reached(tmp_path: 
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("tiny-whole.png", "tiny-live.png"))
     assert "![tiny-whole.png](tiny-whole.png)" in page
     assert not (tmp_path / "tiny-costs.png").exists()
+
+
+def test_what_lesser_kernels_took_lies_apart(tmp_path: Path) -> None:
+    settings = {"shape": "tiny", "device": "cuda:0", "rounds": 1, "command": "compare", "limit_s": 0.3, "share": 0.95}
+    settings |= {"files_s": 240.0, "streams_s": 6.0, "kernels": "avx2"}
+    described = machine.describe() | {"kernels": "avx2"}
+    data = {"machine": described, "versions": {}, "settings": settings, "rows": []}
+    assert "ours in int8 by avx2 kernels" in report.write(data, tiny.config(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny-cuda-0-avx2.json", "tiny-cuda-0-avx2.md"}
 
 
 def test_every_picture_shows_known_figures() -> None:

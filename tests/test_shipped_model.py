@@ -6,6 +6,7 @@ import json
 from difflib import SequenceMatcher
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,13 +21,16 @@ from paraformer.backends.panels import Precision
 
 SAMPLES = Path(str(files("paraformer") / "samples"))
 TEXTS = {name: about["text"] for name, about in json.loads((SAMPLES / "texts.json").read_text("utf-8")).items()}
-BACKENDS = ("onnx", "torch", *(name for name in get_args(Precision) if available(name)))
-NATIVE = [(family, name) for family in native.families() for name in BACKENDS[2:]]
+PRECISIONS = [name for name in get_args(Precision) if available(name)]
+OTHERS = {"onnx": "onnxruntime", "torch": "torch"}
+BACKENDS = [*(name for name, package in OTHERS.items() if find_spec(package)), *PRECISIONS]
+"""Those that are installed: what is tried in a wheel alone is the engine."""
+NATIVE = [(family, name) for family in native.families() for name in PRECISIONS]
 
 
 def opened(name: str, threads: int = 1) -> paraformer.Recognizer:
     native_: dict[str, Any] = {"backend": "native", "precision": name}
-    return paraformer.load(threads=threads, **(native_ if name in BACKENDS[2:] else {"backend": name}))
+    return paraformer.load(threads=threads, **({"backend": name} if name in OTHERS else native_))
 
 
 @cache
@@ -59,7 +63,7 @@ def test_whole_on_every_family_of_processors(family: str, name: str, monkeypatch
 
 @cache
 def heard_live() -> dict[str, str]:
-    recognizer = opened("onnx")
+    recognizer = opened(BACKENDS[0])
     return {sample: live(recognizer, sample) for sample in TEXTS}
 
 

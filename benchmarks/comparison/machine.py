@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paraformer.backends.native import kernels
+
 IDLE_CORES = 0.1
 """Other processes that take more than so much of a core make a measurement doubtful."""
 LOOK_S = 0.5
@@ -25,6 +27,7 @@ def describe() -> dict[str, Any]:
     return {
         "processor": names[0] if names else platform.processor(),
         "integers": [name for name in ("avx512_vnni", "avx_vnni", "amx_int8", "avx512f", "avx2") if name in flags],
+        "kernels": kernels("int8"),
         "cores": len(cores()),
         "memory_gb": round(memory),
         "system": platform.system(),

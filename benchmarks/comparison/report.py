@@ -25,10 +25,15 @@ sherpa-onnx with its own [5,10,3]. Live streams on one core: so many clients at 
 
 
 def write(data: Mapping[str, Any], config: ModelConfig, folder: Path) -> str:
-    """Write SHAPE.json, SHAPE.md and the pictures into the folder, SHAPE-DEVICE elsewhere. Returns the page."""
+    """Write SHAPE.json, SHAPE.md and the pictures into the folder. Returns the page.
+
+    What was measured off the CPU, or on other kernels than the machine's best, has SHAPE-DEVICE or SHAPE-KERNELS.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    shape, device, machine = data["settings"]["shape"], data["settings"]["device"], data["machine"]
-    stem = shape if device == "cpu" else f"{shape}-{device.replace(':', '-')}"
+    settings, machine = data["settings"], data["machine"]
+    shape, device = settings["shape"], settings["device"]
+    apart = (device.replace(":", "-") if device != "cpu" else None, settings["kernels"])
+    stem = "-".join([shape, *filter(None, apart)])
     (folder / f"{stem}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     title = f"{shape} model, {machine['processor']}, {machine['cores']} cores, {device}"
     pictures = plots.draw(data["rows"], title, folder, stem)
@@ -42,6 +47,7 @@ def _page(data: Mapping[str, Any], config: ModelConfig, pictures: Sequence[str])
     names = results.systems(rows)
     parts = [f"# {settings['shape'].capitalize()} model beside other runtimes", f"`{settings['command']}`"]
     hardware = [machine["processor"], f"{machine['cores']} cores", *machine["integers"], f"{machine['memory_gb']} GB"]
+    hardware.append(f"ours in int8 by {machine['kernels']} kernels")
     software = [machine["system"], *(f"{name} {version}" for name, version in data["versions"].items())]
     parts.append(f"{', '.join(hardware)}; {', '.join(software)}; {settings['rounds']} rounds.")
     percent, limit_ms = 100 * settings["share"], 1000 * settings["limit_s"]

@@ -18,7 +18,19 @@ from paraformer.errors import ConfigError
 from paraformer.native import layout
 from paraformer.native.layout import BFLOAT16, FLOAT32, INT8
 
-__all__ = ["BFLOAT16", "FLOAT32", "INT8", "families", "family", "fast", "faster", "kernels_for", "layout", "library"]
+__all__ = [
+    "BFLOAT16",
+    "FLOAT32",
+    "INT8",
+    "SWITCH",
+    "families",
+    "family",
+    "fast",
+    "faster",
+    "kernels_for",
+    "layout",
+    "library",
+]
 
 SWITCH = "PARAFORMER_ISA"
 NONE = "none"
