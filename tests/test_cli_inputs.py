@@ -279,3 +279,23 @@ def encode(file: io.BytesIO, form: str, speech: np.ndarray) -> None:
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(part))
         container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--format", "json"], "--ray goes with --output-dir"),
+        (["--output-dir", "out"], "--format json or parquet"),
+        (["--output-dir", "out", "--format", "json", "--stream"], "no --stream"),
+        (["--output-dir", "out", "--format", "json", "--channel", "each"], "--channel each goes without --ray"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused(more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", "in", "--ray", *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--format", "parquet"], ["--output-dir", "s3://bucket/x"]])
+def test_tables_and_buckets_need_a_cluster(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", "in", *more]) == 2
+    assert "go with --ray" in capsys.readouterr().err

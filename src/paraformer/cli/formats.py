@@ -6,10 +6,10 @@ Each ends without a line break.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 from paraformer.cli.intervals import spoken_words, textgrid
+from paraformer.records import record
 from paraformer.subtitles import clock, cues, srt, vtt
 from paraformer.types import Segment, Token, Transcript
 
@@ -59,46 +59,8 @@ def _label(channel: int | None) -> str:
 
 
 def _json(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:
-    segments = [
-        {"text": segment.text, "start_s": segment.start_s, "end_s": segment.end_s}
-        | ({"tokens": [described(token) for token in segment.tokens]} if timestamps else {})
-        for segment in transcript.segments
-    ]
-    sentences = [{"text": one.text, "start_s": one.start_s, "end_s": one.end_s} for one in transcript.sentences]
-    result = {
-        "file": name,
-        **({} if channel is None else {"channel": channel}),
-        "text": transcript.text,
-        "duration_s": transcript.duration_s,
-        "confidence": transcript.confidence,
-        "segments": segments,
-        **({"sentences": sentences} if sentences else {}),
-    }
-    return json.dumps(rounded(result), ensure_ascii=False)
-
-
-def described(token: Token) -> dict[str, Any]:
-    """Plain values; alternatives, mark and what was spoken only where there are any."""
-    values = asdict(token)
-    for name in ("alternatives", "mark", "spoken"):
-        if not values[name]:
-            del values[name]
-    if token.speaker is None:
-        del values["speaker"]
-    return values | ({"spoken": [described(one) for one in token.spoken]} if token.spoken else {})
-
-
-def rounded(value: object) -> object:
-    """Numbers to four places: a tenth of a millisecond is enough, and lines stay readable."""
-    match value:
-        case float():
-            return round(value, 4)
-        case dict():
-            return {key: rounded(item) for key, item in value.items()}
-        case list() | tuple():
-            return [rounded(item) for item in value]
-        case _:
-            return value
+    named = {"file": name, **({} if channel is None else {"channel": channel})}
+    return json.dumps(named | record(transcript, tokens=timestamps), ensure_ascii=False)
 
 
 def _tsv(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:

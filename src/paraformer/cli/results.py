@@ -15,9 +15,10 @@ from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 from paraformer.bundle import replacing
-from paraformer.cli.formats import SUFFIXES, Heard, described, render, rounded
+from paraformer.cli.formats import SUFFIXES, Heard, render
 from paraformer.cli.live import Decision
 from paraformer.cli.sources import STDIN
+from paraformer.records import described, rounded
 
 LONGEST_NAME = 255
 """Bytes, on the disks of today."""

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import paraformer
-from paraformer.cli import sources
+from paraformer.cli import many, sources
 from paraformer.cli.complain import complain
 from paraformer.cli.live import decisions
 from paraformer.cli.options import loading
@@ -32,6 +32,8 @@ LONG = 1 << 20
 
 def transcribe(options: argparse.Namespace) -> int:
     """Recognise every input. Returns 1 if any failed, 2 if the options do not go together."""
+    if options.ray is not None:
+        return many.transcribe(options)
     names = sources.expand(options.files)
     if mistake := _mistake(options, names):
         complain(mistake)
@@ -62,6 +64,8 @@ def _mistake(options: argparse.Namespace, names: list[str]) -> str:
         return "--alternatives goes with --format json"
     if options.overwrite and not options.output_dir:
         return "--overwrite goes with --output-dir DIR"
+    if options.format == "parquet" or isinstance(options.output_dir, str):
+        return "--format parquet and --output-dir URL go with --ray"
     return ""
 
 

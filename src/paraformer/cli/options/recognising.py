@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from paraformer.cli.options.shared import batch, machine, recognition, written
-from paraformer.cli.options.values import alternatives, channel_or_each, count, port, positive, rate, steps
+from paraformer.cli.options.shared import batch, cluster, machine, recognition, written
+from paraformer.cli.options.values import alternatives, channel_or_each, count, place, port, positive, rate, steps
 
-FORMATS = ("text", "json", "srt", "vtt", "tsv", "ctm", "textgrid")
+FORMATS = ("text", "json", "srt", "vtt", "tsv", "ctm", "textgrid", "parquet")
 
 
 def transcribe(options: argparse.ArgumentParser) -> None:
@@ -21,8 +21,12 @@ def transcribe(options: argparse.ArgumentParser) -> None:
     written(options)
     machine(options)
     batch(options)
+    cluster(options, "FILES may be directories, buckets by URL and lists of names, and DIR may be a URL")
     options.add_argument(
-        "--format", choices=FORMATS, default="text", help="json: one object per line (default: %(default)s)"
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="json: one object per line; parquet: a table, with --ray (default: %(default)s)",
     )
     options.add_argument(
         "--timestamps", action="store_true", help="times of segments (text) or of every token (json, tsv)"
@@ -59,7 +63,7 @@ def transcribe(options: argparse.ArgumentParser) -> None:
     options.add_argument("--raw", type=rate, metavar="RATE", help="FILES are headerless 16-bit mono PCM at RATE Hz")
     options.add_argument(
         "--output-dir",
-        type=Path,
+        type=place,
         metavar="DIR",
         help="write DIR/NAME.txt, .json, .srt and so on instead of printing",
     )

@@ -89,6 +89,18 @@ def batch(options: argparse.ArgumentParser) -> None:
     )
 
 
+def cluster(options: argparse.ArgumentParser, what: str) -> None:
+    """Whether many machines do it; what: that is otherwise then."""
+    options.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="by all processors of a Ray cluster: the one at ADDRESS, else that of RAY_ADDRESS, else of this machine "
+        f"(needs paraformer[ray]); {what}",
+    )
+
+
 def one_channel(options: argparse.ArgumentParser) -> None:
     """What is heard of several channels."""
     options.add_argument(

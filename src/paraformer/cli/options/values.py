@@ -73,6 +73,11 @@ def hotwords(text: str) -> Path | list[str]:
     return path if path.is_file() else text.split()
 
 
+def place(text: str) -> Path | str:
+    """A path, or a URL as it is."""
+    return text if "://" in text else Path(text)
+
+
 def alternatives(text: str) -> int:
     """How many others are told of each token."""
     return _whole(text, 1, 11)
