@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from paraformer.checkpoint import funasr_punctuation
+from paraformer import load_punctuation
 from paraformer.punctuation import Punctuation
 
 GOLDEN = Path(__file__).parent / "golden/punctuation"
@@ -40,7 +40,7 @@ def write(name: str, directory: Path, **changed: Any) -> Path:
 
 
 def model(name: str, directory: Path, **changed: Any) -> Punctuation:
-    return Punctuation(funasr_punctuation.load(write(name, directory, **changed)))
+    return load_punctuation(write(name, directory, **changed))
 
 
 @cache

@@ -12,10 +12,12 @@ from funasr_dirs import GOLDEN, golden_settings, golden_tensors, write_funasr
 from model_goldens import batch_feats, close
 
 import paraformer
+from paraformer.backends.torch import TorchAligner
 from paraformer.checkpoint.keys import funasr_names
 from paraformer.cli import main
+from paraformer.companions.aligner import AlignerNetwork, config_of, settings_of, shapes
 from paraformer.config import ModelConfig, PredictorConfig, SanmEncoderConfig, TimingConfig
-from paraformer.errors import AudioError, DataError, ModelError, UnsupportedModel
+from paraformer.errors import AudioError, DataError
 from paraformer.model.aligner import Aligner
 from paraformer.model.layers import length_mask
 
@@ -46,13 +48,22 @@ def aligner(tmp_path_factory: pytest.TempPathFactory) -> paraformer.Aligner:
 
 
 @pytest.fixture(scope="module")
+def on_torch(tmp_path_factory: pytest.TempPathFactory) -> paraformer.Aligner:
+    return paraformer.load_aligner(aligner_dir(tmp_path_factory.mktemp("aligner")), device="cpu")
+
+
+@pytest.fixture(scope="module")
 def wave() -> np.ndarray:
     with np.load(GOLDEN / "frontend_offline.npz") as arrays:
         return arrays["wav_int16"].astype(np.float32) / 32768
 
 
 @pytest.mark.parametrize("case", CASES["aligner"])
-def test_times_are_the_reference_ones(case: dict[str, Any], aligner: paraformer.Aligner, wave: np.ndarray) -> None:
+@pytest.mark.parametrize("name", ["aligner", "on_torch"])
+def test_times_are_the_reference_ones(
+    name: str, case: dict[str, Any], wave: np.ndarray, request: pytest.FixtureRequest
+) -> None:
+    aligner = request.getfixturevalue(name)
     found = aligner.align(wave, case["text_in"])
     assert " ".join(token.text for token in found.tokens) == case["result"][0]["text"]
     times = [[round(token.start_s * 1000), round(token.end_s * 1000)] for token in found.tokens]
@@ -60,7 +71,9 @@ def test_times_are_the_reference_ones(case: dict[str, Any], aligner: paraformer.
     assert found.text == case["text_in"]
 
 
-def test_neighbours_change_nothing(aligner: paraformer.Aligner, wave: np.ndarray) -> None:
+@pytest.mark.parametrize("name", ["aligner", "on_torch"])
+def test_neighbours_change_nothing(name: str, wave: np.ndarray, request: pytest.FixtureRequest) -> None:
+    aligner = request.getfixturevalue(name)
     audios, texts = [wave, wave[20000:50001]], ["一丁丂七丄丅丆万丈三", "一丁丂"]
     alone = [aligner.align(audio, text) for audio, text in zip(audios, texts, strict=True)]
     assert aligner.align_all(audios, texts) == alone
@@ -71,9 +84,9 @@ def test_unknown_characters_have_times_too(aligner: paraformer.Aligner, wave: np
 
 
 @torch.no_grad()
-def test_objective(aligner: paraformer.Aligner) -> None:
+def test_objective(on_torch: paraformer.Aligner) -> None:
     """The reference's LSTM hears what the encoder left in padded rows; the longest utterance has none."""
-    model, (feats, lengths), counts = aligner._backend.model, batch_feats(), torch.tensor([9.0, 6.0])
+    model, (feats, lengths), counts = on_torch._backend.model, batch_feats(), torch.tensor([9.0, 6.0])
     present = length_mask(lengths, feats.shape[1])
     hidden, _, _ = model.encoder.run(model.encoder.embed(feats), present[:, None], present)
     timing = model.predictor.timing
@@ -108,16 +121,6 @@ def test_the_command(tmp_path: Path, wave: np.ndarray, capsys: pytest.CaptureFix
         assert lines == [["0.850", "1.090", "一"], ["1.730", "1.970", "丁"], ["2.610", "2.850", "丂"]]
 
 
-def test_mixed_up(tmp_path: Path) -> None:
-    directory = aligner_dir(tmp_path / "aligner")
-    with pytest.raises(UnsupportedModel, match=r"MonotonicAligner .* is no recogniser; use `paraformer align`"):
-        paraformer.load(directory)
-    with pytest.raises(UnsupportedModel, match="of kind 'Paraformer', not an aligner"):
-        paraformer.load_aligner(write_funasr(tmp_path / "plain", "offline_A"))
-    with pytest.raises(ModelError):
-        paraformer.load_aligner(tmp_path)
-
-
 def test_the_published_shape() -> None:
     """408 tensors and 39,585,442 numbers."""
     config = ModelConfig(
@@ -127,7 +130,30 @@ def test_the_published_shape() -> None:
     )
     with torch.device("meta"):
         model = Aligner(config)
-    names = funasr_names(config, model.state_dict())
+    assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == shapes(config)
+    names = funasr_names(config, shapes(config))
     assert len(names) == 408
     assert sum(parameter.numel() for parameter in model.parameters()) == 39_585_442
     assert names["predictor.timing.lstm.weight_ih_l0_reverse"] == "predictor.blstm.weight_ih_l0_reverse"
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [TimingConfig(), TimingConfig(rate=5, recurrent=False, from_conv=True), TimingConfig(rate=2, from_conv=True)],
+    ids=str,
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_without_torch_as_with_it(version: Any, timing: TimingConfig) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=9,
+        encoder=SanmEncoderConfig(dim=32, ffn_dim=48, layers=3, shift=2),
+        predictor=PredictorConfig(timing=timing, version=version, left=2),
+    )
+    weights = {name: tensor.numpy() for name, tensor in Aligner(config).state_dict().items()}
+    assert {name: array.shape for name, array in weights.items()} == shapes(config)
+    feats = [np.random.default_rng(n).normal(size=(n, 560)).astype(np.float32) for n in (1, 23, 40)]
+    plain, twin = AlignerNetwork(config, weights), TorchAligner(config, weights)
+    for ours, theirs in zip(plain.weights(feats, [1, 4, 7]), twin.weights(feats, [1, 4, 7]), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    assert config_of(settings_of(config)).encoder == config.encoder

@@ -10,13 +10,10 @@ import pytest
 import torch
 from punctuation_goldens import GOLDEN, cases, model, tensors, write
 
-from paraformer.checkpoint import funasr_punctuation
 from paraformer.checkpoint.funasr_punctuation import _theirs, read_config
 from paraformer.compat.punctuation import by_character, punctuate, punctuate_live, sentence_records
-from paraformer.loader import locate
 from paraformer.model.punctuation import PunctuationModel
 from paraformer.punctuation import Punctuation, PunctuationConfig
-from paraformer.punctuation.directory import save_bundle
 from paraformer.punctuation.network import shapes
 
 MARKS = ("<unk>", "_", "，", "。", "？", "、")
@@ -148,29 +145,6 @@ def test_a_program_of_funasrs_punctuates_texts(tmp_path: Path):
     for call in stream:
         assert live.generate(input=call["in"], cache=cache)[0]["text"] == call["text"]
         assert cache["pre_text"] == call["pre_text"]
-
-
-def test_mixed_up_models_are_told(tmp_path: Path):
-    import paraformer
-
-    with pytest.raises(paraformer.UnsupportedModel, match="punctuates texts and is no recogniser"):
-        paraformer.load(write("punc", tmp_path / "punc"))
-    with pytest.raises(paraformer.ModelError, match="give a recogniser as the model, not as punctuation"):
-        paraformer.load_punctuation(locate(None))
-    save_bundle(paraformer.load_punctuation(tmp_path / "punc").bundle, tmp_path / "ours")
-    with pytest.raises(paraformer.UnsupportedModel, match="is a punctuation model, no recogniser"):
-        paraformer.load(tmp_path / "ours")
-    with pytest.raises(paraformer.ModelNotFound):
-        paraformer.load_punctuation(tmp_path / "absent")
-
-
-def test_a_directory_there_and_back_is_the_same(tmp_path: Path):
-    for name in ("punc", "punc_rt"):
-        first = funasr_punctuation.load(write(name, tmp_path / name))
-        funasr_punctuation.save(first, tmp_path / f"{name}2")
-        again = funasr_punctuation.load(tmp_path / f"{name}2")
-        assert (again.config, again.words) == (first.config, first.words)
-        assert all(np.array_equal(again.weights[key], first.weights[key]) for key in first.weights)
 
 
 @pytest.mark.parametrize("name", ["ct_punc_c", "ct_punc_large", "ct_punc_realtime"])

@@ -17,12 +17,14 @@ import yaml
 from safetensors.numpy import load_file
 
 import paraformer
+from paraformer.checkpoint.funasr_detector import read
+from paraformer.companions.detector import detector_config
 from paraformer.compat import AutoModel
 from paraformer.errors import CheckpointError, ConfigError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.segment.endpoints import EndpointConfig, Endpointer, Span
 from paraformer.segment.fsmn import FRONTEND, FsmnConfig, FsmnNetwork, FsmnStream, FsmnVad
-from paraformer.segment.fsmn_funasr import read
+from paraformer.settings import from_mapping
 
 GOLDEN = Path(__file__).parent / "golden"
 VAD = GOLDEN / "vad"
@@ -33,11 +35,15 @@ def loaded(name: str) -> Any:
     return json.loads((VAD / f"{name}.json").read_text())
 
 
+def rules_of(settings: dict[str, Any]) -> EndpointConfig:
+    return from_mapping(EndpointConfig, read(settings)["endpoints"], "endpoints")
+
+
 @cache
 def detector() -> FsmnVad:
-    network, endpoints = read(SETTINGS)
+    network = detector_config(read(SETTINGS)["network"])
     weights = {name: array.astype(np.float32) for name, array in load_file(VAD / "vad.safetensors").items()}
-    return FsmnVad(FsmnNetwork(network, weights), Cmvn.parse((VAD / "vad.mvn").read_text()), endpoints)
+    return FsmnVad(FsmnNetwork(network, weights), Cmvn.parse((VAD / "vad.mvn").read_text()), rules_of(SETTINGS))
 
 
 @cache
@@ -127,7 +133,7 @@ def test_the_published_shape() -> None:
 def test_rules(case: dict[str, Any]) -> None:
     with np.load(VAD / "vad_states.npz") as arrays:
         silence = arrays[f"sil_prob_{case['name']}"].tolist()
-    _, endpoints = read({**SETTINGS, "model_conf": {**SETTINGS["model_conf"], **case["over"]}})
+    endpoints = rules_of({**SETTINGS, "model_conf": {**SETTINGS["model_conf"], **case["over"]}})
     rules, block, out, announced, closed = Endpointer(endpoints), case["block"], [], -1, 0
     for start in range(0, len(silence), block):
         for index, score in enumerate(silence[start : start + block], start):
@@ -165,7 +171,7 @@ def run(stream: FsmnStream, case: dict[str, Any], live: bool) -> list[list[list[
 
 @pytest.mark.parametrize("case", loaded("vad_e2e")["cases"])
 def test_recordings(case: dict[str, Any]) -> None:
-    _, endpoints = read({**SETTINGS, **case["over"]})  # from the top level, as FunASR's vad_kwargs
+    endpoints = rules_of({**SETTINGS, **case["over"]})  # from the top level, as FunASR's vad_kwargs
     vad = replace(detector(), endpoints=endpoints)
     live = case.get("is_streaming_input", case["chunk"] < 15000)
     if silence := case.get("max_end_silence_time"):
@@ -244,13 +250,15 @@ def test_from_funasr_to_ours(tmp_path: Path) -> None:
 
 
 def test_what_is_no_detector(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModel, match="of kind 'CTTransformer', not a detector of speech"):
+    with pytest.raises(
+        UnsupportedModel, match=r"\(CTTransformer\) is a punctuation model and not a detector of speech"
+    ):
         FsmnVad.open(funasr_dir(tmp_path, model="CTTransformer"))
     with pytest.raises(UnsupportedModel, match="snr_mode is 1"):
         FsmnVad.open(funasr_dir(tmp_path, model_conf={**SETTINGS["model_conf"], "snr_mode": 1}))
-    with pytest.raises(ModelNotFound, match="no detector of speech"):
+    with pytest.raises(ModelNotFound, match="no model directory"):
         FsmnVad.open(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="of the wrong shape: encoder"):
         FsmnVad.open(funasr_dir(tmp_path, encoder_conf={**SETTINGS["encoder_conf"], "linear_dim": 25}))
     funasr_dir(tmp_path)
     (tmp_path / "am.mvn").unlink()
@@ -278,7 +286,9 @@ def test_beside_a_recogniser(tmp_path: Path) -> None:
 
 def test_mixed_up(tmp_path: Path) -> None:
     vad = funasr_dir(tmp_path / "vad")
-    with pytest.raises(UnsupportedModel, match="FsmnVADStreaming finds speech and is no recogniser"):
+    with pytest.raises(
+        UnsupportedModel, match="FsmnVADStreaming is a detector of speech and not a recogniser; give it as vad"
+    ):
         paraformer.load(vad)
     with pytest.raises(ConfigError, match="vad must be true, false or"):
         paraformer.load(vad=3)  # type: ignore[arg-type]

@@ -18,11 +18,11 @@ from test_segment_fsmn import samples
 
 import paraformer
 from paraformer.audio import read_blocks
+from paraformer.checkpoint.funasr_voices import read
 from paraformer.errors import CheckpointError, ConfigError, ModelNotFound, UnsupportedModel
 from paraformer.speakers import CamppConfig, Turn, VoiceEncoder, VoiceSpeakers, cluster, speaker_of, turns, windows
 from paraformer.speakers.campplus import features
 from paraformer.speakers.clusters import by_appearance, merged
-from paraformer.speakers.funasr import read
 from paraformer.types import Token
 
 GOLDEN = Path(__file__).parent / "golden" / "speakers"
@@ -49,7 +49,7 @@ def golden_voices() -> VoiceEncoder:
 def test_embedding() -> None:
     expected, wave = arrays("campplus"), samples()
     np.testing.assert_allclose(
-        golden_voices().embed(expected["fbank"].astype(np.float32)), expected["embedding"], atol=1e-4
+        golden_voices().embed([expected["fbank"].astype(np.float32)])[0], expected["embedding"], atol=1e-4
     )
     for name, first, last in (("embedding_wave", 14400, 38400), ("embedding_long", 14400, 78400)):
         np.testing.assert_allclose(golden_voices()(wave[first:last]), expected[name], atol=1e-2)
@@ -158,11 +158,11 @@ def test_directories(tmp_path: Path) -> None:
     wave = samples()[14400:38400]
     np.testing.assert_array_equal(VoiceEncoder.open(tmp_path)(wave), golden_voices()(wave))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, "model": "FsmnVADStreaming"}))
-    with pytest.raises(UnsupportedModel, match="not one of voices"):
+    with pytest.raises(UnsupportedModel, match="is a detector of speech and not a model of voices"):
         VoiceEncoder.open(tmp_path)
     conf = {**SETTINGS["model_conf"], "growth_rate": 8}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, "model_conf": conf}))
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="of the wrong shape"):
         VoiceEncoder.open(tmp_path)
     with pytest.raises(ModelNotFound):
         VoiceEncoder.open(tmp_path / "nowhere")
@@ -205,7 +205,9 @@ def test_labels() -> None:
 
 def test_mixed_up(tmp_path: Path) -> None:
     directory = campplus_dir(tmp_path / "voices")
-    with pytest.raises(UnsupportedModel, match="CAMPPlus tells speakers apart and is no recogniser"):
+    with pytest.raises(
+        UnsupportedModel, match="CAMPPlus is a model of voices and not a recogniser; give it as speakers"
+    ):
         paraformer.load(directory)
     for options in ({"speakers": directory, "speaker_count": 0}, {"speaker_count": 2}):
         with pytest.raises(ConfigError, match="speaker_count"):

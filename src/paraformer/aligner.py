@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from paraformer.audio import SAMPLE_RATE, blocks_of
-from paraformer.bundle import Bundle
-from paraformer.errors import DataError, MissingExtra
+from paraformer.backends.companions import on_torch, opened_companion
+from paraformer.bundle import Bundle, cmvn_from_json
+from paraformer.companions.aligner import AlignerNetwork, config_of
+from paraformer.errors import DataError
 from paraformer.frontend import Frontend
+from paraformer.kinds import ALIGNER
 from paraformer.recognizer import Audio
 from paraformer.text import UNKNOWN, Vocabulary
 from paraformer.timestamps import fine_times
 from paraformer.types import Segment, Token, Transcript
 
-if TYPE_CHECKING:
-    from paraformer.backends.torch import TorchAligner
+
+class Weighing(Protocol):
+    """What computes an aligner: `AlignerNetwork`, or its plain form on torch."""
+
+    def weights(self, feats: Sequence[np.ndarray], tokens: Sequence[int]) -> list[np.ndarray]:
+        """See AlignerNetwork.weights."""
+        ...
 
 
 class Aligner:
     """One loaded aligner; read-only. Made by `paraformer.load_aligner`."""
 
-    def __init__(self, bundle: Bundle, backend: TorchAligner) -> None:
+    def __init__(self, bundle: Bundle, backend: Weighing) -> None:
         self.bundle, self._backend = bundle, backend
         self._frontend = Frontend(bundle.config.frontend, bundle.cmvn)
         self._vocabulary = Vocabulary(bundle.tokens, bundle.words)
@@ -65,12 +73,15 @@ class Aligner:
         return Transcript(text, duration_s, (Segment(text, tokens[0].start_s, tokens[-1].end_s, tokens),))
 
 
-def open_aligner(directory: Path, device: str = "cpu") -> Aligner:
-    """An aligner from FunASR's directory. Raises MissingExtra without torch, and what opening it raises."""
-    try:
-        from paraformer.backends.torch import TorchAligner
-        from paraformer.checkpoint import funasr
-    except ImportError as error:
-        raise MissingExtra("Aligning", "torch") from error
-    bundle, model = funasr.load_aligner(directory)
-    return Aligner(bundle, TorchAligner(model, device))
+def open_aligner(directory: Path, device: str | None = None) -> Aligner:
+    """An aligner from a directory of ours or of FunASR's. device: compute on it by torch; None: without torch.
+
+    Raises what opening a model raises: see `opened_companion`.
+    """
+    opened = opened_companion(directory, ALIGNER)
+    config, extras = opened.parsed(config_of), opened.extras
+    cmvn = cmvn_from_json(extras["cmvn"], opened.source)
+    bundle = Bundle(directory, config, tuple(extras["tokens"]), cmvn, extras["pieces"], opened.card)
+    if device is None:
+        return Aligner(bundle, AlignerNetwork(config, opened.weights))
+    return Aligner(bundle, on_torch(ALIGNER, config, opened.weights, device))

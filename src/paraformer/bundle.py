@@ -26,6 +26,7 @@ from paraformer.confidence import UNCALIBRATED, Calibration
 from paraformer.config import ModelConfig
 from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn
+from paraformer.kinds import COMPANIONS, RECOGNISER, mixed_up
 from paraformer.settings import nearest
 
 FORMAT = 1
@@ -110,7 +111,7 @@ class Bundle:
         except (ConfigError, UnsupportedModel) as error:
             raise type(error)(f"{directory / CONFIG_FILE}: {error}") from error
         words = {word: tuple(pieces) for word, pieces in values["words"].items()}
-        cmvn = _cmvn_from_json(values["cmvn"], directory / CONFIG_FILE)
+        cmvn = cmvn_from_json(values["cmvn"], directory / CONFIG_FILE)
         recorded, seal = values["sha256"], values["seal"]
         edited = tuple(key for key in _SEALED if seal.get(key, _digest(values[key])) != _digest(values[key]))
         return cls(
@@ -136,7 +137,7 @@ class Bundle:
             "format": FORMAT,
             "model": self.config.to_dict(),
             "tokens": list(self.tokens),
-            "cmvn": None if self.cmvn is None else _cmvn_to_json(self.cmvn),
+            "cmvn": None if self.cmvn is None else cmvn_to_json(self.cmvn),
             "words": {word: list(pieces) for word, pieces in self.words.items()},
             "card": dict(self.card),
             "units": list(self.units),
@@ -315,8 +316,8 @@ def _read_settings(directory: Path) -> dict[str, Any]:
     found = values.get("format") if isinstance(values, dict) else None
     if not isinstance(values, dict) or isinstance(found, bool) or found != FORMAT:
         raise ModelError(f"{path} has format {found!r}, this version reads {FORMAT}; update paraformer or the model")
-    if "punctuation" in values:
-        raise UnsupportedModel(f"{directory} is a punctuation model, no recogniser; give it as punctuation instead")
+    if other := next((kind for name, kind in COMPANIONS.items() if name in values), None):
+        raise mixed_up(directory, other, RECOGNISER)
     values = {**_LATER, **values}
     _check_forms(values, path)
     return values
@@ -338,7 +339,8 @@ def _check_forms(values: dict[str, Any], path: Path) -> None:
             raise ConfigError(f"{path}: {key} must be strings")
 
 
-def _cmvn_to_json(cmvn: Cmvn) -> dict[str, list[float]]:
+def cmvn_to_json(cmvn: Cmvn) -> dict[str, list[float]]:
+    """As config.json holds it; `cmvn_from_json` gives it back to the bit."""
     return {"shift": _shortest(cmvn.shift), "scale": _shortest(cmvn.scale)}
 
 
@@ -347,7 +349,8 @@ def _shortest(row: Float32[np.ndarray, " dim"]) -> list[float]:
     return [float(str(value)) for value in row]
 
 
-def _cmvn_from_json(values: Mapping[str, Any] | None, path: Path) -> Cmvn | None:
+def cmvn_from_json(values: Mapping[str, Any] | None, path: Path | str) -> Cmvn | None:
+    """The inverse of `cmvn_to_json`; None is none. Raises ConfigError, naming the path, for what is no CMVN."""
     if values is None:
         return None
     try:

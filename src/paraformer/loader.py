@@ -15,18 +15,19 @@ from paraformer import contract
 from paraformer.aligner import Aligner, open_aligner
 from paraformer.backends import native
 from paraformer.backends.base import Backend
+from paraformer.backends.companions import kind_in, on_torch, opened_companion
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.kept import packed_once
 from paraformer.backends.panels import Precision
-from paraformer.bundle import FUNASR_FILES, Bundle, is_ours
+from paraformer.bundle import Bundle, is_ours
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.itn import KINDS, NumberWriter
+from paraformer.kinds import PUNCTUATION
 from paraformer.language import CANDIDATES, LanguageModel
 from paraformer.punctuation import Punctuation
-from paraformer.punctuation.directory import is_punctuation as is_ours_for_texts
-from paraformer.punctuation.directory import open_bundle
+from paraformer.punctuation.directory import PunctuationBundle
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.recordings import Speakers
 from paraformer.settings import as_number, as_whole, check_choice, check_type
@@ -94,7 +95,8 @@ def load(
     if not 0 <= alternatives < CANDIDATES:
         raise ConfigError(f"alternatives must be a number from 0 to {CANDIDATES - 1}, not {alternatives}")
     _check_options(threads, chunk, lm_weight, {"lm": lm, "download": download})
-    writer = _writer(punctuation, itn, download)
+    beside = _beside(backend, device)
+    writer = _writer(punctuation, itn, download, beside)
     directory = locate(model, download=download)
     bundle, engine = open_model(directory, backend, precision=precision, device=device, threads=threads)
     if punctuation is True and not any(map(is_chinese, bundle.tokens)):
@@ -102,60 +104,58 @@ def load(
     return Recognizer(
         bundle,
         engine,
-        _segmenter(vad, download),
+        _segmenter(vad, download, beside),
         chunk,
         lm=_language_model(directory, bundle) if lm else None,
         lm_weight=lm_weight,
         alternatives=alternatives,
         hotwords=hotwords,
         writer=writer,
-        speakers=_speakers(speakers, speaker_count, download),
+        speakers=_speakers(speakers, speaker_count, download, beside),
     )
 
 
-def load_aligner(model: str | Path = "fa-zh", *, device: str = "cpu", download: bool = False) -> Aligner:
-    """Load an aligner, which tells when each token of a known text was spoken: see `Aligner.align`. Needs [torch].
+def load_aligner(model: str | Path = "fa-zh", *, device: str | None = None, download: bool = False) -> Aligner:
+    """Load an aligner, which tells when each token of a known text was spoken: see `Aligner.align`.
 
-    model: FunASR's directory of one, or a published name. Raises as `load`.
+    model: the directory of one, ours or FunASR's (extra [torch]), or a published name. device: compute on it by torch;
+    None: without torch. Raises as `load`.
     """
     return open_aligner(locate(model, download=download), device)
 
 
-def load_punctuation(model: str | Path | None = None, *, download: bool = False) -> Punctuation:
+def load_punctuation(
+    model: str | Path | None = None, *, device: str | None = None, download: bool = False
+) -> Punctuation:
     """Load a punctuation model by itself, for texts: see `Punctuation.punctuate`.
 
     model: the directory of one, ours or FunASR's, or a published name such as "ct-punc"; None: the package's own.
+    device: compute on it by torch; None: without torch.
     Raises ModelNotFound, ModelError, UnsupportedModel or MissingExtra, each saying what to do.
     """
     if model is None:
         directory = Path(str(files("paraformer") / "models" / EMBEDDED_PUNCTUATION))
     else:
         directory = locate(model, download=download)
-    if not (directory / FUNASR_FILES[0]).is_file():
-        return Punctuation(open_bundle(directory))
-    try:
-        from paraformer.checkpoint import funasr_punctuation
-    except ImportError as error:
-        raise MissingExtra(f"{directory} is a FunASR directory; opening it", "torch") from error
-    return Punctuation(funasr_punctuation.load(directory))
+    bundle = PunctuationBundle.of(opened_companion(directory, PUNCTUATION))
+    if device is None:
+        return Punctuation(bundle)
+    return Punctuation(bundle, on_torch(PUNCTUATION, bundle.config, bundle.weights, device))
 
 
 def is_punctuation(directory: Path) -> bool:
     """Whether a directory holds a punctuation model, ours or FunASR's, and no recogniser."""
-    if is_ours_for_texts(directory):
-        return True
-    if not (directory / FUNASR_FILES[0]).is_file() or is_ours(directory):
-        return False
-    try:
-        from paraformer.checkpoint import funasr_punctuation
-    except ImportError as error:
-        raise MissingExtra(f"{directory} is a FunASR directory; opening it", "torch") from error
-    return funasr_punctuation.is_punctuation(directory)
+    return kind_in(directory) is PUNCTUATION
 
 
-def _writer(punctuation: bool | str | Path, itn: bool | Collection[str], download: bool) -> Writer:
+def _beside(backend: str, device: str) -> str | None:
+    """The device of the models that stand beside: torch's where the recogniser is torch's, else none."""
+    return device if backend == "torch" or device != "cpu" else None
+
+
+def _writer(punctuation: bool | str | Path, itn: bool | Collection[str], download: bool, device: str | None) -> Writer:
     model = None if isinstance(punctuation, bool) else punctuation
-    marks = load_punctuation(model, download=download) if punctuation is not False else None
+    marks = load_punctuation(model, device=device, download=download) if punctuation is not False else None
     kinds = KINDS if itn is True else itn or ()
     if isinstance(kinds, str):
         raise ConfigError(f"itn must be true, false or a list of kinds such as [{kinds!r}], not {itn!r}")
@@ -333,7 +333,7 @@ def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
     return LanguageModel.open(path, bundle.config.vocab_size)
 
 
-def _speakers(model: str | Path | None, count: int | None, download: bool) -> Speakers | None:
+def _speakers(model: str | Path | None, count: int | None, download: bool, device: str | None) -> Speakers | None:
     if count is not None and not 1 <= as_whole(count, "speaker_count") <= MOST_SPEAKERS:
         raise ConfigError(f"speaker_count must be a number from 1 to {MOST_SPEAKERS}, not {count}")
     if model is None:
@@ -342,10 +342,10 @@ def _speakers(model: str | Path | None, count: int | None, download: bool) -> Sp
         return None
     from paraformer.speakers import VoiceEncoder, VoiceSpeakers
 
-    return VoiceSpeakers(VoiceEncoder.open(locate(model, download=download)), count)
+    return VoiceSpeakers(VoiceEncoder.open(locate(model, download=download), device), count)
 
 
-def _segmenter(vad: object, download: bool) -> Segmenter:
+def _segmenter(vad: object, download: bool, device: str | None) -> Segmenter:
     from paraformer.segment import VoiceSegmenter, split
 
     if isinstance(vad, bool):
@@ -354,4 +354,4 @@ def _segmenter(vad: object, download: bool) -> Segmenter:
         raise ConfigError(f"vad must be true, false or the directory or name of a detector of speech, not {vad!r}")
     from paraformer.segment.fsmn import FsmnVad
 
-    return FsmnVad.open(locate(vad, download=download))
+    return FsmnVad.open(locate(vad, download=download), device)

@@ -178,20 +178,44 @@ class Stored(Mapping[str, np.ndarray]):
 def check_shape(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
     """Raise CheckpointError for a tensor of another shape than the settings of its model say."""
     if tuple(shape) != tuple(expected):
-        found, meant = ("x".join(map(str, sizes)) or "a single number" for sizes in (shape, expected))
-        raise CheckpointError(f"{name} of the weights is {found}, not {meant} as the model's settings say")
+        raise CheckpointError(
+            f"{name} of the weights is {_sizes(shape)}, not {_sizes(expected)} as the model's settings say"
+        )
+
+
+def check_names(
+    expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]], source: str, shown: int = 5
+) -> None:
+    """Raise CheckpointError, naming `source`, unless the shapes of tensors are exactly the expected ones, by name."""
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    misshapen = [
+        f"{name} is {_sizes(found[name])}, not {_sizes(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    parts = (("missing", missing), ("unexpected", extra), ("of the wrong shape", misshapen))
+    faults = [
+        f"{len(names)} {fault}: {', '.join(names[:shown])}{', ...' if len(names) > shown else ''}"
+        for fault, names in parts
+        if names
+    ]
+    if faults:
+        raise CheckpointError(f"{source} does not hold the tensors of its configuration; {'; '.join(faults)}")
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "a single number"
 
 
 def checked(
     whose: str, weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Float32[np.ndarray, "..."]]:
     """All tensors of a small network as float32. Raises CheckpointError unless they are of `shapes`, and finite."""
-    names = shapes.keys() | weights.keys()
-    if wrong := sorted(name for name in names if np.shape(weights.get(name, 0)) != shapes.get(name)):
-        raise CheckpointError(f"{len(wrong)} tensors of {whose} do not fit its settings: {', '.join(wrong[:5])}")
-    if broken := [name for name, array in weights.items() if not np.isfinite(array).all()]:
+    arrays = {name: np.asarray(weights[name]) for name in weights}
+    check_names(shapes, {name: array.shape for name, array in arrays.items()}, whose)
+    if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise CheckpointError(f"tensors of {whose} hold numbers that are not finite: {', '.join(broken[:5])}")
-    return {name: np.asarray(array, np.float32) for name, array in weights.items()}
+    return {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
 
 
 def check_finite(name: str, array: np.ndarray) -> None:

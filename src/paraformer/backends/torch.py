@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paraformer.backends.base import Decoded, LiveState, committed, fine_rows, pad_rows, split_state, stack_states
+from paraformer.checkpoint import strict
+from paraformer.companions.detector import FsmnConfig
+from paraformer.companions.voices import CamppConfig
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.kinds import ALIGNER, DETECTOR, PUNCTUATION, VOICES, Kind
 from paraformer.model.aligner import Aligner
+from paraformer.model.detector import Detector
 from paraformer.model.paraformer import Paraformer, ParaformerState
-from paraformer.weights import check_finite
+from paraformer.model.punctuation import PunctuationModel
+from paraformer.model.voices import Voices
+from paraformer.punctuation.config import PunctuationConfig
+from paraformer.weights import check_finite, checked
 
 
 def check_device(name: str) -> None:
@@ -110,19 +119,102 @@ class TorchBackend:
 
 
 class TorchAligner:
-    """Runs an aligner."""
+    """The plain form of `paraformer.companions.aligner.AlignerNetwork`."""
 
-    def __init__(self, model: Aligner, device: str | torch.device = "cpu") -> None:
-        self.model, self.device = model.to(device).eval(), torch.device(device)
+    def __init__(self, config: ModelConfig, weights: Mapping[str, np.ndarray], device: str = "cpu") -> None:
+        """Raises CheckpointError unless the weights are exactly those of the settings, ConfigError for a device."""
+        with torch.device("meta"):
+            model = Aligner(config)
+        self.model, self.device = _filled(model, weights, "the aligner", device), torch.device(device)
 
     @torch.inference_mode()
     def weights(self, feats: Sequence[np.ndarray], tokens: Sequence[int]) -> list[np.ndarray]:
-        """Of each utterance, given its rows and its number of tokens, the weights that tell when they were spoken."""
+        """See AlignerNetwork.weights; the utterances are one padded batch."""
         padded, lengths = pad_rows(feats)
         rows, counts = (torch.from_numpy(array).to(self.device) for array in (padded, lengths))
         ends = torch.tensor([count + 1 for count in tokens], device=self.device)
         fine, kept = self.model(rows, counts, ends)
         return fine_rows(_numpy(fine), kept.tolist(), self.model.config)
+
+
+class TorchPunctuation:
+    """The plain form of `paraformer.punctuation.network.Network`."""
+
+    def __init__(self, config: PunctuationConfig, weights: Mapping[str, np.ndarray], device: str = "cpu") -> None:
+        """Raises as TorchAligner."""
+        with torch.device("meta"):
+            model = PunctuationModel(config)
+        self.model, self.device = _filled(model, weights, "the punctuation model", device), torch.device(device)
+
+    @torch.inference_mode()
+    def scores(self, ids: np.ndarray, heard: int | None = None) -> np.ndarray:
+        """See Network.scores."""
+        heard_of = None if heard is None else torch.tensor([heard], device=self.device)
+        length = torch.tensor([len(ids)], device=self.device)
+        return _numpy(self.model(torch.from_numpy(ids)[None].to(self.device), length, heard_of)[0])
+
+
+class TorchDetector:
+    """The plain form of `paraformer.segment.fsmn.FsmnNetwork`."""
+
+    def __init__(self, config: FsmnConfig, weights: Mapping[str, np.ndarray], device: str = "cpu") -> None:
+        """Raises as TorchAligner."""
+        self.config, self.weights = config, checked("the detector", weights, config.shapes())
+        with torch.device("meta"):
+            model = Detector(config)
+        self.model, self.device = _filled(model, self.weights, "the detector", device), torch.device(device)
+
+    def init_state(self) -> tuple[np.ndarray, ...]:
+        """See FsmnNetwork.init_state."""
+        return tuple(map(_numpy, self.model.init_state(1)))
+
+    @torch.inference_mode()
+    def step(self, feats: np.ndarray, past: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """See FsmnNetwork.step."""
+        if not len(feats):  # which convolutions refuse
+            return np.zeros((0, self.config.outputs), np.float32), tuple(past)
+        before = [torch.from_numpy(rows).to(self.device) for rows in past]
+        scores, following = self.model(torch.from_numpy(feats)[None].to(self.device), before)
+        return _numpy(scores[0]), tuple(map(_numpy, following))
+
+
+class TorchVoices:
+    """The plain form of the network of `paraformer.speakers.VoiceEncoder`."""
+
+    def __init__(self, config: CamppConfig, weights: Mapping[str, np.ndarray], device: str = "cpu") -> None:
+        """Raises as TorchAligner."""
+        with torch.device("meta"):
+            model = Voices(config)
+        self.model, self.device = _filled(model, weights, "the speaker model", device), torch.device(device)
+
+    @torch.inference_mode()
+    def embed(self, feats: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See VoiceEncoder.embed; those of one length are a batch."""
+        found: dict[int, np.ndarray] = {}
+        for length in {len(rows) for rows in feats}:
+            places = [place for place, rows in enumerate(feats) if len(rows) == length]
+            batch = torch.from_numpy(np.stack([feats[place] for place in places])).to(self.device)
+            found |= zip(places, _numpy(self.model(batch)), strict=True)
+        return [found[place] for place in range(len(feats))]
+
+
+Plain = TypeVar("Plain", bound=nn.Module)
+
+
+def _filled(model: Plain, weights: Mapping[str, np.ndarray], source: str, device: str) -> Plain:
+    """A skeleton with these weights, on a device. Raises CheckpointError where they do not fit."""
+    check_device(device)
+    tensors = {name: torch.from_numpy(np.array(weights[name], np.float32)) for name in weights}
+    return strict.fill(model, tensors, {name: name for name in model.state_dict()}, source).to(device)
+
+
+NETWORKS: Mapping[Kind, Callable[[Any, Mapping[str, np.ndarray], str], Any]] = {
+    ALIGNER: TorchAligner,
+    PUNCTUATION: TorchPunctuation,
+    DETECTOR: TorchDetector,
+    VOICES: TorchVoices,
+}
+"""Of the models that stand beside a recogniser."""
 
 
 def set_threads(threads: int) -> None:

@@ -6,15 +6,17 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paraformer import companions
 from paraformer.bundle import Bundle, check_empty, is_ours, making
 from paraformer.contract import LM, WEIGHTS
 from paraformer.errors import MissingExtra
+from paraformer.kinds import COMPANIONS
 
 if TYPE_CHECKING:
     from paraformer.model.paraformer import Paraformer
 
 try:
-    from paraformer.checkpoint import funasr, native
+    from paraformer.checkpoint import funasr, funasr_companions, native
 except ImportError as error:
     if error.name not in ("torch", "yaml"):
         raise
@@ -37,11 +39,20 @@ def open_any(directory: str | Path) -> tuple[Bundle, Paraformer]:
 def convert(source: str | Path, target: str | Path) -> Path:
     """Write a FunASR directory as one of our bundles, or a bundle as a FunASR directory. Returns the target.
 
+    So it is with models that stand beside a recogniser: see `companions`.
     A language model that lies beside the weights goes along: FunASR leaves it alone, and it survives the way back.
     Raises ModelError if the target holds anything already, and what `open_any` raises; then nothing is written.
     """
     source, target = Path(source), Path(target)
     check_empty(target, f"convert {source} into")
+    kind = companions.kind_of(source) if is_ours(source) else funasr_companions.kind_of(source)
+    if kind is not None and kind.name in COMPANIONS:
+        with making(target) as made:
+            if is_ours(source):
+                funasr_companions.save(companions.open_directory(source, kind), made)
+            else:
+                companions.save_directory(funasr_companions.load(source, kind), made)
+        return target
     bundle, model = open_any(source)
     with making(target) as made:
         if (source / LM).is_file():

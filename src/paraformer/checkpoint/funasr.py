@@ -9,7 +9,7 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -25,7 +25,6 @@ from paraformer.checkpoint.keys import funasr_names
 from paraformer.config import ModelConfig
 from paraformer.errors import CheckpointError, ConfigError, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn
-from paraformer.model.aligner import Aligner
 from paraformer.model.paraformer import Paraformer
 from paraformer.text import parse_tokens, parse_words
 
@@ -34,8 +33,8 @@ METADATA_FILE = "configuration.json"
 OURS = "paraformer"
 """The entry of configuration.json, unknown to FunASR, that keeps what its settings have no words for."""
 
-Reader = Callable[[Mapping[str, Any], int], ModelConfig]
-"""From config.yaml and the size of the vocabulary to our settings."""
+RECOGNISERS = tuple(funasr_config.KINDS)
+"""Classes that are run as recognisers."""
 NESTINGS = ("state_dict", "model_state_dict", "model")
 """Where training checkpoints keep the tensors, outermost first."""
 
@@ -69,16 +68,6 @@ def load(directory: str | Path) -> tuple[Bundle, Paraformer]:
     return bundle, strict.fill(model, *_tensors(found, bundle, model))
 
 
-def load_aligner(directory: str | Path) -> tuple[Bundle, Aligner]:
-    """Open a directory of FunASR's aligner, on the CPU and ready to align. Errors as those of `load`."""
-    found = locate(Path(directory), funasr_config.read_aligner)
-    bundle = _read(found, funasr_config.read_aligner)
-    with torch.device("meta"):
-        model = Aligner(bundle.config)
-    tensors, names = read_tensors(found.weights), funasr_names(bundle.config, model.state_dict())
-    return bundle, strict.fill(model, tensors, names, str(found.weights))
-
-
 def load_weights(bundle: Bundle) -> strict.Converted:
     """The weights of what `read` gave, by our names, for an engine that is not torch. Errors as `load`."""
     assert bundle.directory is not None
@@ -91,10 +80,10 @@ def read(directory: str | Path) -> Bundle:
     return _read(locate(Path(directory)))
 
 
-def _read(found: Directory, reader: Reader = funasr_config.read) -> Bundle:
+def _read(found: Directory) -> Bundle:
     tokens = read_tokens(found.tokens) if isinstance(found.tokens, Path) else found.tokens
     try:
-        config, card = _add_ours(reader(found.settings, len(tokens)), found.metadata)
+        config, card = _add_ours(funasr_config.read(found.settings, len(tokens)), found.metadata)
     except (ConfigError, UnsupportedModel) as error:
         raise type(error)(f"{found.settings_file}: {error}") from error
     cmvn = read_cmvn(found.cmvn) if found.cmvn else None
@@ -149,7 +138,7 @@ def save_settings(bundle: Bundle, settings: dict[str, Any], directory: Path) -> 
         _write_text(directory / "seg_dict", "".join(lines))
 
 
-def locate(directory: Path, reader: Reader = funasr_config.read) -> Directory:
+def locate(directory: Path) -> Directory:
     """Read the settings of a directory and find all files that they name.
 
     A file is where `file_path_metas` of configuration.json or config.yaml say, or beside them under the same name:
@@ -158,21 +147,18 @@ def locate(directory: Path, reader: Reader = funasr_config.read) -> Directory:
     Raises ModelNotFound for a file that is named and nowhere, or that every model needs; CMVN may be absent only where
     `cmvn_file: null` says so, for without it a model hears noise.
     """
-    metadata = _read_metadata(directory)
-    paths = _section(metadata, "file_path_metas", directory / METADATA_FILE)
+    metadata = read_metadata(directory)
+    paths = section(metadata, "file_path_metas", directory / METADATA_FILE)
     funasr_config.check_keys(funasr_parts.PATHS, paths, f"{directory / METADATA_FILE}: file_path_metas")
-    settings_file = _existing(directory, [paths], funasr_parts.SETTINGS)
+    settings_file = existing(directory, [paths], funasr_parts.SETTINGS)
     settings = read_settings(settings_file)
     try:
-        if reader is funasr_config.read:
-            funasr_config.check(settings)  # before files are looked for that another kind does not have
-        elif settings.get("model") != funasr_config.ALIGNER:
-            reader(settings, 3)
+        funasr_config.check(settings)  # before files are looked for that another kind does not have
     except (ConfigError, UnsupportedModel) as error:
         raise type(error)(f"{settings_file}: {error}") from error
     both = [paths, settings]
     tokens = _value(settings, ("tokenizer_conf", "token_list"))
-    cmvn = _find(directory, both, funasr_parts.CMVN)
+    cmvn = find(directory, both, funasr_parts.CMVN)
     if cmvn is None and "cmvn_file" not in (settings.get("frontend_conf") or {}):
         raise ModelNotFound(
             f"{directory} has no am.mvn, and its settings name no other CMVN file; put it there, or write "
@@ -183,12 +169,12 @@ def locate(directory: Path, reader: Reader = funasr_config.read) -> Directory:
         settings=settings,
         metadata=metadata,
         settings_file=settings_file,
-        weights=_existing(directory, [paths], funasr_parts.WEIGHTS),
+        weights=existing(directory, [paths], funasr_parts.WEIGHTS),
         tokens=_listed(tokens, settings_file)
         if isinstance(tokens, list)
-        else _existing(directory, both, funasr_parts.TOKENS),
+        else existing(directory, both, funasr_parts.TOKENS),
         cmvn=cmvn,
-        words=_find(directory, both, funasr_parts.WORDS),
+        words=find(directory, both, funasr_parts.WORDS),
     )
 
 
@@ -247,7 +233,7 @@ def read_cmvn(path: Path) -> Cmvn:
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
-def _read_metadata(directory: Path) -> dict[str, Any]:
+def read_metadata(directory: Path) -> dict[str, Any]:
     """configuration.json, empty where there is none."""
     if not directory.is_dir():
         raise ModelNotFound(f"there is no model directory {directory}")
@@ -272,20 +258,22 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def _add_ours(config: ModelConfig, metadata: Mapping[str, Any]) -> tuple[ModelConfig, Mapping[str, Any]]:
     """The settings with what our own `save` kept beside FunASR's, and the model card."""
-    ours = _section(metadata, OURS, Path(METADATA_FILE))
+    ours = section(metadata, OURS, Path(METADATA_FILE))
     kept = {key: ours[key] for key in ("live", "training_chunks") if key in ours}
     return ModelConfig.from_dict({**config.to_dict(), **kept}), ours.get("card", {})
 
 
-def _section(values: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+def section(values: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    """The settings below a key of a JSON file, empty where there are none. Raises ModelError for anything else."""
     section = values.get(name)
     if section is not None and not isinstance(section, dict):
         raise ModelError(f"{path}: {name} must be a JSON object, not {section!r}")
     return section or {}
 
 
-def _existing(directory: Path, settings: Sequence[Mapping[str, Any]], file: Named) -> Path:
-    path = _find(directory, settings, file)
+def existing(directory: Path, settings: Sequence[Mapping[str, Any]], file: Named) -> Path:
+    """Where a file is that must be there; as `find`. Raises ModelNotFound, with names like its, where it is not."""
+    path = find(directory, settings, file)
     if path is None:
         others = ", ".join(sorted(other.name for other in directory.glob(f"{file.usual[0]}*")))
         raise ModelNotFound(
@@ -295,7 +283,7 @@ def _existing(directory: Path, settings: Sequence[Mapping[str, Any]], file: Name
     return path
 
 
-def _find(directory: Path, settings: Sequence[Mapping[str, Any]], file: Named) -> Path | None:
+def find(directory: Path, settings: Sequence[Mapping[str, Any]], file: Named) -> Path | None:
     """Where a file is; None where nothing names it and it is not there under a usual name."""
     named = [value for keys in file.keys for one in settings if (value := _value(one, keys)) is not None]
     for name in named:

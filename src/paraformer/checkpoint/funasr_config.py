@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from paraformer import kinds
 from paraformer.checkpoint.funasr_parts import (
     CHUNKS,
     CONTEXTUAL,
@@ -44,6 +45,7 @@ from paraformer.config import (
     TrainingChunk,
 )
 from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.kinds import DETECTOR, PUNCTUATION, RECOGNISER, VOICES, mixed_up
 from paraformer.settings import nearest
 
 LIVE = ChunkConfig(left=5, chunk=10, right=5, encoder_look_back=4, decoder_look_back=1)
@@ -58,11 +60,11 @@ OTHER_KINDS = {
 
 ALIGNER = "MonotonicAligner"
 NO_RECOGNISERS = {
-    "CTTransformer": "punctuates texts and is no recogniser; give it as punctuation, beside a model",
-    "CTTransformerStreaming": "punctuates texts and is no recogniser; give it as punctuation, beside a model",
-    "FsmnVADStreaming": "finds speech and is no recogniser; give it as vad, beside a model",
-    ALIGNER: "finds the times of a text that is known and is no recogniser; use `paraformer align`",
-    "CAMPPlus": "tells speakers apart and is no recogniser; give it as speakers, beside a model",
+    "CTTransformer": PUNCTUATION,
+    "CTTransformerStreaming": PUNCTUATION,
+    "FsmnVADStreaming": DETECTOR,
+    ALIGNER: kinds.ALIGNER,
+    "CAMPPlus": VOICES,
 }
 """FunASR's models that stand beside a recogniser."""
 
@@ -109,9 +111,6 @@ def read(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
 
 def read_aligner(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
     """The aligner that config.yaml describes, which is a model without a decoder. Errors as those of `read`."""
-    kind = settings.get("model")
-    if kind != ALIGNER:
-        raise UnsupportedModel(f"the model is of kind {kind!r}, not an aligner, {ALIGNER}")
     check_keys(WHOLE_MODEL, settings, "")
     _check_fixed(WHOLE_MODEL.fixed, settings, "")
     encoder = _read_class({"SANMEncoder": ENCODERS["SANMEncoder"]}, settings, "encoder")
@@ -143,7 +142,7 @@ def check(settings: Mapping[str, Any]) -> None:
 def _check_kind(settings: Mapping[str, Any]) -> None:
     kind = settings.get("model")
     if isinstance(kind, str) and kind in NO_RECOGNISERS:
-        raise UnsupportedModel(f"a {kind} {NO_RECOGNISERS[kind]}")
+        raise mixed_up(f"a {kind}", NO_RECOGNISERS[kind], RECOGNISER)
     if isinstance(kind, str) and kind in OTHER_KINDS:
         raise UnsupportedModel(
             f"models of kind {kind} ({OTHER_KINDS[kind]}) are not supported yet; use the plain Paraformer of the same "

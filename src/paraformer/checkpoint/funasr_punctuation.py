@@ -1,21 +1,15 @@
-"""FunASR's directories of CT-Transformer punctuation, offline and realtime, both ways (spec: variants 4)."""
+"""CT-Transformer punctuation in FunASR's words, offline and realtime, both ways (spec: variants 4)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import yaml
-
-from paraformer.bundle import digest_of_spots, replacing
-from paraformer.checkpoint import funasr, strict
-from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
+from paraformer.checkpoint.form import Form
+from paraformer.checkpoint.funasr_parts import Named
+from paraformer.errors import ConfigError, UnsupportedModel
+from paraformer.kinds import PUNCTUATION
 from paraformer.punctuation.config import PunctuationConfig
-from paraformer.punctuation.directory import PunctuationBundle
 from paraformer.punctuation.network import shapes
 
 MODELS: Mapping[str, tuple[str, Any]] = {
@@ -23,7 +17,6 @@ MODELS: Mapping[str, tuple[str, Any]] = {
     "CTTransformerStreaming": ("SANMVadEncoder", "live"),
 }
 """FunASR's classes, their encoder, and what a word sees in them."""
-DICTIONARY = "jieba_usr_dict"
 _FULL_WIDTH = {",": "，", ".": "。", "?": "？", "!": "！"}
 """Marks that FunASR's own template writes as no published model has them."""
 _MODULES = {
@@ -43,61 +36,6 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
 }
 _SIZES = ("input_size", "output_size", "attention_heads", "linear_units", "num_blocks", "kernel_size", "sanm_shfit")
 _UNUSED = ("dropout_rate", "positional_dropout_rate", "attention_dropout_rate", "pos_enc_class", "padding_idx")
-
-
-def is_punctuation(directory: Path) -> bool:
-    """Whether config.yaml there names one of FunASR's punctuation models."""
-    path = directory / funasr.SETTINGS_FILE
-    return path.is_file() and _settings(path).get("model") in MODELS
-
-
-def load(directory: Path) -> PunctuationBundle:
-    """Open a directory of FunASR's.
-
-    Raises ModelNotFound (a file is missing), UnsupportedModel (another kind of model), ConfigError (settings),
-    CheckpointError (tensors that do not fit, or a file that holds more than tensors), ModelError (anything else).
-    """
-    path = directory / funasr.SETTINGS_FILE
-    if not path.is_file():
-        raise ModelNotFound(f"{directory} is no punctuation model: it has no {funasr.SETTINGS_FILE}")
-    weights = _file(directory, "model.pt", "model.pb", "punc.pb")
-    words = funasr.read_tokens(_file(directory, "tokens.json", "tokens.txt"))
-    try:
-        config = read_config(_settings(path), len(words))
-    except (ConfigError, UnsupportedModel) as error:
-        raise type(error)(f"{path}: {error}") from error
-    tensors = funasr.read_tensors(weights)
-    names = {name: _theirs(name) for name in shapes(config)}
-    embed = tensors.get(names["embed.weight"])
-    if embed is not None and embed.ndim == 2 and len(embed) != len(words):
-        raise ModelError(
-            f"the list of words has {len(words)}, but the vocabulary of {weights} is {len(embed)}; one of them belongs "
-            "to another model"
-        )
-    strict.check({names[ours]: shape for ours, shape in shapes(config).items()}, tensors, str(weights))
-    arrays: dict[str, np.ndarray] = {ours: tensors[theirs].float().numpy() for ours, theirs in names.items()}
-    dictionary = directory / DICTIONARY
-    text = dictionary.read_text(encoding="utf-8-sig") if dictionary.is_file() else None
-    return PunctuationBundle(config, words, arrays, dictionary=text, digest=digest_of_spots(weights))
-
-
-def save(bundle: PunctuationBundle, directory: Path) -> None:
-    """Write a directory that FunASR's `AutoModel(model=directory)` opens, each file atomically."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        _theirs(name): torch.from_numpy(np.array(bundle.weights[name], np.float32)) for name in shapes(bundle.config)
-    }
-    with replacing(directory / "model.pt") as temporary:
-        torch.save(tensors, temporary)
-    _write(directory / funasr.SETTINGS_FILE, yaml.safe_dump(write_config(bundle.config), allow_unicode=True))
-    _write(directory / "tokens.json", json.dumps(list(bundle.words), ensure_ascii=False) + "\n")
-    files: dict[str, Any] = {"init_param": "model.pt", "config": funasr.SETTINGS_FILE}
-    files["tokenizer_conf"] = {"token_list": "tokens.json"}
-    if bundle.dictionary is not None:
-        _write(directory / DICTIONARY, bundle.dictionary)
-        files[DICTIONARY] = DICTIONARY
-    metadata = {"framework": "pytorch", "task": "punctuation", "model": {"type": "funasr"}, "file_path_metas": files}
-    _write(directory / funasr.METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_config(settings: Mapping[str, Any], words: int) -> PunctuationConfig:
@@ -194,23 +132,16 @@ def _theirs(name: str) -> str:
     return f"{block}.{_MODULES[part]}.{leaf}"
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise ModelError(f"{path} must be YAML settings by name")
-    return settings
-
-
-def _file(directory: Path, *usual: str) -> Path:
-    for name in usual:
-        if (directory / name).is_file():
-            return directory / name
-    raise ModelNotFound(f"{directory} has no {' or '.join(usual)}; a punctuation model of FunASR's needs it")
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+FORM = Form(
+    PUNCTUATION,
+    tuple(MODELS),
+    "punctuation",
+    read=lambda settings, extras: read_config(settings, len(extras["words"])).to_dict(),
+    write=lambda ours, _: write_config(PunctuationConfig.from_dict(ours)),
+    shapes=lambda ours: shapes(PunctuationConfig.from_dict(ours)),
+    theirs=lambda ours: {name: _theirs(name) for name in shapes(PunctuationConfig.from_dict(ours))},
+    extras=("words", "dictionary"),
+    needed=("words",),
+    weights=Named((("init_param",),), ("model.pt", "model.pb", "punc.pb")),
+    by_word="embed.weight",
+)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from paraformer.config import ModelConfig
 from paraformer.errors import CheckpointError
 from paraformer.model.paraformer import Paraformer
+from paraformer.weights import check_names
 
 Model = TypeVar("Model", bound=nn.Module)
 SHOWN = 5
@@ -81,22 +82,8 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def check(expected: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor], source: str) -> None:
     """Raise CheckpointError unless `tensors` holds exactly the expected names and shapes."""
-    missing = sorted(set(expected) - set(tensors))
-    extra = sorted(set(tensors) - set(expected))
-    misshapen = [
-        f"{name} is {_shape(tensors[name].shape)}, not {_shape(shape)}"
-        for name, shape in expected.items()
-        if name in tensors and tuple(tensors[name].shape) != tuple(shape)
-    ]
-    parts = (("missing", missing), ("unexpected", extra), ("of the wrong shape", misshapen))
-    faults = [f"{len(names)} {fault}: {_listed(names)}" for fault, names in parts if names]
-    if faults:
-        raise CheckpointError(f"{source} does not hold the tensors of its configuration; {'; '.join(faults)}")
+    check_names(expected, {name: tensor.shape for name, tensor in tensors.items()}, source, SHOWN)
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "a single number"

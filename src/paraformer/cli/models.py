@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 
 from paraformer import contract, native
+from paraformer.backends.companions import kind_in, opened_companion
 from paraformer.backends.native import kernels
 from paraformer.bundle import Bundle, check_empty, is_ours, making
 from paraformer.certificate.record import Form
 from paraformer.cli.export import write
+from paraformer.companions import Companion
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ModelError, ParaformerError
+from paraformer.kinds import RECOGNISER
 from paraformer.loader import choose, locate
 from paraformer.weights import SCALE, in_8_bits, places
 
@@ -25,6 +28,8 @@ def convert(options: argparse.Namespace) -> int:
     source = locate(options.source)
     if options.graphs and is_ours(source):
         raise ModelError("--graphs goes with a native directory, and this conversion writes one of FunASR's")
+    if options.graphs and (kind := kind_in(source)) is not RECOGNISER:
+        raise ModelError(f"{source} is {kind.what}, which has no graphs and needs none: leave out --graphs")
     check_empty(options.target, f"convert {source} into")
     with making(options.target) as made:
         convert_directory(source, made)
@@ -37,13 +42,27 @@ def convert(options: argparse.Namespace) -> int:
 def info(options: argparse.Namespace) -> int:
     """Print what a model is and what its card says."""
     directory = locate(options.model)
+    if (kind := kind_in(directory)) is not RECOGNISER:
+        _print(_of_companion(directory, opened_companion(directory, kind)))
+        return 0
     if is_ours(directory):
         bundle, parameters = Bundle.open(directory), _parameters(directory)
     else:
         bundle, parameters = _open_foreign(directory)
-    for key, value in _facts(directory, bundle, parameters):
-        print(f"{key + ':':<12} {_shown(value)}")
+    _print(_facts(directory, bundle, parameters))
     return 0
+
+
+def _print(facts: Iterable[tuple[str, object]]) -> None:
+    for key, value in facts:
+        print(f"{key + ':':<12} {_shown(value)}")
+
+
+def _of_companion(directory: Path, opened: Companion) -> Iterator[tuple[str, object]]:
+    yield "directory", directory
+    yield "kind", f"{opened.kind.what}; {opened.kind.use}"
+    yield "parameters", f"{sum(opened.weights[name].size for name in opened.weights) / 1e6:.1f} million"
+    yield from opened.card.items()
 
 
 def _parameters(directory: Path) -> int:

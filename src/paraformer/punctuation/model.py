@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from paraformer.punctuation.config import ENDS, NONE, UNKNOWN_MARK, PunctuationConfig
 from paraformer.punctuation.directory import PunctuationBundle, digest_of
@@ -48,15 +49,23 @@ class Undecided:
     waiting: tuple[str, ...] = ()
 
 
+class Scoring(Protocol):
+    """What computes a punctuation model: `Network`, or its plain form on torch."""
+
+    def scores(self, ids: Int64[np.ndarray, " words"], heard: int | None = None) -> Float32[np.ndarray, "words marks"]:
+        """See Network.scores."""
+        ...
+
+
 class Punctuation:
     """One loaded model, read-only: any number of texts, sessions and threads may share it."""
 
-    def __init__(self, bundle: PunctuationBundle) -> None:
-        """Raises CheckpointError where weights and settings do not fit."""
+    def __init__(self, bundle: PunctuationBundle, network: Scoring | None = None) -> None:
+        """network: what computes it; None: NumPy. Raises CheckpointError where weights and settings do not fit."""
         self.bundle = bundle
         self.config: PunctuationConfig = bundle.config
         self.cutter = Cutter(bundle.dictionary)
-        self._network = Network(bundle.weights, bundle.config)
+        self._network: Scoring = network or Network(bundle.weights, bundle.config)
         self._ids = {word: index for index, word in enumerate(bundle.words)}
         self._unknown = self._ids.get(UNKNOWN, 0)
 

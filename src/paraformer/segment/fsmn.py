@@ -5,7 +5,6 @@ Axes: t frames of 10 ms, d width of a layer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,15 +12,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors.numpy import load_file, save_file
 
-from paraformer.bundle import replacing
+from paraformer.backends.companions import on_torch, opened_companion
+from paraformer.bundle import cmvn_from_json, cmvn_to_json
+from paraformer.companions import Companion, save_directory
+from paraformer.companions.detector import FsmnConfig, detector_config
 from paraformer.config import SAMPLE_RATE, FrontendConfig
-from paraformer.errors import ModelError, ModelNotFound
 from paraformer.frontend import Cmvn, Frontend
+from paraformer.kinds import DETECTOR
 from paraformer.segment.cut import Cut, Samples
 from paraformer.segment.endpoints import FRAME_MS, EndpointConfig, Endpointer, Span
-from paraformer.settings import Count, Layers, Size, check_ranges, from_mapping
+from paraformer.settings import from_mapping
 from paraformer.weights import checked
 
 FRONTEND = FrontendConfig(lfr_m=5, lfr_n=1)
@@ -30,58 +31,11 @@ _FRAME, _SHIFT = 400, 160
 _MS = SAMPLE_RATE // 1000
 _TOGETHER = 1000 * _MS
 """Samples that a segmenter hears at a time."""
-SETTINGS, WEIGHTS = "fsmn-vad.json", "fsmn-vad.safetensors"
-"""Files of a directory of ours."""
 SCHEDULE = ((10, 2000), (20, 1000), (30, 800), (40, 600), (50, 400), (60, 200))
 """FunASR's latest: in speech that has gone on for up to so many seconds, so much silence in milliseconds ends it."""
 _LEAST_MS = 100
 _EAGER = 0.5
 """Threshold of speech that goes with the schedule."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FsmnConfig:
-    """Sizes of the network."""
-
-    input_dim: Size = 400
-    input_affine: Size = 140
-    layers: Layers = 4
-    dim: Size = 250
-    memory_dim: Size = 128
-    left: Size = 20
-    """Frames that the memory sees, the present one included, `stride` apart."""
-    right: Count = 0
-    stride: Size = 1
-    output_affine: Size = 140
-    outputs: Size = 248
-    silence_ids: tuple[Count, ...] = (0,)
-    """Outputs that stand for silence; their sum counts."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.right:
-            raise ModelError("this detector's memory looks ahead, which this version does not run")
-        if not self.silence_ids or max(self.silence_ids) >= self.outputs:
-            raise ModelError(f"silence_ids {self.silence_ids} are not all among {self.outputs} outputs")
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor, by FunASR's name."""
-        c = self
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, out, width in (
-            ("in_linear1", c.input_affine, c.input_dim),
-            ("in_linear2", c.dim, c.input_affine),
-            ("out_linear1", c.output_affine, c.dim),
-            ("out_linear2", c.outputs, c.output_affine),
-        ):
-            shapes |= {f"encoder.{name}.linear.weight": (out, width), f"encoder.{name}.linear.bias": (out,)}
-        for index in range(c.layers):
-            layer = f"encoder.fsmn.{index}"
-            shapes[f"{layer}.linear.linear.weight"] = (c.memory_dim, c.dim)
-            shapes[f"{layer}.fsmn_block.conv_left.weight"] = (c.memory_dim, 1, c.left, 1)
-            shapes[f"{layer}.affine.linear.weight"] = (c.dim, c.memory_dim)
-            shapes[f"{layer}.affine.linear.bias"] = (c.dim,)
-        return shapes
 
 
 Past = tuple[Float32[np.ndarray, "left d"], ...]
@@ -113,11 +67,6 @@ class FsmnNetwork:
         powers = np.exp(logits - logits.max(-1, keepdims=True))
         return powers / powers.sum(-1, keepdims=True), tuple(following)
 
-    def silence(self, probabilities: Float32[np.ndarray, "t o"]) -> Float32[np.ndarray, " t"]:
-        """Probability of silence in each row."""
-        summed: Float32[np.ndarray, " t"] = probabilities[:, list(self.config.silence_ids)].sum(-1)
-        return summed
-
     def _remember(self, index: int, rows: np.ndarray, count: int) -> np.ndarray:
         """Rows, the past included, plus what the memory sees of those before each of the last `count`."""
         taps = self.weights[f"encoder.fsmn.{index}.fsmn_block.conv_left.weight"][:, 0, :, 0]
@@ -144,43 +93,24 @@ class FsmnVad:
     endpoints: EndpointConfig = field(default_factory=EndpointConfig)
 
     @classmethod
-    def open(cls, directory: str | Path) -> FsmnVad:
+    def open(cls, directory: str | Path, device: str | None = None) -> FsmnVad:
         """A directory of FunASR's (which needs the extra [torch]) or of ours.
 
-        Raises ModelNotFound, ModelError, UnsupportedModel or ConfigError, each saying what is wrong.
+        device: compute on it by torch; None: without torch. Raises ModelNotFound, ModelError, UnsupportedModel or
+        ConfigError, each saying what is wrong.
         """
-        directory = Path(directory)
-        if not (directory / SETTINGS).is_file():
-            from paraformer.segment.fsmn_funasr import load
-
-            return load(directory)
-        try:
-            values = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
-            weights = load_file(directory / WEIGHTS)
-        except FileNotFoundError as error:
-            raise ModelNotFound(f"{directory} holds no {WEIGHTS}; get the model again") from error
-        except (ValueError, OSError, RuntimeError) as error:
-            raise ModelError(f"{directory} cannot be read as a detector of speech: {error}") from error
-        rows = [weights.pop(name) for name in ("cmvn.shift", "cmvn.scale")] if "cmvn.shift" in weights else None
-        network = dict(values["network"], silence_ids=tuple(values["network"]["silence_ids"]))
-        return cls(
-            FsmnNetwork(from_mapping(FsmnConfig, network, "network"), weights),
-            Cmvn(*rows) if rows else None,
-            from_mapping(EndpointConfig, values["endpoints"], "endpoints"),
-        )
+        opened = opened_companion(Path(directory), DETECTOR)
+        config = opened.parsed(lambda settings: detector_config(settings["network"]))
+        endpoints = opened.parsed(lambda settings: from_mapping(EndpointConfig, settings["endpoints"], "endpoints"))
+        weights = opened.weights
+        network = FsmnNetwork(config, weights) if device is None else on_torch(DETECTOR, config, weights, device)
+        return cls(network, cmvn_from_json(opened.extras["cmvn"], opened.source), endpoints)
 
     def save(self, directory: str | Path) -> None:
         """Write a directory that `open` reads without torch."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        arrays = dict(self.network.weights)
-        if self.cmvn is not None:
-            arrays |= {"cmvn.shift": self.cmvn.shift, "cmvn.scale": self.cmvn.scale}
-        with replacing(directory / WEIGHTS) as temporary:
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
-        values = {"network": asdict(self.network.config), "endpoints": asdict(self.endpoints)}
-        with replacing(directory / SETTINGS) as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        settings = {"network": asdict(self.network.config), "endpoints": asdict(self.endpoints)}
+        extras = {"cmvn": None if self.cmvn is None else cmvn_to_json(self.cmvn)}
+        save_directory(Companion(DETECTOR, settings, self.network.weights, extras), Path(directory))
 
     def with_endpoints(self, **changes: Any) -> FsmnVad:
         """The same with other rules: fields of EndpointConfig."""
@@ -288,7 +218,7 @@ class FsmnStream:
             return
         probabilities, self._past = self._vad.network.step(feats, self._past)
         levels = self._levels(len(feats))
-        silences = self._vad.network.silence(probabilities)
+        silences = probabilities[:, list(self._vad.network.config.silence_ids)].sum(-1)
         for index, (silence, level) in enumerate(zip(silences.tolist(), levels.tolist(), strict=True)):
             self._rules.push(silence, level, last=last and index == len(feats) - 1)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from paraformer.companions.voices import CamppConfig
 from paraformer.recordings import Samples, Voice
-from paraformer.speakers.campplus import CamppConfig, VoiceEncoder
+from paraformer.speakers.campplus import VoiceEncoder, features
 from paraformer.speakers.clusters import cluster
 from paraformer.speakers.turns import Turn, speaker_of, turns, windows
 from paraformer.types import Token
@@ -23,7 +24,9 @@ class VoiceSpeakers:
 
     def hear(self, start_s: float, samples: Samples) -> list[Voice]:
         """The voice of each window of a stretch of speech."""
-        return [(one.start_s, one.end_s, self.encoder(one.samples)) for one in windows(start_s, samples)]
+        cut = list(windows(start_s, samples))
+        vectors = self.encoder.embed([features(one.samples) for one in cut])
+        return [(one.start_s, one.end_s, vector) for one, vector in zip(cut, vectors, strict=True)]
 
     def label(self, tokens: Sequence[Token], voices: Sequence[Voice]) -> list[Token]:
         """Each token with who says most of it; in a gap between turns, who speaks nearest to it."""

@@ -5,122 +5,74 @@ Axes: c channels, f mel bins, t frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
+from paraformer.backends.companions import on_torch, opened_companion
+from paraformer.companions.voices import BLOCKS, COUNTER, EPSILON, SEGMENT, CamppConfig
 from paraformer.config import FrontendConfig
 from paraformer.fbank import PCM_SCALE, fbank, short_fbank
-from paraformer.settings import Size, check_ranges
+from paraformer.kinds import VOICES
+from paraformer.settings import from_mapping
 from paraformer.weights import checked
 
 FEATURES = FrontendConfig(window="povey")
-_EPSILON = np.float32(1e-5)
-_SEGMENT = 100
-"""Frames whose mean tells a layer what goes on around a frame."""
-_BLOCKS = ((12, 1), (24, 2), (16, 2))
-"""Layers of each block, and how far apart the frames are that they see."""
-_HEAD = 32
 Weights = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CamppConfig:
-    """Sizes of the network; the published ones are the defaults."""
-
-    mel_bins: Size = 80
-    embedding: Size = 192
-    growth: Size = 32
-    bottleneck: Size = 4
-    channels: Size = 128
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor that is computed with, by FunASR's name."""
-        shapes = _head_shapes()
-        rows = _HEAD * (-(-self.mel_bins // 8))
-        shapes |= {"xvector.tdnn.linear.weight": (self.channels, rows, 5)}
-        shapes |= _norm_shapes("xvector.tdnn.nonlinear.batchnorm", self.channels)
-        width, inner = self.channels, self.growth * self.bottleneck
-        for number, (layers, _) in enumerate(_BLOCKS, 1):
-            for index in range(1, layers + 1):
-                shapes |= self._layer_shapes(f"xvector.block{number}.tdnnd{index}", width, inner)
-                width += self.growth
-            shapes |= _norm_shapes(f"xvector.transit{number}.nonlinear.batchnorm", width)
-            shapes[f"xvector.transit{number}.linear.weight"] = (width // 2, width, 1)
-            width //= 2
-        shapes |= _norm_shapes("xvector.out_nonlinear.batchnorm", width)
-        shapes["xvector.dense.linear.weight"] = (self.embedding, 2 * width, 1)
-        return shapes | _norm_shapes("xvector.dense.nonlinear.batchnorm", self.embedding, affine=False)
-
-    def _layer_shapes(self, name: str, width: int, inner: int) -> dict[str, tuple[int, ...]]:
-        half = inner // 2
-        return {
-            **_norm_shapes(f"{name}.nonlinear1.batchnorm", width),
-            f"{name}.linear1.weight": (inner, width, 1),
-            **_norm_shapes(f"{name}.nonlinear2.batchnorm", inner),
-            f"{name}.cam_layer.linear_local.weight": (self.growth, inner, 3),
-            f"{name}.cam_layer.linear1.weight": (half, inner, 1),
-            f"{name}.cam_layer.linear1.bias": (half,),
-            f"{name}.cam_layer.linear2.weight": (self.growth, half, 1),
-            f"{name}.cam_layer.linear2.bias": (self.growth,),
-        }
-
-
-def _norm_shapes(name: str, width: int, *, affine: bool = True) -> dict[str, tuple[int, ...]]:
-    leaves = ("weight", "bias") if affine else ()
-    return {f"{name}.{leaf}": (width,) for leaf in (*leaves, "running_mean", "running_var")}
-
-
-def _head_shapes() -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"head.conv1.weight": (_HEAD, 1, 3, 3)}
-    shapes["head.conv2.weight"] = (_HEAD, _HEAD, 3, 3)
-    shapes |= _norm_shapes("head.bn1", _HEAD) | _norm_shapes("head.bn2", _HEAD)
-    for layer in ("head.layer1", "head.layer2"):
-        for index in (0, 1):
-            for conv in (1, 2):
-                shapes[f"{layer}.{index}.conv{conv}.weight"] = (_HEAD, _HEAD, 3, 3)
-                shapes |= _norm_shapes(f"{layer}.{index}.bn{conv}", _HEAD)
-        shapes[f"{layer}.0.shortcut.0.weight"] = (_HEAD, _HEAD, 1, 1)
-        shapes |= _norm_shapes(f"{layer}.0.shortcut.1", _HEAD)
-    return shapes
 
 
 class VoiceEncoder:
     """Speech to a vector that tells who speaks. Read-only: threads may share one."""
 
-    def __init__(self, config: CamppConfig, weights: Weights) -> None:
-        """weights: by FunASR's names; counters of training beside them are left out.
+    def __init__(self, config: CamppConfig, weights: Weights, device: str | None = None) -> None:
+        """weights: by FunASR's names; counters of training beside them are left out. device: see `open`.
 
         Raises CheckpointError unless they are exactly those of the settings.
         """
-        kept = {name: array for name, array in weights.items() if not name.endswith("num_batches_tracked")}
+        kept = {name: weights[name] for name in weights if not name.endswith(COUNTER)}
         self.config = config
-        self._weights = checked("the speaker model", kept, config.shapes())
-        means = [name for name in kept if name.endswith("running_mean")]
-        self._norms = {name.removesuffix(".running_mean"): self._norm(name) for name in means}
+        self._network: CamppNetwork = (
+            CamppNetwork(config, kept) if device is None else on_torch(VOICES, config, kept, device)
+        )
 
     @classmethod
-    def open(cls, directory: str | Path) -> VoiceEncoder:
-        """FunASR's directory (extra [torch]). Raises what is wrong with it, in one sentence."""
-        from paraformer.speakers.funasr import load
+    def open(cls, directory: str | Path, device: str | None = None) -> VoiceEncoder:
+        """A directory of FunASR's (extra [torch]) or of ours. device: compute on it by torch; None: without torch.
 
-        return load(Path(directory))
+        Raises what is wrong with it, in one sentence.
+        """
+        opened = opened_companion(Path(directory), VOICES)
+        config = opened.parsed(lambda settings: from_mapping(CamppConfig, settings, "voices"))
+        return cls(config, opened.weights, device)
 
     def __call__(self, samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " embedding"]:
         """The vector of speech at 16 kHz in [-1, 1]."""
-        return self.embed(features(samples))
+        return self.embed([features(samples)])[0]
 
-    def embed(self, feats: Float32[np.ndarray, "t f"]) -> Float32[np.ndarray, " embedding"]:
-        """The vector of `features`."""
+    def embed(self, feats: Sequence[Float32[np.ndarray, "_ f"]]) -> list[Float32[np.ndarray, " embedding"]]:
+        """The vector of the `features` of each stretch of speech, whatever else is asked for with it."""
+        return self._network.embed(feats)
+
+
+class CamppNetwork:
+    """The network in NumPy, one stretch at a time; `paraformer.model.voices` is its plain form."""
+
+    def __init__(self, config: CamppConfig, weights: Weights) -> None:
+        """Raises CheckpointError unless the weights are exactly those of the settings."""
+        self._weights = checked("the speaker model", weights, config.shapes())
+        means = [name for name in weights if name.endswith("running_mean")]
+        self._norms = {name.removesuffix(".running_mean"): self._norm(name) for name in means}
+
+    def embed(self, feats: Sequence[Float32[np.ndarray, "_ f"]]) -> list[Float32[np.ndarray, " embedding"]]:
+        """See VoiceEncoder.embed."""
+        return [self._embed(rows) for rows in feats]
+
+    def _embed(self, feats: Float32[np.ndarray, "t f"]) -> Float32[np.ndarray, " embedding"]:
         x = self._head(feats)
         x = self._normed("xvector.tdnn.nonlinear.batchnorm", _conv1d(x, self._weights["xvector.tdnn.linear.weight"], 2))
-        for number, (layers, dilation) in enumerate(_BLOCKS, 1):
+        for number, (layers, dilation) in enumerate(BLOCKS, 1):
             for index in range(1, layers + 1):
                 x = np.concatenate([x, self._layer(f"xvector.block{number}.tdnnd{index}", x, dilation)])
             x = self._normed(f"xvector.transit{number}.nonlinear.batchnorm", x)
@@ -176,7 +128,7 @@ class VoiceEncoder:
         """A batch norm as a factor and a summand for each channel, (c, 1)."""
         name = mean_name.removesuffix(".running_mean")
         mean, variance = self._weights[mean_name], self._weights[f"{name}.running_var"]
-        scale = self._weights.get(f"{name}.weight", np.ones_like(mean)) / np.sqrt(variance + _EPSILON)
+        scale = self._weights.get(f"{name}.weight", np.ones_like(mean)) / np.sqrt(variance + np.float32(EPSILON))
         shift = self._weights.get(f"{name}.bias", np.zeros_like(mean)) - mean * scale
         return scale[:, None], shift[:, None]
 
@@ -217,7 +169,7 @@ def _conv1d(x: np.ndarray, weight: np.ndarray, stride: int, dilation: int = 1) -
 
 def _segment_means(x: np.ndarray) -> np.ndarray:
     """Of each frame the mean of its stretch of 100; the last one may be shorter."""
-    starts = np.arange(0, x.shape[1], _SEGMENT)
+    starts = np.arange(0, x.shape[1], SEGMENT)
     lengths = np.diff([*starts, x.shape[1]])
     means = np.add.reduceat(x, starts, axis=1) / lengths
     repeated: np.ndarray = np.repeat(means, lengths, axis=1).astype(np.float32)
