@@ -30,20 +30,19 @@ def assemble(chinese: bool) -> None:
     if chinese:
         for page in (ROOT / "docs").glob("*.zh.md"):
             name = page.name.replace(".zh.md", ".md")
-            (target / name).write_text(linked(page.read_text(encoding="utf-8"), name), encoding="utf-8")
+            (target / name).write_text(linked(page.read_text(encoding="utf-8")), encoding="utf-8")
     for page in target.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
         page.write_text(re.sub(r"\]\(\.\./(CHANGELOG|CONTRIBUTING)\.md", r"](\1.md", text), encoding="utf-8")
 
 
-def linked(text: str, name: str) -> str:
-    """A Chinese page whose links fit the site: PAGE.zh.md is PAGE.md there, and an English PAGE.md has its own site."""
-    up = ".." if name == "index.md" else "../.."
+def linked(text: str) -> str:
+    """A Chinese page whose links fit the site: PAGE.zh.md is PAGE.md there, and PAGE.md, if it is another, a site above."""
 
     def link(match: re.Match[str]) -> str:
         page, chinese, anchor = match.groups()
         if not chinese and (ROOT / "docs" / f"{page}.zh.md").exists():
-            return f"]({up}/{page}/{anchor})"
+            return f"](../{page}/{anchor})"
         return f"]({page}.md{anchor})"
 
     return re.sub(r"\]\((\w[\w-]*)(\.zh)?\.md([^)]*)\)", link, text)
