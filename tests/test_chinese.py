@@ -9,6 +9,11 @@ import pytest
 from pages import CHINESE, ROOT
 
 TERMS: dict[str, list[str]] = tomllib.loads((ROOT / "docs" / "terms.zh.toml").read_text(encoding="utf-8"))["terms"]
+VARIANTS = [
+    (re.compile(rf"\b{variant}\b" if variant.isascii() else variant), term)
+    for term, variants in TERMS.items()
+    for variant in variants
+]
 HAN = "\u3400-\u9fff"
 
 
@@ -22,12 +27,7 @@ def faults(text: str) -> list[str]:
     """What is not as it is written here, with the line in which it stands."""
     found = []
     for line in text.splitlines():
-        found += [
-            f"{variant}, for {term}: {line}"
-            for term, variants in TERMS.items()
-            for variant in variants
-            if variant in line
-        ]
+        found += [f"{variant}, for {term}: {line}" for variant, term in VARIANTS if variant.search(line)]
         found += [
             f"{mark}, not of the simplified ones: {line}"
             for mark in re.findall(f"[{HAN}]", line)

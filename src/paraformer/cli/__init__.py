@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from paraformer.cli import translation
 from paraformer.cli.complain import complain, library_warnings
 from paraformer.cli.options import parser
 from paraformer.errors import ParaformerError
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OUTPUT_CLOSED
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    options = parser()
+    options = _parser()
     _complete(options)
     try:
         with library_warnings() as warned:
@@ -45,6 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return FAILED
     return code or (FAILED if warned else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The command line, in the language of the user."""
+    if not translation.chinese():
+        return parser()
+    translation.bind()
+    options = parser()
+    translation.localise(options)
+    return options
 
 
 def _complete(options: argparse.ArgumentParser) -> None:

@@ -7,11 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from paraformer.cli.translation import chinese, translated
+
 
 def complain(error: Exception | str, about: str = "") -> None:
     """Print `paraformer: ABOUT: ERROR` in one line; ABOUT is left out where the error names it already."""
     message = " ".join(_words(error).split())
     named = not about or about in message
+    if chinese():
+        message = translated(message)
     print(f"paraformer: {message}" if named else f"paraformer: {about}: {message}", file=sys.stderr)
 
 

@@ -37,7 +37,7 @@ def assemble(chinese: bool) -> None:
 
 
 def linked(text: str) -> str:
-    """A Chinese page whose links fit the site: PAGE.zh.md is PAGE.md there, and PAGE.md, if it is another, a site above."""
+    """A Chinese page whose links fit the site: PAGE.zh.md is PAGE.md there, and PAGE.md stands a site above."""
 
     def link(match: re.Match[str]) -> str:
         page, chinese, anchor = match.groups()
