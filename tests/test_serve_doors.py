@@ -142,34 +142,6 @@ def test_a_client_that_vanishes_leaves_nothing(server: Running) -> None:
     until(lambda: engine.seats == 0 and not engine.lines and engine.scheduler.live == 0)
 
 
-def test_a_stream_that_was_cut_off_goes_on(server: Running) -> None:
-    data = sample().tobytes()
-    with connect(server.ws) as ws:
-        assert ws.response is not None
-        token = ws.response.headers["paraformer-session"]
-        ws.send('{"mode": "online"}')
-        ws.send(data[:70_000])
-        text = json.loads(ws.recv(timeout=20))["text"]
-        ws.socket.shutdown(socket.SHUT_RDWR)
-    until(lambda: token in server.process.engine.shelf._kept)
-    with connect(f"{server.ws}/?resume={token}") as ws:
-        answer = json.loads(ws.recv(timeout=10))
-        assert answer["resumed"] is True
-        assert answer["samples"] <= 35_000
-        ws.send('{"mode": "online"}')
-        ws.send(data[2 * answer["samples"] :])
-        ws.send('{"is_speaking": false}')
-        while True:
-            message = json.loads(ws.recv(timeout=20))
-            text += message["text"]
-            if message["is_final"]:
-                break
-    assert live_text().endswith(text[-6:])
-    assert live_text().startswith(text[:4])
-    with connect(f"{server.ws}/?resume={token}") as ws:
-        assert json.loads(ws.recv(timeout=10)) == {"resumed": False, "samples": 0}
-
-
 def test_a_client_that_says_nothing_is_closed() -> None:
     with serving(limits=Limits(first_s=0.3, idle_s=0.3)) as running:
         with connect(running.ws) as ws, pytest.raises(websockets.ConnectionClosed) as closed:

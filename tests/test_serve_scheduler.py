@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any
@@ -20,9 +19,9 @@ from paraformer.errors import AudioError, InputFailed, SessionError
 from paraformer.recognizer import Recognizer
 from paraformer.recordings import join_segments
 from paraformer.segment import VoiceSegmenter
-from paraformer.serve.protocol import Done, Failed, Live, News, Sentence, Speaking, StreamOptions
+from paraformer.serve.protocol import Done, Failed, Kept, Live, News, Sentence, Speaking, StreamOptions
 from paraformer.serve.scheduler import Scheduler, Step
-from paraformer.serve.stream import Saved, Stream
+from paraformer.serve.stream import Stream
 
 
 def recognizer() -> Recognizer:
@@ -240,24 +239,78 @@ def test_a_stream_that_is_cancelled_is_never_heard_of_again() -> None:
 
 @settings(max_examples=10)
 @given(st.integers(0, len(SIGNALS[5])), st.integers(0, 8))
-def test_a_saved_stream_goes_on_elsewhere(place: int, rounds: int) -> None:
+def test_a_stream_that_is_handed_over_goes_on_elsewhere(place: int, rounds: int) -> None:
     first, heard = scheduler()
     stream = first.open(StreamOptions())
     stream.feed(SIGNALS[5][:place])
     for _ in range(rounds):
         first.tick()
-    answer: Future[Saved] = stream.save()
+    stream.hand_over()
     settle(first)
-    saved = answer.result(0)
-    assert (saved.samples, first.live) == (place, 0)
+    (kept,) = heard.of(stream, Kept)
+    assert first.live == 0
+    assert kept.saved.samples <= place
     second, later = scheduler()
-    again = second.restore(saved)
-    again.feed(SIGNALS[5][place:])
+    again = second.restore(kept.saved)
+    again.feed(SIGNALS[5][kept.saved.samples :])
     again.end()
     settle(second)
     assert heard.text(stream) + later.text(again) == TEXTS[5]
     with pytest.raises(SessionError):
-        second.restore(replace(saved, session=saved.session[:-1]))
+        second.restore(replace(kept.saved, session=kept.saved.session[:-1]))
+
+
+def test_a_stream_that_is_to_be_kept_is_saved_as_it_goes_and_any_of_it_can_go_on() -> None:
+    work, heard = scheduler(keep_s=0.5)
+    stream = work.open(StreamOptions(kept=True))
+    samples = np.tile(SIGNALS[5], 2)
+    for start in range(0, len(samples), 3_000):
+        stream.feed(samples[start : start + 3_000])
+        work.tick()
+    stream.end()
+    settle(work)
+    news = heard.news[stream]
+    places = [n for n, one in enumerate(news) if isinstance(one, Kept)]
+    assert len(places) >= 5
+    for place in places:
+        saved = news[place].saved  # type: ignore[union-attr]
+        second, later = scheduler()
+        again = second.restore(saved)
+        again.feed(samples[saved.samples :])
+        again.end()
+        settle(second)
+        before = "".join(one.text for one in news[:place] if isinstance(one, Live))
+        assert before + later.text(again) == heard.text(stream) == alone(samples)
+
+
+def test_streams_with_sentences_are_saved_in_pauses_and_times_go_on() -> None:
+    work, heard = scheduler(keep_s=0.1)
+    stream = work.open(StreamOptions(sentences=True, kept=True))
+    samples = talk()
+    for start in range(0, len(samples), 960):
+        stream.feed(samples[start : start + 960])
+        work.tick()
+    stream.end()
+    settle(work)
+    saved = [one.saved for one in heard.of(stream, Kept)]
+    assert saved
+    places = [one.samples / 16_000 for one in saved]
+    assert all(place < 1.5 or 3.5 < place < 5.2 or place > 6.1 for place in places)
+    (between,) = [one for one, place in zip(saved, places, strict=True) if 3.5 < place < 5.2]
+    second, later = scheduler()
+    again = second.restore(between)
+    again.feed(samples[between.samples :])
+    again.end()
+    settle(second)
+    (last,) = [one.segment for one in later.of(again, Sentence)]
+    assert last.start_s == pytest.approx(heard.of(stream, Sentence)[-1].segment.start_s, abs=0.07)  # a window or two
+    stream = work.open(StreamOptions(sentences=True, kept=True))
+    stream.feed(samples[: 3 * 16_000])
+    for _ in range(20):
+        work.tick()
+    stream.hand_over()  # in the middle of a sentence
+    settle(work)
+    assert heard.of(stream, Kept)[-1:] == [Kept(None)]
 
 
 def talk() -> np.ndarray:

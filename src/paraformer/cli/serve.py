@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FLAGS = (
     "host", "port", "admin_host", "admin_port", "wyoming_port", "workers", "keys", "certfile", "keyfile", "origins",
-    "hosts", "mode", "drain_s", "state",
+    "hosts", "mode", "drain_s", "state", "keep_s",
 )  # fmt: skip
 
 

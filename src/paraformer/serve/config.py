@@ -45,6 +45,8 @@ class Limits:
     idle_s: float = 60.0
     first_s: float = 10.0
     """Until a request's headers are complete, or a WebSocket's first message has come."""
+    kept: int = 1 << 30
+    """Bytes of streams that wait to be taken up; the oldest make room."""
     slowest: int = 1024
     """Bytes a second of a body, over half a minute."""
 
@@ -80,8 +82,12 @@ class ServeConfig:
     drain_s: float = 60.0
     resume_s: float = 60.0
     """How long a stream that was cut off can be taken up again."""
+    keep_s: float = 10.0
+    """Of audio, after which a stream whose client could take it up elsewhere is saved again."""
     state: str = ""
-    """Directory of streams that wait to be taken up; empty: kept in memory, lost with the process."""
+    """Directory of streams that wait to be taken up, which other servers may share; empty: one of this server's own,
+    gone with it.
+    """
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from paraformer.errors import ParaformerError, attempt
-from paraformer.serve.engine import Engine, Seat, Shelf
+from paraformer.serve.engine import Engine, Seat
 from paraformer.serve.files import Busy, Job, Spool, TooBig
 from paraformer.serve.protocol import (
     OVERLOAD,
@@ -29,13 +29,17 @@ from paraformer.serve.protocol import (
     End,
     Failed,
     Feed,
+    HandOver,
+    Keep,
     Live,
     News,
     Open,
     OpenFile,
+    Resume,
+    Resumed,
     Send,
 )
-from paraformer.serve.stream import Saved, Stream
+from paraformer.serve.stream import Stream
 
 log = logging.getLogger("paraformer.serve")
 
@@ -76,15 +80,15 @@ class Line:
         """seat: its place among the live streams; None: it takes one when it begins a stream."""
         self._engine, self._conversation, self._wire, self._proto = engine, conversation, wire, proto
         self._seat = seat
-        self.resumed: Saved | None = None
-        self.token = Shelf.token()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._left = False
         self._streams: dict[int, Stream] = {}
         self._files: dict[int, _File] = {}
         self._timing: dict[int, _Timing] = {}
         self._outgoing: deque[Send | Close] = deque()
         self._unsent = 0
         self._wake = asyncio.Event()
-        self.closing = False
+        self.closing = self.finishing = False
         self.outcome = "ok"
         self.audio_s = 0.0
 
@@ -95,8 +99,8 @@ class Line:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being recognised or waits to be sent."""
-        return self._conversation.idle and not self._outgoing
+        """Whether nothing is being recognised, kept, or waits to be sent."""
+        return self._conversation.idle and not self._outgoing and not self._tasks
 
     def perform(self, actions: Iterable[Action]) -> None:
         """Do all of it, at once and in order."""
@@ -113,6 +117,10 @@ class Line:
             case Close():
                 self._outgoing.append(action)
                 self.closing = True
+            case Resume():
+                self._later(self._resume(action))
+            case Keep():
+                self._later(self._keep(action))
             case _:
                 with attempt("the stream") as doing:
                     self._work(action)
@@ -123,14 +131,13 @@ class Line:
         self._wake.set()
         return ()
 
-    def _work(self, action: Open | OpenFile | Feed | Append | End | Cancel) -> None:
+    def _work(self, action: Open | HandOver | OpenFile | Feed | Append | End | Cancel) -> None:
         number = action.utterance
         match action:
             case Open(_, options):
                 if self._seat is None:
                     self._seat = self._engine.sit(self._proto)
-                saved, self.resumed = self.resumed, None
-                self._streams[number] = self._engine.open(options, lambda news: self.hear(number, news), saved)
+                self._streams[number] = self._engine.open(options, lambda news: self.hear(number, news))
                 self._timing[number] = _Timing(monotonic())
             case OpenFile(_, rate, hotwords):
                 self._files[number] = _File(Spool(self._engine.config.limits), rate, hotwords)
@@ -148,10 +155,42 @@ class Line:
                 file.job = self._engine.submit(
                     file.spool, file.rate, file.hotwords, lambda news: self.hear(number, news)
                 )
+            case HandOver() if number in self._streams:
+                self._streams[number].hand_over()
             case Cancel():
                 self._forget(number)
             case _:
                 pass
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what the disk takes time for, beside the rest."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _resume(self, action: Resume) -> None:
+        number, found = action.utterance, None
+        try:
+            found = await self._engine.resume(action, lambda news: self.hear(number, news))
+        except (ParaformerError, OSError) as error:
+            log.warning("%s: a stream that was kept cannot go on: %s", self._proto, type(error).__name__)
+        self._engine.meters.resumed.labels("ok" if found else "gone").inc()
+        if found is not None:
+            if self._left:
+                self._engine.leave(found[1])
+                return
+            self._streams[number], self._timing[number] = found[1], _Timing(monotonic())
+        self.perform(self._conversation.news(number, Resumed(found[0] if found else None)))
+
+    async def _keep(self, action: Keep) -> None:
+        try:
+            await asyncio.to_thread(self._engine.shelf.put, action.token, action.saved)
+        except OSError as error:
+            log.warning("%s: a stream could not be kept: %s", self._proto, error.strerror)
+            self._engine.meters.kept.labels("no_room").inc()
+            return
+        self._engine.meters.kept.labels("ok").inc()
+        self.perform(action.then)
 
     def _failed(self, number: int, error: ParaformerError) -> Iterable[Action]:
         """What the protocol says of an utterance that cannot go on."""
@@ -165,6 +204,7 @@ class Line:
         return actions
 
     def _forget(self, number: int) -> None:
+        self._timing.pop(number, None)
         if stream := self._streams.pop(number, None):
             self._engine.leave(stream)
         if file := self._files.pop(number, None):
@@ -179,6 +219,7 @@ class Line:
         if isinstance(news, Done | Failed):
             self._streams.pop(number, None)
             self._files.pop(number, None)
+            self._timing.pop(number, None)
         if isinstance(news, Failed):
             self.outcome = "failed"
             log.warning("%s: an utterance failed: %s", self._proto, type(news.error).__name__)
@@ -191,10 +232,8 @@ class Line:
         if isinstance(news, Live) and not timing.told:
             timing.told = True
             meters.first_text.observe(monotonic() - timing.began)
-        if isinstance(news, Done):
-            if timing.ended is not None:
-                meters.finish.observe(monotonic() - timing.ended)
-            del self._timing[number]
+        if isinstance(news, Done) and timing.ended is not None:
+            meters.finish.observe(monotonic() - timing.ended)
 
     # -- sending --------------------------------------------------------------------------------------------------
 
@@ -219,15 +258,10 @@ class Line:
         self._outgoing.append(Close(OVERLOAD, "the client does not read"))
         self._wake.set()
 
-    def leave(self, *, lost: bool) -> None:
-        """The connection is over; lost: cut off, so that a live stream is kept for a while."""
-        for number, stream in list(self._streams.items()):
-            if lost and self._engine.config.resume_s > 0:
-                del self._streams[number]
-                self._engine.keep(stream, self.token)
-            else:
-                self._forget(number)
-        for number in list(self._files):
+    def leave(self) -> None:
+        """The connection is over."""
+        self._left = True
+        for number in [*self._streams, *self._files]:
             self._forget(number)
         if self._seat is not None:
             self._seat.leave()
@@ -236,7 +270,8 @@ class Line:
         meters.audio.labels(self._proto).inc(self.audio_s)
 
     def finish(self) -> None:
-        """The server is about to stop."""
+        """Say the last word; what still comes is not listened to."""
+        self.finishing = True
         self.perform(self._conversation.closing())
 
 
@@ -276,11 +311,11 @@ async def converse(socket: WebSocket, line: Line, conversation: Conversation, en
     line.perform(conversation.opened())
     writer = asyncio.create_task(line.write())
     reader = asyncio.create_task(_read(socket, line, conversation, engine))
-    lost = False
     try:
         await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
         if reader.done() and not writer.done():
-            lost = bool(reader.result()) if reader.exception() is None else True
+            if reader.exception() is not None or reader.result():
+                line.outcome = "lost"
             if line.closing:
                 await asyncio.wait({writer}, timeout=engine.config.limits.pause_s)
         elif writer.exception() is not None:
@@ -288,7 +323,7 @@ async def converse(socket: WebSocket, line: Line, conversation: Conversation, en
             await _closed(socket)
     finally:
         engine.lines.discard(line)
-        line.leave(lost=lost)
+        line.leave()
         for task in (writer, reader):
             task.cancel()
         for result in await asyncio.gather(writer, reader, return_exceptions=True):
@@ -315,16 +350,18 @@ async def _read(socket: WebSocket, line: Line, conversation: Conversation, engin
             async with asyncio.timeout(min(patience, max(0.0, until - monotonic()))):
                 message = await socket.receive()
         except TimeoutError:
-            if line.idle or monotonic() >= until or not began:
-                return _over(line, monotonic() >= until)
-            patience = limits.idle_s
-            line.finish()
-            continue
+            long = monotonic() >= until
+            if began and not line.idle:
+                line.finish()
+                await _comes_true(lambda: line.idle or line.closing, engine.config.drain_s)
+            return _over(line, long)
         except WebSocketDisconnect as gone:
             return gone.code in (1005, 1006)
         if message["type"] == "websocket.disconnect":
             return message.get("code") in (None, 1005, 1006)
         patience, began = limits.idle_s, True
+        if line.finishing:
+            continue
         if message.get("text") is not None:
             line.perform(conversation.text(message["text"]))
         else:
@@ -346,8 +383,12 @@ def _over(line: Line, long: bool) -> bool:
 
 async def caught_up(line: Line, pause_s: float, most_s: float) -> bool:
     """Wait, the socket unread, until the backlog is half of what is too much; False if it does not become so."""
-    until = monotonic() + pause_s
-    while line.backlog_s > most_s / 2:
+    return await _comes_true(lambda: line.backlog_s <= most_s / 2, pause_s)
+
+
+async def _comes_true(condition: Callable[[], bool], within_s: float) -> bool:
+    until = monotonic() + within_s
+    while not condition():
         if monotonic() > until:
             return False
         await asyncio.sleep(0.02)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from time import monotonic, time
+from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from paraformer.config import ChunkConfig
-from paraformer.errors import SessionError
 from paraformer.recognizer import Recognizer
 from paraformer.serve.config import ServeConfig
 from paraformer.serve.files import Busy, Files, Job, Spool
 from paraformer.serve.metrics import Meters
-from paraformer.serve.protocol import Done, Failed, News, StreamOptions
+from paraformer.serve.protocol import Done, Failed, News, Resume, Saved, StreamOptions
 from paraformer.serve.scheduler import Scheduler, Step
-from paraformer.serve.stream import Saved, Stream
+from paraformer.serve.shelf import Shelf
+from paraformer.serve.stream import Stream
 
 if TYPE_CHECKING:
     from paraformer.serve.doors import Line
@@ -62,18 +61,18 @@ class Engine:
         self.config, self.meters = config, Meters()
         chunk = recognizer.chunk or ChunkConfig()
         self.capacity = Capacity(step_s, chunk.chunk * recognizer.config.row_s, config.limits.streams)
-        self.scheduler = Scheduler(recognizer, self._deliver, observe=self._stepped)
+        self.scheduler = Scheduler(recognizer, self._deliver, keep_s=config.keep_s, observe=self._stepped)
         self.files = Files(self.scheduler, config.limits)
-        self.shelf = Shelf(Path(config.state) if config.state else None, config.resume_s)
+        self._own = None if config.state else TemporaryDirectory(prefix="paraformer-streams-")
+        state = Path(self._own.name if self._own else config.state)
+        self.shelf = Shelf(state, config.resume_s, config.limits.kept)
         self.seats = 0
         self.lines: set[Line] = set()
         self.draining = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: dict[Stream, Listener] = {}
-        self.meters.model.info({"name": self.model_name, "engine": recognizer.engine})
-        self.meters.capacity.set_function(lambda: self.capacity.streams)
-        self.meters.queue.labels("pieces").set_function(lambda: self.scheduler.waiting)
-        self.meters.queue.labels("files").set_function(lambda: self.files.jobs)
+        self.meters.model.labels(self.model_name, recognizer.engine).set(1)
+        self.look()
 
     @property
     def recognizer(self) -> Recognizer:
@@ -95,6 +94,14 @@ class Engine:
         """Let go of files that wait, and end the scheduler's thread."""
         threading.Thread(target=self.files.stop, daemon=True).start()
         self.scheduler.stop()
+        if self._own is not None:
+            self._own.cleanup()
+
+    def look(self) -> None:
+        """Take down what changes by itself."""
+        self.meters.capacity.set(self.capacity.streams)
+        self.meters.queue.labels("pieces").set(self.scheduler.waiting)
+        self.meters.queue.labels("files").set(self.files.jobs)
 
     @property
     def alive(self) -> bool:
@@ -116,26 +123,33 @@ class Engine:
             raise Busy("the server carries as many live streams as it can")
         return Seat(self, proto)
 
-    def open(self, options: StreamOptions, listener: Listener, saved: Saved | None = None) -> Stream:
-        """Begin a live stream, or go on with a saved one. Raises ParaformerError for what this model cannot do."""
-        if saved is not None:
-            stream = self.scheduler.restore(replace(saved, options=replace(options, rate=saved.options.rate)))
-        else:
-            stream = self.scheduler.open(options)
+    def open(self, options: StreamOptions, listener: Listener) -> Stream:
+        """Begin a live stream. Raises ParaformerError for what this model cannot do."""
+        stream = self.scheduler.open(options)
         self._listeners[stream] = listener
         return stream
+
+    async def resume(self, asked: Resume, listener: Listener) -> tuple[Saved, Stream] | None:
+        """Go on with a stream that is kept, from now on under its new token too; None if there is none.
+
+        Raises ParaformerError for one that this model cannot go on with, and OSError where it cannot be kept again.
+        """
+        found = await asyncio.to_thread(self._restored, asked)
+        if found is not None:
+            self._listeners[found[1]] = listener
+        return found
+
+    def _restored(self, asked: Resume) -> tuple[Saved, Stream] | None:
+        saved = self.shelf.find(asked.token)
+        if saved is None:
+            return None
+        self.shelf.put(asked.new_token, saved)
+        return saved, self.scheduler.restore(replace(saved, options=replace(asked.options, rate=saved.options.rate)))
 
     def leave(self, stream: Stream) -> None:
         """Nobody listens to a stream any more."""
         stream.cancel()
         self._listeners.pop(stream, None)
-
-    def keep(self, stream: Stream, token: str) -> None:
-        """Put a stream aside, so that a client that was cut off can take it up again."""
-        self._listeners.pop(stream, None)
-        stream.save().add_done_callback(
-            lambda saved: self.shelf.put(token, saved.result()) if saved.exception() is None else None
-        )
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -185,77 +199,3 @@ class Seat:
             self._left = True
             self._engine.seats -= 1
             self._engine.meters.active.labels(self._proto).dec()
-
-
-class Shelf:
-    """Streams that wait to be taken up again, for a while: in memory, or as files that other processes see too."""
-
-    def __init__(self, directory: Path | None, keep_s: float) -> None:
-        self._directory, self._keep_s = directory, keep_s
-        self._kept: dict[str, tuple[float, bytes]] = {}
-        self._lock = threading.Lock()
-        if directory is not None:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    @staticmethod
-    def token() -> str:
-        """A new name that nobody can guess."""
-        return secrets.token_hex(24)
-
-    def put(self, token: str, saved: Saved) -> None:
-        """Keep a stream."""
-        options = {**asdict(saved.options), "chunk": None}
-        head = json.dumps({"samples": saved.samples, "options": options}).encode()
-        data = len(head).to_bytes(4, "little") + head + saved.session
-        self._sweep()
-        if self._directory is None:
-            with self._lock:
-                self._kept[token] = (time(), data)
-            return
-        part = self._directory / f"{token}.part"
-        part.touch(mode=0o600)
-        part.write_bytes(data)
-        part.replace(self._directory / f"{token}.stream")
-
-    def take(self, token: str) -> Saved | None:
-        """What is kept under this name, once; None if there is nothing, or no longer."""
-        if len(token) != 48 or not set(token) <= set("0123456789abcdef"):
-            return None
-        self._sweep()
-        data = self._taken(token)
-        if data is None:
-            return None
-        size = int.from_bytes(data[:4], "little")
-        try:
-            head = json.loads(data[4 : 4 + size])
-            options = StreamOptions(**{**head["options"], "hotwords": tuple(head["options"]["hotwords"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise SessionError("the stream that was kept is damaged; begin a new one") from error
-        return Saved(data[4 + size :], head["samples"], options)
-
-    def _taken(self, token: str) -> bytes | None:
-        if self._directory is None:
-            with self._lock:
-                kept = self._kept.pop(token, None)
-            return None if kept is None else kept[1]
-        mine = self._directory / f"{token}.{secrets.token_hex(4)}"
-        try:
-            (self._directory / f"{token}.stream").replace(mine)  # one process gets it
-            data = mine.read_bytes()
-            mine.unlink()
-        except OSError:
-            return None
-        return data
-
-    def _sweep(self) -> None:
-        """Forget what has been kept for too long."""
-        oldest = time() - self._keep_s
-        with self._lock:
-            self._kept = {token: kept for token, kept in self._kept.items() if kept[0] >= oldest}
-        if self._directory is not None:
-            for file in self._directory.glob("*.stream"):
-                try:
-                    if file.stat().st_mtime < oldest:
-                        file.unlink(missing_ok=True)
-                except OSError:
-                    continue

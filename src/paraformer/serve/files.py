@@ -98,10 +98,16 @@ class Files:
         self._pool.submit(self._run, job)
         return job
 
+    def give_up(self) -> None:
+        """Tell those whose files are not recognised yet that they will not be."""
+        for job in list(self._jobs):
+            if not job.gone.is_set():
+                job.cancel()
+                job.listener(Failed(Busy("the server stops before the file is recognised; send it again")))
+
     def stop(self) -> None:
         """Take no more, and let go of what waits."""
-        for job in list(self._jobs):
-            job.cancel()
+        self.give_up()
         self._pool.shutdown(wait=True, cancel_futures=False)
 
     def _run(self, job: Job) -> None:

@@ -10,32 +10,39 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paraformer.recordings import join_segments
-from paraformer.serve.funasr_settings import Dialect, Refused, Settings, changed, parsed
+from paraformer.serve.funasr_settings import Dialect, Refused, Settings, changed, parsed, resumed
 from paraformer.serve.protocol import (
     BAD_DATA,
     POLICY,
     RESTART,
     Action,
     Append,
+    Cancel,
     Close,
     Done,
     End,
     Failed,
     Feed,
+    HandOver,
+    Keep,
+    Kept,
     Live,
     News,
     Open,
     OpenFile,
     Pcm16,
+    Resume,
+    Resumed,
+    Saved,
     Send,
     Sentence,
-    Speaking,
     StreamOptions,
 )
+from paraformer.serve.sent import Sent
 from paraformer.text import Vocabulary, words_of
 from paraformer.types import Segment, Token
 
@@ -51,6 +58,9 @@ class _Utterance:
     held: Segment | None = None
     ending: bool = False
     acknowledge: bool = False
+    sent: Sent | None = None
+    """Where the client can go on elsewhere."""
+    heard: int = 0
 
 
 class FunasrConversation:
@@ -82,11 +92,14 @@ class FunasrConversation:
             return
         try:
             self._settings = changed(self._settings, values, self._dialect)
+            earlier = resumed(values)
         except Refused as error:
             yield _error(self._settings, "invalid_request", str(error))
             yield Close(POLICY, str(error))
             return
-        if values.get("is_speaking") is False or values.get("is_finished") is True:
+        if earlier is not None and self._current is None:
+            yield self._resume(*earlier)
+        elif values.get("is_speaking") is False or values.get("is_finished") is True:
             yield from self._end(acknowledge=values.get("is_end") is True)
         else:
             self._configured = True
@@ -107,6 +120,16 @@ class FunasrConversation:
         one = self._unanswered.get(utterance)
         if one is None:
             return
+        if isinstance(news, Resumed):
+            yield from self._resumed(one, news.saved)
+            return
+        if isinstance(news, Kept):
+            yield from self._kept(one, news.saved)
+            return
+        for action in self._told(one, news):
+            yield one.sent.numbered(action) if one.sent and isinstance(action, Send) else action
+
+    def _told(self, one: _Utterance, news: News) -> Iterator[Action]:
         match news:
             case Live(text) if one.settings.mode == "online" and one.ending:
                 one.held = Segment((one.held.text if one.held else "") + text, 0.0, 0.0, ())
@@ -124,16 +147,18 @@ class FunasrConversation:
             case Done(transcript):
                 yield from self._last(one, transcript.segments)
             case Failed(error):
-                del self._unanswered[utterance]
-                self._current = None if self._current is one else self._current
+                self._forget(one)
                 yield _error(one.settings, "recognition_failed", str(error))
                 yield from self._acknowledged(one)
-            case Sentence() | Speaking():
+            case _:
                 pass
 
     def closing(self) -> Iterator[Action]:
-        """The utterance that is open ends here, with all that was said."""
-        if self._current is not None:
+        """The utterance that is open ends here, with all that was said, or goes on elsewhere."""
+        if self._current is not None and self._current.sent is not None:
+            one, self._current = self._current, None
+            yield HandOver(one.number)
+        elif self._current is not None:
             yield from self._end(acknowledge=False)
         elif not self._unanswered:
             yield Close(RESTART, "the server restarts")
@@ -149,8 +174,51 @@ class FunasrConversation:
         self._current = self._unanswered[self._count] = _Utterance(self._count, settings, file)
         if file:
             return OpenFile(self._count, settings.rate if settings.pcm and not wav else None, settings.hotwords)
-        sentences = settings.mode == "2pass"
-        return Open(self._count, StreamOptions(settings.rate, settings.chunk, sentences, hotwords=settings.hotwords))
+        if settings.resumable:
+            self._current.sent = Sent()
+        return Open(self._count, _options(settings))
+
+    def _forget(self, one: _Utterance) -> None:
+        self._unanswered.pop(one.number, None)
+        self._current = None if self._current is one else self._current
+
+    # -- going on elsewhere -------------------------------------------------------------------------------------------
+
+    def _resume(self, token: str, heard: int) -> Action:
+        """Open what is kept; samples may come once its answer has been sent."""
+        self._count += 1
+        one = _Utterance(self._count, replace(self._settings, resumable=True), file=False, sent=Sent(), heard=heard)
+        self._current = self._unanswered[one.number] = one
+        assert one.sent is not None
+        return Resume(one.number, _options(one.settings), token, one.sent.token)
+
+    def _resumed(self, one: _Utterance, saved: Saved | None) -> Iterator[Action]:
+        """Where the client is to go on, and what it has missed."""
+        assert one.sent is not None
+        missed = one.sent.restore(saved.notes, one.heard) if saved is not None else None
+        if saved is None or missed is None:
+            self._forget(one)
+            yield Cancel(one.number)
+            yield _message(_mode_name(one.settings), "", one.settings, resumed=False, samples=0)
+            return
+        where: dict[str, Any] = {"samples": saved.samples, "after": one.sent.count, "resume": one.sent.token}
+        yield _message(_mode_name(one.settings), "", one.settings, resumed=True, **where)
+        yield from missed
+
+    def _kept(self, one: _Utterance, saved: Saved | None) -> Iterator[Action]:
+        """Tell up to where samples need not be sent again; at the end of the server, that it is time to go."""
+        if one.sent is None:
+            return
+        over = one is not self._current and not one.ending
+        if over:
+            self._forget(one)
+        then: tuple[Send | Close, ...] = (Close(RESTART, "go on elsewhere"),) if over else ()
+        if saved is None:
+            yield from then
+            return
+        where: dict[str, Any] = {"kept": saved.samples, "after": one.sent.count, "resume": one.sent.token}
+        told = _message(_mode_name(one.settings), "", one.settings, **where)
+        yield Keep(one.sent.token, replace(saved, notes=one.sent.notes()), (told, *then))
 
     def _end(self, *, acknowledge: bool) -> Iterator[Action]:
         """An end without an utterance, as some clients send on leaving, is none."""
@@ -166,7 +234,7 @@ class FunasrConversation:
 
     def _last(self, one: _Utterance, segments: Sequence[Segment]) -> Iterator[Action]:
         """The one message that is final, and the acknowledgement."""
-        del self._unanswered[one.number]
+        self._forget(one)
         if one.file:
             yield _whole(segments, one.settings)
         elif one.settings.mode == "2pass" and one.held is not None:
@@ -189,8 +257,21 @@ def _message(mode: str, text: str, settings: Settings, *, final: bool = False, *
 
 
 def _final(settings: Settings, text: str, online_name: str = "2pass-online") -> Send:
-    names = {"offline": "offline", "online": online_name, "2pass": "2pass-offline"}
-    return _message(names[settings.mode], text, settings, final=True)
+    return _message(_mode_name(settings, online_name), text, settings, final=True)
+
+
+def _mode_name(settings: Settings, online_name: str = "2pass-online") -> str:
+    return {"offline": "offline", "online": online_name, "2pass": "2pass-offline"}[settings.mode]
+
+
+def _options(settings: Settings) -> StreamOptions:
+    return StreamOptions(
+        settings.rate,
+        settings.chunk,
+        settings.mode == "2pass",
+        hotwords=settings.hotwords,
+        kept=settings.resumable,
+    )
 
 
 def _acknowledgement(settings: Settings) -> Send:

@@ -45,6 +45,8 @@ class Settings:
     hotwords: tuple[str, ...] = ()
     confidences: bool = False
     """Not FunASR's: sentences come with how sure each word is, as this server's page shows it."""
+    resumable: bool = False
+    """Not FunASR's: the client can go on elsewhere if the connection or the server ends."""
 
 
 def parsed(message: str) -> dict[str, Any]:
@@ -85,11 +87,22 @@ def changed(settings: Settings, values: Mapping[str, Any], dialect: Dialect) -> 
         "audio_fs": ("rate", _rate),
         "hotwords": ("hotwords", hotwords),
         "confidences": ("confidences", lambda value: value is True),
+        "resumable": ("resumable", lambda value: value is True),
     }
     changes = {name: read(values[key]) for key, (name, read) in readers.items() if values.get(key) is not None}
     if values.get("chunk_size") is not None:
         changes["chunk"] = _chunk(values, dialect)
     return replace(settings, **changes)
+
+
+def resumed(values: Mapping[str, Any]) -> tuple[str, int] | None:
+    """What a client wants to go on with, if that: a token, and the number of the last message that it has got."""
+    token, heard = values.get("resume"), values.get("heard", 0)
+    if token is None:
+        return None
+    if not isinstance(token, str) or type(heard) is not int:
+        raise Refused("resume must be the text that came with kept, and heard the number of a message")
+    return token, heard
 
 
 def _mode(value: Any) -> Mode:

@@ -34,6 +34,7 @@ class StreamOptions:
 
     rate: of its samples, Hz. chunk: None for the recogniser's own. sentences: at each pause the sentence again, in view
     of all of it; pause_s: how long a pause is. hotwords: what may be said, for models that can be told.
+    kept: saved now and then, for a client that can go on elsewhere after its connection, or this process, has ended.
     """
 
     rate: int = SAMPLE_RATE
@@ -41,6 +42,20 @@ class StreamOptions:
     sentences: bool = False
     pause_s: float = 0.6
     hotwords: tuple[str, ...] = ()
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A stream to go on with elsewhere. samples: that it has taken in, at its rate; heard: where its pauses are looked
+    for, what they are found by; notes: what the protocol has to know there.
+    """
+
+    session: bytes
+    samples: int
+    options: StreamOptions
+    heard: bytes = b""
+    notes: str = ""
 
 
 # -- what a protocol wants ---------------------------------------------------------------------------------------------
@@ -52,6 +67,32 @@ class Open:
 
     utterance: int
     options: StreamOptions = field(default_factory=StreamOptions)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with the stream that is kept under a token, and keep it under another; Resumed answers."""
+
+    utterance: int
+    options: StreamOptions
+    token: str
+    new_token: str
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """End a stream here, so that it can go on elsewhere; Kept answers."""
+
+    utterance: int
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Put what was saved where other processes find it; then, if that could be done, do the rest."""
+
+    token: str
+    saved: Saved
+    then: tuple[Send | Close, ...]
 
 
 @dataclass(frozen=True)
@@ -110,7 +151,7 @@ class Close:
     reason: str = ""
 
 
-Action = Open | OpenFile | Feed | Append | End | Cancel | Send | Close
+Action = Open | Resume | HandOver | Keep | OpenFile | Feed | Append | End | Cancel | Send | Close
 
 
 # -- what the engine tells -----------------------------------------------------------------------------------------
@@ -139,6 +180,20 @@ class Sentence:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The stream as it stands; None: it cannot be saved where it stands."""
+
+    saved: Saved | None
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The stream goes on; None: nothing is kept under that token, or nothing that this model can go on with."""
+
+    saved: Saved | None
+
+
+@dataclass(frozen=True)
 class Done:
     """All is recognised. Of a live stream the transcript has only the duration: what was said has been told already."""
 
@@ -152,7 +207,7 @@ class Failed:
     error: ParaformerError
 
 
-News = Speaking | Live | Sentence | Done | Failed
+News = Speaking | Live | Sentence | Kept | Resumed | Done | Failed
 
 
 class Conversation(Protocol):

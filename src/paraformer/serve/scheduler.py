@@ -18,8 +18,8 @@ from time import monotonic
 from paraformer.errors import ParaformerError, UnsupportedModel, attempt
 from paraformer.recognizer import Recognizer
 from paraformer.serve.pauses import Cut
-from paraformer.serve.protocol import Done, Failed, News, Packet, Sentence, Speaking, StreamOptions
-from paraformer.serve.stream import Saved, Stream
+from paraformer.serve.protocol import Done, Failed, Kept, News, Packet, Saved, Sentence, Speaking, StreamOptions
+from paraformer.serve.stream import Stream
 from paraformer.types import Segment
 
 log = logging.getLogger("paraformer.serve")
@@ -61,15 +61,18 @@ class Scheduler:
         deliver: Deliver,
         *,
         together: int = TOGETHER,
+        keep_s: float = 10.0,
         observe: Callable[[Step], None] = lambda _: None,
         now: Callable[[], float] = monotonic,
     ) -> None:
-        """together: live streams in one batch; observe: is told of each batch; now: the clock."""
+        """together: live streams in one batch; keep_s: seconds of audio after which a stream that is to be kept is
+        saved again; observe: is told of each batch; now: the clock.
+        """
         self.recognizer = recognizer
         self.now = now
         self.beat = now()
         self.failure: BaseException | None = None
-        self._deliver, self._together, self._observe = deliver, together, observe
+        self._deliver, self._together, self._keep_s, self._observe = deliver, together, keep_s, observe
         self._condition = threading.Condition()
         self._streams: dict[Stream, None] = {}
         self._questions: deque[Callable[[], None]] = deque()
@@ -89,9 +92,7 @@ class Scheduler:
     def restore(self, saved: Saved) -> Stream:
         """Go on with a stream. Raises SessionError if it is of another model."""
         tool = self.listening_for(saved.options.hotwords)
-        stream = Stream(self, saved.options, tool.restore(saved.session), tool)
-        stream.samples = saved.samples
-        return self._joined(stream)
+        return self._joined(Stream(self, saved.options, tool.restore(saved.session), tool, saved))
 
     def listening_for(self, hotwords: tuple[str, ...]) -> Recognizer:
         """The recogniser with these hotwords, or as it is where its model has no way to listen for any."""
@@ -125,6 +126,18 @@ class Scheduler:
     def forget(self, stream: Stream) -> None:
         """Leave a stream out from now on."""
         self._streams.pop(stream, None)
+
+    def hand_over(self, stream: Stream) -> None:
+        """Save a stream, between two rounds, and leave it out from now on."""
+        if stream not in self._streams:
+            return
+        saved: Saved | None = None
+        with attempt("saving a stream") as saving:
+            saved = stream.saved()
+        if saving.error is not None:
+            log.warning("%s", saving.error)
+        self.forget(stream)
+        self._deliver([(stream, Kept(saved))])
 
     @property
     def live(self) -> int:
@@ -229,7 +242,8 @@ class Scheduler:
         with attempt("the stream") as stepping:
             texts = self.recognizer.advance([stream.session for stream in batch])
         if stepping.error is None:
-            return [(s, one) for s, text in zip(batch, texts, strict=True) for one in s.stepped(text)]
+            stepped = zip(batch, texts, strict=True)
+            return [(s, one) for s, text in stepped for one in (*s.stepped(text), *s.kept(self._keep_s))]
         if len(batch) > 1:
             return [news for stream in batch for news in self._advanced([stream])]
         return self._lost(batch[0], stepping.error)

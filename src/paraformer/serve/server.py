@@ -33,6 +33,7 @@ from paraformer.serve.guard import Keys
 
 log = logging.getLogger("paraformer.serve")
 SECRET = "PARAFORMER_SERVE_SECRET"  # noqa: S105  the name of a variable
+"""In the environment of one of several workers."""
 PING_S, PONG_S = 30.0, 120.0
 
 
@@ -114,6 +115,7 @@ class Process:
         self.keys = Keys(Path(config.keys) if config.keys else None, bytes.fromhex(secret) if secret else None)
         step_s = plan.measure(recognizer, config.threads, 0.6).step_s
         self.engine = Engine(config, recognizer, step_s)
+        self._parent = os.getppid() if secret else None
         self._stop = asyncio.Event()
         self._servers: list[_Server] = []
 
@@ -125,7 +127,7 @@ class Process:
         engine = self.engine
         await asyncio.to_thread(decoding.warm)
         engine.start()
-        sockets = [_bound(self.config.host, self.config.port), _bound(self.config.admin_host, self.config.admin_port)]
+        sockets = [bound(self.config.host, self.config.port), bound(self.config.admin_host, self.config.admin_port)]
         homes = await self._wyoming()  # before anybody is told that the doors are open
         apps: list[Any] = [web.app(engine, self.keys), admin(engine)]
         self._servers = [_Server(self._uvicorn(app, tls=n == 0)) for n, app in enumerate(apps)]
@@ -154,7 +156,7 @@ class Process:
         """Home Assistant's door, if it is wanted."""
         if not self.config.wyoming_port:
             return []
-        listener = _bound(self.config.host, self.config.wyoming_port)
+        listener = bound(self.config.host, self.config.wyoming_port)
         return [await asyncio.start_server(partial(wyoming.serve, self.engine), sock=listener)]
 
     def stop(self) -> None:
@@ -172,19 +174,27 @@ class Process:
         for line in list(engine.lines):
             line.finish()
         until = time() + self.config.drain_s
-        while (engine.lines or engine.files.jobs) and time() < until and not self._servers[0].force_exit:
+        while (engine.lines or engine.files.jobs) and time() < until and not self._hurried:
             for line in [one for one in engine.lines if one.idle]:
                 line.finish()
             await asyncio.sleep(0.05)
+        engine.files.give_up()
+        await asyncio.sleep(0.1)  # for the answers to those
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether nobody waits any more, or nothing can be waited for."""
+        return self._servers[0].force_exit or self.engine.scheduler.failure is not None
 
     async def _watch(self) -> None:
-        """Measure how late the loop is; end where the scheduler has."""
+        """Measure how late the loop is; end where the scheduler has, or the process that looks after this one."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + 0.25
             await asyncio.sleep(0.25)
             self.engine.meters.loop_lag.observe(max(0.0, loop.time() - due))
-            if self.engine.scheduler.failure is not None:
+            self.engine.look()
+            if self.engine.scheduler.failure is not None or self._parent not in (None, os.getppid()):
                 self._stop.set()
 
     def _listen_to_signals(self) -> None:
@@ -247,7 +257,7 @@ def tls_context(certfile: str, keyfile: str) -> ssl.SSLContext:
     return context
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     """A listening socket; several workers may share its port. Raises ConfigError if it cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paraformer.audio import packet
-from paraformer.errors import attempt
 from paraformer.recognizer import Recognizer
 from paraformer.serve.pauses import Cut, Pauses
-from paraformer.serve.protocol import Live, News, Packet, StreamOptions
+from paraformer.serve.protocol import Kept, Live, News, Packet, Saved, StreamOptions
 from paraformer.session import Session
 
 if TYPE_CHECKING:
     from paraformer.serve.scheduler import Scheduler
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A stream to go on with elsewhere. samples: taken in, at the stream's rate."""
-
-    session: bytes
-    samples: int
-    options: StreamOptions
-
-
 class Stream:
     """One live stream: what a connection holds. Its methods may be called in any thread, and never wait."""
 
-    def __init__(self, scheduler: Scheduler, options: StreamOptions, session: Session, tool: Recognizer) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        options: StreamOptions,
+        session: Session,
+        tool: Recognizer,
+        saved: Saved | None = None,
+    ) -> None:
+        """saved: what the session goes on from."""
         self.options, self.session, self.tool = options, session, tool
-        self.samples = 0
+        self.samples = self._kept = saved.samples if saved else 0
         self.gone = False
         self.since = scheduler.now()
         self.pending = 0
@@ -43,7 +39,9 @@ class Stream:
         self._backlog: deque[tuple[float, Packet]] = deque()
         self._waiting = 0
         self._ended, self._end_at, self._stepped_at = False, 0.0, 0.0
-        self._pauses = Pauses(options) if options.sentences else None
+        self._pauses = (
+            Pauses(options, self.samples / options.rate, saved.heard if saved else b"") if options.sentences else None
+        )
         self._wanted = self._missing()
 
     @property
@@ -66,16 +64,13 @@ class Stream:
         self.gone = True
         self._scheduler.ask(lambda: self._scheduler.forget(self))
 
-    def save(self) -> Future[Saved]:
-        """The stream as it stands, all that was fed taken in; it ends here and can go on elsewhere."""
-        future: Future[Saved] = Future()
-        self._scheduler.ask(lambda: self._save(future))
-        return future
+    def hand_over(self) -> None:
+        """End here, so that the stream can go on elsewhere: Kept follows, and nothing more."""
+        self._scheduler.ask(lambda: self._scheduler.hand_over(self))
 
     def _take(self, samples: Packet) -> None:
         self._backlog.append((self._scheduler.now(), samples))
         self._waiting += len(samples)
-        self.samples += len(samples)
 
     def _end(self) -> None:
         if not self._ended:
@@ -105,6 +100,7 @@ class Stream:
             part, over = self._next_part(), self._ended and not self._backlog
         if len(part):
             self.session.feed(part)
+            self.samples += len(part)
         cuts = self._pauses.push(part) if self._pauses is not None else []
         if over:
             self.session.end()
@@ -119,6 +115,20 @@ class Stream:
         self._wanted = self._missing()
         tokens = self.session.take().tokens
         return [Live(text, tokens)] if text else []
+
+    def saved(self) -> Saved | None:
+        """What can go on elsewhere; None in the middle of a sentence, and after the end."""
+        if self._ended or self.pending or not (self._pauses is None or self._pauses.settled):
+            return None
+        self._kept = self.samples
+        return Saved(self.session.save(), self.samples, self.options, self._pauses.recent if self._pauses else b"")
+
+    def kept(self, every_s: float) -> list[News]:
+        """The stream as it stands, if it is to be kept and was not for so long."""
+        if not self.options.kept or self.samples - self._kept < every_s * self.options.rate:
+            return []
+        saved = self.saved()
+        return [Kept(saved)] if saved is not None else []
 
     def _missing(self) -> int:
         """Samples to collect before anything is done with them."""
@@ -138,13 +148,3 @@ class Stream:
             lacking -= len(parts[-1])
             self._waiting -= len(parts[-1])
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-    def _save(self, future: Future[Saved]) -> None:
-        """Answers with the session and everything that was fed in it; nothing is stepped for that."""
-        with attempt("saving a stream") as saving:
-            for _, samples in self._backlog:
-                self.session.feed(samples)
-            future.set_result(Saved(self.session.save(), self.samples, self.options))
-        if saving.error is not None:
-            future.set_exception(saving.error)
-        self._scheduler.forget(self)

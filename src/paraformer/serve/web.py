@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
@@ -260,14 +259,9 @@ class _Web:
         try:
             conversation = begin()
             line = Line(engine, conversation, SocketWire(socket), proto, seat)
-            resume = socket.query_params.get("resume")
-            line.resumed = engine.shelf.take(resume) if resume else None
             offered = [one for one in socket.scope.get("subprotocols", ()) if not one.startswith(KEY_PROTOCOL)]
             chosen = next((one for one in offered if one in ("binary", "realtime")), None)
-            await socket.accept(chosen, headers=[(b"paraformer-session", line.token.encode())])
-            if resume:
-                samples = line.resumed.samples if line.resumed else 0
-                await socket.send_text(json.dumps({"resumed": line.resumed is not None, "samples": samples}))
+            await socket.accept(chosen)
             await converse(socket, line, conversation, engine)
         finally:
             if seat is not None:

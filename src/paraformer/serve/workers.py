@@ -10,10 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prometheus_client.multiprocess import mark_process_dead
 
 from paraformer.errors import ConfigError
 from paraformer.serve.config import ServeConfig
-from paraformer.serve.server import SECRET
+from paraformer.serve.metrics import SHARED
+from paraformer.serve.server import SECRET, bound
 
 log = logging.getLogger("paraformer.serve")
 
@@ -26,13 +31,26 @@ class Workers:
         if not config.port or not config.admin_port:
             raise ConfigError("several workers share one port, so that neither --port nor --admin-port can be 0")
         self._arguments, self._admin_port = list(arguments), config.admin_port
-        self._environment = {**os.environ, SECRET: secrets.token_hex(32)}
+        self._own = TemporaryDirectory(prefix="paraformer-workers-")
+        metrics = Path(self._own.name) / "metrics"
+        metrics.mkdir()
+        self._environment = {**os.environ, SECRET: secrets.token_hex(32), SHARED: str(metrics)}
+        os.environ |= self._environment
+        self._state = config.state or str(Path(self._own.name) / "streams")
         self._stopping = False
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._count = config.workers
+        self._held = bound(config.host, config.port)
 
     def run(self) -> int:
         """Until a signal ends it; returns the worst exit code."""
+        try:
+            return self._run()
+        finally:
+            self._held.close()
+            self._own.cleanup()
+
+    def _run(self) -> int:
         for kind in (signal.SIGTERM, signal.SIGINT):
             signal.signal(kind, lambda kind, _: self._end(kind))
         if hasattr(signal, "SIGHUP"):
@@ -47,11 +65,12 @@ class Workers:
         for number, worker in list(self._workers.items()):
             if worker.poll() is not None and not self._stopping:
                 log.warning("worker %d ended with %s; another takes its place", number, worker.returncode)
+                mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
                 time.sleep(1.0)
                 self._workers[number] = self._begin(number)
 
     def _begin(self, number: int) -> subprocess.Popen[bytes]:
-        own = ["--workers", "1", "--admin-port", str(self._admin_port + number)]
+        own = ["--workers", "1", "--admin-port", str(self._admin_port + number), "--state", self._state]
         return subprocess.Popen(  # noqa: S603  the command line that this process was given
             [sys.executable, "-m", "paraformer.cli", *self._arguments, *own], env=self._environment
         )

@@ -217,6 +217,8 @@ async def serve(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.St
     try:
         async with asyncio.timeout(limits.session_s):
             while not line.closing and (data := await asyncio.wait_for(reader.read(1 << 16), 3600)):
+                if line.finishing:
+                    continue
                 line.perform(conversation.binary(data))
                 if line.backlog_s > limits.backlog_s and not await caught_up(line, limits.pause_s, limits.backlog_s):
                     break
@@ -226,7 +228,7 @@ async def serve(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.St
         line.outcome = "lost"
     finally:
         engine.lines.discard(line)
-        line.leave(lost=False)
+        line.leave()
         writing.cancel()
         writer.close()
         await asyncio.gather(writing, return_exceptions=True)

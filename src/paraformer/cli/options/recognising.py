@@ -124,6 +124,13 @@ def serve(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument("--workers", type=steps, metavar="N", help="processes on one port (default: 1)")
     options.add_argument("--drain", dest="drain_s", type=positive, metavar="SECONDS", help="to end in (default: 60)")
+    options.add_argument(
+        "--keep",
+        dest="keep_s",
+        type=positive,
+        metavar="SECONDS",
+        help="of audio between two savings of a stream that can go on elsewhere (default: 10)",
+    )
     options.add_argument("--state", type=Path, metavar="DIR", help="keeps streams that were cut off, for all workers")
     options.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; flags come before them")
     options.add_argument("--check", action="store_true", help="only check the settings")
