@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 
 from paraformer import batch
+from paraformer.batch import running
 from paraformer.batch.recognising import Recognising, Recognition
 
 
@@ -28,6 +29,6 @@ if __name__ == "__main__":
     source, directory, os.environ["PIDS"] = sys.argv[1:]
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     batch.Recognition = Watched  # type: ignore[misc]
-    batch.planned = partial(batch.planned, most=20)
+    running.planned = partial(running.planned, most=20)
     outcome = batch.transcribe([source], directory, form="json")
     print(outcome.sha256, outcome.inputs, outcome.failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -87,3 +88,24 @@ def test_each_file_has_one_result_whoever_dies(count: int, tmp_path: Path) -> No
     rows = [json.loads(line) for path in parts for line in path.read_text().splitlines()]
     assert [row["file"] for row in rows] == names
     assert (tmp_path / "out" / SUMMARY).is_file()
+
+
+@pytest.mark.slow
+def test_a_corpus_is_prepared_by_many(tmp_path: Path) -> None:
+    names = recordings.write(tmp_path / "in", 250)
+    (tmp_path / "in.csv").write_text("path,text\n" + "".join(f"{name},一\n" for name in names), encoding="utf-8")
+    for more in ((), ("--ray",)):
+        command = [
+            sys.executable,
+            "-m",
+            "paraformer.cli",
+            "data",
+            "prepare",
+            "other",
+            "in.csv",
+            f"out{len(more)}",
+            *more,
+        ]
+        subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    one, many = (gzip.decompress((tmp_path / f"out{n}" / "in.cuts.jsonl.gz").read_bytes()) for n in (0, 1))
+    assert one == many

@@ -6,12 +6,9 @@ two runs over the same inputs are the same bytes. docs/batch.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
-
-from tqdm import tqdm
 
 from paraformer.audio import Channel
 from paraformer.errors import MissingExtra
@@ -19,30 +16,13 @@ from paraformer.errors import MissingExtra
 if find_spec("ray") is None or find_spec("pyarrow") is None:
     raise MissingExtra("Work on many files", "ray")
 
-from paraformer.batch.cluster import work
-from paraformer.batch.parts import SUFFIXES, Form, Part, Shelf, digest_of, planned, with_former
-from paraformer.batch.places import inputs_of
+from paraformer.batch.parts import Form
+from paraformer.batch.places import anywhere, inputs_of
 from paraformer.batch.recognising import Recognition
+from paraformer.batch.running import Outcome, run
 from paraformer.batch.worker import PATIENCE_S, Job
 
-__all__ = ["SUFFIXES", "Form", "Outcome", "transcribe"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a run: how many inputs, how many without a result, the first of these with the reasons.
-
-    sha256: the same for two runs with the same results, as `(cd OUT; sha256sum part-*) | sha256sum` prints it.
-    """
-
-    inputs: int
-    failed: int
-    failures: tuple[tuple[str, str], ...]
-    sha256: str
-
-
-NAMED = 20
-"""Failures that an outcome names."""
+__all__ = ["Form", "Outcome", "transcribe"]
 
 
 def transcribe(
@@ -71,28 +51,6 @@ def transcribe(
     """
     options = options or {}
     asked = Recognition.of(model, options, tokens=tokens, channel=channel, batch_s=batch_s)
-    shelf = Shelf(directory, form)
-    shelf.open()
-    parts = with_former(planned(inputs_of(sources)), shelf)
     gpus = 0 if asked.options.get("device", "cpu") == "cpu" else 1
-    job = Job(directory, form, asked, patience_s)
-    found = work(parts, job, address=address, cpus=asked.options.get("threads", 1), gpus=gpus)
-    outcome = _counted(parts, found, form)
-    shelf.finish(parts, {**asdict(outcome), "identity": asked.identity})
-    return outcome
-
-
-def _counted(parts: Sequence[Part], found: Iterable[Mapping[str, Any]], form: Form) -> Outcome:
-    """Count finished parts as they come, on a bar with the time that is left."""
-    total = sum(one.size for part in parts for one in part.inputs)
-    digests: dict[str, str] = {}
-    failures: list[tuple[str, str]] = []
-    failed = 0
-    with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-        for part in found:
-            digests[part["part"]] = part["sha256"]
-            failed += len(part["failed"])
-            failures += [(name, why) for name, why in part["failed"]]
-            failures = sorted(failures)[:NAMED]
-            bar.update(part["bytes"])
-    return Outcome(sum(len(part.inputs) for part in parts), failed, tuple(failures), digest_of(digests, form))
+    job = Job(anywhere(directory), form, asked, patience_s)
+    return run(inputs_of(sources), job, address=address, cpus=asked.options.get("threads", 1), gpus=gpus)

@@ -22,6 +22,8 @@ def work(parts: Sequence[Part], job: Job, *, address: str | None, cpus: int, gpu
     cpus, gpus: of each worker; there are as many workers as the cluster has room for, now or later.
     Raises ParaformerError for what no worker can mend.
     """
+    if not parts:
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home unless somebody asked for it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray.data

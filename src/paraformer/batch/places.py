@@ -32,10 +32,15 @@ class Input:
     size: int
 
 
+def anywhere(place: str) -> str:
+    """A path from the root, as it is right in any process; a URL as it is."""
+    return place if "://" in place else str(Path(place).absolute())
+
+
 def opened(place: str) -> tuple[FileSystem, str]:
     """The file system of a path or URL, and the path in it. Raises DataError for a URL that cannot be opened."""
     if "://" not in place:
-        return LocalFileSystem(), str(Path(place).resolve())
+        return LocalFileSystem(), anywhere(place)
     scheme, _, rest = place.partition("://")
     host, _, path = rest.partition("/")
     try:
@@ -123,7 +128,7 @@ def _sized(names: Iterable[tuple[str, str]]) -> Iterator[Input]:
             for indices, paths, system in places.values()
             for index, info in zip(indices, _info(system, paths), strict=True)
         }
-        yield from (Input(name, place, sizes[index]) for index, (name, place) in enumerate(some))
+        yield from (Input(name, anywhere(place), sizes[index]) for index, (name, place) in enumerate(some))
 
 
 def _info(system: FileSystem, what: Sequence[str] | FileSelector) -> list[FileInfo]:

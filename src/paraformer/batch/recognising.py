@@ -39,7 +39,8 @@ class Recognition:
         cls, model: str | None, options: Mapping[str, Any], *, tokens: bool, channel: Channel, batch_s: float
     ) -> Recognition:
         """With the engine that is chosen here, since another processor might choose another. Raises as `load`."""
-        settled = dict(options)
+        settled = {name: _anywhere(value) for name, value in options.items()}
+        model = _anywhere(model)
         if settled.get("threads", 1) < 1:
             raise ConfigError("threads must be at least 1 on a cluster: by their number its processors are shared out")
         if settled.get("hotwords") is not None:
@@ -87,6 +88,11 @@ class Recognising:
         for one in inputs:
             with closing(Reading(one, self._alive)) as file:
                 yield file
+
+
+def _anywhere(option: Any) -> Any:
+    """A directory from the root; other values, names of published models among them, as they are."""
+    return str(Path(option).absolute()) if isinstance(option, str | Path) and Path(option).is_dir() else option
 
 
 def _content(directory: Path) -> str:

@@ -6,6 +6,7 @@ import faulthandler
 import hashlib
 import os
 import posixpath
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ class Tries:
                 os._exit(1)
             finally:
                 faulthandler.cancel_dump_traceback_later()
-                faulthandler.enable()
+                if sys.__stderr__ is not None:
+                    faulthandler.enable(sys.__stderr__)
                 self._trace, self._seen = None, 0.0
                 self._system.delete_file(mark)
 

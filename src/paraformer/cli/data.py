@@ -33,13 +33,24 @@ def prepare(options: argparse.Namespace) -> int:
     """Write the sets of a corpus, an archive or other data; a line is printed for each. 1 if anything was left out."""
     _need_lhotse()
     from paraformer.data.prepare import save_cuts
-    from paraformer.data.reading import measured
     from paraformer.data.skips import Skips
 
     skips = Skips("stop" if options.stop else "skip")
+    options.source = options.source.absolute()  # as it is right in other processes, too
     for name, cuts in _sets(options, skips).items():
-        _line(name, save_cuts(measured(_shown(cuts, name), skips), options.target, name))
+        _line(name, save_cuts(_measured(options, name, cuts, skips), options.target, name))
     return _left_out(skips)
+
+
+def _measured(options: argparse.Namespace, name: str, cuts: Iterable[Any], skips: Skips) -> Iterator[Any]:
+    """The readable cuts, listened to here or by a cluster, which keeps what is finished beside the set."""
+    if options.ray is None:
+        from paraformer.data.reading import measured
+
+        return measured(_shown(cuts, name), skips)
+    from paraformer.batch.preparing import measured_by_many
+
+    return measured_by_many(cuts, skips, str(options.target / f"{name}.parts"), options.ray or None)
 
 
 def _need_lhotse() -> None:
@@ -56,6 +67,8 @@ def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Any]]
     from paraformer.data.reading import spoken
     from paraformer.data.sources import open_data
 
+    if options.kind == "archive" and options.ray is not None:
+        raise DataError("one machine unpacks an archive: leave out --ray")
     if options.kind != "other" and options.channel != "mix":
         raise DataError(f"{options.kind} has one channel: --channel goes with other data")
     if options.kind in CORPORA:

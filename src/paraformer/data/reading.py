@@ -149,11 +149,17 @@ def in_memory(cut: MonoCut) -> MonoCut:
     return dataclasses.replace(cut, recording=dataclasses.replace(cut.recording, sources=[source]))
 
 
+def files_of(cut: Cut) -> list[str]:
+    """The files in which the sound of a cut is."""
+    parts = [part for part in _parts(cut) if part.has_recording]
+    shards = [part.custom[SHARD][0] for part in parts if SHARD in (part.custom or {})]
+    sources = [source for part in parts for source in part.recording.sources]
+    return [*shards, *(source.source for source in sources if source.type == "file")]
+
+
 def missing_file(cut: Cut) -> str | None:
     """The first file of a cut that is not there."""
-    sources = [source for part in _parts(cut) if part.has_recording for source in part.recording.sources]
-    paths = [source.source for source in sources if source.type == "file"]
-    return next((path for path in paths if not is_file(Path(path))), None)
+    return next((path for path in files_of(cut) if not is_file(Path(path))), None)
 
 
 def _parts(cut: Cut) -> list[Cut]:

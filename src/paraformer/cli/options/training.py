@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from paraformer.cli.options.shared import one_channel
+from paraformer.cli.options.shared import cluster, one_channel
 from paraformer.cli.options.values import positive, steps
 
 
@@ -36,6 +36,7 @@ def data(options: argparse.ArgumentParser) -> None:
     )
     shar.add_argument("source", type=Path, metavar="DATA")
     shar.add_argument("target", type=Path, metavar="OUT", help="new directory for the shards")
+    cluster(prepare, "what is finished is kept in OUT/NAME.parts")
     for writing in (prepare, shar):
         writing.add_argument("--stop", action="store_true", help="end at the first bad utterance, do not leave it out")
     check = actions.add_parser(
