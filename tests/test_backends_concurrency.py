@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import tiny
 import torch
 
+import paraformer
 from paraformer.backends import native
 from paraformer.backends.torch import TorchBackend
 from paraformer.errors import UnsupportedModel
@@ -80,6 +82,38 @@ def test_more_threads_than_the_system_has_are_fewer_threads() -> None:
     for one, two in zip(got, tiny.backend("native").whole(rows), strict=True):
         np.testing.assert_array_equal(one.scores, two.scores)
     assert threading.active_count() < 100
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds processes to processors")
+@pytest.mark.skipif(not native.available("float32"), reason="the engine was not built")
+@pytest.mark.parametrize("processors", [1, 2])
+def test_a_busy_processor_does_not_hold_up_two_threads(processors: int) -> None:
+    """On one processor, or two of which another process wants one, two threads take about as long as one.
+
+    If they waited awake for each other, a live step would take five times that.
+    """
+    mine = sorted(os.sched_getaffinity(0))
+    if len(mine) < processors:
+        pytest.skip("needs two processors")
+    recognizers = {threads: paraformer.load(threads=threads) for threads in (1, 2)}
+    packets, best = np.split(tiny.signal(9600 * 10), 10), {1: np.inf, 2: np.inf}
+    endless = f"import os; os.sched_setaffinity(0, {{{mine[processors - 2]}}})\nwhile {processors} == 2: pass"
+    with subprocess.Popen([sys.executable, "-c", endless]) as busy:
+        try:
+            os.sched_setaffinity(0, mine[:processors])
+            for _ in range(8):
+                for threads, recognizer in recognizers.items():
+                    began = time.perf_counter()
+                    session = recognizer.stream()
+                    for packet in packets:
+                        session.accept(packet)
+                    best[threads] = min(best[threads], time.perf_counter() - began)
+                if best[2] <= 1.6 * best[1]:
+                    return
+        finally:
+            busy.kill()
+            os.sched_setaffinity(0, mine)
+    assert best[2] <= 1.6 * best[1]
 
 
 def test_a_device_is_not_taken_into_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
