@@ -29,6 +29,7 @@ class Aligner(nn.Module):
         Returns weights (B, T * rate) whose sums are the counts, and the lengths of their rows (B,).
         """
         hidden, lengths = self.encoder(feats, lengths)
+        # Scaled whatever they add up to: of a text that is known, so is the number of tokens.
         return scaled(self.predictor.fine(hidden, lengths), counts), lengths
 
     def loss(self, feats: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:

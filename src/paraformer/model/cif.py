@@ -134,6 +134,7 @@ class Predictor(nn.Module):
         assert self.timing is not None, "this predictor has no second integrate-and-fire"
         if self.timing.config.from_conv:
             with torch.autocast(hidden.device.type, enabled=False):
+                # What the first integrate-and-fire heard, before it became one number a row.
                 hidden = self._filter(hidden.float()).relu()
         weights: Tensor = self.timing(hidden, lengths)
         return weights
@@ -152,6 +153,7 @@ class Predictor(nn.Module):
         weights are divided by it, so that every token takes a weight of 1 here too and none is left over.
         """
         if self.config.threshold == "dynamic":
+            # Halves up, where torch.round takes them to the even number; summed in float64, so that a half is one.
             counts = (weights.double().sum(-1) + 0.5).floor().long()
             return hidden, scale_to_targets(weights, counts), counts
         hidden, weights = self.add_tail(hidden, weights, lengths)
@@ -166,4 +168,5 @@ class Predictor(nn.Module):
             return hidden, weights
         weights = F.pad(weights, (0, 1))
         tail = torch.full_like(weights[:, :1], self.config.tail_threshold)
+        # Added at each utterance's own end, which in a batch is not the last column.
         return F.pad(hidden, (0, 0, 0, 1)), weights.scatter_add(1, lengths[:, None], tail)

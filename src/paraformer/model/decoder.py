@@ -127,10 +127,12 @@ class HotwordAttention(nn.Module):
         super().__init__()
         self.cross = CrossAttention(dim, dim, config.heads, config.attention_dropout)
         self.norm = layer_norm(dim)
+        # A convolution one row wide is a linear layer; published weights have its shape.
         self.output = nn.Conv1d(2 * dim, dim, 1, bias=False)
 
     def forward(self, x: Tensor, heard: Tensor, hotwords: Tensor, weight: float) -> Tensor:
         """Rows x (B, L, D) before attention, what attention to the audio made of them, hotwords (B or 1, N, D)."""
+        # No mask: every hotword is there for every utterance.
         meant = self.cross(self.norm(x), hotwords, None)
         both = torch.cat([heard, weight * meant], -1).transpose(1, 2)
         y: Tensor = self.output(both)
@@ -184,6 +186,7 @@ class SanmDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """As forward, and scores (B, L, units) of the units where there is a text part."""
         past = self._nothing_before(embeds)
+        # A causal memory sees nothing ahead in any form, so it need not be told where steps end.
         steps = steps if self.config.look_ahead else None
         x, units, _ = self._through(memory, memory_mask, embeds, token_mask, past, steps)
         return self._characters(x), units
@@ -224,6 +227,8 @@ class SanmDecoder(nn.Module):
         x = embeds
         for index, block in enumerate(self.blocks):
             assert isinstance(block, SanmDecoderBlock)
+            # Where the model was trained to listen. The block is taken apart there: what was heard and what is meant by
+            # the hotwords stand side by side, and one linear layer makes one of them.
             if index == self.config.attention_layers - 1:
                 x, _ = block.remember(x, past[:, index], token_mask)
                 x = self.hotwords(x, block.attend(x, memory, memory_mask), hotwords, weight)
@@ -269,6 +274,7 @@ class SanmDecoder(nn.Module):
             entered.append(rows)
         if self.text is None:
             return x, None, entered
+        # Only probabilities go on and no rows: what follows can then be trained on text that nobody has read aloud.
         units = self.text.score(x)
         x, read = self._read(self.text.back(units.softmax(-1)), token_mask, past, steps)
         return x, units, entered + read
@@ -280,6 +286,7 @@ class SanmDecoder(nn.Module):
         assert self.text is not None
         entered = []
         for index, block in enumerate(self.text.blocks, start=len(self.blocks)):
+            # Without attention: the third argument, where encoder rows would be, is not looked at.
             x, rows = block(x, past[:, index], x, None, token_mask, steps)
             entered.append(rows)
         return x, entered
@@ -344,6 +351,7 @@ def window_memory_mask(fired_in: Tensor, token_mask: Tensor, row_mask: Tensor, l
     else:
         speaks = (own & token_mask[..., None]).any(1)
         before = speaks.long().cumsum(1)
+        # How many windows with tokens lie between an earlier window and the token's own.
         between = before.gather(1, fired_in)[..., None] - before[:, None] - 1
         # In rows of windows that had tokens: those without leave the memory as it was, as in a live step.
         age = between[..., None] * rows + torch.arange(rows, device=row_mask.device).flip(0)

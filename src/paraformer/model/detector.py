@@ -58,9 +58,11 @@ class Detector(nn.Module):
         following = []
         for layer, before in zip(parts["fsmn"].children(), past, strict=True):
             assert isinstance(layer, nn.ModuleDict)
+            # The memory looks back alone, so the rows before these are all that a stream has to keep.
             rows = torch.cat([before, _apply(layer["linear"], x)], 1)
             following.append(rows[:, feats.shape[1] :])
             taps = layer["fsmn_block"].get_parameter("conv_left.weight")[:, :, :, 0]
+            # Taps `stride` rows apart: the memory reaches far with few of them.
             seen = F.conv1d(rows.transpose(1, 2), taps, groups=len(taps), dilation=self.config.stride).transpose(1, 2)
             x = _apply(layer["affine"], seen + rows[:, rows.shape[1] - feats.shape[1] :]).relu()
         logits: Tensor = _apply(parts["out_linear2"], _apply(parts["out_linear1"], x))
@@ -68,6 +70,7 @@ class Detector(nn.Module):
 
 
 def _named(linear: nn.Linear) -> nn.ModuleDict:
+    # One level of names more, as published checkpoints have it.
     return nn.ModuleDict({"linear": linear})
 
 

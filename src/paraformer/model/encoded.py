@@ -54,6 +54,7 @@ class Encoded:
         assert self.rows is not None
         keep = (self.rows & committed_mask(self.rows, lengths, chunk)).flatten(1)
         counts = keep.sum(-1)
+        # A stable sort by "left out or not" brings the rows that count to the front and keeps them in order.
         order = (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, : int(counts.max())]
         return self.hidden.gather(1, order[..., None].expand(-1, -1, self.hidden.shape[2])), counts
 
@@ -62,5 +63,6 @@ def committed_mask(rows: Tensor, lengths: Tensor, chunk: ChunkConfig) -> Tensor:
     """(B, W, R): the rows each window commits: its chunk, and everything after the left ones in an utterance's last."""
     steps, size = rows.shape[1:]
     row = torch.arange(size, device=rows.device)
+    # In the last window nothing is ahead any more: all that is there is committed.
     last = torch.arange(steps, device=rows.device)[None] == (lengths // chunk.chunk)[:, None]
     return (row >= chunk.left) & ((row < chunk.left + chunk.chunk) | last[..., None])

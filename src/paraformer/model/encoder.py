@@ -53,6 +53,7 @@ class Past:
 
     def mask(self) -> Tensor:
         """(B, P), true for valid rows."""
+        # Valid rows end at the right, next to the own ones: streams of any age lie in one batch.
         size = self.keys.shape[2]
         return torch.arange(size, device=self.lengths.device)[None, :] >= size - self.lengths[:, None]
 
@@ -109,8 +110,11 @@ class Front(nn.Module):
 
     def forward(self, windows: Tensor, mask: Tensor) -> Tensor:
         """windows (B, T, F) of which mask (B, T) exist -> rows (B, T * rows, dim), zero where none exist."""
+        # Neighbouring windows share frames; the first lfr_n of each, side by side, are every frame once.
         x = windows[..., : self.frames * self.bands].reshape(windows.shape[0], -1, self.bands).transpose(1, 2)
         count = self.frames
+        # Zero where no window is, before and after each layer: a bias would make something of nothing, and the next
+        # layer would hear it.
         x = x * spread(mask, count)[:, None].to(x.dtype)
         for conv in self.convs:
             assert isinstance(conv, nn.Conv1d)
@@ -189,6 +193,7 @@ class SanmEncoder(nn.Module):
         assert self.config.front is not None
         present = positions > 0 if mask is None else mask & (positions > 0)
         within = torch.arange(self.rows, device=feats.device)
+        # A window at position p has rows (p - 1) * rows and on; before the audio they are below 0 and get no position.
         places = ((positions[:, :, None] - 1) * self.rows + within).flatten(1)
         if self.config.front.period:
             places = torch.where(places < 0, places, places % self.config.front.period)
@@ -306,8 +311,10 @@ class SanmEncoder(nn.Module):
         batch, _, width = feats.shape
         steps = feats.shape[1] // chunk.chunk + 1
         mask = window_mask(lengths, steps, chunk)
+        # Zeros in front are what the first step has on its left, zeros behind what the last one lacks.
         padded = F.pad(feats, (0, 0, chunk.context, steps * chunk.chunk - feats.shape[1]))
         rows = padded.unfold(1, chunk.rows, chunk.chunk).transpose(2, 3).reshape(batch * steps, chunk.rows, width)
+        # Below 1 before the audio, where no position is added.
         starts = torch.arange(steps, device=feats.device) * chunk.chunk - chunk.context + 1
         row_mask = mask.flatten(0, 1)
         x, present = self.embed(rows, starts.repeat(batch), row_mask), spread(row_mask, self.rows)
@@ -315,6 +322,8 @@ class SanmEncoder(nn.Module):
         seen = torch.cat([past_mask, present], 1)[:, None, :]
         for block in self.blocks:
             assert isinstance(block, SanmBlock)
+            # The block taken apart: what a window looks back to are keys of the same layer, of other windows of this
+            # batch.
             query, key, value = block.attention.project(block.norm1(x))
             past = (_look_back(key, batch, chunk, self.rows), _look_back(value, batch, chunk, self.rows))
             x = block.finish(x, block.attention(query, key, value, past, seen, present))
@@ -323,6 +332,7 @@ class SanmEncoder(nn.Module):
 
     def _window_past_mask(self, batch: int, steps: int, chunk: ChunkConfig, device: torch.device) -> Tensor:
         """(batch * steps, P): which looked-back rows exist at each step."""
+        # The same for every utterance: all steps before one that is taken were full.
         lengths = [torch.zeros(1, dtype=torch.int64, device=device)]
         for _ in range(steps - 1):
             lengths.append(next_past_lengths(lengths[-1], chunk, self.rows))
@@ -357,6 +367,7 @@ def window_mask(lengths: Tensor, steps: int, chunk: ChunkConfig) -> Tensor:
     first = torch.arange(steps, device=lengths.device)[:, None] * chunk.chunk
     index = first + torch.arange(chunk.rows, device=lengths.device)
     exists = index[None] < (lengths + chunk.context)[:, None, None]
+    # A step is taken while rows are left, and once more right at the end, for what was ahead until then.
     return exists & (first[None] <= lengths[:, None, None])
 
 
@@ -367,6 +378,8 @@ def _look_back(x: Tensor, batch: int, chunk: ChunkConfig, rows: int) -> Tensor:
     if size == 0:
         return x[:, :0]
     per_step = (chunk.left + chunk.chunk) * rows
+    # The last window is nobody's past, and what was ahead in the others is heard again by the next.
     kept = x.reshape(batch, steps, *x.shape[1:])[:, : steps - 1, :per_step].flatten(1, 2)
+    # Zeros for what the first steps have no past for; the mask hides them.
     padded = F.pad(kept, (0, 0, size, 0))
     return padded.unfold(1, size, per_step).transpose(2, 3).flatten(0, 1)

@@ -33,8 +33,11 @@ class HotwordEncoder(nn.Module):
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """embedded (N, M, D) of which lengths (N,) rows are present, at least one of each -> (N, D)."""
+        # Packed, so that the LSTM never reads padding: the row of a hotword is the same in every list.
         packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        # Of both directions the output at the last token, as the reference takes it; the one that comes from behind has
+        # read no other token by then.
         last = (lengths - 1)[:, None, None].expand(-1, 1, outputs.shape[2])
         rows: Tensor = outputs.gather(1, last).squeeze(1)
         return rows if self.project is None else self.project(rows)
@@ -64,6 +67,8 @@ class Seaco(HotwordEncoder):
 
     def scores(self, embeds: Tensor, rows: Tensor, hotwords: Tensor, token_mask: Tensor | None) -> Tensor:
         """Scores (B, L, V): acoustic vectors and the first decoder's rows, both (B, L, D), each ask for hotwords."""
+        # One decoder for two questions, what a token sounds like and what the first decoder made of it; the answers add
+        # up.
         heard = self.attend(embeds, hotwords, token_mask)
         logits: Tensor = self.output(heard + self.attend(rows, hotwords, token_mask))
         return logits
@@ -71,6 +76,7 @@ class Seaco(HotwordEncoder):
     def attention(self, rows: Tensor, hotwords: Tensor, token_mask: Tensor) -> Tensor:
         """How much an utterance's tokens attend to each hotword, (B, N): hotwords (1, N, D), token_mask (B, L)."""
         x = rows
+        # Up to the shares of the last attention and no further: what it makes of them is not asked for here.
         last = self.config.attention_layers - 1
         for block in self.blocks[:last]:
             x, _ = block(x, self._nothing_before(x), hotwords, None, token_mask)
@@ -101,6 +107,7 @@ def merge(plain: Tensor, biased: Tensor, no_bias_id: int, weight: float = 1.0) -
 
     weight: below 1, the second's are mixed with the first's and are no log-probabilities any more.
     """
+    # Its own best item decides, token by token, so there is no threshold that somebody would have to choose.
     none = biased.argmax(-1, keepdim=True) == no_bias_id
     return torch.where(none, plain, plain * (1 - weight) + biased * weight)
 
@@ -117,6 +124,7 @@ def hotword_labels(targets: Tensor, words: Sequence[Sequence[int]], none: int) -
     for word in words:
         if len(word) <= targets.shape[1]:
             starts = (targets.unfold(1, len(word), 1) == targets.new_tensor(word)).all(-1)
+            # A start tells of every token of the word: marked once for each place in it.
             for place in range(len(word)):
                 within[:, place : place + starts.shape[1]] |= starts
     return torch.where(within | (targets < 0), targets, torch.full_like(targets, none))
@@ -128,6 +136,7 @@ def padded_ids(words: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     >>> padded_ids([[7, 8]])[0].tolist()
     [[7, 8], [1, 0]]
     """
+    # "None of them" is <s> alone, which is in no text and so can be no hotword.
     listed = [*words, [SOS_ID]]
     lengths = torch.tensor([len(word) for word in listed])
     ids = torch.zeros(len(listed), int(lengths.max()), dtype=torch.int64)

@@ -134,6 +134,7 @@ def _own_losses(
     """Predictor, two decoder passes with the sampler between, losses."""
     c = model.config.objective
     if isinstance(model.config.hotwords, ContextualConfig):
+        # Even where there is none: the decoder then attends to "none of them", as it will in recognition.
         encoded = replace(encoded, hotwords=model.encode_hotwords(batch.hotwords or ()))
     targets, lengths, weights, embeds, token_mask = _aligned(model, encoded, batch)
     first, embeds = _glance(model, encoded, weights, embeds, targets, token_mask, chunk, generator)
@@ -160,6 +161,7 @@ def _own_losses(
         negatives = losses.draw_negatives(c.mwer_samples, token_mask, generator)
         mwer = losses.mwer(logits, targets, lengths, negatives).mean()
         total = total + c.mwer_weight * mwer
+    # The first pass was shown nothing of the answer, so its accuracy is the one that recognition will have.
     accuracy = losses.accuracy(logits if first is None else first, targets)
     # CTC is a mean over utterances whatever the others are, so the loop must weight the two apart.
     per_token = counted if c.length_normalized else torch.zeros_like(total)
@@ -197,6 +199,7 @@ def _ctc(model: Paraformer, encoded: Encoded, batch: Batch, chunk: Chunking) -> 
     if encoded.layout is not None:
         hidden, lengths = encoded.layout.join(hidden), batch.lengths
     elif isinstance(chunk, ChunkConfig):
+        # CTC reads rows in the order of time, each once; in windows most stand more than once.
         hidden, lengths = encoded.committed_rows(batch.lengths, chunk)
     return ctc_of(model, hidden, lengths, batch)
 
@@ -215,6 +218,7 @@ def unit_targets(batch: Batch, tokens: int) -> Tensor:
     if batch.ctc_targets is None or batch.ctc_target_lengths is None:
         return torch.full((len(batch.lengths), tokens), losses.IGNORE_ID, device=batch.lengths.device)
     units = F.pad(batch.ctc_targets, (0, max(0, tokens - batch.ctc_targets.shape[1])), value=losses.IGNORE_ID)
+    # Only where units and tokens are as many is it known which belongs to which.
     alike = batch.ctc_target_lengths == batch.target_lengths
     present = length_mask(batch.ctc_target_lengths, tokens) & alike[:, None]
     return units[:, :tokens].masked_fill(~present, losses.IGNORE_ID)

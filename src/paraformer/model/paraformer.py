@@ -145,6 +145,7 @@ class Paraformer(Trainable):
         decoder: Any = self.decoder
         if encoded.hotwords is not None:
             return decoder.output(decoder.rows(encoded.hidden, mask, embeds, token_mask, encoded.hotwords[None])), None
+        # Only a SAN-M decoder has memories that steps could divide.
         if isinstance(decoder, SanmDecoder):
             steps = encoded.windows_of(weights, embeds.shape[1]) if isinstance(chunk, ChunkConfig) else None
             return decoder.scores(encoded.hidden, mask, embeds, token_mask, steps)
@@ -157,6 +158,7 @@ class Paraformer(Trainable):
             return encoded.memory_mask()
         if encoded.layout is not None:
             fired = cif.firing_frames(weights, token_mask.shape[1])
+            # A token that the tail completes fires behind the last row and sees what that row sees.
             last = (encoded.lengths[:, None] - 1).clamp(min=0)
             return scama_mask(torch.minimum(fired, last), token_mask, encoded.layout)
         assert encoded.rows is not None
@@ -185,6 +187,7 @@ class Paraformer(Trainable):
             counts = cif.token_counts(weights)
         embeds = cif.integrate(hidden, weights, int(counts.max()))
         token_mask = length_mask(counts, embeds.shape[1])
+        # Behind an utterance's last token stands what it has begun of another, which is no token.
         embeds = embeds * token_mask[..., None]
         if self.hotwords is None or not embeds.shape[1]:
             log_probs = self.decode(encoded, weights, embeds, token_mask, chunk).log_softmax(-1)
@@ -224,6 +227,7 @@ class Paraformer(Trainable):
             return plain
         choice = hotwords[None]
         if len(hotwords) > SHORTLIST:
+            # Attention to very many hotwords is spread thin, so a first look at all says which few to choose from.
             choice = shortlist(hotwords, self.hotwords.attention(rows, choice, token_mask))
         biased = self.hotwords.scores(embeds, rows, choice, token_mask).log_softmax(-1)
         return merge(plain, biased, self.hotwords.config.no_bias_id, weight)
@@ -266,6 +270,7 @@ class Paraformer(Trainable):
         committed = (row >= chunk.left) & ((row < chunk.left + chunk.chunk) | final[:, None])
         weights = raw * committed
         rows, summed = self.predictor.add_tail(hidden, weights, mask.sum(-1))
+        # The tail is for the end alone: in every step it would add up to tokens that nobody said.
         summed = torch.where(final[:, None], summed, F.pad(weights, (0, summed.shape[1] - weights.shape[1])))
         embeds, tokens, carry = cif.step(rows, summed, carry)
         logits, decoder = self.decoder.step(hidden, mask, embeds, tokens, decoder)
@@ -280,6 +285,7 @@ def build_encoder(config: ModelConfig) -> Any:
         case SanmEncoderConfig():
             return SanmEncoder(config.encoder, config.frontend, config.rows_per_window)
         case ConformerEncoderConfig():
+            # Loaded only where needed: the published models are made of SAN-M throughout.
             from paraformer.model.conformer import ConformerEncoder
 
             return ConformerEncoder(config.encoder, input_dim)

@@ -29,6 +29,7 @@ class PunctuationModel(nn.Module):
         """
         mask = length_mask(lengths, ids.shape[1])
         present = unless_full(mask)
+        # Words count from 1, as in the reference; position 0 would be a row of zeros.
         positions = torch.arange(1, ids.shape[1] + 1, device=ids.device)
         x = self.embed(ids) * self.config.dim**0.5 + sinusoid(positions, self.config.dim).to(self.embed.weight.dtype)
         for index, block in enumerate(self.blocks):
@@ -41,10 +42,12 @@ class PunctuationModel(nn.Module):
         if self.config.attention == "whole":
             return unless_full(mask[:, None])
         place = torch.arange(mask.shape[1], device=mask.device)
+        # Causal up to the last block: what they made of a word stays as it is when the next word comes.
         if layer == 0 or layer < self.config.layers - 1:
             return mask[:, None] & (place[:, None] >= place)
         if heard is None:
             return mask[:, None]
+        # As the last block saw it when only those words were there, so that a mark that was set is not set anew.
         early = place[None, :, None] <= heard[:, None, None] - 2
         late = place[None, None, :] >= heard[:, None, None]
         within = (heard > 0) & (heard < mask.sum(1))

@@ -26,6 +26,7 @@ class Timing(nn.Module):
         What stands in absent rows has no influence: the LSTM that comes from behind begins at each utterance's own end.
         """
         c = self.config
+        # Sums of hundreds of weights become times: in half precision they would be off by whole tokens.
         with torch.autocast(hidden.device.type, enabled=False):
             x = self.up(hidden.float().transpose(1, 2)).transpose(1, 2)
             if self.lstm is not None:
@@ -43,4 +44,5 @@ class Timing(nn.Module):
 
 def scaled(weights: Tensor, counts: Tensor) -> Tensor:
     """Weights (B, N) such that each row sums to its number of tokens (B,)."""
+    # Where there is no weight at all nothing can be scaled, and zero is better than NaN.
     return weights * (counts[:, None] / weights.sum(-1, keepdim=True).clamp(min=1e-12))

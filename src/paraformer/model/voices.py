@@ -25,6 +25,7 @@ class Voices(nn.Module):
         self.head = _Head()
         width, inner = config.channels, config.growth * config.bottleneck
         parts: OrderedDict[str, nn.Module] = OrderedDict()
+        # The head halves the frequencies three times, each time rounding up, and lays its channels side by side.
         parts["tdnn"] = _Layer(nn.Conv1d(_HEAD * -(-config.mel_bins // 8), width, 5, 2, 2, bias=False), width)
         for number, (layers, dilation) in enumerate(BLOCKS, 1):
             block = OrderedDict[str, nn.Module]()
@@ -44,9 +45,11 @@ class Voices(nn.Module):
         x = parts["tdnn"](self.head(feats.transpose(1, 2)[:, None])).relu()
         for number in range(1, len(BLOCKS) + 1):
             for layer in parts[f"block{number}"].children():
+                # Dense: a layer sees what all layers before it have added.
                 x = torch.cat([x, layer(x)], 1)
             x = parts[f"transit{number}"](x)
         x = parts["out_nonlinear"](x).relu()
+        # By n - 1, which a single frame does not have.
         spread = x.std(-1) if x.shape[2] > 1 else torch.zeros_like(x[..., 0])
         vector: Tensor = parts["dense"](torch.cat([x.mean(-1), spread], 1)[..., None])
         return vector[..., 0]
@@ -116,6 +119,7 @@ class _Cam(nn.Module):
         self.linear1, self.linear2 = nn.Conv1d(inner, inner // 2, 1), nn.Conv1d(inner // 2, growth, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        # The whole utterance and the stretch around a frame say together which channels are worth hearing in it.
         around = x.mean(-1, keepdim=True) + _segment_means(x)
         gate: Tensor = self.linear2(self.linear1(around).relu()).sigmoid()
         local: Tensor = self.linear_local(x)
@@ -135,6 +139,7 @@ class _Head(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(1, _HEAD, 3, padding=1, bias=False), _Norm(_HEAD)
         self.layer1, self.layer2 = (nn.Sequential(_Residual(2), _Residual(1)) for _ in range(2))
+        # Strides of (2, 1): frequencies become fewer, frames do not.
         self.conv2, self.bn2 = nn.Conv2d(_HEAD, _HEAD, 3, (2, 1), 1, bias=False), _Norm(_HEAD)
 
     def forward(self, x: Tensor) -> Tensor:
