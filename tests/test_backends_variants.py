@@ -20,6 +20,7 @@ from paraformer.backends.torch import TorchBackend
 from paraformer.config import (
     ContextualConfig,
     ModelConfig,
+    ObjectiveConfig,
     PredictorConfig,
     SanmDecoderConfig,
     SeacoConfig,
@@ -122,3 +123,15 @@ def test_other_precisions_are_near(kind: str, precision: panels.Precision, close
         np.testing.assert_allclose(one.weights, two.weights, atol=close)
         if one.fine is not None and two.fine is not None and len(one.ids) == len(two.ids):
             np.testing.assert_allclose(one.fine, two.fine, atol=close)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *tiny.KINDS])
+def test_shapes_are_those_of_all_tensors(kind: str) -> None:
+    made = tiny.model(kind) if kind in tiny.KINDS else model(kind)
+    assert native.shapes(made.config) == {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+
+
+def test_shapes_with_ctc_are_those_of_all_tensors() -> None:
+    config = replace(tiny.config(), objective=ObjectiveConfig(ctc_weight=0.3))
+    expected = {name: tuple(tensor.shape) for name, tensor in Paraformer(config).state_dict().items()}
+    assert native.shapes(config) == expected

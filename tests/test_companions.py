@@ -18,7 +18,7 @@ from test_speakers import arrays
 
 from paraformer import checkpoint, companions, load_aligner, load_punctuation
 from paraformer.backends.companions import kind_in, on_torch, opened_companion
-from paraformer.checkpoint import funasr, funasr_companions
+from paraformer.checkpoint import funasr_companions, torch_file
 from paraformer.cli import main
 from paraformer.errors import CheckpointError, ConfigError, ModelError
 from paraformer.kinds import DETECTOR
@@ -31,7 +31,7 @@ KINDS = tuple(WRITERS)
 
 def weights_of(directory: Path) -> dict[str, torch.Tensor]:
     name = next(path for path in sorted(directory.iterdir()) if path.suffix in (".pt", ".bin"))
-    return funasr.read_tensors(name)
+    return {key: torch.from_numpy(array) for key, array in torch_file.read(name).items()}
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,14 @@ import tiny
 import tiny_bundle
 import torch
 from funasr_dirs import golden_tensors, write_funasr
+from test_checkpoint_variants import KINDS as VARIANTS
+from test_checkpoint_variants import variant_dir
 
 import paraformer
 from paraformer import checkpoint, loader
 from paraformer.backends import native, panels
 from paraformer.bundle import Bundle, _digest, is_ours
-from paraformer.checkpoint import funasr
+from paraformer.checkpoint import funasr_directory
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
 
@@ -195,7 +199,7 @@ def test_a_funasr_directory_is_packed_once(tmp_path, cache, monkeypatch):
     expected = paraformer.load(theirs).transcribe(signal)
     (kept,) = cache.rglob("*.safetensors")
     with monkeypatch.context() as only:
-        only.setattr(funasr, "load_weights", lambda bundle: pytest.fail("read again"))
+        only.setattr(funasr_directory, "load_weights", lambda *_: pytest.fail("read again"))
         assert paraformer.load(theirs).transcribe(signal) == expected
     kept.write_bytes(kept.read_bytes()[:1000])
     assert paraformer.load(theirs).transcribe(signal) == expected
@@ -213,9 +217,44 @@ def test_a_cache_that_cannot_be_written_to_goes_without(tmp_path, cache):
     assert paraformer.load(theirs).engine == "native int8"
 
 
-@pytest.mark.parametrize("options", [{"precision": "float32"}, {"backend": "torch"}])
-def test_funasrs_own_numbers_are_to_be_had(tmp_path, options):
-    assert paraformer.load(write_funasr(tmp_path), **options).engine == "torch float32"
+@FAST
+@pytest.mark.parametrize("name", ["online", "offline_A", "offline_B", "bicif", "seaco", "contextual"])
+def test_funasrs_own_numbers_are_to_be_had(tmp_path, name):
+    """By the engine as by torch: the same text, and times and confidences within rounding."""
+    directory = variant_dir(tmp_path, name) if name in VARIANTS else write_funasr(tmp_path, name)
+    ours, torchs = (
+        paraformer.load(directory, **options) for options in ({"precision": "float32"}, {"backend": "torch"})
+    )
+    assert (ours.engine, torchs.engine) == ("native float32", "torch float32")
+    for got, expected in zip(
+        *(one.transcribe([tiny.signal(60_000), tiny.signal(9_000, 1)]) for one in (ours, torchs)), strict=True
+    ):
+        assert got.text == expected.text
+        for one, two in zip(got.tokens, expected.tokens, strict=True):
+            assert one.text == two.text
+            for name in ("start_s", "end_s", "confidence"):
+                assert abs(getattr(one, name) - getattr(two, name)) < 1e-4
+
+
+NO_TORCH = """
+import sys
+sys.modules |= {"torch": None, "onnxruntime": None}
+import paraformer
+from pathlib import Path
+import numpy as np
+recognizer = paraformer.load(Path(sys.argv[1]))
+print(recognizer.engine, recognizer.transcribe(np.load(sys.argv[2])).text)
+"""
+
+
+@FAST
+@pytest.mark.parametrize("name", ["online", "seaco"])
+def test_a_funasr_directory_needs_no_torch(tmp_path, name):
+    directory = variant_dir(tmp_path / "model", name) if name in VARIANTS else write_funasr(tmp_path / "model", name)
+    np.save(tmp_path / "signal.npy", tiny.signal(60_000))
+    command = [sys.executable, "-c", NO_TORCH, str(directory), str(tmp_path / "signal.npy")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert found == f"native int8 {paraformer.load(directory).transcribe(tiny.signal(60_000)).text}"
 
 
 def test_a_kind_of_model_that_the_engine_lacks_runs_on_torch(tmp_path):

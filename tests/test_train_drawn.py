@@ -15,7 +15,7 @@ from test_model_hotwords import variant
 from test_train_finetune import plan, tones, weights
 from training import TEXTS, events, stopping_after
 
-from paraformer.checkpoint import convert, funasr, open_any
+from paraformer.checkpoint import convert, funasr, funasr_directory, open_any
 from paraformer.config import SeacoConfig
 from paraformer.errors import ConfigError
 from paraformer.model.objective import Batch
@@ -87,7 +87,10 @@ def test_a_seaco_learns_to_hear_hotwords_alone(tones: Path, tmp_path: Path) -> N
     assert {name.split(".")[0] for name in changed} == {"hotwords"}
     assert len(changed) > 100
     bundle, _ = open_any(result.bundle)
-    assert (bundle.tokens, bundle.config.hotwords) == (funasr.read(model).tokens, variant("seaco").config.hotwords)
+    assert (bundle.tokens, bundle.config.hotwords) == (
+        funasr_directory.read(model).tokens,
+        variant("seaco").config.hotwords,
+    )
     assert list(bundle.card["errors"]) == ["dev, whole, with hotwords drawn from it"]
     again = funasr.load(convert(result.bundle, tmp_path / "back"))[1].state_dict()
     assert all(torch.equal(again[name], after[name]) for name in after)

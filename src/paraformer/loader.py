@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -118,7 +119,7 @@ def load(
 def load_aligner(model: str | Path = "fa-zh", *, device: str | None = None, download: bool = False) -> Aligner:
     """Load an aligner, which tells when each token of a known text was spoken: see `Aligner.align`.
 
-    model: the directory of one, ours or FunASR's (extra [torch]), or a published name. device: compute on it by torch;
+    model: the directory of one, ours or FunASR's, or a published name. device: compute on it by torch;
     None: without torch. Raises as `load`.
     """
     return open_aligner(locate(model, download=download), device)
@@ -188,9 +189,9 @@ def open_settings(directory: Path) -> Bundle:
     """The settings of a model directory of either form, its weights left closed."""
     if is_ours(directory):
         return Bundle.open(directory)
-    from paraformer.checkpoint import funasr
+    from paraformer.checkpoint import funasr_directory
 
-    return funasr.read(directory)
+    return funasr_directory.read(directory)
 
 
 def open_model(
@@ -275,8 +276,12 @@ def _choose(directory: Path, config: ModelConfig, backend: str, precision: str, 
         return Choice("torch", "float32")
     if backend == "auto" and precision == "auto" and native.fast("int8") and native.supports(config):
         return Choice("native", "int8")
-    graphs = is_ours(directory) and (directory / contract.ENCODER).is_file()
-    return Choice("onnx" if backend == "onnx" or graphs else "torch", "float32")
+    if backend == "onnx" or (is_ours(directory) and (directory / contract.ENCODER).is_file()):
+        return Choice("onnx", "float32")
+    without_torch = find_spec("torch") is None and native.available("float32")
+    if native.supports(config) and (native.fast("float32") or without_torch):
+        return Choice("native", "float32")
+    return Choice("torch", "float32")
 
 
 def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
@@ -288,13 +293,10 @@ def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
         bundle.check(name)
         weights = Stored(bundle.directory / name, mapped=packed)
     else:
-        from paraformer.checkpoint import funasr
+        from paraformer.checkpoint import funasr_directory
 
-        weights = (
-            packed_once(bundle, partial(funasr.load_weights, bundle))
-            if precision == "int8"
-            else funasr.load_weights(bundle)
-        )
+        read = partial(funasr_directory.load_weights, bundle, native.shapes(bundle.config))
+        weights = packed_once(bundle, read) if precision == "int8" else read()
     return GraphBackend(native.NativeEngine(weights, bundle.config, precision, threads), bundle.config)
 
 

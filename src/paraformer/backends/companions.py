@@ -15,15 +15,16 @@ from paraformer.kinds import RECOGNISER, Kind
 
 
 def opened_companion(directory: Path, kind: Kind) -> Companion:
-    """A model of this kind, from a directory of ours or of FunASR's, which needs torch.
+    """A model of this kind, from a directory of ours or of FunASR's.
 
-    Raises MissingExtra, ModelNotFound (a file is missing), UnsupportedModel (another kind of model), ConfigError
+    Raises ModelNotFound (a file is missing), UnsupportedModel (another kind of model), ConfigError
     (settings), CheckpointError (tensors that do not fit, or a file that holds more than tensors) or ModelError.
     """
     if is_ours(directory):
         return open_directory(directory, kind)
-    opened: Companion = _theirs(directory).load(directory, kind)
-    return opened
+    from paraformer.checkpoint import funasr_companions
+
+    return funasr_companions.load(directory, kind)
 
 
 def kind_in(directory: Path) -> Kind:
@@ -32,8 +33,9 @@ def kind_in(directory: Path) -> Kind:
         return kind_of(directory) or RECOGNISER
     if not (directory / FUNASR_FILES[0]).is_file():
         return RECOGNISER
-    found: Kind = _theirs(directory).kind_of(directory)
-    return found
+    from paraformer.checkpoint import funasr_companions
+
+    return funasr_companions.kind_of(directory)
 
 
 def on_torch(kind: Kind, config: Any, weights: Mapping[str, np.ndarray], device: str) -> Any:
@@ -46,12 +48,3 @@ def on_torch(kind: Kind, config: Any, weights: Mapping[str, np.ndarray], device:
     except ImportError as error:
         raise MissingExtra(f"device {device!r}", "torch") from error
     return NETWORKS[kind](config, weights, device)
-
-
-def _theirs(directory: Path) -> Any:
-    """What reads FunASR's directories."""
-    try:
-        from paraformer.checkpoint import funasr_companions
-    except ImportError as error:
-        raise MissingExtra(f"{directory} is a FunASR directory; opening it", "torch") from error
-    return funasr_companions

@@ -20,7 +20,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
 from paraformer import contract, native
-from paraformer.backends.layers import FORMATS, Weights
+from paraformer.backends.layers import FORMATS, Asked, Weights
 from paraformer.backends.panels import PANEL, Precision
 from paraformer.backends.structures import Model, SecondDecoder
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
@@ -69,6 +69,15 @@ def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, n
     weights = Weights(tensors, "int8")
     Model.of(config, weights)
     return weights.used
+
+
+def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Of all tensors that a model of a supported kind has, by name: those that the engine needs, and training's."""
+    asked = Asked()
+    Model.of(config, asked)
+    dim, units = config.encoder.output_dim, config.ctc_vocab_size
+    trained = {"ctc.weight": (units, dim), "ctc.bias": (units,)} if units else {}
+    return {**asked.shapes, **trained, "decoder.embed.weight": (config.vocab_size, dim)}
 
 
 class NativeEngine:

@@ -1,8 +1,9 @@
-"""Weights on disk: our own bundles, FunASR's directories, and the way between them. Needs the extra [torch]."""
+"""Weights on disk: our own bundles, FunASR's directories, and the way between them. Models in torch need its extra."""
 
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,19 +16,15 @@ from paraformer.kinds import COMPANIONS
 if TYPE_CHECKING:
     from paraformer.model.paraformer import Paraformer
 
-try:
-    from paraformer.checkpoint import funasr, funasr_companions, native
-except ImportError as error:
-    if error.name not in ("torch", "yaml"):
-        raise
-    raise MissingExtra("Opening the weights of a model", "torch") from error
-
 
 def open_any(directory: str | Path) -> tuple[Bundle, Paraformer]:
     """Open a model directory of either form; see `native.load` and `funasr.load` for the errors.
 
     A bundle of ours must be as it was saved: see `Bundle.check`.
     """
+    _need_torch()
+    from paraformer.checkpoint import funasr, native
+
     directory = Path(directory)
     if not is_ours(directory):
         return funasr.load(directory)
@@ -43,6 +40,9 @@ def convert(source: str | Path, target: str | Path) -> Path:
     A language model that lies beside the weights goes along: FunASR leaves it alone, and it survives the way back.
     Raises ModelError if the target holds anything already, and what `open_any` raises; then nothing is written.
     """
+    _need_torch()
+    from paraformer.checkpoint import funasr, funasr_companions, native
+
     source, target = Path(source), Path(target)
     check_empty(target, f"convert {source} into")
     kind = companions.kind_of(source) if is_ours(source) else funasr_companions.kind_of(source)
@@ -59,3 +59,8 @@ def convert(source: str | Path, target: str | Path) -> Path:
             shutil.copyfile(source / LM, made / LM)
         (funasr if is_ours(source) else native).save(bundle, model, made)
     return target
+
+
+def _need_torch() -> None:
+    if find_spec("torch") is None:
+        raise MissingExtra("Opening the weights of a model for torch", "torch")

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 import yaml
-from torch import Tensor
 
 from paraformer.bundle import cmvn_from_json, cmvn_to_json, digest_of_spots, replacing
-from paraformer.checkpoint import funasr, funasr_aligner, funasr_detector, funasr_punctuation, funasr_voices
+from paraformer.checkpoint import funasr_aligner, funasr_detector, funasr_punctuation, funasr_voices, torch_file
+from paraformer.checkpoint import funasr_directory as funasr
 from paraformer.checkpoint.form import Form
 from paraformer.checkpoint.funasr_parts import CMVN, DICTIONARY, SETTINGS, TOKENS, WORDS, Named
 from paraformer.companions import Companion
@@ -98,12 +97,14 @@ def load(directory: Path, kind: Kind | None = None) -> Companion:
         raise type(error)(f"{path}: {error}") from error
     weights = funasr.existing(directory, [paths], form.weights)
     card = funasr.section(metadata, funasr.OURS, directory / funasr.METADATA_FILE).get("card", {})
-    arrays = _arrays(form, ours, funasr.read_tensors(weights), weights, extras)
+    arrays = _arrays(form, ours, torch_file.read(weights), weights, extras)
     return Companion(form.kind, ours, arrays, extras, card, digest_of_spots(weights), str(path))
 
 
 def save(companion: Companion, directory: Path) -> None:
     """Write a directory that FunASR's `AutoModel` opens, each file atomically."""
+    import torch
+
     form = next(form for form in FORMS if form.kind is companion.kind)
     directory.mkdir(parents=True, exist_ok=True)
     names = form.theirs(companion.settings)
@@ -150,7 +151,7 @@ def _without_cmvn(settings: Mapping[str, Any]) -> bool:
 
 
 def _arrays(
-    form: Form, ours: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path, extras: Mapping[str, Any]
+    form: Form, ours: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path, extras: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Every tensor in its place under our name, none missing, none left over."""
     names = form.theirs(ours)
@@ -164,10 +165,10 @@ def _arrays(
     beside = {name for name in tensors if form.beside and name.endswith(form.beside)}
     expected = {names[name]: shape for name, shape in form.shapes(ours).items()} | dict.fromkeys(beside, ())
     check_names(expected, {name: tensor.shape for name, tensor in tensors.items()}, str(path))
-    arrays = {name: tensors[theirs].float().numpy() for name, theirs in names.items()}
+    arrays = {name: np.asarray(tensors[theirs], np.float32) for name, theirs in names.items()}
     for name, array in arrays.items():
         check_finite(names[name], array)
-    return arrays | {name: tensors[name].numpy() for name in beside}
+    return arrays | {name: tensors[name] for name in beside}
 
 
 def _write(path: Path, text: str) -> None:

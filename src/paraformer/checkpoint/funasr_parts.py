@@ -240,7 +240,7 @@ FRONTEND = Part(
         "snip_edges": Only(True, (True,), "frames that reach beyond the ends"),
         "upsacle_samples": Only(True, (True,), "samples in another range"),
     },
-    {"cmvn_file": "found by `funasr.locate`"},
+    {"cmvn_file": "found by `funasr_directory.locate`"},
     {
         "dither": "noise that makes FunASR's results differ from run to run; never computed (docs/quirks.md)",
         **_reasons("FunASR never looks at it", "filter_length_min", "filter_length_max"),
@@ -324,7 +324,7 @@ CONTEXTUAL = Part(
 TOKENIZER = Part(
     dict,
     {},
-    elsewhere=_reasons("found by `funasr.locate`", "token_list", "seg_dict_file", "seg_dict"),
+    elsewhere=_reasons("found by `funasr_directory.locate`", "token_list", "seg_dict_file", "seg_dict"),
     ignored={
         **_reasons("how training texts are cut", "split_with_space", "space_symbol", "remove_non_linguistic_symbols"),
         **_reasons("how training texts are cut", "unk_symbol", "non_linguistic_symbols", "delimiter", "symbol_value"),
@@ -359,7 +359,10 @@ WHOLE_MODEL = Part(
 METADATA = Part(
     dict,
     {},
-    elsewhere={"file_path_metas": "read by `funasr.locate`", "paraformer": "what our own `funasr.save` wrote"},
+    elsewhere={
+        "file_path_metas": "read by `funasr_directory.locate`",
+        "paraformer": "what our own `funasr.save` wrote",
+    },
     ignored=_reasons("for hubs", "framework", "task", "model", "pipeline"),
     tolerant=True,
 )
@@ -370,7 +373,7 @@ PATHS = Part(
     dict,
     {},
     elsewhere={
-        **_reasons("found by `funasr.locate`", "init_param", "config"),
+        **_reasons("found by `funasr_directory.locate`", "init_param", "config"),
         **_reasons("sections with files of their own", "tokenizer_conf", "frontend_conf"),
     },
     tolerant=True,
