@@ -44,10 +44,12 @@ def extend_tokens(tokens: Sequence[str], words: Words, texts: Iterable[str]) -> 
     """
     listed = tuple(tokens) if UNKNOWN in tokens else (*tokens, UNKNOWN)
     known, unknown = Vocabulary(listed, words), listed.index(UNKNOWN)
+    # First whole words, of which few are strange, then their letters: texts are long.
     strange = {word for text in texts for word in spoken_words(text) if unknown in known.encode(word)}
     letters = {character for word in strange for character in word if _is_letter(character)}
     lacking = sorted(character for character in letters if unknown in known.encode(character))
     added = tuple(character for character in lacking if character not in tokens)
+    # A vocabulary with word pieces looks a character up like any word, so a new one needs an entry there as well.
     pieces = {**words, **{character: (character,) for character in lacking}} if words else words
     return Extended((*tokens[:unknown], *added, *tokens[unknown:]), pieces, added)
 

@@ -77,6 +77,7 @@ def steps(config: TrainConfig, setup: Setup, speech: Speech, progress: Progress)
 def _told(config: TrainConfig, setup: Setup, batch: Batch, task: Task) -> Batch:
     """The batch, with hotwords for a model that listens for them."""
     listens = setup.model.hotwords is not None
+    # By where the batch stands in the run, so that one that goes on is told the same words again.
     return drawn(batch, config.hotwords, config.seed, task.epoch, task.index) if listens else batch
 
 

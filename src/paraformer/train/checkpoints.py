@@ -110,6 +110,7 @@ def resume(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Pro
     try:
         _read(path, model, optimiser)
         return Progress(**json.loads((path / PROGRESS).read_text(encoding="utf-8")))
+    # It says already what does not fit; below would only say "damaged" once more.
     except CheckpointError:
         raise
     except (OSError, SafetensorError, ValueError, TypeError, CheckpointException) as error:
@@ -129,6 +130,7 @@ def save_weights(out: Path, model: nn.Module, progress: Progress, cer: float, ke
     path.parent.mkdir(exist_ok=True)
     try:
         with replacing(path) as temporary:
+            # repr keeps every bit of the rate by which the best are chosen.
             save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary, {"cer": repr(cer)})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} could not be saved: {error}; make room, and the same command goes on") from error
@@ -149,6 +151,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return native.read(path)
+        # Tensors alone: a pickle of anything else could run whatever it likes.
         values = torch.load(path, map_location="cpu", weights_only=True)
         return dict(values.get("model", values))
     except (OSError, SafetensorError, RuntimeError, UnpicklingError, AttributeError) as error:
@@ -168,6 +171,7 @@ def _write(partial: Path, model: nn.Module, optimiser: torch.optim.Optimizer, pr
         partial.mkdir(parents=True)
         (partial / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
     parallel.barrier()
+    # Every process writes what it holds, so that none needs the memory for all.
     writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
     with _alone_is_fine():
         save_together(_tensors(model, optimiser), storage_writer=writer)
@@ -197,6 +201,7 @@ def _sync(path: Path) -> None:
 def _read(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """Weights and optimiser from one checkpoint, into the shards of any number of processes."""
     reader = HuggingFaceStorageReader(str(path))
+    # Names and shapes alone, which need no memory, to say what does not fit before anything is overwritten.
     stored = {
         name: torch.empty(entry.size, device="meta")
         for name, entry in reader.read_metadata().state_dict_metadata.items()

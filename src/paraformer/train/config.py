@@ -221,9 +221,11 @@ def keep_config(config: TrainConfig, names: Sequence[str], out: Path) -> dict[st
     training speech included.
     """
     path = out / CONFIG
+    # Both as JSON has them: tuples are lists there, and would differ from what is read back.
     new = _plain({**dataclasses.asdict(config), "speech": _fingerprint(names)})
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else new
     changes = dict(differences(old, new))
+    # All of them in one message, or each would be found only after the one before is mended.
     refused = {name: pair for name, pair in changes.items() if not _permitted(config, name, *pair)}
     if refused:
         shown = "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in refused.items())
@@ -238,6 +240,7 @@ def keep_config(config: TrainConfig, names: Sequence[str], out: Path) -> dict[st
 def differences(old: object, new: object, name: str = "") -> Iterator[tuple[str, tuple[object, object]]]:
     """The dotted name, old and new value of every setting that differs; None stands for one that is not there."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
+        # Of both, in their order: a setting may also be gone, or new.
         for key in dict.fromkeys((*old, *new)):
             yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
@@ -273,4 +276,5 @@ def _plain(value: Any) -> Any:
 
 def _fingerprint(names: Sequence[str]) -> dict[str, int | str]:
     """Number and digest of the training utterances: positions within an epoch mean nothing for other speech."""
+    # In their order, by which epochs are drawn: the same utterances in another order are other batches.
     return {"utterances": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}

@@ -33,7 +33,9 @@ def stretches(texts: Iterable[list[Item]], config: DrawnConfig, *seed: object) -
 
     Of a text of two items both; of a longer one a stretch that begins anywhere before its last item, now and then two.
     """
+    # A text for a seed: hash() of anything else may be another in every process.
     generator = random.Random(" ".join(map(str, seed)))  # noqa: S311
+    # A word of two utterances is one hotword.
     return list(dict.fromkeys(tuple(word) for text in texts for word in _of_text(text, config, generator)))
 
 
@@ -43,4 +45,6 @@ def _of_text(text: list[Item], config: DrawnConfig, generator: random.Random) ->
     count = 2 if len(text) > LONG and generator.random() < SECOND else 1
     for _ in range(count):
         start = generator.randint(0, len(text) - SHORTEST)
+        # Two items at least, for the start leaves room for them; a stretch that would reach beyond the end is cut
+        # there.
         yield text[start : start + generator.randint(SHORTEST, config.longest)]

@@ -125,6 +125,7 @@ class Reporter:
 
     def losses(self, progress: Progress, taken: Taken) -> None:
         """Write the means since the last call, and the speed. All processes must call it."""
+        # Each process has its part of a loss, so that sums over processes are the loss itself and no multiple of it.
         sums = parallel.total(list(self.sums.values()))
         means = {name: round(total / max(1, self.steps), 4) for name, total in zip(self.sums, sums, strict=True)}
         recent = self._recent()
@@ -145,12 +146,14 @@ class Reporter:
     def _recent(self) -> Throughput:
         """What was counted since the last call, the speech of all processes; it is now in the whole."""
         recent = self.recent
+        # Speech adds up over processes, time does not: they work side by side.
         [recent.speech_s] = parallel.total([recent.speech_s])
         self.throughput, self.recent = self.throughput + recent, Throughput()
         return recent
 
     def bad_step(self, progress: Progress, taken: Taken) -> None:
         """Write what was wrong with a step that was skipped."""
+        # As text: JSON has no numbers for what is not finite.
         self._write(progress, {"bad_norm": repr(taken.norm), "utterances": taken.suspects})
 
     def errors(self, progress: Progress, errors: Mapping[str, ErrorCounts]) -> None:
@@ -201,6 +204,7 @@ def _board(directory: Path, step: int) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtra("Writing for TensorBoard", "tensorboard") from error
+    # What the board has of steps that are taken once more is dropped, as from events.jsonl.
     return SummaryWriter(str(directory), purge_step=step + 1)
 
 
@@ -225,6 +229,7 @@ def draw(events: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name in LOSSES:
+        # A loss of 0 is one that the objective does not have, and has no place on a logarithmic axis.
         points = [(event["step"], event[name]) for event in events if event.get(name)]
         if points:
             left.plot(*zip(*points, strict=True), label=name)

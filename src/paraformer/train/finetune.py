@@ -159,6 +159,7 @@ def configure(plan: Finetuning, original: Bundle, train_h: float) -> TrainConfig
         augment=GENTLE,
         optimiser=OptimiserConfig(
             peak_lr=plan.peak_lr or default_lr(original.config, lora=plan.lora_rank is not None),
+            # A run may be shorter than the usual warm-up is.
             warmup_steps=min(500, steps // 10),
         ),
         live=live_steps(original.config, plan.live),
@@ -224,6 +225,7 @@ def _stored(original: Path) -> Storage:
 def _take_along_lm(model: Path, original: Bundle, directory: Path) -> None:
     """The original's language model, which new tokens join; its checksum is recorded with the results."""
     tokens = Bundle.open(directory).tokens
+    # New tokens stand before <unk> and so have moved the numbers of others: the counts move along.
     place = {token: index for index, token in enumerate(tokens)}
     places = np.array([place[token] for token in original.tokens], np.int64)
     known = LanguageModel.open(model / contract.LM, len(original.tokens))
@@ -248,6 +250,7 @@ def _write_results(
         results = {**facts, "results": {one.name: one.to_dict() for one in verdicts}}
         temporary.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     bundle = Bundle.open(directory)
+    # Where a model comes from stays true of what is made of it, and so do the terms that it came with.
     kept = {key: value for key, value in original.card.items() if key not in _OUTDATED}
     own = {key: bundle.card[key] for key in ("averaged", "errors")}
     card = {**kept, "fine_tuned": {**facts, "results": [str(one) for one in verdicts]}, **own}
@@ -292,6 +295,7 @@ def verdict(name: str, utterances: Sequence[Utterance], before: Path, after: Pat
     Both run on torch, so that nothing else differs, and listen for hotwords out of the texts if they have a way to of
     their own. Raises DataError where no utterance could be recognised.
     """
+    # The same utterances twice, so that the bootstrap can pair them: what is hard is hard for both.
     first, second = recognised(before, utterances), recognised(after, utterances)
     if not (first.scored and second.scored):
         raise DataError(f"none of the {len(utterances)} utterances of {name} could be recognised")

@@ -65,6 +65,7 @@ def finish(config: TrainConfig, data: Path, out: Path, best: int, *, stored: Sto
 def averaged(system: str, setup: Setup, files: Sequence[Path]) -> Trainable:
     """A model of averaged weights, where this process computes. Raises CheckpointError where there are none."""
     model = new_model(system, setup.model)
+    # Weights near the end of a run scatter around something better than each of them.
     model.load_state_dict(average([read_weights(file) for file in files]))
     return model.to(parallel.device())
 
@@ -81,6 +82,7 @@ def _weights_and_card(model: nn.Module, card: Mapping[str, Any], out: Path) -> P
 
 def measure_all(config: TrainConfig, setup: Setup, model: Trainable, data: Path, out: Path) -> dict[str, str]:
     """Errors on all of dev_set and test_sets, whole and (where the run trained for it) live, in words."""
+    # Whole too, unless it was never trained so: nobody will use it that way.
     modes: dict[str, ChunkConfig | None] = {} if config.live is not None and config.live.always else {"whole": None}
     if config.live is not None:
         modes["live"] = config.live.chunks[0]

@@ -107,6 +107,7 @@ def pass_gate(config: TrainConfig, cuts: Sequence[Cut], rate: float) -> Trial:
 
 def drawn(cuts: Sequence[Cut], seed: int) -> list[Cut]:
     """Ten utterances, none of them long if there are enough others; else the shortest."""
+    # Long ones take more time and memory, and in six steps nothing more is learnt from them.
     short = [cut for cut in cuts if cut.duration <= LONGEST_S]
     if len(short) < UTTERANCES:
         short = sorted(cuts, key=lambda cut: cut.duration)[:UTTERANCES]
@@ -141,8 +142,10 @@ def _overfit(
 ) -> tuple[tuple[float, ...], float]:
     """Cross-entropy before and after each step, and the quantity loss before the first."""
     live = config.live
+    # Whole, unless the model has never seen more than a chunk and would fail for that alone.
     chunk = live.chunks[0] if live is not None and live.always else None
     values, quantities = [], []
+    # Once more than there are steps: measured before each, and after the last.
     for step in range(STEPS + 1):
         losses = model(batch, chunk=chunk)
         values.append(float(losses.cross_entropy.detach()))
@@ -159,5 +162,6 @@ def _statistics(batch: Batch, setup: Setup) -> tuple[float, float]:
     """Entropy of the frequencies of the tokens of a batch, nats, and the share of those that the model did not know."""
     tokens = [setup.tokens[index] for index in batch.targets[batch.targets >= 0].tolist()]
     shares = [count / len(tokens) for count in Counter(tokens).values()]
+    # Both kinds: with a vocabulary that is extended nothing is unknown any more, and yet was never heard.
     foreign = sum(token == UNKNOWN or token in setup.added for token in tokens)
     return -sum(share * math.log(share) for share in shares), foreign / len(tokens)

@@ -54,6 +54,7 @@ def told(
 def measure(model: Trainable, batches: Texts, vocabulary: Vocabulary, chunk: ChunkConfig | None = None) -> ErrorCounts:
     """Errors on whole utterances, those of all processes together; chunk: as live steps would decide."""
     counts = total_errors(decode_batches(model, batches, vocabulary, chunk))
+    # Errors and tokens are added up before they are divided: a mean of rates would weigh short texts like long ones.
     return ErrorCounts(*map(int, parallel.total(dataclasses.astuple(counts))))
 
 
@@ -73,6 +74,7 @@ def decode_batches(
     for loaded, references in batches:
         batch = on_device(loaded)
         for reference, ids in zip(references, model.read(batch, chunk), strict=True):
+            # <blank>, <s> and </s> are heard like tokens and stand for no text.
             kept = [i for i in ids if i not in SILENT_IDS]
             pairs.append((reference, vocabulary.decode(kept)))
     return pairs

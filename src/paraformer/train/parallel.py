@@ -50,6 +50,7 @@ def device() -> torch.device:
     """Where this process computes: its GPU, or the CPU of a machine without one."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    # torchrun numbers the processes of each machine, which have a GPU each.
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
@@ -81,6 +82,7 @@ def total(values: Sequence[float]) -> list[float]:
 
 def any_of(*facts: bool) -> list[bool]:
     """Whether each is true in any process."""
+    # A sum over processes says it, since what none of them has found adds up to 0.
     return [count > 0 for count in total([float(fact) for fact in facts])]
 
 
@@ -118,6 +120,7 @@ def gradients(model: nn.Module, *, shared: bool) -> Iterator[None]:
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(shared)
     if isinstance(model, DistributedDataParallel) and not shared:
+        # Exchanged after each batch of a step, the sum would be the same and sent as often as there are batches.
         with model.no_sync():
             yield
     else:
@@ -136,6 +139,7 @@ def whole(model: nn.Module) -> Trainable:
     inner = plain(model)
     if not isinstance(inner, FSDPModule):
         return inner
+    # Not gathered in place: the optimiser holds the shards, and training goes on with them.
     copy = type(inner)(inner.config).to(device())
     copy.load_state_dict(get_model_state_dict(inner, options=StateDictOptions(full_state_dict=True)))
     return copy

@@ -50,6 +50,7 @@ def parts_of(data: Path, dev: Path | None, skips: Skips) -> Parts:
 
 def hold_out(cuts: Sequence[Cut], seed: int = 0) -> Parts:
     """One in SHARE utterances for measuring: those of speakers who are then not trained on, or else at random."""
+    # Enough to tell models apart, and of little data never so much that there is nothing left to learn from.
     wanted = min(MOST, max(len(cuts) // SHARE, min(LEAST, len(cuts) // 4)))
     order = np.random.default_rng(seed).permutation(len(cuts))
     by_speaker = defaultdict(list)
@@ -70,6 +71,7 @@ def hold_out(cuts: Sequence[Cut], seed: int = 0) -> Parts:
 
 def keep(cuts: Sequence[Cut], directory: Path, name: str, skips: Skips) -> None:
     """Write a prepared set; audio that is not in files is packed into shards, once."""
+    # A recording that came with the data itself, as in a Parquet file, has no path that a manifest could name.
     inside = any(source.type == "memory" for cut in cuts for source in cut.recording.sources)
     if not inside:
         save_cuts(cuts, directory, name)

@@ -82,6 +82,7 @@ class Speech:
 
 def drawn_hours(cuts: Sequence[Cut], hours: float, seed: int) -> list[Cut]:
     """So many hours of the cuts, in a random order of which less is the beginning. Raises ConfigError for too few."""
+    # The order does not know how many hours are wanted, so the fewer are always the beginning of the more.
     order, left_s = np.random.default_rng(seed).permutation(len(cuts)), hours * 3600
     chosen: list[Cut] = []
     for index in order:
@@ -108,6 +109,7 @@ def set_up(config: TrainConfig, speech: Speech, out: Path) -> Setup:
         "words": setup.words,
         "added": setup.added,
     }
+    # Written once: neither a run that goes on nor its final model may hang on what the data have become meanwhile.
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
     return setup
@@ -152,6 +154,7 @@ def encoder_weights(source: str, setup: Setup) -> dict[str, Tensor]:
     """
     if source.startswith(WHISPER):
         return whisper.encoder_weights(source.removeprefix(WHISPER), setup.model, setup.cmvn)
+    # What is left behind may be of any size, so only these are compared.
     taken = ("encoder.", "ctc.") if setup.model.ctc_vocab_size else ("encoder.",)
     shapes = _shapes(setup)
     weights, _ = _weights_of(source)
@@ -204,6 +207,7 @@ def _of_directory(source: str, config: TrainConfig, speech: Speech) -> Setup:
     bundle = open_any(source)[0]
     syllables, units = {}, bundle.config.objective.ctc_units if config.model.objective.ctc_weight > 0 else 0
     if units and bundle.units:
+        # From 1: the first output of a CTC layer is the blank.
         syllables = {name: number for number, name in enumerate(bundle.units, start=1)}
     elif units:
         syllables = syllable_table([text_of(cut) for cut in speech.train])
@@ -223,6 +227,7 @@ def _extended(setup: Setup, speech: Speech) -> Setup:
 
 def _of_run(weights: Path) -> Setup:
     """The setup of the run that left a file of weights, found beside or above it."""
+    # Beside averaged weights, above those of a single step.
     for directory in (weights.parent, weights.parent.parent):
         if (directory / SETUP).is_file():
             return read_setup(directory / SETUP)
