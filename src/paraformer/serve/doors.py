@@ -327,7 +327,8 @@ async def converse(socket: WebSocket, line: Line, conversation: Conversation, en
         for task in (writer, reader):
             task.cancel()
         for result in await asyncio.gather(writer, reader, return_exceptions=True):
-            if isinstance(result, Exception) and not isinstance(result, TimeoutError | OSError | RuntimeError):
+            known = TimeoutError | OSError | RuntimeError | WebSocketDisconnect
+            if isinstance(result, Exception) and not isinstance(result, known):
                 log.error("a connection failed: %s", type(result).__name__)
 
 

@@ -285,6 +285,7 @@ def log_to_stderr() -> None:
     """Let this package's server, and what it stands on, write JSON lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(lambda record: not record.getMessage().startswith("Invalid UTF-8"))  # a client's fault, not ours
     for name, level in (
         ("paraformer.serve", logging.INFO),
         ("uvicorn", logging.WARNING),

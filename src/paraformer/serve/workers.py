@@ -59,7 +59,8 @@ class Workers:
         while not self._stopping:
             time.sleep(0.2)
             self._replace()
-        return max(abs(worker.wait()) for worker in self._workers.values())
+        codes = [worker.wait() for worker in self._workers.values()]
+        return max(0 if code in (-signal.SIGTERM, -signal.SIGINT) else abs(code) for code in codes)  # not yet at work
 
     def _replace(self) -> None:
         for number, worker in list(self._workers.items()):
@@ -72,7 +73,9 @@ class Workers:
     def _begin(self, number: int) -> subprocess.Popen[bytes]:
         own = ["--workers", "1", "--admin-port", str(self._admin_port + number), "--state", self._state]
         return subprocess.Popen(  # noqa: S603  the command line that this process was given
-            [sys.executable, "-m", "paraformer.cli", *self._arguments, *own], env=self._environment
+            [sys.executable, "-m", "paraformer.cli", *self._arguments, *own],
+            env=self._environment,
+            preexec_fn=_deaf if hasattr(signal, "SIGHUP") else None,  # noqa: PLW1509  there are no threads here
         )
 
     def _end(self, kind: int) -> None:
@@ -83,3 +86,8 @@ class Workers:
         for worker in self._workers.values():
             if worker.poll() is None:
                 worker.send_signal(kind)
+
+
+def _deaf() -> None:
+    """A worker that is still starting reads everything anyway, and must not end of being told to."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
