@@ -8,10 +8,13 @@ import logging
 import os
 import re
 import socket
+import ssl
 import struct
+import threading
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,11 @@ import websockets
 from serving import Running, live_text, sample, serving
 from websockets.sync.client import connect
 
+from paraformer.cli.serve import _self_signed
 from paraformer.errors import ConfigError
 from paraformer.serve.config import Limits, ServeConfig, read_config
-from paraformer.serve.guard import Keys
+from paraformer.serve.guard import Keys, Refusal
+from paraformer.serve.quotas import Quotas
 from paraformer.serve.server import log_to_stderr
 
 KEY = "open-sesame-9d2f"
@@ -118,13 +123,16 @@ def test_keys_are_read_again_and_bad_ones_leave_the_old(tmp_path: Path) -> None:
     file.write_text("one\n")
     keys = Keys(file)
     file.write_text("two\nsha256:" + __import__("hashlib").sha256(b"three").hexdigest() + "\n")
-    assert keys.admits("one")
+    assert keys.owner("one")
     keys.reload()
-    assert [keys.admits(key) for key in ("one", "two", "three", "")] == [False, True, True, False]
+    assert [keys.owner(key) is not None for key in ("one", "two", "three", "")] == [False, True, True, False]
+    lent, _ = keys.lend(str(keys.owner("two")))
+    assert keys.owner(lent) == keys.owner("two")
+    assert keys.owner(lent) is None  # for one use
     file.write_text("")
     with pytest.raises(ConfigError):
         keys.reload()
-    assert keys.admits("two")
+    assert keys.owner("two")
 
 
 def test_settings_from_file_environment_and_flags(tmp_path: Path) -> None:
@@ -352,3 +360,80 @@ def test_logs_hold_no_keys_and_no_words(server: Running, caplog: pytest.LogCaptu
     assert KEY not in ours
     assert "[ERROR]" not in ours
     assert live_text()[:4] not in ours
+
+
+# -- what one key may have, and TLS -----------------------------------------------------------------------------------
+
+
+def test_quotas_count_by_key_and_forget_in_time() -> None:
+    now = [1_000_000.0]
+    quotas = Quotas(Limits(key_streams=1, key_requests=2, key_audio_h=0.5), lambda: now[0])
+    quotas.sit("a")
+    quotas.sit("b")
+    with pytest.raises(Refusal, match="1 streams open") as refused:
+        quotas.sit("a")
+    assert (refused.value.status, refused.value.kind) == (429, "rate_limit_error")
+    quotas.leave("a")
+    quotas.sit("a")
+    quotas.ask("a")
+    quotas.ask("a")
+    with pytest.raises(Refusal, match="2 requests"):
+        quotas.ask("a")
+    quotas.ask("b")
+    now[0] += 61
+    quotas.hear("a", 1801.0)
+    with pytest.raises(Refusal, match=r"0\.5 hours"):
+        quotas.ask("a")
+    now[0] += 86_400
+    quotas.ask("a")
+    free = Quotas(Limits())
+    for _ in range(1000):
+        free.ask("a")
+        free.sit("a")
+
+
+def test_a_key_that_has_had_enough_is_told_as_openais_clients_understand(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"{KEY}\nother\n")
+    header = {"Authorization": f"Bearer {KEY}"}
+    with serving(keys=str(keys), limits=Limits(key_streams=1, key_requests=4)) as running:
+        with connect(running.ws, additional_headers=header):
+            with pytest.raises(websockets.InvalidStatus) as refused, connect(running.ws, additional_headers=header):
+                pass
+            assert refused.value.response.status_code == 429
+            assert refused.value.response.headers["Retry-After"] == "1"
+            with connect(running.ws, additional_headers={"Authorization": "Bearer other"}):
+                pass
+        assert [get(running, "/v1/models", **header) for _ in range(3)] == [200, 200, 429]
+        assert get(running, "/health") == 200
+
+
+def test_tls_takes_only_new_versions_and_a_new_certificate_without_a_restart(tmp_path: Path) -> None:
+    tls = _self_signed(tmp_path / "tls")
+
+    def presented(port: int, **limits: Any) -> bytes:
+        context = ssl.create_default_context(cafile=tls["certfile"])
+        for name, value in limits.items():
+            setattr(context, name, value)
+        plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+        with context.wrap_socket(plain, server_hostname="localhost") as wrapped:
+            return wrapped.getpeercert(binary_form=True) or b""
+
+    with serving(**tls) as running:
+        first = presented(running.port)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            old = {"minimum_version": ssl.TLSVersion.TLSv1, "maximum_version": ssl.TLSVersion.TLSv1_1}
+            with pytest.raises(ssl.SSLError):
+                presented(running.port, **old)
+        for file in tls.values():
+            Path(file).unlink()
+        _self_signed(tmp_path / "tls")
+        reread = threading.Event()
+        running.call(lambda: (running.process._read_again(), reread.set()))
+        assert reread.wait(10)
+        second = presented(running.port)
+        assert second != first
+        Path(tls["keyfile"]).write_text("no key")
+        running.call(lambda: (running.process._read_again(), reread.clear()))
+        assert presented(running.port) == second

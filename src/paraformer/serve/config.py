@@ -47,6 +47,12 @@ class Limits:
     """Until a request's headers are complete, or a WebSocket's first message has come."""
     kept: int = 1 << 30
     """Bytes of streams that wait to be taken up; the oldest make room."""
+    key_streams: int = 0
+    """Of one key at a time, in each worker; 0 here and below: as many as there is room for."""
+    key_requests: int = 0
+    """Of one key, handshakes included, within a minute."""
+    key_audio_h: float = 0.0
+    """Of one key, within a day."""
     slowest: int = 1024
     """Bytes a second of a body, over half a minute."""
 

@@ -19,6 +19,7 @@ from paraformer.serve.config import ServeConfig
 from paraformer.serve.files import Busy, Files, Job, Spool
 from paraformer.serve.metrics import Meters
 from paraformer.serve.protocol import Done, Failed, News, Resume, Saved, StreamOptions
+from paraformer.serve.quotas import Quotas
 from paraformer.serve.scheduler import Scheduler, Step
 from paraformer.serve.shelf import Shelf
 from paraformer.serve.stream import Stream
@@ -66,6 +67,7 @@ class Engine:
         self._own = None if config.state else TemporaryDirectory(prefix="paraformer-streams-")
         state = Path(self._own.name if self._own else config.state)
         self.shelf = Shelf(state, config.resume_s, config.limits.kept)
+        self.quotas = Quotas(config.limits)
         self.seats = 0
         self.lines: set[Line] = set()
         self.draining = asyncio.Event()

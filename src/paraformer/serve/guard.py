@@ -26,6 +26,8 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 """Browsers cannot send headers with a WebSocket: they name their key as a subprotocol, which is never answered."""
 OPEN = ("/", "/page.js", "/worklet.js", "/page.css", "/health")
 """What is given to whoever asks: it holds nothing of anybody."""
+OWNER = "paraformer.owner"
+"""Where a scope says whose key was shown."""
 _SECRET_S = 60
 
 
@@ -55,29 +57,34 @@ class Keys:
             raise ConfigError(f"{self._file} holds no key; write one a line, e.g. from `openssl rand -hex 24`")
         self._digests = digests
 
-    def admits(self, key: str) -> bool:
-        """Whether this is a key, or one that was made for a minute and has not been used."""
+    def owner(self, key: str) -> str | None:
+        """Whose key this is, as a part of its digest; also where it was made for a minute and has not been used.
+
+        None: nobody's. Where everybody may come in, all are one.
+        """
         if self._file is None:
-            return True
+            return ""
         digest = hashlib.sha256(key.encode(errors="replace")).digest()
         found = [hmac.compare_digest(digest, one) for one in self._digests]
-        return any(found) or (key.startswith("ek_") and self._admits_once(key))
+        if any(found):
+            return digest.hex()[:16]
+        return self._lent_by(key) if key.startswith("ek_") else None
 
-    def lend(self) -> tuple[str, int]:
-        """A key for one use within a minute, and when it ends, in seconds of the epoch."""
+    def lend(self, owner: str) -> tuple[str, int]:
+        """A key for one use within a minute, counted as its owner's, and when it ends, in seconds of the epoch."""
         until = int(time()) + _SECRET_S
-        body = f"{until}.{secrets.token_hex(8)}"
+        body = f"{until}.{owner}.{secrets.token_hex(8)}"
         return f"ek_{body}.{self._signed(body)}", until
 
-    def _admits_once(self, key: str) -> bool:
+    def _lent_by(self, key: str) -> str | None:
         body, _, signature = key.removeprefix("ek_").rpartition(".")
-        until = body.partition(".")[0]
+        until, _, rest = body.partition(".")
         genuine = hmac.compare_digest(signature.encode(errors="replace"), self._signed(body).encode())
         now = time()
         if not genuine or not until.isdecimal() or int(until) < now or body in self._used:
-            return False
+            return None
         self._used = {one: end for one, end in self._used.items() if end >= now} | {body: float(until)}
-        return True
+        return rest.partition(".")[0]
 
     def _signed(self, body: str) -> str:
         digest = hmac.new(self._secret, body.encode(errors="replace"), hashlib.sha256).digest()
@@ -127,9 +134,16 @@ class Refusal(Exception):
 class Guard:
     """Stands before the doors: HTTP requests and WebSocket handshakes pass, or get their refusal before any work."""
 
-    def __init__(self, app: App, config: ServeConfig, keys: Keys, refused: Callable[[str], None]) -> None:
-        """refused: is told of each refusal's reason, a word."""
-        self._app, self._config, self._keys, self._refused = app, config, keys, refused
+    def __init__(
+        self,
+        app: App,
+        config: ServeConfig,
+        keys: Keys,
+        ask: Callable[[str], None],
+        refused: Callable[[str], None],
+    ) -> None:
+        """ask: is told whose request comes, and may raise Refusal; refused: of each refusal's reason, a word."""
+        self._app, self._config, self._keys, self._ask, self._refused = app, config, keys, ask, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then let in."""
@@ -152,9 +166,14 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and not self._same(origin, headers.get("host", "")):
             raise Refusal(403, "pages of this origin may not connect; see --allow-origin", "origin")
-        public = scope["type"] == "http" and scope["path"] in OPEN
-        if not public and not any(self._keys.admits(key) for key in _offered(scope, headers)):
+        if scope["type"] == "http" and scope["path"] in OPEN:
+            return
+        owners = (self._keys.owner(key) for key in _offered(scope, headers))
+        owner = next((one for one in owners if one is not None), None)
+        if owner is None:
             raise Refusal(401, "a key is needed, and this is none; send it as Authorization: Bearer", "invalid_api_key")
+        self._ask(owner)
+        scope[OWNER] = owner
 
     def _same(self, origin: str, host: str) -> bool:
         return urlsplit(origin).netloc == host or origin in self._config.origins

@@ -118,6 +118,7 @@ class Process:
         self._parent = os.getppid() if secret else None
         self._stop = asyncio.Event()
         self._servers: list[_Server] = []
+        self._tls: ssl.SSLContext | None = None
 
     async def run(self, listening: Callable[[int, int], None] = lambda *_: None) -> None:
         """Serve until `stop` or a signal, then drain; listening: is told the port and the admin port, once open.
@@ -205,11 +206,14 @@ class Process:
             loop.add_signal_handler(signal.SIGHUP, self._read_again)
 
     def _read_again(self) -> None:
-        """Keys, and the model: streams that are open end on the old one."""
+        """Keys, certificate, and the model: streams that are open end on the old one."""
         try:
             self.keys.reload()
+            if self._tls is not None:
+                tls_context(self.config.certfile, self.config.keyfile)  # so that nothing changes if it cannot be used
+                self._tls.load_cert_chain(self.config.certfile, self.config.keyfile)
         except ConfigError as error:
-            log.warning("%s; the old keys stay", error)
+            log.warning("%s; what there was stays", error)
         if self._reload is not None:
             asyncio.get_running_loop().run_in_executor(None, self._load_again, self._reload)
 
@@ -242,7 +246,7 @@ class Process:
         )
         if tls and self.config.certfile:
             config.load()
-            config.ssl = tls_context(self.config.certfile, self.config.keyfile)
+            config.ssl = self._tls = tls_context(self.config.certfile, self.config.keyfile)
         return config
 
 

@@ -28,7 +28,7 @@ from paraformer.serve.engine import Engine, Seat
 from paraformer.serve.files import Busy, Spool, TooBig
 from paraformer.serve.funasr import FunasrConversation
 from paraformer.serve.funasr_settings import Dialect
-from paraformer.serve.guard import KEY_PROTOCOL, Guard, Keys, Refusal
+from paraformer.serve.guard import KEY_PROTOCOL, OWNER, Guard, Keys, Refusal
 from paraformer.serve.protocol import Conversation, Done, Failed, News, Sentence
 from paraformer.serve.realtime import RealtimeConversation
 from paraformer.types import Transcript
@@ -64,7 +64,9 @@ def app(engine: Engine, keys: Keys) -> Guard:
     ]
     handlers: dict[Any, Any] = {Refusal: _refused, HTTPException: _missing, Exception: _broken}
     inner = _Counted(Starlette(routes=routes, exception_handlers=handlers), engine)
-    return Guard(inner, engine.config, keys, lambda reason: engine.meters.rejected.labels(reason).inc())
+    return Guard(
+        inner, engine.config, keys, engine.quotas.ask, lambda reason: engine.meters.rejected.labels(reason).inc()
+    )
 
 
 class _Web:
@@ -210,6 +212,7 @@ class _Web:
                 yield news
                 if isinstance(news, Done):
                     self._engine.meters.audio.labels("openai").inc(news.transcript.duration_s)
+                    self._engine.quotas.hear(request.scope[OWNER], news.transcript.duration_s)
                     return
         finally:
             watch.cancel()
@@ -232,21 +235,34 @@ class _Web:
         begin = partial(RealtimeConversation, model, beta=beta, longest_s=longest_s)
         await self._serve(socket, begin, "realtime", live=True)
 
-    async def client_secrets(self, _: Request) -> Response:
+    async def client_secrets(self, request: Request) -> Response:
         """A key for a browser: one connection within a minute."""
-        value, until = self._keys.lend()
+        value, until = self._keys.lend(request.scope[OWNER])
         session = {"type": "transcription", "object": "realtime.transcription_session", "id": f"sess_{value[-12:]}"}
         return JSONResponse({"value": value, "expires_at": until, "session": session})
 
-    async def transcription_sessions(self, _: Request) -> Response:
+    async def transcription_sessions(self, request: Request) -> Response:
         """The same in the beta's spelling."""
-        value, until = self._keys.lend()
+        value, until = self._keys.lend(request.scope[OWNER])
         secret = {"value": value, "expires_at": until}
         session = {"id": f"sess_{value[-12:]}", "object": "realtime.transcription_session", "client_secret": secret}
         return JSONResponse({**session, "input_audio_format": "pcm16", "turn_detection": None})
 
     async def _serve(self, socket: WebSocket, begin: Callable[[], Conversation], proto: str, *, live: bool) -> None:
         """Find a place, shake hands, and serve to the end."""
+        engine, owner = self._engine, socket.scope[OWNER]
+        try:
+            engine.quotas.sit(owner)
+        except Refusal as refusal:
+            engine.meters.rejected.labels("quota").inc()
+            await socket.send_denial_response(_response(refusal))
+            return
+        try:
+            await self._seated(socket, begin, proto, live=live)
+        finally:
+            engine.quotas.leave(owner)
+
+    async def _seated(self, socket: WebSocket, begin: Callable[[], Conversation], proto: str, *, live: bool) -> None:
         engine = self._engine
         try:
             seat: Seat | None = engine.sit(proto) if live else None
@@ -256,16 +272,16 @@ class _Web:
             engine.meters.rejected.labels("busy").inc()
             await socket.send_denial_response(_response(Refusal(503, str(error), "busy")))
             return
+        conversation = begin()
+        line = Line(engine, conversation, SocketWire(socket), proto, seat)
         try:
-            conversation = begin()
-            line = Line(engine, conversation, SocketWire(socket), proto, seat)
             offered = [one for one in socket.scope.get("subprotocols", ()) if not one.startswith(KEY_PROTOCOL)]
-            chosen = next((one for one in offered if one in ("binary", "realtime")), None)
-            await socket.accept(chosen)
+            await socket.accept(next((one for one in offered if one in ("binary", "realtime")), None))
             await converse(socket, line, conversation, engine)
         finally:
             if seat is not None:
                 seat.leave()
+            engine.quotas.hear(socket.scope[OWNER], line.audio_s)
 
 
 async def _until_gone(request: Request, told: asyncio.Queue[News | None]) -> None:
