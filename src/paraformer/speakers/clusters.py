@@ -5,12 +5,19 @@ FunASR's way for up to 2047 windows; more of them are clustered by the same rule
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int64
 
 FEW = 20
 """Fewer windows, half a minute of speech at most, are one speaker."""
-MOST_SPEAKERS = 15
+MOST_SPEAKERS, WINDOWS_EACH = 50, 4
+"""As many are looked for where nobody says how many there are, and no more than have so many windows each.
+
+FunASR looks for 15; so many are looked for here in any case.
+"""
+_FEWEST_SOUGHT = 15
 NEAR = 0.78
 """Cosine similarity from which two groups are one."""
 _KEPT, _LEAST_KEPT = 0.022, 6
@@ -77,7 +84,8 @@ def _spectral(voices: np.ndarray, speakers: int | None) -> Labels:
     np.fill_diagonal(graph, 0.0)
     values, vectors = np.linalg.eigh(np.diag(np.abs(graph).sum(1)) - graph)
     if speakers is None:
-        speakers = int(np.diff(values[: MOST_SPEAKERS + 1]).argmax()) + 1
+        sought = max(_FEWEST_SOUGHT, min(MOST_SPEAKERS, size // WINDOWS_EACH))
+        speakers = int(np.diff(values[: sought + 1]).argmax()) + 1
     return _k_means(vectors[:, :speakers], speakers)
 
 
@@ -95,7 +103,7 @@ def _k_means(rows: np.ndarray, groups: int) -> Labels:
     for _ in range(_STARTS if groups > 1 else 0):
         centres = _far_apart(rows, groups, draws)
         for _ in range(_ROUNDS):
-            distances = np.square(rows[:, None] - centres).sum(-1)
+            distances = _distances(rows, centres)
             labels = distances.argmin(1)
             moved = np.stack([rows[labels == g].mean(0) if (labels == g).any() else centres[g] for g in range(groups)])
             if np.allclose(moved, centres):
@@ -109,9 +117,18 @@ def _k_means(rows: np.ndarray, groups: int) -> Labels:
 
 def _far_apart(rows: np.ndarray, groups: int, draws: np.random.Generator) -> np.ndarray:
     chosen = [rows[draws.integers(len(rows))]]
+    nearest = np.full(len(rows), np.inf)
     while len(chosen) < groups:
-        distances = np.square(rows[:, None] - np.stack(chosen)).sum(-1).min(1)
-        total = distances.sum()
-        odds = distances / total if total > 0 else None
+        nearest = np.minimum(nearest, _distances(rows, chosen[-1:])[:, 0])
+        total = nearest.sum()
+        odds = nearest / total if total > 0 else None
         chosen.append(rows[draws.choice(len(rows), p=odds)])
     return np.stack(chosen)
+
+
+def _distances(rows: np.ndarray, centres: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """The square of the distance of each row from each centre, (n, groups)."""
+    there = np.stack(list(centres))
+    squares = np.square(rows).sum(1)[:, None] - 2 * (rows @ there.T) + np.square(there).sum(1)
+    distances: np.ndarray = np.maximum(squares, 0.0)
+    return distances
