@@ -18,6 +18,7 @@ BUILD = ROOT / "build"
 BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
 """Pages that lie beside docs/."""
 SECTIONS = {"Start": "入门", "Better": "用好", "Train": "训练", "Reference": "参考", "Measured": "测量"}
+HOME = "首页"
 
 
 def assemble(chinese: bool) -> None:
@@ -55,8 +56,9 @@ def settings(chinese: bool) -> str:
         return text
     for english, name in SECTIONS.items():
         text = text.replace(f'{{ "{english}" = [', f'{{ "{name}" = [')
-    text = re.sub(r'\{ "[^"]+" = ("[\w/.-]+\.md") \}', r"\1", text)
+    text = re.sub(r'\{ "(?!Home)[^"]+" = ("[\w/.-]+\.md") \}', r"\1", text)
     for english, name in (
+        ('"Home"', f'"{HOME}"'),
         ('"build/en"', '"build/zh"'),
         ('site_dir = "site"', 'site_dir = "site/zh"'),
         ('language = "en"', 'language = "zh"'),
