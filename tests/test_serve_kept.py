@@ -32,7 +32,7 @@ from paraformer.serve.protocol import Saved, Send, StreamOptions
 from paraformer.serve.sent import Sent
 from paraformer.serve.shelf import Shelf
 
-SAVED = Saved(b"a session", 7, StreamOptions(hotwords=("阿里",), kept=True), b"heard", "notes")
+SAVED = Saved(b"a session", 7, StreamOptions(hotwords=("阿里",), kept=True), "notes")
 
 
 def long() -> np.ndarray:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     )
     from paraformer.loader import load, load_aligner, load_punctuation
     from paraformer.recognizer import Recognizer
+    from paraformer.second_pass import SecondPass, revised
     from paraformer.session import Session
-    from paraformer.types import Alternative, Segment, Sentence, Token, Transcript
+    from paraformer.types import Alternative, Revision, Segment, Sentence, Token, Transcript
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,8 @@ __all__ = [
     "ModelNotFound",
     "ParaformerError",
     "Recognizer",
+    "Revision",
+    "SecondPass",
     "Segment",
     "Sentence",
     "Session",
@@ -63,6 +66,7 @@ __all__ = [
     "load",
     "load_aligner",
     "load_punctuation",
+    "revised",
 ]
 
 _HOMES = {
@@ -70,6 +74,8 @@ _HOMES = {
     "Alternative": "types",
     "ChunkConfig": "config",
     "Recognizer": "recognizer",
+    "Revision": "types",
+    "SecondPass": "second_pass",
     "Segment": "types",
     "Sentence": "types",
     "Session": "session",
@@ -78,6 +84,7 @@ _HOMES = {
     "load": "loader",
     "load_aligner": "loader",
     "load_punctuation": "loader",
+    "revised": "second_pass",
 }
 """The module of each public name; the errors live in `errors`."""
 

@@ -24,6 +24,7 @@ from paraformer.frontend import Frontend
 from paraformer.hotwords import Hotwords, listed
 from paraformer.language import LanguageModel
 from paraformer.recordings import Draft, Piece, Recording, Samples, Speakers, Voice
+from paraformer.second_pass import SecondPass
 from paraformer.session import Session, advance
 from paraformer.settings import as_number
 from paraformer.silence import Hearing
@@ -220,10 +221,12 @@ class Recognizer:
         rate: int = audio.SAMPLE_RATE,
         drop_short_tail: bool = False,
         hotwords: Hotwords | None = None,
+        second_pass: bool | SecondPass = False,
     ) -> Session:
         """Open a live session. rate: of the samples that it will be given, 4000 to 192000 Hz.
 
-        hotwords: as those of `transcribe`.
+        hotwords: as those of `transcribe`. second_pass: at each pause recognise the sentence again, as a whole;
+        `Session.take_revisions` gives what came of it.
 
         Raises UnsupportedModel if the model recognises whole utterances only. drop_short_tail: discard a last piece of
         under 60 ms as FunASR does, for parity with it only.
@@ -234,8 +237,17 @@ class Recognizer:
             raise UnsupportedModel(
                 "this model recognises whole utterances only; live recognition needs a streaming one"
             )
+        if second_pass is True:
+            second_pass = SecondPass()
+        elif second_pass is not False and not isinstance(second_pass, SecondPass):
+            raise ConfigError(f"second_pass must be true, false or a SecondPass, not {second_pass!r}")
         return Session(
-            self._listening_for(hotwords), chunk or ChunkConfig(), rate=rate, drop_short_tail=drop_short_tail
+            self._listening_for(hotwords),
+            chunk or ChunkConfig(),
+            rate=rate,
+            drop_short_tail=drop_short_tail,
+            second_pass=second_pass or None,
+            again=self._again,
         )
 
     def advance(self, sessions: Iterable[Session]) -> list[str]:
@@ -266,7 +278,13 @@ class Recognizer:
 
     def restore(self, saved: Buffer) -> Session:
         """A session from what `Session.save` returned. Raises SessionError if it is of another model or version."""
-        return Session.restore(self._model, saved)
+        return Session.restore(self._model, saved, self._again)
+
+    def _again(self, model: SpeechModel, samples: Samples, start_s: float) -> list[Segment]:
+        """A sentence of a stream, by the words that its session listens for."""
+        twin = copy(self)
+        twin._model, twin.speakers = model, None  # noqa: SLF001  # of this very class
+        return twin.segments(samples, start_s)
 
     # -- whole audio --------------------------------------------------------------------------------------------------
 

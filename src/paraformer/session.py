@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,12 @@ from paraformer.errors import SessionError
 from paraformer.frontend import FrontendState
 from paraformer.hotwords import Hotwords, listed
 from paraformer.language import Candidates
+from paraformer.second_pass import Ended, SecondPass, Sentences, revision
 from paraformer.silence import Hearing
 from paraformer.speech_model import Chosen, Span, SpeechModel, audible
 from paraformer.text import TextAssembler
 from paraformer.timestamps import CifClock
-from paraformer.types import Segment, Token, Transcript
+from paraformer.types import Revision, Segment, Token, Transcript
 from paraformer.writing import WritingState, sentences, token_from
 
 if TYPE_CHECKING:
@@ -43,12 +44,15 @@ HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
 _DIGEST = 32
 """Bytes before a saved session: the SHA-256 of the rest."""
-FORMAT = 3
+FORMAT = 4
 """Of saved sessions; a version that writes something else counts on."""
 
 
 Packet = Shaped[np.ndarray, "..."] | Sequence[float]
 """Samples of one channel as they come, any number of them: an array, a tensor or a list."""
+
+Again = Callable[[SpeechModel, Float32[np.ndarray, " samples"], float], list[Segment]]
+"""Recognises a piece that begins at so many seconds of its stream in view of all of it: one segment, or none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +62,8 @@ class _State:
     incoming: what the resampler waits with; rows: of the frontend, not yet stepped; model: keys, values and so on;
     waiting: tokens, with waiting_spans their times, of which the language model has not seen enough; history: the last
     ids that it chose; writing: tokens that wait for their marks; hearing: where there was no silence; samples and
-    steps: taken in; ended: no samples will come; done: all is recognised.
+    steps: taken in; ended: no samples will come; done: all is recognised; sentences: of a stream whose sentences are
+    recognised again.
     """
 
     incoming: RateState
@@ -76,6 +81,7 @@ class _State:
     steps: int = 0
     ended: bool = False
     done: bool = False
+    sentences: Sentences | None = None
 
 
 @dataclass(frozen=True)
@@ -90,19 +96,29 @@ class Session:
     """One stream of one recogniser. Made by `Recognizer.stream`."""
 
     def __init__(
-        self, model: SpeechModel, chunk: ChunkConfig, *, rate: int = SAMPLE_RATE, drop_short_tail: bool = False
+        self,
+        model: SpeechModel,
+        chunk: ChunkConfig,
+        *,
+        rate: int = SAMPLE_RATE,
+        drop_short_tail: bool = False,
+        second_pass: SecondPass | None = None,
+        again: Again | None = None,
     ) -> None:
         """rate: of the samples that will come, Hz.
 
         drop_short_tail: discard a last piece of under 60 ms as FunASR does (spec 7.4), for parity with it only.
+        second_pass: recognise sentences again, by `again`.
         """
         config = model.backend.config
         self.chunk = chunk
         self._resampler = LiveResampler(rate)
         self._model = model
         self._drop_short_tail = drop_short_tail
+        self._second_pass, self._again = second_pass, again
         self._tokens: list[Token] = []
         self._text: list[str] = []
+        self._revisions: list[Revision] = []
         self._state = _State(
             incoming=self._resampler.init_state(),
             frontend=model.frontend.init_state(),
@@ -111,6 +127,7 @@ class Session:
             assembler=TextAssembler(),
             clock=CifClock(first_window=-chunk.right, window_s=config.row_s),
             waiting=Candidates.none(),
+            sentences=None if second_pass is None else Sentences(second_pass.open()),
         )
 
     @property
@@ -184,6 +201,25 @@ class Session:
         """End the stream and recognise all that is left. Returns the newly decided text."""
         return _advance({self: self._ended()})[self]
 
+    def take_revisions(self) -> list[Revision]:
+        """The sentences that were recognised again since the last call; none without a second pass."""
+        taken, self._revisions = self._revisions, []
+        return taken
+
+    def take_ended(self) -> list[Ended]:
+        """Sentences that have ended, for those who recognise them again themselves, and at their own time."""
+        sentences = self._state.sentences
+        if sentences is None:
+            return []
+        self._state = replace(self._state, sentences=replace(sentences, ended=(), due=()))
+        return [*(one for one, _ in sentences.due), *sentences.ended]
+
+    @property
+    def speaking_since_s(self) -> float | None:
+        """Where the sentence begins that is being said; None while nobody speaks, or without a second pass."""
+        sentences = self._state.sentences
+        return None if sentences is None else sentences.listening.speaking_since_s
+
     def transcript(self) -> Transcript:
         """The result so far, as one segment."""
         tokens, text = self.tokens, self.text
@@ -229,12 +265,18 @@ class Session:
             "clock": state.clock.to_dict(),
             "hearing": state.hearing.to_dict(),
         }
+        if state.sentences is not None:
+            assert self._second_pass is not None
+            values, kept = state.sentences.to_dict()
+            arrays |= {f"sentences.{name}": array for name, array in kept.items()}
+            progress |= {"second_pass": asdict(self._second_pass), "sentences": values}
+            progress |= {"revisions": [asdict(one) for one in self._revisions]}
         contiguous = {name: array.copy(order="C") for name, array in arrays.items()}
         saved = bytes(save_arrays(contiguous, {"session": json.dumps(progress)}))
         return hashlib.sha256(saved).digest() + saved
 
     @classmethod
-    def restore(cls, model: SpeechModel, saved: Buffer) -> Session:
+    def restore(cls, model: SpeechModel, saved: Buffer, again: Again | None = None) -> Session:
         """The inverse of `save`. Raises SessionError for bytes that are not a session of this model and version."""
         progress, arrays = _parse(saved)
         model.check(progress["model"])
@@ -243,7 +285,10 @@ class Session:
             ChunkConfig(**progress["chunk"]),
             rate=progress["rate"],
             drop_short_tail=progress["drop_short_tail"],
+            second_pass=SecondPass(**progress["second_pass"]) if "second_pass" in progress else None,
+            again=again,
         )
+        session._revisions = [_revision_from(one) for one in progress.get("revisions", ())]
         session._text = [progress["text"]]
         session._tokens = [token_from(token) for token in progress["tokens"]]
         session._state = _State(
@@ -258,9 +303,19 @@ class Session:
             history=tuple(progress["history"]),
             writing=WritingState.from_dict(progress["writing"]),
             hearing=Hearing.from_dict(progress["hearing"]),
+            sentences=session._restored_sentences(progress, arrays),
             **{name: progress[name] for name in ("samples", "steps", "ended", "done")},
         )
         return session
+
+    @property
+    def _deferred(self) -> bool:
+        return self._second_pass is not None and self._second_pass.deferred
+
+    def _restored_sentences(self, progress: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sentences | None:
+        if self._second_pass is None:
+            return None
+        return Sentences.from_dict(self._second_pass, progress["sentences"], _prefixed(arrays, "sentences."))
 
     # -- from state to state ------------------------------------------------------------------------------------------
 
@@ -287,7 +342,8 @@ class Session:
         state = replace(state, ended=True, done=state.samples == 0)
         if self._drop_short_tail and state.samples % self._stride < self._model.backend.config.frontend.window_samples:
             complete = state.samples // self._stride - state.steps
-            return replace(state, rows=state.rows[: complete * self.chunk.chunk])
+            sentences = self._spoken(state, nothing, final=True)
+            return replace(state, rows=state.rows[: complete * self.chunk.chunk], sentences=sentences)
         return replace(state, **self._extracted(state, nothing, final=True))
 
     def _heard(self, state: _State, samples: np.ndarray, *, final: bool) -> _State:
@@ -300,7 +356,11 @@ class Session:
         """What of the state further samples change, once they are at 16 kHz."""
         rows, frontend = self._model.frontend.step(samples, state.frontend, final=final)
         hearing = state.hearing.step(samples, final=final)
-        return {"rows": np.concatenate([state.rows, rows]), "frontend": frontend, "hearing": hearing}
+        rows, sentences = np.concatenate([state.rows, rows]), self._spoken(state, samples, final=final)
+        return {"rows": rows, "frontend": frontend, "hearing": hearing, "sentences": sentences}
+
+    def _spoken(self, state: _State, samples: np.ndarray, *, final: bool) -> Sentences | None:
+        return None if state.sentences is None else state.sentences.heard(samples, final=final)
 
     def _next(self, state: _State) -> tuple[np.ndarray, bool]:
         """The rows of the next step, and whether it is the last."""
@@ -319,6 +379,10 @@ class Session:
         tokens, writing = self._model.writer.step(heard, state.writing, now_s=received_s, final=final)
         text = "".join([assembler.push(token.text, token.mark) for token in tokens])
         text += assembler.finish() if final else ""
+        spoken = state.sentences
+        if spoken is not None:
+            held = (*(start for start, _ in undecided.get("waiting_spans", ())), *writing.starts, clock.began_s)
+            spoken = spoken.decided(tokens, held, now_s=received_s, final=final)
         following = replace(
             state,
             rows=state.rows[len(rows) :],
@@ -329,6 +393,7 @@ class Session:
             steps=state.steps + 1,
             done=final,
             writing=writing,
+            sentences=spoken,
             **undecided,
         )
         return following, _Said(text, tokens)
@@ -355,9 +420,21 @@ class Session:
         undecided = {"waiting": waiting[ready:], "waiting_spans": times[ready:], "history": heard[-HELD:]}
         return chosen, times[:ready], undecided
 
-    def _commit(self, state: _State, said: Sequence[_Said]) -> None:
+    def _revised(self, state: _State) -> tuple[_State, list[Revision]]:
+        """The state after sentences that are due were recognised again, and what came of them."""
+        if state.sentences is None or not state.sentences.due or self._again is None or self._deferred:
+            return state, []
+        found = []
+        for ended, replaces in state.sentences.due:
+            one = revision(ended, replaces, self._again(self._model, ended.samples, ended.start_s))
+            if one.segment.text or replaces[0] < replaces[1]:
+                found.append(one)
+        return replace(state, sentences=replace(state.sentences, due=())), found
+
+    def _commit(self, state: _State, said: Sequence[_Said], revisions: Sequence[Revision]) -> None:
         self._tokens += [token for one in said for token in one.tokens]
         self._text += [one.text for one in said if one.text]
+        self._revisions += revisions
         self._state = state
 
 
@@ -387,9 +464,18 @@ def _advance(states: dict[Session, _State]) -> dict[Session, str]:
         for session, outcome, model, last in zip(batch, decoded, models, final, strict=True):
             states[session], new = session._stepped(states[session], outcome, model, final=last)
             said[session].append(new)
-    for session, state in states.items():
-        session._commit(state, said[session])
+    revised = {session: session._revised(state) for session, state in states.items()}
+    for session, (state, revisions) in revised.items():
+        session._commit(state, said[session], revisions)
     return {session: "".join([one.text for one in new]) for session, new in said.items()}
+
+
+def _revision_from(values: Mapping[str, Any]) -> Revision:
+    """The inverse of `asdict`."""
+    segment = values["segment"]
+    tokens = tuple(map(token_from, segment["tokens"]))
+    first, behind = values["replaces"]
+    return Revision(values["number"], (first, behind), Segment(**{**segment, "tokens": tokens}))
 
 
 def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -82,3 +82,17 @@ class Transcript:
         """Mean probability of the tokens; 0.0 for an empty text, for which nothing speaks."""
         tokens = self.tokens
         return sum(token.confidence for token in tokens) / len(tokens) if tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A sentence of a live stream, recognised again in view of all of it once its pause has come.
+
+    number: of the sentence, from 0. replaces: the live tokens that it stands for, as numbers from the start of the
+    stream: the first, and the one behind the last; both the same where it stands for none. segment: its text, times
+    and tokens; nothing where the whole sentence turned out to be none.
+    """
+
+    number: int
+    replaces: tuple[int, int]
+    segment: Segment

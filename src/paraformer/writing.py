@@ -47,6 +47,11 @@ class WritingState:
     clause: tuple[Token, ...] = ()
     begins: bool = True
 
+    @property
+    def starts(self) -> tuple[float, ...]:
+        """When the tokens that wait begin, in seconds."""
+        return tuple(token.start_s for token in (*self.clause, *self.waiting))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)

@@ -63,8 +63,8 @@ def _mistake(options: argparse.Namespace) -> str:
     """What makes these options unusable together; empty where nothing does."""
     if bool(options.compare) == bool(options.data):
         return "evaluate takes either --data DATA or --compare A.json B.json"
-    if options.look_back and not options.live:
-        return "--look-back goes with --live"
+    if (options.look_back or options.second_pass) and not options.live:
+        return f"{'--look-back' if options.look_back else '--second-pass'} goes with --live"
     if options.report and not options.report.parent.is_dir():
         return f"there is no directory {options.report.parent} for the report"
     return ""
@@ -83,8 +83,10 @@ def _evaluated(options: argparse.Namespace, *, plain: bool = False) -> Evaluatio
     whole = collect(chain(unusable, outcomes), "whole")
     if chunk is None:
         return Evaluation(name, str(options.data), normalizer.erhua, (whole,))
-    outcomes = _shown(recognize_live(recognizer, utterances, normalizer, chunk), utterances)
-    return Evaluation(name, str(options.data), normalizer.erhua, (whole, collect(outcomes, "live", _words(chunk))))
+    again = bool(options.second_pass)
+    outcomes = _shown(recognize_live(recognizer, utterances, normalizer, chunk, second_pass=again), utterances)
+    live = collect(outcomes, "live", _words(chunk) + (", second pass" if again else ""))
+    return Evaluation(name, str(options.data), normalizer.erhua, (whole, live))
 
 
 def opened(data: Path, channel: Channel) -> tuple[list[Utterance], list[Failure]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from paraformer.types import Segment, Token, Transcript
+from paraformer.types import Revision, Segment, Token, Transcript
 
 if TYPE_CHECKING:
     from paraformer.session import Session
@@ -26,6 +27,8 @@ class Decision:
     heard_s: float
     text: str
     tokens: tuple[Token, ...]
+    revisions: tuple[Revision, ...] = ()
+    """Sentences that were recognised again since."""
 
     def transcript(self) -> Transcript:
         """As a result of its own, in one segment."""
@@ -36,10 +39,10 @@ class Decision:
 def decisions(session: Session, pieces: Iterable[Float32[np.ndarray, " _"]], rate: int = RATE) -> Iterator[Decision]:
     """Feed the pieces as they come, then finish; yield whatever new text each of them decides. rate: theirs, Hz."""
     samples = known = 0
-    for piece in pieces:
-        samples += len(piece)
-        if text := session.accept(piece):
-            yield Decision(samples / rate, text, tuple(session.tokens[known:]))
+    for piece in chain(pieces, [None]):
+        samples += 0 if piece is None else len(piece)
+        text = session.finish() if piece is None else session.accept(piece)
+        revisions = tuple(session.take_revisions())
+        if text or revisions:
+            yield Decision(samples / rate, text, tuple(session.tokens[known:]), revisions)
             known = len(session.tokens)
-    if text := session.finish():
-        yield Decision(samples / rate, text, tuple(session.tokens[known:]))

@@ -6,19 +6,20 @@ import json
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from errno import ENOTDIR
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Protocol
+from typing import Any, Protocol
 
 from paraformer.bundle import replacing
 from paraformer.cli.formats import SUFFIXES, Heard, render
 from paraformer.cli.live import Decision
 from paraformer.cli.sources import STDIN
 from paraformer.records import described, rounded
+from paraformer.types import Token, Transcript
 
 LONGEST_NAME = 255
 """Bytes, on the disks of today."""
@@ -44,6 +45,7 @@ class Printed:
     form: str
     timestamps: bool
     labelled: bool
+    second_pass: bool = False
     _open_line: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
     """Whether all of this input that is decided is printed already."""
@@ -57,9 +59,12 @@ class Printed:
     def decided(self, name: str, decision: Decision) -> None:
         """Print the new text at once, where the form can be printed piece by piece."""
         if self.form == "json":
-            event = {"file": name, "heard_s": decision.heard_s, "new": decision.text}
-            tokens = {"tokens": [described(token) for token in decision.tokens]} if self.timestamps else {}
-            print(json.dumps(rounded(event | tokens), ensure_ascii=False), flush=True)
+            for event in self._events(name, decision):
+                print(json.dumps(rounded(event), ensure_ascii=False), flush=True)
+        elif self.second_pass:
+            for one in decision.revisions if self.form in ("text", "tsv") else ():
+                self._print(name, Transcript(one.segment.text, decision.heard_s, (one.segment,)))
+                self._told = True
         elif self.form in ("text", "tsv") and self.timestamps:
             self._print(name, decision.transcript())
             self._told = True
@@ -74,6 +79,21 @@ class Printed:
         elif self._open_line:
             print()
             self._open_line = False
+
+    def _events(self, name: str, decision: Decision) -> Iterator[dict[str, Any]]:
+        """New text, and then the sentences that were recognised again, with the tokens that they replace."""
+
+        def told(tokens: Sequence[Token]) -> dict[str, Any]:
+            return {"tokens": [described(token) for token in tokens]} if self.timestamps else {}
+
+        head = {"file": name, "heard_s": decision.heard_s}
+        if decision.text:
+            yield {**head, "new": decision.text, **told(decision.tokens)}
+        for one in decision.revisions:
+            segment = one.segment
+            times = {"start_s": segment.start_s, "end_s": segment.end_s}
+            sentence = {"sentence": one.number, "replaces": one.replaces, "text": segment.text}
+            yield {**head, **sentence, **times, **told(segment.tokens)}
 
     def _print(self, name: str, heard: Heard) -> None:
         text = render(heard, self.form, name=name, timestamps=self.timestamps)

@@ -17,7 +17,8 @@ from paraformer.cli.live import decisions
 from paraformer.cli.options import loading
 from paraformer.cli.results import Printed, Results, Saved, make_writable, refusal, targets
 from paraformer.errors import attempt
-from paraformer.types import Transcript
+from paraformer.second_pass import revised
+from paraformer.types import Revision, Transcript
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -60,6 +61,8 @@ def _mistake(options: argparse.Namespace, names: list[str]) -> str:
         return "--raw is of one channel, so that --channel cannot go with it"
     if options.channel == "each" and options.stream:
         return "--stream hears one channel: give --channel 1, or leave --stream out"
+    if options.second_pass and not options.stream:
+        return "--second-pass goes with --stream"
     if hasattr(options, "alternatives") and options.format != "json":
         return "--alternatives goes with --format json"
     if options.overwrite and not options.output_dir:
@@ -73,7 +76,7 @@ def _results(options: argparse.Namespace, names: list[str]) -> tuple[Results, li
     """Where results go, and the inputs whose results can go there; what stands in the way of others is said at once."""
     tokens = options.timestamps or hasattr(options, "alternatives")
     if not options.output_dir:
-        return Printed(options.format, tokens, labelled=len(names) > 1), names
+        return Printed(options.format, tokens, len(names) > 1, options.second_pass), names
     make_writable(options.output_dir)
     files = targets(names, options.format)
     refused = {name: refusal(options.output_dir / file, overwrite=options.overwrite) for name, file in files.items()}
@@ -141,7 +144,8 @@ class _Work:
         return heard
 
     def _live(self, name: str, source: Path | BinaryIO) -> Transcript:
-        session = self.recognizer.stream()
+        session, revisions = self.recognizer.stream(second_pass=self.options.second_pass), list[Revision]()
         for decision in decisions(session, sources.pieces(source, self.options.raw, self.options.channel or "mix")):
             self.results.decided(name, decision)
-        return session.transcript()
+            revisions += decision.revisions
+        return revised(session.transcript(), revisions) if self.options.second_pass else session.transcript()

@@ -17,6 +17,7 @@ from paraformer.evaluate.normalise import Normalizer
 from paraformer.evaluate.results import Failure, Mode, Pass, Scored, score
 from paraformer.manifests import Utterance
 from paraformer.recognizer import Recognizer
+from paraformer.second_pass import revised
 
 Samples = Float32[np.ndarray, " samples"]
 
@@ -39,17 +40,23 @@ def recognize_whole(
 
 
 def recognize_live(
-    recognizer: Recognizer, utterances: Iterable[Utterance], normalizer: Normalizer, chunk: ChunkConfig
+    recognizer: Recognizer,
+    utterances: Iterable[Utterance],
+    normalizer: Normalizer,
+    chunk: ChunkConfig,
+    *,
+    second_pass: bool = False,
 ) -> Iterator[Recognised]:
-    """Each utterance as a stream of its own, with the delays of its tokens.
+    """Each utterance as a stream of its own, with the delays of its tokens. second_pass: scored is what that says.
 
     Raises UnsupportedModel if the model recognises whole utterances only.
     """
     for utterance in utterances:
-        session = recognizer.stream(chunk)
+        session = recognizer.stream(chunk, second_pass=second_pass)
         with attempt(utterance.id) as work:
             samples = utterance.load()
             transcript, timing = transcribe_live(session, samples)
+            transcript = revised(transcript, session.take_revisions()) if second_pass else transcript
         if work.error is not None:
             yield Failure(utterance.id, str(work.error))
             continue

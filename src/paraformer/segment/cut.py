@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float32
 
 from paraformer.audio import SAMPLE_RATE, regrouped
 from paraformer.errors import ConfigError
-from paraformer.segment.silero import WINDOW, VoiceDetector
+from paraformer.segment.silero import WINDOW, VoiceDetector, VoiceState
 from paraformer.settings import Seconds, Share, check_ranges
 
 Samples = Float32[np.ndarray, " samples"]
@@ -105,6 +106,33 @@ class Listening:
         start = self._cutter.start
         return None if start is None else start * WINDOW / SAMPLE_RATE
 
+    @property
+    def heard_s(self) -> float:
+        """Up to where the detector has heard."""
+        return self._total / SAMPLE_RATE
+
+    def copy(self) -> Listening:
+        """Another one in the same state."""
+        twin = copy(self)
+        twin._waiting, twin._cutter = list(self._waiting), self._cutter.copy()  # noqa: SLF001  # of this very class
+        return twin
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The state, ready to be saved."""
+        numbers = [self._offset, self._total]
+        arrays = {"waiting": np.concatenate([np.zeros(0, np.float32), *self._waiting]), "held": self._held}
+        arrays |= {"numbers": np.array(numbers, np.int64), "level": np.array(self._level, np.float64)}
+        detector = {f"detector.{one.name}": getattr(self._state, one.name) for one in fields(self._state)}
+        return arrays | detector | self._cutter.to_arrays()
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `to_arrays` gave."""
+        self._waiting, self._held = [arrays["waiting"]], arrays["held"]
+        self._offset, self._total = arrays["numbers"].tolist()
+        self._level = float(arrays["level"])
+        self._state = VoiceState(*(arrays[f"detector.{one.name}"] for one in fields(VoiceState)))
+        self._cutter.restore(arrays)
+
     def push(self, block: Samples) -> list[Cut]:
         """Take in further samples, any number; returns the segments that they complete."""
         size = self._together * WINDOW
@@ -172,6 +200,25 @@ class _Cutter:
         self._voiced_end = 0
         self._voiced = 0
         self._history: deque[tuple[float, float]] = deque(maxlen=self._max)
+
+    def copy(self) -> _Cutter:
+        """Another one in the same state."""
+        twin = copy(self)
+        twin._history = self._history.copy()  # noqa: SLF001  # of this very class
+        return twin
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The state, ready to be saved."""
+        start = -1 if self._start is None else self._start
+        windows = [self._now, self._free, start, self._voiced_end, self._voiced]
+        history = np.array(self._history, np.float64).reshape(-1, 2)
+        return {"windows": np.array(windows, np.int64), "history": history}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `to_arrays` gave."""
+        self._now, self._free, start, self._voiced_end, self._voiced = arrays["windows"].tolist()
+        self._start = None if start < 0 else start
+        self._history.extend((float(speech), float(level)) for speech, level in arrays["history"])
 
     @property
     def start(self) -> int | None:

@@ -47,14 +47,13 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Saved:
-    """A stream to go on with elsewhere. samples: that it has taken in, at its rate; heard: where its pauses are looked
-    for, what they are found by; notes: what the protocol has to know there.
+    """A stream to go on with elsewhere. samples: that it has taken in, at its rate; notes: what the protocol has to
+    know there.
     """
 
     session: bytes
     samples: int
     options: StreamOptions
-    heard: bytes = b""
     notes: str = ""
 
 

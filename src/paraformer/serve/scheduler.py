@@ -17,7 +17,7 @@ from time import monotonic
 
 from paraformer.errors import ParaformerError, UnsupportedModel, attempt
 from paraformer.recognizer import Recognizer
-from paraformer.serve.pauses import Cut
+from paraformer.second_pass import Ended, SecondPass
 from paraformer.serve.protocol import Done, Failed, Kept, News, Packet, Saved, Sentence, Speaking, StreamOptions
 from paraformer.serve.stream import Stream
 from paraformer.types import Segment
@@ -87,7 +87,9 @@ class Scheduler:
     def open(self, options: StreamOptions) -> Stream:
         """Begin a stream. Raises UnsupportedModel, ConfigError or AudioError for what this recogniser cannot do."""
         tool = self.listening_for(options.hotwords)
-        return self._joined(Stream(self, options, tool.stream(options.chunk, rate=options.rate), tool))
+        again = SecondPass(options.pause_s, deferred=True) if options.sentences else False
+        session = tool.stream(options.chunk, rate=options.rate, second_pass=again)
+        return self._joined(Stream(self, options, session, tool))
 
     def restore(self, saved: Saved) -> Stream:
         """Go on with a stream. Raises SessionError if it is of another model."""
@@ -224,15 +226,14 @@ class Scheduler:
 
     def _prepare(self, stream: Stream, found: list[tuple[Stream, News]]) -> None:
         """Take in what has come of a stream, and what that shows of its pauses."""
-        cuts: list[Cut] = []
+        ended, since_s = list[Ended](), None
         with attempt("the stream") as taking:
-            cuts = stream.prepare(self._condition)
-        for cut in cuts:
-            if cut.samples is None:
-                found.append((stream, Speaking(cut.start_s)))
-            elif stream in self._streams:
-                stream.pending += 1
-                self._sentences.append(_Piece(cut.samples, cut.start_s, stream.tool, stream=stream))
+            ended, since_s = stream.prepare(self._condition)
+        for one in ended if stream in self._streams else ():
+            stream.pending += 1
+            self._sentences.append(_Piece(one.samples, one.start_s, stream.tool, stream=stream))
+        if since_s is not None:
+            found.append((stream, Speaking(since_s)))
         if taking.error is not None:
             found += self._lost(stream, taking.error)
 

@@ -29,7 +29,6 @@ class Shelf:
         """Keep a stream, in the place of what was kept under this name. Raises OSError where there is no room."""
         head = {
             "samples": saved.samples,
-            "heard": len(saved.heard),
             "notes": saved.notes,
             "options": {**asdict(saved.options), "chunk": None},
         }
@@ -38,7 +37,7 @@ class Shelf:
         part = self._directory / f"{token}.{secrets.token_hex(4)}.part"
         try:
             part.touch(mode=0o600)
-            part.write_bytes(len(described).to_bytes(4, "little") + described + saved.heard + saved.session)
+            part.write_bytes(len(described).to_bytes(4, "little") + described + saved.session)
             part.replace(self._directory / f"{token}.stream")
         finally:
             part.unlink(missing_ok=True)
@@ -57,9 +56,8 @@ class Shelf:
         size = 4 + int.from_bytes(data[:4], "little")
         try:
             head = json.loads(data[4:size])
-            heard = size + head["heard"]
             options = StreamOptions(**{**head["options"], "hotwords": tuple(head["options"]["hotwords"])})
-            return Saved(data[heard:], head["samples"], options, data[size:heard], head["notes"])
+            return Saved(data[size:], head["samples"], options, head["notes"])
         except (ValueError, KeyError, TypeError) as error:
             raise SessionError("the stream that was kept is damaged; begin a new one") from error
 

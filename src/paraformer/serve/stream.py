@@ -10,7 +10,7 @@ import numpy as np
 
 from paraformer.audio import packet
 from paraformer.recognizer import Recognizer
-from paraformer.serve.pauses import Cut, Pauses
+from paraformer.second_pass import Ended
 from paraformer.serve.protocol import Kept, Live, News, Packet, Saved, StreamOptions
 from paraformer.session import Session
 
@@ -39,9 +39,7 @@ class Stream:
         self._backlog: deque[tuple[float, Packet]] = deque()
         self._waiting = 0
         self._ended, self._end_at, self._stepped_at = False, 0.0, 0.0
-        self._pauses = (
-            Pauses(options, self.samples / options.rate, saved.heard if saved else b"") if options.sentences else None
-        )
+        self._told: float | None = None
         self._wanted = self._missing()
 
     @property
@@ -92,22 +90,26 @@ class Stream:
     def _over(self) -> bool:
         return self.session.done
 
-    def prepare(self, lock: threading.Condition) -> list[Cut]:
-        """Let the session take in up to a chunk of what has come, or its end; returns sentences that end in it."""
+    def prepare(self, lock: threading.Condition) -> tuple[list[Ended], float | None]:
+        """Let the session take in up to a chunk of what has come, or its end.
+
+        Returns sentences that end in it, and where the next one begins if it was not told before.
+        """
         if self.session.ready:
-            return []
+            return [], None
         with lock:
             part, over = self._next_part(), self._ended and not self._backlog
         if len(part):
             self.session.feed(part)
             self.samples += len(part)
-        cuts = self._pauses.push(part) if self._pauses is not None else []
+        since = self.session.speaking_since_s
         if over:
             self.session.end()
             self.since = self._end_at
-            cuts += self._pauses.finish() if self._pauses is not None else []
         self._wanted = self._missing()
-        return cuts
+        new = since is not None and since != self._told
+        self._told = since if new else self._told
+        return self.session.take_ended(), since if new else None
 
     def stepped(self, text: str) -> list[News]:
         """What a step has found."""
@@ -118,10 +120,10 @@ class Stream:
 
     def saved(self) -> Saved | None:
         """What can go on elsewhere; None in the middle of a sentence, and after the end."""
-        if self._ended or self.pending or not (self._pauses is None or self._pauses.settled):
+        if self._ended or self.pending or self.session.speaking_since_s is not None:
             return None
         self._kept = self.samples
-        return Saved(self.session.save(), self.samples, self.options, self._pauses.recent if self._pauses else b"")
+        return Saved(self.session.save(), self.samples, self.options)
 
     def kept(self, every_s: float) -> list[News]:
         """The stream as it stands, if it is to be kept and was not for so long."""
@@ -132,7 +134,7 @@ class Stream:
 
     def _missing(self) -> int:
         """Samples to collect before anything is done with them."""
-        most = self.session.missing if self._pauses is None else self.options.rate // 4
+        most = self.options.rate // 4 if self.options.sentences else self.session.missing
         return max(1, min(self.session.missing, most))
 
     def _next_part(self) -> Packet:

@@ -111,6 +111,9 @@ def evaluate(options: argparse.ArgumentParser) -> None:
         "--look-back", type=look_back, metavar="E/D", help="of live recognition: chunks seen by encoder and decoder"
     )
     options.add_argument(
+        "--second-pass", action="store_true", help="with --live: the text after the second pass, delays of the first"
+    )
+    options.add_argument(
         "--erhua",
         choices=("keep", "drop"),
         default="keep",

@@ -55,6 +55,11 @@ def transcribe(options: argparse.ArgumentParser) -> None:
         "--stream", action="store_true", help="recognise live, 600 ms at a time, printing text as it is decided"
     )
     options.add_argument(
+        "--second-pass",
+        action="store_true",
+        help="with --stream: at each pause the sentence again, as a whole; text, tsv: only these; json: both",
+    )
+    options.add_argument(
         "--channel",
         type=channel_or_each,
         metavar="N",
