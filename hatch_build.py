@@ -1,8 +1,9 @@
 """Compiles the package's own engine (src/paraformer/native) into the wheel, with any C compiler or one from the index.
 
-Where there is no compiler the wheel is made without it, with a warning, and ONNX Runtime does all the work, as with
-PARAFORMER_ISA=none; code that does not compile ends the build. PARAFORMER_WHEEL names a platform of TARGETS to compile
-for with zig (scripts/wheels). `python hatch_build.py` compiles in place for this machine; so does an editable install.
+Where there is no compiler the wheel is made without it, with a warning, and recognises only with the extra [onnx], as
+with PARAFORMER_ISA=none; code that does not compile ends the build. PARAFORMER_WHEEL names a platform of TARGETS to
+compile for with zig (scripts/wheels). `python hatch_build.py` compiles in place for this machine; so does an editable
+install.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class NativeBuildHook(BuildHookInterface[Any]):
             engine = compile_engine(root, to, TARGETS[named] if named else None)
         except FileNotFoundError as error:
             self.app.display_warning(
-                f"made without the package's own engine, which is two to ten times as fast: {error}"
+                f"made without the package's own engine: {error}; until there is one, "
+                "recognition needs pip install 'paraformer[onnx]' and takes two to ten times as long"
             )
             return
         except subprocess.CalledProcessError as error:

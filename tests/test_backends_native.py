@@ -390,7 +390,9 @@ def test_other_models_are_refused(config: ModelConfig) -> None:
 
 
 def test_the_embedded_model_runs_on_what_is_fastest_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert paraformer.load().engine == ("native int8" if native.fast("int8") else "onnx float32")
+    for asked, found in (("auto", "int8"), ("float32", "float32")):
+        expected = f"native {found}" if native.fast(found) else "onnx float32"
+        assert paraformer.load(precision=asked).engine == expected
     for name in (*families(), "none"):
         monkeypatch.setenv("PARAFORMER_ISA", name)
         assert paraformer.load().engine == ("onnx float32" if name in ("plain", "none") else "native int8")

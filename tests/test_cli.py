@@ -32,12 +32,14 @@ from hypothesis import strategies as st
 import paraformer
 from paraformer import ChunkConfig, Segment, Token, Transcript
 from paraformer.audio import SAMPLE_RATE, from_array, read
+from paraformer.backends import native
 from paraformer.cli import main, sources
 from paraformer.cli.formats import render
 from paraformer.cli.live import decisions
 from paraformer.cli.mic import _tail, show
 from paraformer.cli.options import FORMATS
 from paraformer.cli.results import targets
+from paraformer.loader import choose, locate
 from paraformer.subtitles import MAX_COLUMNS, MAX_S, columns, cues
 from paraformer.text import Vocabulary
 
@@ -356,9 +358,16 @@ def test_verbose_says_what_computes(wav: Path, capsys: pytest.CaptureFixture[str
     assert main(["transcribe", str(wav), "-v"]) == 0
     out, err = capsys.readouterr()
     assert out == TEXT + "\n"
-    first, second = err.splitlines()
+    first, *told, last = err.splitlines()
     assert first == "paraformer: <Recognizer fake>"
-    assert second.startswith(f"paraformer: {wav}: 3.0 s of audio in ")
+    assert told[0].endswith(", threads: 1") and f"paraformer: {choose(locate(None))}" in told[0]
+    assert told[1:] == [f"paraformer: faster here: all {os.cpu_count()} cores, by --threads 0"][: os.cpu_count() != 1]
+    assert last.startswith(f"paraformer: {wav}: 3.0 s of audio in ")
+    assert main(["transcribe", str(wav), "-v", "--backend", "onnx", "--threads", "0"]) == 0
+    told = capsys.readouterr().err.splitlines()[1:-1]
+    assert told[0] == f"paraformer: onnx float32, threads: {os.cpu_count()}"
+    hint = "paraformer: faster here: native int8, without --backend, --precision and --device"
+    assert told[1:] == [hint][: native.fast("int8")]
 
 
 class Standard(io.TextIOWrapper):

@@ -23,7 +23,7 @@ from paraformer.backends import native, panels
 from paraformer.bundle import Bundle, _digest, is_ours
 from paraformer.checkpoint import funasr_directory
 from paraformer.config import ChunkConfig
-from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
+from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 
 FAST = pytest.mark.skipif(not native.fast("int8"), reason="this processor has no fast int8")
 
@@ -31,6 +31,35 @@ FAST = pytest.mark.skipif(not native.fast("int8"), reason="this processor has no
 @pytest.fixture
 def bundle(tmp_path) -> Path:
     return Path(shutil.copytree(tiny_bundle.directory(), tmp_path / "bundle"))
+
+
+@pytest.fixture
+def base_install(monkeypatch) -> None:
+    for package in ("onnxruntime", "torch"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "paraformer.backends.onnx", raising=False)
+    monkeypatch.delenv("PARAFORMER_ISA", raising=False)
+
+
+# -- what computes ----------------------------------------------------------------------------------------------------
+
+
+@FAST
+def test_the_base_install_computes_in_every_precision(base_install, monkeypatch):
+    assert paraformer.load().engine == "native int8"
+    for precision in ("float32", "bfloat16"):
+        if native.available(precision):
+            assert paraformer.load(precision=precision).engine == f"native {precision}"
+    monkeypatch.setenv("PARAFORMER_ISA", "plain")
+    assert paraformer.load().engine == "native float32"  # of plain kernels the faster one
+
+
+def test_what_needs_graphs_names_the_extra_that_runs_them(base_install, monkeypatch):
+    with pytest.raises(MissingExtra, match=r"engine of our own that can run it, needs .* 'paraformer\[onnx\]'"):
+        paraformer.load(backend="onnx")
+    monkeypatch.setenv("PARAFORMER_ISA", "none")
+    with pytest.raises(MissingExtra, match=r"'paraformer\[onnx\]'"):
+        paraformer.load()
 
 
 # -- options ----------------------------------------------------------------------------------------------------------

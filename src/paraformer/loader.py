@@ -69,9 +69,9 @@ def load(
 
     model: a native bundle or FunASR model directory, or a published name such as "paraformer-zh-streaming"; None: the
         small Mandarin model that comes with the package.
-    backend: "onnx" needs the bundle's graphs, "torch" the extra [torch], "native" the package's own engine, which is
-        for SAN-M models; "auto" takes the fastest that can: the engine on processors that it has fast int8 products
-        for, whatever form the directory is in, else the graphs, else torch.
+    backend: "onnx" needs the bundle's graphs and the extra [onnx], "torch" the extra [torch], "native" the package's
+        own engine, which is for SAN-M models; "auto" takes the fastest that can: the engine on processors that it has
+        fast products for, whatever form the directory is in, else the graphs where [onnx] is installed, else torch.
     precision: of matrix products. "float32" computes what training computed, and FunASR's numbers; "bfloat16" and
         "int8" are native only and two and four times as fast; "auto" is int8 where that is fast, else float32.
     chunk: setting of live sessions, unless `stream` is given another. threads: of one recognition, 0 for one per core.
@@ -274,14 +274,22 @@ def _choose(directory: Path, config: ModelConfig, backend: str, precision: str, 
         return Choice("native", cast("Precision", precision))
     if backend == "torch" or device != "cpu":
         return Choice("torch", "float32")
-    if backend == "auto" and precision == "auto" and native.fast("int8") and native.supports(config):
-        return Choice("native", "int8")
-    if backend == "onnx" or (is_ours(directory) and (directory / contract.ENCODER).is_file()):
+    if backend == "onnx":
         return Choice("onnx", "float32")
-    without_torch = find_spec("torch") is None and native.available("float32")
-    if native.supports(config) and (native.fast("float32") or without_torch):
+    return _fastest(directory, config, "int8" if precision == "auto" else "float32")
+
+
+def _fastest(directory: Path, config: ModelConfig, precision: Precision) -> Choice:
+    """The engine where it is fast, else another runtime that is installed, in float32, else the engine as it is."""
+    known = native.supports(config)
+    if known and native.fast(precision):
+        return Choice("native", precision)
+    graphs = is_ours(directory) and (directory / contract.ENCODER).is_file()
+    if graphs and find_spec("onnxruntime"):
+        return Choice("onnx", "float32")
+    if known and native.available("float32") and not find_spec("torch"):
         return Choice("native", "float32")
-    return Choice("torch", "float32")
+    return Choice("onnx" if graphs and not find_spec("torch") else "torch", "float32")
 
 
 def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:

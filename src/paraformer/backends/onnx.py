@@ -1,4 +1,4 @@
-"""ONNX Runtime: for every processor, and without torch. Runs the graphs of `paraformer.contract`.
+"""ONNX Runtime: for every kind of model, without torch. Runs the graphs of `paraformer.contract`. Needs [onnx].
 
 It reports what it runs to its maker unless told not to, from a thread that a forked child waits for when it ends. So it
 is told not to, before it is imported.
@@ -17,13 +17,16 @@ import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime as ort
-
 from paraformer import contract
 from paraformer.backends import graph_files
 from paraformer.config import ModelConfig
-from paraformer.errors import ModelError, ModelNotFound
+from paraformer.errors import MissingExtra, ModelError, ModelNotFound
 from paraformer.weights import Stored, places
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise MissingExtra("Running a model's graphs, for want of an engine of our own that can run it,", "onnx") from error
 
 
 class OnnxGraph:

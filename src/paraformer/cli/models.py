@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 
-from paraformer import contract, native
+from paraformer import contract
 from paraformer.backends.companions import kind_in, opened_companion
-from paraformer.backends.native import kernels
 from paraformer.bundle import Bundle, check_empty, is_ours, making
 from paraformer.certificate.record import Form
+from paraformer.cli.computing import computing, faster, needed
 from paraformer.cli.export import write
 from paraformer.companions import Companion
 from paraformer.config import ChunkConfig, ModelConfig
@@ -88,22 +88,21 @@ def _facts(directory: Path, bundle: Bundle, parameters: int) -> Iterator[tuple[s
     yield "parameters", f"{parameters / 1e6:.1f} million"
     yield "vocabulary", f"{config.vocab_size} items"
     yield "live", _live(config)
-    yield "runs with", _runner(directory)
-    if (better := native.faster()) is not None:
-        yield "faster here", better
+    yield from _running(directory, config)
     for key, value in bundle.card.items():
         yield "errors, measured when it was made" if key == "errors" else key, value
 
 
-def _runner(directory: Path) -> str:
-    """What computes it on this machine, as `load` chooses, and what must be installed for that."""
+def _running(directory: Path, config: ModelConfig) -> Iterator[tuple[str, str]]:
+    """What computes it on this machine, as `load` chooses, what that needs, and what would be faster."""
     try:
         choice = choose(directory)
     except ParaformerError as error:
-        return f"nothing here: {error}"
-    enough = is_ours(directory) and choice.backend != "torch"
-    computes = f"{choice}, {kernels(choice.precision)} kernels," if choice.backend == "native" else str(choice)
-    return f"{computes} on this machine, by " + ("the base install" if enough else "the extra [torch]")
+        yield "runs with", f"nothing here: {error}"
+        return
+    yield "runs with", f"{computing(choice)}, on this machine, by {needed(choice)}"
+    if better := faster(choice, config):
+        yield "faster here", better
 
 
 def _shown(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import paraformer
 from paraformer.cli import many, sources
 from paraformer.cli.complain import complain
+from paraformer.cli.computing import computing, faster
 from paraformer.cli.live import decisions
 from paraformer.cli.options import loading
 from paraformer.cli.results import Printed, Results, Saved, make_writable, refusal, targets
 from paraformer.errors import attempt
+from paraformer.loader import choose, locate, open_settings
 from paraformer.second_pass import revised
 from paraformer.types import Revision, Transcript
 
@@ -45,10 +48,22 @@ def transcribe(options: argparse.Namespace) -> int:
     recognizer = paraformer.load(options.model, chunk=options.chunk, **loading(options))
     if options.verbose:
         complain(f"{recognizer!r}")
+        _tell_what_computes(options)
     with _progress(possible, options) as bar:
         work = _Work(options, recognizer, results, bar)
         done = [work.attempt(name) for name in possible]
     return 0 if all(done) and len(possible) == len(names) else 1
+
+
+def _tell_what_computes(options: argparse.Namespace) -> None:
+    """The engine, kernels, precision and threads, and what would be faster."""
+    directory, given = locate(options.model), loading(options)
+    asked = {name: given[name] for name in ("backend", "precision", "device") if name in given}
+    choice = choose(directory, **asked)
+    engine, threads = computing(choice), options.threads or os.cpu_count()
+    complain(f"{engine}, threads: {threads}")
+    if better := faster(choice, open_settings(directory).config, options.threads):
+        complain(f"faster here: {better}")
 
 
 def _mistake(options: argparse.Namespace, names: list[str]) -> str:
