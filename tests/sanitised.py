@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import test_backends_variants as variants
 import tiny
 from numpy.typing import ArrayLike
 
@@ -29,14 +30,24 @@ def main() -> None:
     check("shipped", Bundle.open(MODEL).config, Stored(MODEL / "model.safetensors", mapped=False))
     for kind in tiny.KINDS:
         check(kind, tiny.config(kind), tiny.model(kind).state_dict())
+    for family, kind in itertools.product(families(), variants.KINDS):
+        os.environ[native.SWITCH] = family
+        listening = variants.model(kind).config.hotwords is not None
+        for words in ("few", "many") if listening else ("nobody asked",):
+            variants.whole(variants.engine(kind, "int8", 3), variants.WORDS[words])
+        print(kind, family, "clean", flush=True)
+
+
+def families() -> list[str]:
+    """Those with registers of their own: the plain one is slow, and the others' text."""
+    return [family for family in native.families() if family != "plain"] or ["plain"]
 
 
 def check(name: str, config: ModelConfig, weights: Mapping[str, ArrayLike]) -> None:
     """Every family and precision; no result may depend on the threads."""
     width = config.frontend.input_dim
     utterances = [np.random.default_rng(n).standard_normal((n, width)).astype(np.float32) for n in (1, 25)]
-    fast = [family for family in native.families() if family != "plain"] or ["plain"]  # slow, and the others' text
-    for family, precision in itertools.product(fast, get_args(Precision)):
+    for family, precision in itertools.product(families(), get_args(Precision)):
         os.environ[native.SWITCH] = family
         if not available(precision):
             continue

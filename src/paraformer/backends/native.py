@@ -29,8 +29,8 @@ from paraformer.native.layout import RELU, UNCHANGED, Decoder, Linear
 
 LEAST_ROWS = 6
 """Of one thread: with fewer, the products would use less of the processor."""
-MOST_ROWS_BY_COLUMNS = 64
-"""With more, reading weights is no longer what takes time."""
+MOST_ROWS_BY_COLUMNS = 48
+"""With more, reading weights is no longer what takes time, and meeting after every layer costs as much."""
 
 
 def available(precision: Precision) -> bool:

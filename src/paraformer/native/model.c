@@ -85,7 +85,7 @@ Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, Team *team, in
                                    .team = team,
                                    .part = part,
                                    .columns = columns,
-                                   .acts = acts_alloc(arena, F32, most.rows, per_row),
+                                   .acts = part && columns ? spaces->acts : acts_alloc(arena, F32, most.rows, per_row),
                                    .normed = arena_alloc(arena, (size_t)most.numbers * 4),
                                    .attention = attention_alloc(arena, format, most.width, most.queries, most.keys)};
     return spaces;
@@ -135,13 +135,15 @@ void linear(const Workspace *space, const Linear *layer, const float *x, size_t 
             Target target) {
     const Kernels *kernels = space->kernels;
     Acts acts = acts_as(&space->acts, layer->format, rows, layer->k, layer->slice);
+    const Rows own = space->columns ? own_rows(space, rows) : (Rows){0, rows};
     const int asymmetric = layer->sum != NULL;
-    if (!norm) kernels->acts_fill(&acts, x, stride, layer->k, asymmetric);
-    for (int row = 0; norm && row < rows; row++) { /* one row at a time, which then is still in the nearest cache */
+    for (int row = own.from; row < own.to; row++) { /* one at a time, which then is still in the nearest cache */
         Acts one = acts_part(&acts, row, row + 1);
-        kernels->layer_norm(norm, x + row * stride, 0, 1, space->normed, 0);
-        kernels->acts_fill(&one, space->normed, 0, layer->k, asymmetric);
+        const float *from = x + row * stride;
+        if (norm) kernels->layer_norm(norm, from, 0, 1, space->normed, 0);
+        kernels->acts_fill(&one, norm ? space->normed : from, 0, layer->k, asymmetric);
     }
+    meet(space);
     product(space, &acts, layer, target);
 }
 

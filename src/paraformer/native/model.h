@@ -101,7 +101,8 @@ int *starts_of(Arena *arena, const int64_t *lengths, int batch);
 /* The same with so many rows for each, or NULL. */
 int *starts_times(Arena *arena, const int *starts, int batch, int times);
 
-/* What one thread computes a layer in, and which it is. columns: whether those of layers are divided, not the rows. */
+/* What one thread computes a layer in, and which it is. columns: whether those of layers are divided, not the rows; then all
+ * threads make rows ready in one place, each its share of them. */
 typedef struct {
     const Kernels *kernels;
     Team *team;
@@ -135,7 +136,8 @@ Rows layer_rows(const Workspace *space, int rows);
 void meet(const Workspace *space);
 /* Whether a unit of work that touches all rows is this thread's, where columns are divided; else each has its own rows. */
 int takes(const Workspace *space, int unit);
-/* target = layer(norm(x)) of `rows` rows, this thread's columns of it; norm may be NULL. */
+/* target = layer(norm(x)) of `rows` rows, this thread's columns of it; norm may be NULL. Where columns are divided all threads
+ * call it, and meet between this layer and the next. */
 void linear(const Workspace *space, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,
             Target target);
 /* The same of rows that were made ready. */

@@ -5,9 +5,9 @@
 #endif
 #include <unistd.h>
 
-/* Looks at a counter, some 40 ns each, before a thread goes to sleep: about what sleeping and waking cost. Where others
- * want the processor every further look is taken from them, and from the thread that is waited for. */
-enum { PATIENCE = 300 };
+/* Looks at a counter, some 40 ns each, before a thread goes to sleep: about what sleeping and waking cost on a virtual
+ * machine. Where others want the processor every further look is taken from them, and from the thread that is waited for. */
+enum { PATIENCE = 1000 };
 
 static inline void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)

@@ -32,3 +32,26 @@ static inline Vector fused(Vector x, Vector y, Vector sum) {
 static inline void widen_bf16(const uint32_t *words, int count, uint32_t *to) {
     for (int k = 0; k < count; k++) to[2 * k] = words[k] << 16, to[2 * k + 1] = words[k] & (uint32_t)UPPER;
 }
+
+#define OWN_EXTREMES
+static inline float of_all(__m256 x, int largest) {
+    float each[LANES];
+    _mm256_storeu_ps(each, x);
+    for (int i = 1; i < LANES; i++) each[0] = (each[i] > each[0]) == largest ? each[i] : each[0];
+    return each[0];
+}
+
+/* The largest and the smallest number of a row; four registers at once, since one alone would wait for itself. */
+static void extremes(const float *x, int k, float *largest, float *smallest) {
+    __m256 top[4], low[4];
+    for (int j = 0; j < 4; j++) top[j] = low[j] = _mm256_set1_ps(x[0]);
+    int i = 0;
+    for (; i + 4 * LANES <= k; i += 4 * LANES)
+        for (int j = 0; j < 4; j++) {
+            const __m256 some = _mm256_loadu_ps(x + i + j * LANES);
+            top[j] = _mm256_max_ps(top[j], some), low[j] = _mm256_min_ps(low[j], some);
+        }
+    for (; i < k; i++) top[0] = _mm256_max_ps(top[0], _mm256_set1_ps(x[i])), low[0] = _mm256_min_ps(low[0], _mm256_set1_ps(x[i]));
+    *largest = of_all(_mm256_max_ps(_mm256_max_ps(top[0], top[1]), _mm256_max_ps(top[2], top[3])), 1);
+    *smallest = of_all(_mm256_min_ps(_mm256_min_ps(low[0], low[1]), _mm256_min_ps(low[2], low[3])), 0);
+}

@@ -46,6 +46,7 @@ static inline uint16_t bf16(float x) {
 
 enum { SIDE_BY_SIDE = 16 }; /* numbers that are gathered at once: one alone would wait for itself */
 
+#ifndef OWN_EXTREMES
 static void extremes(const float *x, int k, float *largest, float *smallest) {
     float top[SIDE_BY_SIDE], low[SIDE_BY_SIDE];
     for (int j = 0; j < SIDE_BY_SIDE; j++) top[j] = -INFINITY, low[j] = INFINITY;
@@ -62,6 +63,8 @@ static void extremes(const float *x, int k, float *largest, float *smallest) {
         *smallest = low[j] < *smallest ? low[j] : *smallest;
     }
 }
+
+#endif
 
 /* To words, of one row or slice. */
 static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, int k, int asymmetric) {
@@ -138,17 +141,19 @@ static inline float gelu(float x) {
 static void store(const Acts *acts, const Linear *linear, const Target *target, int row, int column, const uint32_t *sums) {
     const int count = least(PANEL, linear->n - column);
     float *out = target->out + row * target->out_stride + column, y[PANEL];
+    const float *bias = linear->bias ? linear->bias + column : NULL;
     if (linear->scale) {
-        const float *scale = linear->scale + column, factor = acts->scale[row];
-        for (int j = 0; j < PANEL; j++) y[j] = (float)(int32_t)sums[j] * (scale[j] * factor);
+        const float *scale = linear->scale + column, *sum = linear->sum ? linear->sum + column : NULL;
+        const float factor = acts->scale[row], zero = acts->zero[row];
+        for (int j = 0; j < PANEL; j++) {
+            y[j] = (float)(int32_t)sums[j] * (scale[j] * factor);
+            if (sum) y[j] = MULTIPLY_ADD(sum[j], zero, y[j]);
+            if (bias) y[j] += bias[j];
+        }
     } else {
         memcpy(y, sums, sizeof(y));
+        for (int j = 0; bias && j < PANEL; j++) y[j] += bias[j];
     }
-    if (linear->scale && linear->sum) {
-        const float *sum = linear->sum + column, zero = acts->zero[row];
-        for (int j = 0; j < PANEL; j++) y[j] = MULTIPLY_ADD(sum[j], zero, y[j]);
-    }
-    for (int j = 0; linear->bias && j < PANEL; j++) y[j] += linear->bias[column + j];
     for (int j = 0; target->activation == RELU && j < PANEL; j++) y[j] = y[j] > 0 ? y[j] : 0;
     for (int j = 0; target->activation == GELU && j < PANEL; j++) y[j] = gelu(y[j]);
     for (int j = 0; target->add && j < count; j++) y[j] += target->add[row * target->add_stride + column + j];
@@ -200,15 +205,19 @@ static void means(const Attended *rows, int width, float *mean) {
 }
 
 static void ranges(const Attended *rows, int width, float *middle, float *reach) {
-    for (int i = 0; i < width; i++) {
-        float smallest = INFINITY, largest = -INFINITY;
-        for (int n = 0; n < rows->past + rows->count; n++) {
-            const float x = attended_row(rows, n)[i];
-            smallest = x < smallest ? x : smallest;
-            largest = x > largest ? x : largest;
+    float *smallest = middle, *largest = reach;
+    for (int i = 0; i < width; i++) smallest[i] = INFINITY, largest[i] = -INFINITY;
+    for (int n = 0; n < rows->past + rows->count; n++) {
+        const float *x = attended_row(rows, n);
+        for (int i = 0; i < width; i++) {
+            smallest[i] = x[i] < smallest[i] ? x[i] : smallest[i];
+            largest[i] = x[i] > largest[i] ? x[i] : largest[i];
         }
-        middle[i] = MULTIPLY_ADD(0.5f, largest, 0.5f * smallest);
-        const float above = largest - middle[i], below = middle[i] - smallest;
+    }
+    for (int i = 0; i < width; i++) {
+        const float least = smallest[i], most = largest[i];
+        middle[i] = MULTIPLY_ADD(0.5f, most, 0.5f * least);
+        const float above = most - middle[i], below = middle[i] - least;
         reach[i] = above > below ? above : below;
     }
 }
@@ -228,63 +237,75 @@ static void pack_columns(int format, const Attended *rows, int width, const floa
     }
 }
 
-/* Number k of column i as it stands in a word. */
-static uint32_t packed(int format, float x, float middle, float rate) {
-    if (format == INT8) return (uint8_t)(nearest((x - middle) * rate) + 128);
-    return format == BF16 ? bf16(x) : bits_of(x);
+/* Words of `count` columns, of as many rows as a word has numbers. INT8: whole has their sums. */
+static void pack_words(int format, const float *const *rows, int count, const float *middle, const float *rate,
+                       uint32_t *words, int32_t *whole) {
+    if (format == F32) memcpy(words, rows[0], (size_t)count * 4);
+    for (int i = 0; format == BF16 && i < count; i++) words[i] = bf16(rows[0][i]) | (uint32_t)bf16(rows[1][i]) << 16;
+    for (int i = 0; format == INT8 && i < count; i++) {
+        const int a = nearest((rows[0][i] - middle[i]) * rate[i]), b = nearest((rows[1][i] - middle[i]) * rate[i]);
+        const int c = nearest((rows[2][i] - middle[i]) * rate[i]), d = nearest((rows[3][i] - middle[i]) * rate[i]);
+        const uint32_t low = (uint32_t)(a & 255) | (uint32_t)(b & 255) << 8;
+        words[i] = (low | (uint32_t)(c & 255) << 16 | (uint32_t)d << 24) ^ 0x80808080;
+        whole[i] += a + b + c + d;
+    }
 }
 
 static void pack_rows(int format, const Attended *rows, int width, const float *middle, const float *rate,
                       uint32_t *words, const float *scale, float *sum) {
+    static const float zeros[PANEL];
     const int keys = rows->past + rows->count, along_k = words_for(format, keys), each = per_word(format);
-    for (int i = 0; i < width; i++) {
-        uint32_t *column = words + (size_t)(i / PANEL) * along_k * PANEL + i % PANEL;
-        int whole = -128 * keys;
+    for (int from = 0; from < width; from += PANEL, words += (size_t)along_k * PANEL) {
+        const int count = least(PANEL, width - from);
+        int32_t whole[PANEL] = {0};
         for (int k = 0; k < along_k; k++) {
-            uint32_t word = format == INT8 ? 0x80808080 : 0;
-            for (int n = k * each, at = 0; n < least(keys, (k + 1) * each); n++, at += 32 / each) {
-                const uint32_t number = packed(format, attended_row(rows, n)[i], middle[i], rate[i]);
-                word = format == F32 ? number : (word & ~(((1u << 32 / each) - 1) << at)) | number << at;
-                whole += format == INT8 ? (int)number : 0;
-            }
-            column[(size_t)k * PANEL] = word;
+            const float *some[4];
+            for (int j = 0; j < each; j++) /* past the last, what becomes zero */
+                some[j] = k * each + j < keys ? attended_row(rows, k * each + j) + from : format == INT8 ? middle + from : zeros;
+            pack_words(format, some, count, middle + from, rate + from, words + (size_t)k * PANEL, whole);
         }
-        if (format == INT8) sum[i] = (float)whole * scale[i];
+        for (int i = 0; format == INT8 && i < count; i++) sum[from + i] = (float)whole[i] * scale[from + i];
     }
 }
 
 /* 2^x to 3e-7 relative: 2^n times a polynomial of what is left. */
 static inline float exponential(float x) {
-    if (x < -126) return 0; /* smaller than the smallest normal number: the fast ones reach a little further down */
-    const int n = nearest(x);
-    const float r = x - (float)n;
+    const float at = x > -126 ? x : -126;
+    const int n = nearest(at);
+    const float r = at - (float)n;
 #define FIRST(term) float y = term;
 #define NEXT(term) y = MULTIPLY_ADD(y, r, term);
     POWER_TERMS(FIRST, NEXT)
 #undef FIRST
 #undef NEXT
-    return y * float_of((uint32_t)(n + 127) << 23);
+    const float power = y * float_of((uint32_t)(n + 127) << 23);
+    return x < -126 ? 0 : power; /* smaller than the smallest normal number: the fast ones reach a little further down */
+}
+
+/* Powers in a row's format, from its `from`-th on, and their sum; of INT8, that of the whole numbers that they become. */
+static void put_powers(int format, const float *powers, int count, uint32_t *words, int from, float *sum, int *whole) {
+    for (int i = 0; format == INT8 && i < count; i++) {
+        const int q = nearest(MULTIPLY_ADD(powers[i], 254.0f, -127.0f));
+        *whole += q;
+        ((int8_t *)words)[from + i] = (int8_t)q;
+    }
+    for (int i = 0; format != INT8 && i < count; i++) *sum += powers[i];
+    if (format == F32) memcpy(words + from, powers, (size_t)count * 4);
+    for (int i = 0; format == BF16 && i < count; i++) ((uint16_t *)words)[from + i] = bf16(powers[i]);
 }
 
 static void softmax(Acts *weights, int row, const float *x, int count, float factor) {
     const float in_bits = factor * LOG2_E;
-    float top = -INFINITY, sum = 0;
-    for (int i = 0; i < count; i++) top = x[i] > top ? x[i] : top;
+    float top, low, sum = 0, powers[PANEL];
+    int whole = 0;
+    extremes(x, count, &top, &low);
     top *= in_bits;
     uint32_t *words = weights->words + (size_t)row * weights->words_per_row;
     words[weights->words_per_row - 1] = 0;
-    int whole = 0;
-    for (int i = 0; i < count; i++) {
-        const float y = exponential(MULTIPLY_ADD(x[i], in_bits, -top));
-        if (weights->format == INT8) {
-            const int q = nearest(MULTIPLY_ADD(y, 254.0f, -127.0f));
-            whole += q;
-            ((int8_t *)words)[i] = (int8_t)q;
-        } else {
-            sum += y;
-            if (weights->format == F32) words[i] = bits_of(y);
-            if (weights->format == BF16) ((uint16_t *)words)[i] = bf16(y);
-        }
+    for (int from = 0; from < count; from += PANEL) {
+        const int some = least(PANEL, count - from);
+        for (int i = 0; i < some; i++) powers[i] = exponential(MULTIPLY_ADD(x[from + i], in_bits, -top));
+        put_powers(weights->format, powers, some, words, from, &sum, &whole);
     }
     weights->scale[row] = 1.0f / (weights->format == INT8 ? (float)(whole + 127 * count) : sum);
     weights->zero[row] = 127.0f * weights->scale[row];

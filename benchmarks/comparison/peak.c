@@ -1,0 +1,51 @@
+/* What a core can do at most, in registers alone: the clock, and products of bytes as each family of processors has them. */
+#include <immintrin.h>
+
+/* `count` additions, each of which waits for the one before: a cycle each. Returns their number, a whole multiple of 8. */
+long adds(long count) {
+    long x = 0;
+    for (long i = 0; i < count / 8; i++) {
+        __asm__ volatile("add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n" : "+r"(x));
+        __asm__ volatile("add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n" : "+r"(x));
+    }
+    return x;
+}
+
+#define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define KEEP(i) __asm__ volatile("" : "+v"(s##i));
+#define ZERO_512(i) __m512i s##i = _mm512_setzero_si512();
+#define ZERO_256(i) __m256i s##i = _mm256_setzero_si256();
+#define DOT_AVX512(i) __asm__ volatile("vpdpbusd %1, %2, %0" : "+v"(s##i) : "v"(x), "v"(y));
+#define DOT_AVXVNNI(i) __asm__ volatile("%{vex%} vpdpbusd %1, %2, %0" : "+x"(s##i) : "x"(x), "x"(y));
+#define DOT_AVX2(i)                                                                                   \
+    __asm__ volatile("vpmaddwd %2, %3, %1\n vpaddd %1, %0, %0" : "+x"(s##i), "=&x"(t) : "x"(x), "x"(y));
+
+/* Rounds of 12 independent sums; the products of a round: */
+enum { AVX512 = 12 * 64, AVXVNNI = 12 * 32, AVX2 = 12 * 16 };
+
+__attribute__((target("avx512f,avx512vnni"))) static void products_avx512(long rounds) {
+    __m512i x = _mm512_set1_epi32(1), y = x;
+    EACH(ZERO_512) for (long i = 0; i < rounds; i++) { EACH(DOT_AVX512) }
+    EACH(KEEP)
+}
+
+__attribute__((target("avx2"))) static void products_avxvnni(long rounds) {
+    __m256i x = _mm256_set1_epi32(1), y = x;
+    EACH(ZERO_256) for (long i = 0; i < rounds; i++) { EACH(DOT_AVXVNNI) }
+    EACH(KEEP)
+}
+
+/* Bytes widened to 16 bits, multiplied in pairs and added: no instruction for bytes does without saturating. */
+__attribute__((target("avx2"))) static void products_avx2(long rounds) {
+    __m256i x = _mm256_set1_epi32(1), y = x, t;
+    EACH(ZERO_256) for (long i = 0; i < rounds; i++) { EACH(DOT_AVX2) }
+    EACH(KEEP)
+}
+
+/* Operations, two for a product and its sum, of so many rounds of a family's; the widest first. */
+long products(int family, long rounds) {
+    if (family == 0) products_avx512(rounds);
+    if (family == 1) products_avxvnni(rounds);
+    if (family == 2) products_avx2(rounds);
+    return 2 * rounds * (family == 0 ? AVX512 : family == 1 ? AVXVNNI : AVX2);
+}
