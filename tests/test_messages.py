@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -147,3 +148,17 @@ def test_every_help_of_the_parser_is_reached() -> None:
     left = [text for text in messages.helps(options) if text in ENTRIES and ENTRIES[text] != text]
     assert left == []
     assert isinstance(options, argparse.ArgumentParser)
+
+
+@pytest.mark.parametrize("page", ["troubleshooting.md", "troubleshooting.zh.md"])
+def test_troubleshooting_quotes_what_is_said(page: str) -> None:
+    """The first column of its tables: sentences or their beginnings, with … for what a case puts there."""
+    templates = [translation.PLACE.sub("…", text) for text in (*ENTRIES, *ENTRIES.values())]
+    missing_extra = translation.PLACE.sub("…", next(text for text in ENTRIES if text.startswith("{feature} needs")))
+    said = templates + [missing_extra.replace("…", feature, 1) for feature in templates]
+    text = (messages.ROOT / "docs" / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    quotes = [quote for row in rows for quote in re.findall(r"`([^`]*)`", row)]
+    assert len(quotes) > 20
+    patterns = {quote: ".*?".join(re.escape(part) for part in quote.split("…")) for quote in quotes}
+    assert [quote for quote in quotes if not any(re.search(patterns[quote], one) for one in said)] == []
