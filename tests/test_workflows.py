@@ -21,8 +21,8 @@ TRIGGERS = {"push", "pull_request", "workflow_call"}
 PINNED = re.compile(r"[\w-]+/[\w-]+@(v\d+|release/v\d+|[0-9a-f]{40})")
 
 
-def test_there_are_workflows_for_changes_wheels_and_releases() -> None:
-    assert set(WORKFLOWS) == {"ci.yml", "wheels.yml", "release.yml"}
+def test_there_are_workflows_for_changes_documentation_wheels_and_releases() -> None:
+    assert set(WORKFLOWS) == {"ci.yml", "docs.yml", "wheels.yml", "release.yml"}
     for workflow in WORKFLOWS.values():
         assert set(workflow[True]) <= TRIGGERS  # `on` is true in YAML; nothing runs with rights over others' code
 
@@ -45,7 +45,10 @@ def test_no_more_is_allowed_than_is_needed() -> None:
     for workflow in WORKFLOWS.values():
         assert workflow["permissions"] == {"contents": "read"}
     granted = {(name, *job["permissions"].items()) for name, job in JOBS if "permissions" in job}
-    assert granted == {("release.yml", ("id-token", "write"))}
+    assert granted == {
+        ("release.yml", ("id-token", "write")),
+        ("docs.yml", ("pages", "write"), ("id-token", "write")),
+    }
     assert "secrets" not in "".join(path.read_text("utf-8") for path in FILES)
 
 
