@@ -199,6 +199,12 @@ def test_missing_file(tmp_path: Path) -> None:
         audio.read(tmp_path / "gone.wav")
 
 
+@pytest.mark.parametrize("name", ["https://example.org/a.wav", Path("https://example.org/a.wav"), "file:///a.wav"])
+def test_an_address_is_no_file(name: str | Path) -> None:
+    with pytest.raises(AudioNotFound, match=r"a\.wav is an address and not a file; download it"):
+        audio.read(name)
+
+
 def test_directory(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="is a directory"):
         audio.read(tmp_path)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 
+import paraformer
+from paraformer import audio
 from paraformer.bundle import Bundle
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.hotwords import LONGEST, MOST, listed
@@ -52,3 +55,21 @@ def test_a_model_without_a_way_to_listen_says_so() -> None:
         with pytest.raises(UnsupportedModel, match="sound of Chinese characters, which this model has none of"):
             call()
     assert recognizer.transcribe(noise, hotwords=[]) == recognizer.transcribe(noise)
+
+
+def test_a_saved_session_listens_for_what_it_listened_for() -> None:
+    """Whatever the words of the recogniser are that takes it up again: else the rest of its text would be another."""
+    recognizer = paraformer.load()
+    samples = audio.read(str(files("paraformer") / "samples" / "subway.flac"))
+    whole, session = recognizer.stream(hotwords=["地贴战"]), recognizer.stream()
+    whole.accept(samples)
+    whole.finish()
+    session.listen_for(["地贴战"])
+    session.accept(samples[:9600])
+    session = recognizer.with_hotwords(["通义千问"]).restore(session.save())
+    assert session.hotwords == ("地贴战",)
+    session.accept(samples[9600:])
+    session.finish()
+    assert session.text == whole.text
+    nothing = recognizer.with_hotwords(["地贴战"]).restore(recognizer.stream().save())
+    assert nothing.hotwords == ()

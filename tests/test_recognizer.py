@@ -257,6 +257,20 @@ def test_without_voice_detection_long_audio_is_recognised_in_pieces() -> None:
     assert result.duration_s == 130
 
 
+def test_pieces_and_segments_take_samples_of_any_kind_and_nothing_else() -> None:
+    """The parts of `transcribe` for those who decide themselves when to recognise: the same door, the same text."""
+    tool, samples = recognizer(), tiny.signal(40_000)
+    pcm = np.round(samples * 20_000).astype(np.int16)
+    [(start_s, piece)] = tool.pieces([pcm[:7], pcm[7:]])
+    assert [one.text for one in tool.segments(piece, start_s)] == [one.text for one in tool.segments(pcm)]
+    assert [one.text for one in tool.segments(pcm)] == [tool.transcribe(pcm).text]
+    for wrong in (None, 3, "a.wav", samples):
+        with pytest.raises(AudioError, match="is not several inputs"):
+            tool.pieces(wrong)  # type: ignore[arg-type]
+    with pytest.raises(AudioError, match="a value of NoneType is not audio"):
+        tool.segments(None)  # type: ignore[arg-type]
+
+
 # -- channels and kinds of input --------------------------------------------------------------------------------------
 
 

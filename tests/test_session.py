@@ -202,6 +202,9 @@ def test_advance_takes_sessions_however_they_come() -> None:
     assert sessions[0].text
     with pytest.raises(SessionError, match=r"takes sessions.*not NoneType"):
         advance([None])  # type: ignore[list-item]
+    for one in (None, 3, sessions[0]):
+        with pytest.raises(SessionError, match=f"several sessions in a list, not one {type(one).__name__}"):
+            advance(one)  # type: ignore[arg-type]
 
 
 class Failing:
@@ -436,6 +439,15 @@ def test_int16_packets_are_scaled() -> None:
     session.accept(pcm)
     session.finish()
     assert session.tokens == in_one_go(pcm.astype(np.float32) / 32768, ChunkConfig()).tokens
+
+
+def test_int16_packets_in_wider_numbers_are_doubted_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Their full scale is that of 32 bits, by which they are silence, as a stream may well begin."""
+    session = open_session(ChunkConfig())
+    for _ in range(3):
+        session.accept(np.full(1000, 12_000, np.int32))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "never exceeds 12000 holds 16-bit samples" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -155,11 +155,13 @@ def _beside(backend: str, device: str) -> str | None:
 
 
 def _writer(punctuation: bool | str | Path, itn: bool | Collection[str], download: bool, device: str | None) -> Writer:
+    if not isinstance(punctuation, bool | str | Path):
+        raise ConfigError(f"punctuation must be true, false or the directory or name of a model, not {punctuation!r}")
     model = None if isinstance(punctuation, bool) else punctuation
     marks = load_punctuation(model, device=device, download=download) if punctuation is not False else None
+    if isinstance(itn, str) or not isinstance(itn, Collection | bool):
+        raise ConfigError(f"itn must be true, false or a list of kinds such as [{KINDS[0]!r}], not {itn!r}")
     kinds = KINDS if itn is True else itn or ()
-    if isinstance(kinds, str):
-        raise ConfigError(f"itn must be true, false or a list of kinds such as [{kinds!r}], not {itn!r}")
     return Writer(marks, NumberWriter(kinds) if kinds else None)
 
 

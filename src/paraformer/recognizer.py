@@ -25,7 +25,7 @@ from paraformer.hotwords import Hotwords, listed
 from paraformer.language import LanguageModel
 from paraformer.recordings import Draft, Piece, Recording, Samples, Speakers, Voice
 from paraformer.second_pass import SecondPass
-from paraformer.session import Session, advance
+from paraformer.session import Packet, Session, advance
 from paraformer.settings import as_number
 from paraformer.silence import Hearing
 from paraformer.speech_model import SpeechModel, audible
@@ -232,6 +232,8 @@ class Recognizer:
         under 60 ms as FunASR does, for parity with it only.
         """
         check_chunk(chunk)
+        if not isinstance(drop_short_tail, bool):
+            raise ConfigError(f"drop_short_tail must be true or false, not {drop_short_tail!r}")
         chunk = chunk or self.chunk
         if chunk is None and not self.config.streaming:
             raise UnsupportedModel(
@@ -254,30 +256,34 @@ class Recognizer:
         """Step all sessions that are ready in one batch, until none is. Returns the new text of each."""
         return advance(sessions)
 
-    def pieces(self, blocks: Iterable[Samples]) -> Iterator[tuple[float, Samples]]:
+    def pieces(self, blocks: Iterable[Packet]) -> Iterator[tuple[float, Samples]]:
         """What `transcribe` recognises of one recording, piece by piece: (start in seconds, samples), in order.
 
-        blocks: consecutive parts of it, mono at 16 kHz. With `segments`, for those who decide themselves when each
+        blocks: its consecutive parts, one channel at 16 kHz. With `segments`, for those who decide themselves when each
         piece is recognised, as a server does.
         """
-        return self._pieces(audio.regrouped(blocks, audio.SAMPLE_RATE))  # so that one block may be all of it
+        check_several(blocks)
+        return self._pieces(audio.regrouped(map(audio.packet, blocks), audio.SAMPLE_RATE))  # one block may be all of it
 
-    def segments(self, samples: Samples, start_s: float = 0.0) -> list[Segment]:
+    def segments(self, samples: Packet, start_s: float = 0.0) -> list[Segment]:
         """The text of one of `pieces`, which begins at start_s of its recording: one segment, none in silence.
 
-        `join_segments` makes one text of those of a recording.
+        `join_segments` makes one text of those of a recording. Raises AudioError for what are no samples.
         """
-        draft = Draft(f"the piece at {start_s:.1f} s")
-        hearing = Hearing().step(samples, final=True)
+        draft, heard = Draft(f"the piece at {start_s:.1f} s"), audio.packet(samples)
+        hearing = Hearing().step(heard, final=True)
         if hearing.runs:
-            self._recognize([Piece(0, start_s, samples, hearing)], {0: draft})
+            self._recognize([Piece(0, start_s, heard, hearing)], {0: draft})
         result = draft.result(self._model.writer, self.speakers)
         if isinstance(result, ParaformerError):
             raise result
         return list(result.segments)
 
     def restore(self, saved: Buffer) -> Session:
-        """A session from what `Session.save` returned. Raises SessionError if it is of another model or version."""
+        """A session from what `Session.save` returned, with the hotwords that it had.
+
+        Raises SessionError if it is of another model or version.
+        """
         return Session.restore(self._model, saved, self._again)
 
     def _again(self, model: SpeechModel, samples: Samples, start_s: float) -> list[Segment]:

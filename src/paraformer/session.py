@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ from paraformer.writing import WritingState, sentences, token_from
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+_log = logging.getLogger(__name__)
 
 HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
@@ -247,6 +250,7 @@ class Session:
         progress = {
             "format": FORMAT,
             "model": self._model.fingerprint,
+            "hotwords": self.hotwords,
             "chunk": asdict(self.chunk),
             "rate": self.rate,
             "received": state.incoming.received,
@@ -277,9 +281,15 @@ class Session:
 
     @classmethod
     def restore(cls, model: SpeechModel, saved: Buffer, again: Again | None = None) -> Session:
-        """The inverse of `save`. Raises SessionError for bytes that are not a session of this model and version."""
+        """The inverse of `save`. Raises SessionError for bytes that are not a session of this model and version.
+
+        It listens for the hotwords that it was listening for, whatever those of the model are.
+        """
         progress, arrays = _parse(saved)
         model.check(progress["model"])
+        hotwords = tuple(progress["hotwords"])
+        if hotwords != (model.hotwords or ()):
+            model = model.listening_for(hotwords)
         session = cls(
             model,
             ChunkConfig(**progress["chunk"]),
@@ -331,7 +341,11 @@ class Session:
         """The state after further samples."""
         if self._state.ended:
             raise SessionError("this session has ended; open a new one for more audio")
-        return self._heard(self._state, audio.packet(samples), final=False)
+        packet = audio.packet(samples)
+        # Of a whole recording an error, but a stream may begin with near silence; told once.
+        if self._state.incoming.received == 0 and (narrow := audio.half_width(samples)) is not None:
+            _log.warning("%s", narrow)
+        return self._heard(self._state, packet, final=False)
 
     def _ended(self) -> _State:
         """The state after the last sample."""
@@ -443,7 +457,10 @@ def advance(sessions: Iterable[Session]) -> list[str]:
 
     Where this raises, no session has changed, and it can be called again. Raises SessionError for what is no session.
     """
-    sessions = list(sessions)
+    try:
+        sessions = list(sessions)
+    except TypeError as error:
+        raise SessionError(f"advance takes several sessions in a list, not one {type(sessions).__name__}") from error
     for session in sessions:
         if not isinstance(session, Session):
             raise SessionError(f"advance takes sessions, as Recognizer.stream makes them, not {type(session).__name__}")

@@ -79,16 +79,18 @@ def as_array(values: Any) -> Shaped[np.ndarray, "..."]:
     return array
 
 
-def of_full_width(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """The same numbers. Raises AudioError for 32-bit integers that never leave 16 bits, and so are 16-bit samples."""
-    if values.dtype.kind == "i" and values.dtype.itemsize == 4 and values.size:
-        peak = max(int(values.max()), -int(values.min()))
-        if 0 < peak <= 1 << 15:
-            raise AudioError(
-                f"an array of {values.dtype} that never exceeds {peak} holds 16-bit samples: pass it as int16, as by "
-                "samples.astype('int16')"
-            )
-    return values
+def half_width(values: Any) -> str | None:
+    """What to say of 32-bit integers that never leave 16 bits, and so are 16-bit samples; None of all others."""
+    array = as_array(values)
+    if array.dtype.kind != "i" or array.dtype.itemsize != 4 or not array.size:
+        return None
+    peak = max(int(array.max()), -int(array.min()))
+    if not 0 < peak <= 1 << 15:
+        return None
+    return (
+        f"an array of {array.dtype} that never exceeds {peak} holds 16-bit samples: pass it as int16, as by "
+        "samples.astype('int16')"
+    )
 
 
 def scaled(values: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
@@ -142,7 +144,10 @@ def in_columns(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "samples
 
 def columns_of(samples: Any) -> Channels:
     """Whatever holds samples, at full scale 1, its channels side by side. Raises AudioError for what holds none."""
-    return scaled(of_full_width(in_columns(as_array(samples))))
+    columns = in_columns(as_array(samples))
+    if (narrow := half_width(columns)) is not None:
+        raise AudioError(narrow)
+    return scaled(columns)
 
 
 def packet(samples: Any) -> Samples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
@@ -59,6 +60,8 @@ def _open_path(name: str | os.PathLike[str]) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
+        if re.match(r"[a-z]{2,}:/", str(name)):  # a Path has lost one of the slashes
+            raise AudioNotFound(f"{name} is an address and not a file; download it, and name the file") from error
         raise AudioNotFound(f"there is no file {path}; check the name") from error
     except IsADirectoryError as error:
         raise AudioError(f"{path} is a directory; name the audio files in it") from error

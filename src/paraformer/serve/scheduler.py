@@ -94,7 +94,10 @@ class Scheduler:
     def restore(self, saved: Saved) -> Stream:
         """Go on with a stream. Raises SessionError if it is of another model."""
         tool = self.listening_for(saved.options.hotwords)
-        return self._joined(Stream(self, saved.options, tool.restore(saved.session), tool, saved))
+        session = tool.restore(saved.session)
+        if tool is not self.recognizer:  # a client that comes back may name others
+            session.listen_for(saved.options.hotwords)
+        return self._joined(Stream(self, saved.options, session, tool, saved))
 
     def listening_for(self, hotwords: tuple[str, ...]) -> Recognizer:
         """The recogniser with these hotwords, or as it is where its model has no way to listen for any."""
