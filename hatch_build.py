@@ -24,7 +24,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = Path("src/paraformer/native")
 COMPILER_PACKAGE = "ziglang>=0.13"
-COMMON = ("-std=gnu11", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra")
+COMMON = (
+    "-std=gnu11",
+    "-O3",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-trapping-math",
+    "-pthread",
+    "-Wall",
+    "-Wextra",
+)
 SHARED = (
     "features.c",
     "threads.c",

@@ -270,7 +270,10 @@ static void pack_rows(int format, const Attended *rows, int width, const float *
 
 /* 2^x to 3e-7 relative: 2^n times a polynomial of what is left. */
 static inline float exponential(float x) {
-    const float at = x > -126 ? x : -126;
+    /* Not below -127, of which the last line makes 0; of negative numbers the larger bits, since a choice by the numbers
+     * themselves is made a branch. */
+    const uint32_t bits = bits_of(x), lowest = bits_of(-127.0f);
+    const float at = float_of(bits < lowest ? bits : lowest);
     const int n = nearest(at);
     const float r = at - (float)n;
 #define FIRST(term) float y = term;
@@ -278,8 +281,7 @@ static inline float exponential(float x) {
     POWER_TERMS(FIRST, NEXT)
 #undef FIRST
 #undef NEXT
-    const float power = y * float_of((uint32_t)(n + 127) << 23);
-    return x < -126 ? 0 : power; /* smaller than the smallest normal number: the fast ones reach a little further down */
+    return y * float_of((uint32_t)(n + 127) << 23);
 }
 
 /* Powers in a row's format, from its `from`-th on, and their sum; of INT8, that of the whole numbers that they become. */
