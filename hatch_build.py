@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,32 +85,32 @@ class NativeBuildHook(BuildHookInterface[Any]):
         """Compile; see hatchling."""
         if self.target_name != "wheel" or unwanted():
             return
-        named = os.environ.get("PARAFORMER_WHEEL")
-        root = Path(self.root)
-        self.made = TemporaryDirectory()
-        to = root / SOURCES if version == "editable" else Path(self.made.name)
-        try:
-            engine = compile_engine(root, to, TARGETS[named] if named else None)
-        except FileNotFoundError as error:
-            self.app.display_warning(
-                f"made without the package's own engine: {error}; until there is one, "
-                "recognition needs pip install 'paraformer[onnx]' and takes two to ten times as long"
-            )
-            return
-        except subprocess.CalledProcessError as error:
-            raise SystemExit(
-                f"the package's own engine could not be compiled: {error.stderr}\n"
-                "Name another compiler in CC, or set PARAFORMER_ISA=none to install without it."
-            ) from error
+        named, root, editable = os.environ.get("PARAFORMER_WHEEL"), Path(self.root), version == "editable"
+        with ExitStack() as made:
+            to = root / SOURCES if editable else Path(made.enter_context(TemporaryDirectory()))
+            try:
+                engine = compile_engine(root, to, TARGETS[named] if named else None)
+            except FileNotFoundError as error:
+                self.app.display_warning(
+                    f"made without the package's own engine: {error}; until there is one, "
+                    "recognition needs pip install 'paraformer[onnx]' and takes two to ten times as long"
+                )
+                return
+            except subprocess.CalledProcessError as error:
+                raise SystemExit(
+                    f"the package's own engine could not be compiled: {error.stderr}\n"
+                    "Name another compiler in CC, or set PARAFORMER_ISA=none to install without it."
+                ) from error
+            self.made = made.pop_all()
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{named or _platform_tag()}"
-        if version != "editable":
+        if not editable:
             build_data["force_include"][str(engine)] = f"paraformer/native/{engine.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Leave nothing behind; see hatchling."""
         if hasattr(self, "made"):
-            self.made.cleanup()
+            self.made.close()
 
 
 def unwanted() -> bool:

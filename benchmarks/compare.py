@@ -191,6 +191,7 @@ def main() -> None:
         "rows": results.with_agreement(comparison.rows),
     }
     print(report.write(data, config, options.out))
+    print("For README:", report.row(data))
 
 
 if __name__ == "__main__":

@@ -245,6 +245,14 @@ def test_page_says_what_failed_what_was_doubtful_and_what_was_reached(tmp_path: 
     assert not (tmp_path / "tiny-costs.png").exists()
 
 
+def test_a_comparison_is_a_row_of_readmes_table() -> None:
+    rows = [row(1, "paraformer-int8", whole_10=0.02, live_rtf=0.04), row(1, "funasr-int8", whole_10=0.05)]
+    rows += [row(1, "funasr-onnx-int8", whole_10=0.03), row(1, "funasr", whole_10=0.01)]
+    described = {"processor": "Zen 3", "kernels": "avx2"}
+    found = report.row({"machine": described, "settings": {"shape": "large"}, "rows": rows})
+    assert found == "| Zen 3, avx2 kernels | large | 0.02 | 0.03 | 0.04 |  |"
+
+
 def test_what_lesser_kernels_took_lies_apart(tmp_path: Path) -> None:
     settings = {"shape": "tiny", "device": "cuda:0", "rounds": 1, "command": "compare", "limit_s": 0.3, "share": 0.95}
     settings |= {"files_s": 240.0, "streams_s": 6.0, "kernels": "avx2"}
