@@ -38,7 +38,7 @@ TESTS = {
     "audio/resampling": ("audio_resampling",),
     "audio/signal": ("audio",),
     "audio/source": ("audio",),
-    "recognizer": ("recognizer",),
+    "recognizer": ("recognizer", "speakers"),
     "recordings": ("recognizer", "speakers", "writing"),
     "train/gate": ("train_finetune_gate",),
 }

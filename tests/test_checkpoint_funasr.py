@@ -496,6 +496,11 @@ def test_checkpoints_of_a_training_are_offered_where_there_is_no_model(tmp_path)
         (changed("online", "predictor_conf", tail_threshold=float("nan")), "tail_threshold must be like"),
         (changed("online", "predictor_conf", smooth_factor=-1.0), "smooth_factor must be at least 0"),
         (changed("online", "decoder_conf", sanm_shfit=11), "shift is 11, which is beyond the kernel of 11"),
+        (
+            changed("online", "decoder_conf", sanm_shfit=0),
+            "decoder_conf.sanm_shfit is 0, but a ParaformerStreaming .* 5",
+        ),
+        (changed("online", "decoder_conf", num_blocks=4), "ParaformerStreaming runs live only with .* in every layer"),
         (changed("online", "encoder_conf", dropout_rate=1.5), "dropout must be at most 1.0, not 1.5"),
         (changed("online", "encoder_conf", num_blocks=10**6), "encoder.layers must be at most 1000"),
         (changed("online", "decoder_conf", linear_units=10**30), "decoder.ffn_dim must be at most"),

@@ -24,7 +24,7 @@ from paraformer.backends.base import Decoded
 from paraformer.backends.torch import TorchBackend
 from paraformer.bundle import Bundle
 from paraformer.checkpoint import convert
-from paraformer.config import TrainingChunk
+from paraformer.config import ChunkConfig, TrainingChunk
 from paraformer.errors import AudioError, AudioNotFound, ConfigError, InputFailed, SessionError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer
 from paraformer.recognizer import Recognizer
@@ -193,6 +193,11 @@ def test_a_model_that_has_only_seen_chunks_recognises_files_as_streams() -> None
     session.accept(samples)
     session.finish()
     assert tool.transcribe(samples).tokens == session.tokens
+    other = ChunkConfig(left=0, chunk=5, right=3)
+    tool.chunk, session = other, tool.stream(other)
+    session.accept(samples)
+    session.finish()
+    assert tool.transcribe(samples).tokens == session.tokens
 
 
 def test_streams_of_one_recogniser() -> None:
@@ -255,6 +260,27 @@ def test_without_voice_detection_long_audio_is_recognised_in_pieces() -> None:
     assert max(rows) <= 60 / 0.06 + 2
     assert sum(rows) >= 130 / 0.06
     assert result.duration_s == 130
+
+
+def test_one_channel_that_cannot_be_used_is_the_failure_of_its_recording() -> None:
+    columns = np.stack([tiny.signal(20_000), tiny.signal(20_000, 1)], 1)
+    columns[5, 1] = np.nan
+    [failed, sound] = recognizer().transcribe_each([columns, columns[:, :1]], channel="each")
+    assert isinstance(failed, AudioError)
+    assert "not finite" in str(failed)
+    assert isinstance(sound, list) and len(sound) == 1
+
+
+def test_an_input_that_knows_its_name_is_called_by_it() -> None:
+    class Broken(io.BytesIO):
+        name = "party.wav"
+
+        def read(self, size: int | None = -1) -> bytes:
+            raise LookupError("the tape is torn")
+
+    named, nameless = recognizer().transcribe_each([Broken(), Fragile])  # type: ignore[list-item]
+    assert "party.wav" in str(named)
+    assert isinstance(nameless, AudioError)
 
 
 def test_pieces_and_segments_take_samples_of_any_kind_and_nothing_else() -> None:

@@ -156,6 +156,7 @@ def test_packets_change_nothing(stretches: list[tuple[bool, int]], cuts: list[in
 
 
 @example(7, 1, 0.0, 0.0)
+@example(7, 1, 0.95, 0.0)
 @given(st.integers(0, 40), st.integers(1, 20), st.floats(0, 5), st.floats(0, 2))
 def test_a_token_is_heard_where_something_could_be_within_half_a_second(
     first: int, count: int, start_s: float, length_s: float
@@ -169,6 +170,24 @@ def test_a_token_is_heard_where_something_could_be_within_half_a_second(
     assert hearing.anything(start_s, start_s + length_s, until_s=5.0) == near
     assert hearing.since(start_s, now_s=0.0).anything(start_s, start_s + length_s, until_s=5.0) == near
     assert not hearing.anything(0.0, 5.0, until_s=first * 0.06)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 3))
+def test_between_two_sounds_a_token_is_heard_near_either(first: int, gap: int, start_s: float) -> None:
+    """However far they are apart: only where no token can lie apart from both do they count as one."""
+    samples = np.zeros(90 * 960, np.float32)
+    loud = (-1.0) ** np.arange(960)
+    for frame in (first, first + gap):
+        samples[frame * 960 : (frame + 1) * 960] = loud
+    away = [frame * 0.06 + edge for frame in (first, first + gap) for edge in (-0.5, 0.56)]
+    assume(min(abs(start_s - edge) for edge in away) > 1e-6)
+    near = any(frame * 0.06 - 0.5 < start_s < frame * 0.06 + 0.56 for frame in (first, first + gap))
+    assert Hearing().step(samples, final=True).anything(start_s, start_s, until_s=5.4) == near
+
+
+def test_sound_without_a_pause_is_one_stretch() -> None:
+    """However long: what is kept of a stream does not grow with it."""
+    assert Hearing().step(np.tile(np.float32([0.1, -0.1]), 480 * 1000)).runs == ((0, 1000),)
 
 
 @pytest.mark.parametrize(("units", "silent"), [(3, True), (4, False)])

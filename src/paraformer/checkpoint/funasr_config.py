@@ -105,8 +105,25 @@ def read(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
         hotwords=_read_hotwords(settings, encoder.dim),
     )
     _compare_sizes(settings, config)
-    live = settings["model"] == "ParaformerStreaming" and config.streaming
-    return dataclasses.replace(config, live=LIVE) if live else config
+    if settings["model"] != "ParaformerStreaming":
+        return config
+    if not config.streaming:
+        raise UnsupportedModel(_not_streaming(config.decoder))
+    return dataclasses.replace(config, live=LIVE)
+
+
+def _not_streaming(decoder: DecoderConfig) -> str:
+    """Why a model that has only ever seen chunks cannot run live: it could not run at all."""
+    causal = (decoder.kernel - 1) // 2 if isinstance(decoder, SanmDecoderConfig) else 0
+    if isinstance(decoder, SanmDecoderConfig) and decoder.shift != causal:
+        return (
+            f"decoder_conf.sanm_shfit is {decoder.shift}, but a ParaformerStreaming decides tokens before it has heard "
+            f"the next, which takes {causal} with a kernel of {decoder.kernel}"
+        )
+    return (
+        "a ParaformerStreaming runs live only with SAN-M encoder and decoder, and with attention in every layer of the "
+        "decoder: att_layer_num as large as num_blocks"
+    )
 
 
 def read_aligner(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
