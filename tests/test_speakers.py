@@ -55,6 +55,38 @@ def test_embedding() -> None:
         np.testing.assert_allclose(golden_voices()(wave[first:last]), expected[name], atol=1e-2)
 
 
+def test_a_shorter_one_of_a_batch_is_as_alone() -> None:
+    """The reference pads it with zeros and hears them (docs/quirks.md)."""
+    expected, wave = arrays("campplus"), samples()
+    found = golden_voices().embed([features(wave[14400:38400]), features(wave[14400:32400])])
+    np.testing.assert_allclose(found[0], expected["embedding_padded_batch"][0], atol=1e-2)
+    np.testing.assert_array_equal(found[1], golden_voices()(wave[14400:32400]))
+    assert abs(expected["embedding_padded_batch"][1] - expected["embedding_second_alone"]).max() > 5e-3
+
+
+def test_layer_by_layer() -> None:
+    """The plain form of the network, inside: of the wave, for which the reference's own features were taken."""
+    expected = arrays("campplus")
+    weights = {name: array.astype(np.float32) for name, array in load_file(GOLDEN / "campplus.safetensors").items()}
+    model = VoiceEncoder(read(SETTINGS), weights, "cpu")._network.model
+    seen: dict[str, np.ndarray] = {}
+
+    def keep(name: str, module: torch.nn.Module) -> None:
+        module.register_forward_hook(lambda *call: seen.update({name: call[2][0].detach().numpy()}))
+
+    keep("head", model.head)
+    for name in ("transit1", "out_nonlinear"):
+        keep(name, model.xvector[name])
+    model.xvector["dense"].linear.register_forward_hook(
+        lambda *call: seen.update(stats=call[1][0][0, :, 0].detach().numpy())
+    )
+    model(torch.from_numpy(features(samples()[14400:38400]))[None])
+    np.testing.assert_allclose(seen["head"][:, :6], expected["cap_head"], atol=1e-2)
+    np.testing.assert_allclose(seen["transit1"], expected["cap_transit1"], atol=1e-2)
+    np.testing.assert_allclose(np.maximum(seen["out_nonlinear"], 0)[:, :6], expected["cap_out_nonlinear"], atol=1e-2)
+    np.testing.assert_allclose(seen["stats"], expected["cap_stats"], atol=1e-2)
+
+
 def test_features() -> None:
     expected, wave = arrays("campplus"), samples()
     np.testing.assert_allclose(features(wave[14400:38400]), expected["fbank"], atol=1e-2)
@@ -139,6 +171,30 @@ def test_windows() -> None:
 def test_turns(case: dict[str, Any]) -> None:
     found = turns([(start, end) for start, end in case["segments"]], case["labels"])
     np.testing.assert_allclose([list(turn) for turn in found], case["out"], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", loaded("spk_post")["cluster"])
+def test_numbers_of_speakers(name: str) -> None:
+    expected = loaded("spk_post")["cluster"][name]
+    voices = arrays("cluster")[f"{name}__X"]
+    known = 3 if name == "oracle" else None
+    assert cluster(voices, known).max() + 1 == expected["after_merge"]
+    assert cluster(voices, known, near=2.0).max() + 1 == expected["num_from_gap"]
+
+
+@pytest.mark.parametrize("case", loaded("spk_post")["distribute"])
+def test_who_says_a_sentence(case: dict[str, Any]) -> None:
+    """As the reference but where it counts the longest turn so far twice (docs/quirks.md)."""
+    said = [Turn(*turn) for turn in case["sd"]]
+    for sentence, theirs in zip(case["sentences"], case["spk"], strict=True):
+        start, end = sentence["start"] / 1000, sentence["end"] / 1000
+        shares = {
+            speaker: sum(max(0.0, min(end, b) - max(start, a)) for a, b, who in case["sd"] if who == speaker)
+            for speaker in {0, theirs, *(who for _, _, who in case["sd"])}
+        }
+        ours = speaker_of(start, end, said)
+        assert shares[ours] == pytest.approx(max(shares.values()))
+        assert ours == theirs or shares[ours] > shares[theirs]
 
 
 def test_who_speaks_most() -> None:
