@@ -704,3 +704,18 @@ def test_a_channel_that_cannot_be(channel: str, wav: Path, capsys: pytest.Captur
         main(["transcribe", str(wav), f"--channel={channel}"])
     assert ended.value.code == 2
     assert "must be 'mix'" in capsys.readouterr().err
+
+
+def test_a_note_is_told_and_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as that other runtimes have no place for a language model: the export is whole all the same."""
+    import logging
+
+    log = logging.getLogger("paraformer.export.directories")
+    for extra, code in (({"note": True}, 0), ({}, 1)):
+        monkeypatch.setattr(
+            "paraformer.cli.run", lambda options, extra=extra: log.warning("%s", "left", extra=extra) or 0
+        )
+        assert main(["info"]) == code
+        assert capsys.readouterr().err == "paraformer: left\n"

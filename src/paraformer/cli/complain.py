@@ -28,13 +28,14 @@ def _words(error: Exception | str) -> str:
 
 @contextmanager
 def library_warnings() -> Iterator[list[str]]:
-    """Print the library's warnings, such as a damaged file read only in part, and collect them."""
+    """Print the library's warnings, such as a damaged file read only in part, and collect them, but for notes."""
     seen: list[str] = []
 
     class Printing(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            seen.append(record.getMessage())
-            complain(seen[-1])
+            if not hasattr(record, "note"):  # of which nothing is wrong
+                seen.append(record.getMessage())
+            complain(record.getMessage())
 
     log, handler = logging.getLogger("paraformer"), Printing(logging.WARNING)
     log.addHandler(handler)

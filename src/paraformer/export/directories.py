@@ -86,7 +86,12 @@ def _copy_lm(bundle: Bundle, directory: Path) -> list[str]:
 def _leave_lm(bundle: Bundle, form: Form) -> None:
     """Other runtimes do not know it, and so may recognise less well than this package does."""
     if bundle.directory is not None and (bundle.directory / contract.LM).is_file():
-        logger.warning("%s has no place for the language model of %s: it stays behind", form.runtime, bundle.directory)
+        logger.warning(
+            "%s has no place for the language model of %s: it stays behind",
+            form.runtime,
+            bundle.directory,
+            extra={"note": True},
+        )
 
 
 def _write_funasr(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> None:
