@@ -319,7 +319,8 @@ def test_the_page_is_told_how_sure_each_word_is() -> None:
     engine.binary(b"\0\0")
     engine.tell(1, Live("好", (Token("好", 1.0, 1.25, 0.5),)))
     live, sentence, last = engine.messages
-    assert "segments" not in live and last["end_time"] == 1250
+    assert "segments" not in live
+    assert last["tokens"] == [{"text": "好", "start": 1000, "end": 1250}]
     (described,) = sentence["segments"]
     assert (described["text"], described["start"], described["end"]) == ("你好世界", 1000, 1800)
     assert described["tokens"][0] == {"text": "你", "confidence": 0.9}

@@ -12,11 +12,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
-from serving import SAMPLES, live_text, serving, whole_text
+from serving import SAMPLES, live_text, sample, serving, whole_text
 
 from paraformer.cli.serve import _self_signed
+from paraformer.serve.config import Limits
 
 HERE = Path(__file__).parent
 CLIENTS = Path(os.environ.get("PARAFORMER_CLIENTS", HERE.parent / ".venv-peers" / "clients"))
@@ -95,3 +97,43 @@ def test_openai_for_node(wav: Path, tmp_path: Path) -> None:
         "model": ["NotFoundError", 404, "model_not_found", "model"],
         "audio": ["BadRequestError", 400, "invalid_audio", "file"],
     }
+
+
+def test_http_is_as_described(tmp_path: Path) -> None:
+    """Schemathesis: requests that fit the description and that do not, and what is answered."""
+    program = CLIENTS / "schemathesis" / "bin" / "schemathesis"
+    if not program.exists():
+        pytest.skip("schemathesis is not installed; scripts/peers installs it")
+    keys = tmp_path / "keys"
+    keys.write_text("sesame\n")
+    # Bytes at random are no audio, and right to be refused.
+    options = ["--max-examples", "15", "--seed", "1", "--no-color", "--generation-database", "none"]
+    options += ["--exclude-checks", "positive_data_acceptance"]
+    with serving(keys=str(keys), limits=Limits(first_s=30.0)) as running:
+        command = [program, "run", HERE / "serve_openapi.yaml", "--url", running.http, *options]
+        command += ["-H", "Authorization: Bearer sesame"]
+        done = subprocess.run(command, capture_output=True, timeout=250, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-4000:]
+
+
+def test_the_page_in_chromium_with_a_microphone(tmp_path: Path) -> None:
+    """What a newcomer does: open the page, speak, see text; on a wide and a narrow screen, with a lost connection."""
+    python, chromium = CLIENTS / "playwright" / "bin" / "python", shutil.which("chromium")
+    if not python.exists() or chromium is None:
+        pytest.skip("chromium or playwright is not installed; scripts/peers installs playwright, apt-get chromium")
+    pause = np.zeros(24_000, np.int16)
+    talk = np.concatenate([pause[:16_000], sample("weather"), pause, sample("meeting"), pause])
+    soundfile.write(tmp_path / "talk.wav", np.repeat(talk, 3), 48_000, subtype="PCM_16")
+    with serving(keep_s=0.5) as running:
+        command = [python, HERE / "peer_page.py", chromium, running.http + "/", tmp_path / "talk.wav", tmp_path]
+        heard = told(*command, PYTHONPATH="")
+    assert heard["errors"] == heard["unnamed"] == []
+    words = set(whole_text("weather") + whole_text("meeting"))
+    for one in (heard["wide"], heard["narrow"], heard["file"]):
+        assert len(words & set(one["text"])) > 0.8 * len(words)
+    assert heard["wide"]["delay"].startswith("延迟")
+    assert (heard["wide"]["connections"], heard["narrow"]["connections"]) == (1, 2)
+    assert heard["wide"]["overflow"] == heard["narrow"]["overflow"] == 0
+    assert heard["file"]["srt"].startswith("1\n00:00:0")
+    assert heard["file"]["buttons"] == ["开始录音", "Record"]
+    assert heard["file"]["shades"] > 20

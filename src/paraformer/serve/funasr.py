@@ -134,10 +134,7 @@ class FunasrConversation:
             case Live(text) if one.settings.mode == "online" and one.ending:
                 one.held = Segment((one.held.text if one.held else "") + text, 0.0, 0.0, ())
             case Live(text, tokens):
-                timed: dict[str, Any] = (
-                    {"end_time": _ms(tokens[-1].end_s)} if one.settings.confidences and tokens else {}
-                )
-                yield _message(self._dialect.online_name, text, one.settings, **timed)
+                yield _message(self._dialect.online_name, text, one.settings, **_timed(tokens, one.settings))
             case Sentence(segment) if one.settings.mode == "2pass" and not one.file:
                 if one.held is not None:
                     yield _sentence(one.held, one.settings, final=False)
@@ -309,6 +306,17 @@ def _sure(segments: Sequence[Segment], settings: Settings) -> dict[str, Any]:
         for segment in segments
     ]
     return {"segments": described}
+
+
+def _timed(tokens: Sequence[Token], settings: Settings) -> dict[str, Any]:
+    """When each word or character of live text was said, for those who ask for confidences."""
+    if not settings.confidences:
+        return {}
+    words = [
+        {"text": Vocabulary.join(one.text for one in word), "start": _ms(word[0].start_s), "end": _ms(word[-1].end_s)}
+        for word in _words(tokens)
+    ]
+    return {"tokens": words}
 
 
 def _described(word: Sequence[Token]) -> dict[str, Any]:

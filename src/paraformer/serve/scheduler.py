@@ -118,11 +118,11 @@ class Scheduler:
         self.change(lambda: self._files.append(piece))
         return answer
 
-    def change(self, doing: Callable[[], None]) -> None:
-        """Change what is to be done, and wake the thread."""
+    def change(self, doing: Callable[[], bool | None]) -> None:
+        """Change what is to be done, and wake the thread, unless it is told that there is nothing new for it."""
         with self._condition:
-            doing()
-            self._condition.notify()
+            if doing() is not False:
+                self._condition.notify()
 
     def ask(self, question: Callable[[], None]) -> None:
         """Have something done in the scheduler's thread, between two rounds."""

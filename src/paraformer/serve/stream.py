@@ -66,9 +66,11 @@ class Stream:
         """End here, so that the stream can go on elsewhere: Kept follows, and nothing more."""
         self._scheduler.ask(lambda: self._scheduler.hand_over(self))
 
-    def _take(self, samples: Packet) -> None:
+    def _take(self, samples: Packet) -> bool:
+        """Whether there is enough for a step now: the others' thread is not woken for each packet."""
         self._backlog.append((self._scheduler.now(), samples))
         self._waiting += len(samples)
+        return self.due
 
     def _end(self) -> None:
         if not self._ended:

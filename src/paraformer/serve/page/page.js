@@ -2,33 +2,34 @@
 const WORDS = {
   zh: { record: "开始录音", stop: "停止", file: "选择文件", clear: "清空", settings: "设置", hotwords: "热词（空格分隔）",
     chunk: "分块", "chunk-default": "服务器默认", key: "密钥（服务器要求时）", level: "音量", empty: "按下“开始录音”说话，或选择一个音频文件。",
-    note: "浅色与下划线表示把握较小；虚线部分还可能更正。声音只送到这台服务器，不保存。", ready: "就绪", listening: "正在听…", waiting: "正在识别…",
+    note: "浅色与下划线表示把握较小；虚线部分还可能更正。声音只送到这台服务器；为断线续传最多保留一分钟，此外不保存。", ready: "就绪", listening: "正在听…", waiting: "正在识别…",
     lost: "连接中断，正在恢复…", busy: "服务器已满，请稍后再试。", denied: "无法使用麦克风。", failed: "识别失败：", other: "English",
     nomic: "浏览器只在 https 或 localhost 上允许使用麦克风。", delay: "延迟" },
   en: { record: "Record", stop: "Stop", file: "Choose a file", clear: "Clear", settings: "Settings", hotwords: "Hotwords, between spaces",
     chunk: "Chunk", "chunk-default": "the server's own", key: "Key, if the server asks for one", level: "Level",
     empty: "Press Record and speak, or choose an audio file.",
-    note: "Paler and underlined is less certain; dotted may still be corrected. Sound goes to this server only, and is not kept.",
+    note: "Paler and underlined is less certain; dotted may still be corrected. Sound goes to this server only, which keeps a minute at most, to go on after a lost connection.",
     ready: "Ready", listening: "Listening…", waiting: "Recognising…", lost: "Connection lost, taking it up again…",
     busy: "The server is full; try again in a moment.", denied: "The microphone cannot be used.", failed: "Recognition failed: ", other: "中文",
     nomic: "Browsers allow the microphone on https and localhost only.", delay: "delay" },
 };
 const $ = (id) => document.getElementById(id);
 let language = (localStorage.getItem("language") || navigator.language || "zh").startsWith("zh") ? "zh" : "en";
-let say = WORDS[language], lines = [], pending = "", socket = null, source = null, state = "ready", ending = false;
+let say = WORDS[language], lines = [], pending = [], socket = null, source = null, state = "ready", ending = false;
+let talk = null; // what has been said into the microphone and is not acknowledged, so that nothing is lost with a connection
 
 function speakLanguage(which) {
   language = which; say = WORDS[which]; localStorage.setItem("language", which);
   document.documentElement.lang = which;
   document.querySelectorAll("[data-say]").forEach((one) => { one.textContent = say[one.dataset.say]; });
   $("text").dataset.empty = say.empty; $("level").title = say.level; $("level").setAttribute("aria-label", say.level);
-$("language").textContent = say.other; $("language").lang = which === "zh" ? "en" : "zh";
+  $("language").textContent = say.other; $("language").lang = which === "zh" ? "en" : "zh";
   show(state); recording(Boolean(source));
 }
 function show(now, more = "") { state = now; $("status").textContent = (say[now] || "") + more; }
 function recording(on) {
-$("record").setAttribute("aria-pressed", String(on));
-$("record").firstElementChild.textContent = on ? say.stop : say.record;
+  $("record").setAttribute("aria-pressed", String(on));
+  $("record").firstElementChild.textContent = on ? say.stop : say.record;
 }
 function clock(ms, mark) {
   const two = (n, l = 2) => String(Math.floor(n)).padStart(l, "0");
@@ -50,21 +51,31 @@ function draw(added) {
   const box = $("text"), last = box.querySelector(".live");
   if (last) last.remove();
   if (added) box.append(sentence(added));
-  if (pending) {
+  if (pending.length) {
     const p = document.createElement("p"), span = document.createElement("span");
-    p.className = "live"; span.className = "pending"; span.textContent = pending; p.append(span); box.append(p);
+    p.className = "live"; span.className = "pending"; span.textContent = pending.map((one) => one.text).join(""); p.append(span); box.append(p);
   }
   box.scrollTop = box.scrollHeight;
   for (const id of ["save-txt", "save-srt", "save-vtt"]) $(id).disabled = !lines.length;
 }
 function hear(message) {
+  if (message.kept !== undefined) { talk?.acknowledge(message); return; }
+  if (message.resumed !== undefined) { talk?.resume(message); return; }
+  if (message.number) talk?.messages.push(message);
+  take(message);
+}
+function take(message) {
   if (message.error) { show("failed", message.error.message); stop(); return; }
-  if (message.mode === "2pass-online") { pending += message.text; draw(); delay(message.end_time); return; }
+  if (message.mode === "2pass-online") {
+    const fresh = message.tokens ?? [], heard = lines.at(-1)?.end ?? 0; // what was heard again already comes late
+    pending.push(...fresh.filter((one) => one.start >= heard)); draw(); delay(fresh.at(-1)?.end); return;
+  }
   if (message.text) {
-    pending = "";
-    for (const line of message.segments ?? [{ text: message.text, start: 0, end: 0, tokens: [] }]) { lines.push(line); draw(line); }
-  } else if (message.is_final) { pending = ""; draw(); }
-  if (message.is_final) { ending = true; socket.close(1000); socket = null; show("ready"); $("times").value = ""; }
+    for (const line of message.segments ?? [{ text: message.text, start: 0, end: 0, tokens: [] }]) {
+      lines.push(line); pending = pending.filter((one) => one.start >= line.end); draw(line);
+    }
+  }
+  if (message.is_final) { pending = []; draw(); ending = true; talk = null; socket.close(1000); socket = null; show("ready"); $("times").value = ""; }
 }
 function delay(heard) {
   if (source && heard !== undefined) $("times").value = `${say.delay} ${Math.max(0, Math.round(source.sent - heard))} ms`;
@@ -79,16 +90,60 @@ function connect(first, opened) {
   const key = $("key").value.trim(), protocols = ["binary", ...(key ? ["openai-insecure-api-key." + key] : [])];
   const ws = new WebSocket(location.href.replace(/^http/, "ws").split(/[?#]/)[0], protocols);
   ws.binaryType = "arraybuffer"; socket = ws; ending = false;
+  if (talk) talk.waiting = true;
   ws.onopen = () => { ws.send(first); opened(ws); };
   ws.onmessage = (event) => hear(JSON.parse(event.data));
   ws.onclose = (event) => {
     if (socket !== ws || ending) return;
-    socket = null; stop();
+    socket = null;
+    if (talk?.tries < 20) { show(talk.messages.length ? "lost" : "busy"); setTimeout(() => talk?.connect(), 300 * ++talk.tries); return; }
+    talk = null; stop();
     show(event.code === 1006 ? "busy" : "lost", event.reason ? " " + event.reason : "");
   };
 }
-function finish() { if (socket?.readyState === 1) { socket.send(JSON.stringify({ is_speaking: false })); show("waiting"); } }
-function clear() { lines = []; pending = ""; $("text").replaceChildren(); draw(); }
+function finish() {
+  if (talk) talk.over = true;
+  if (socket?.readyState === 1 && !(talk && talk.waiting)) { socket.send(JSON.stringify({ is_speaking: false })); show("waiting"); }
+}
+function clear() { lines = []; pending = []; $("text").replaceChildren(); draw(); }
+class Talk {
+  constructor(rate) { Object.assign(this, { rate, packets: [], from: 0, token: "", messages: [], earlier: [], over: false, waiting: true, tries: 0 }); }
+  connect() {
+    const go = this.token ? { resume: this.token, heard: this.messages.at(-1)?.number ?? 0 } : {};
+    connect(settings({ wav_format: "pcm", audio_fs: this.rate, resumable: true, ...go }), () => {
+      if (!this.token) { this.again([]); this.flow(); }
+    });
+  }
+  add(packet) {
+    this.packets.push(packet);
+    if (!this.waiting && socket?.readyState === 1) socket.send(packet);
+  }
+  // All that is not acknowledged, and the end if it has come.
+  flow() {
+    this.waiting = false; this.tries = 0;
+    for (const packet of this.packets) socket.send(packet);
+    show("listening");
+    if (this.over) finish();
+  }
+  acknowledge(message) { this.token = message.resume; this.drop(message.kept); }
+  drop(samples) {
+    while (this.packets.length && this.from + this.packets[0].length <= samples) this.from += this.packets.shift().length;
+    if (this.packets.length && samples > this.from) { this.packets[0] = this.packets[0].slice(samples - this.from); this.from = samples; }
+  }
+  resume(message) {
+    if (message.resumed) {
+      this.token = message.resume; this.drop(message.samples);
+      this.again(this.messages.filter((one) => one.number <= message.after));
+      this.flow();
+    } else { // too late: what there is stays, and what is not acknowledged is said anew
+      this.earlier = lines; this.token = ""; this.messages = []; socket.close(1000);
+    }
+  }
+  again(messages) {
+    this.messages = messages; lines = [...this.earlier]; pending = [];
+    $("text").replaceChildren(); lines.forEach((line) => draw(line)); messages.forEach(take); draw();
+  }
+}
 function stop() {
   if (!source) return;
   const old = source; source = null; old.stop(); recording(false); $("level").value = 0;
@@ -106,24 +161,23 @@ async function record() {
   clear();
   let parts = [], count = 0;
   source = { sent: 0, stop() { stream.getTracks().forEach((one) => one.stop()); context.close(); } };
-  connect(settings({ wav_format: "pcm", audio_fs: rate }), (ws) => {
-    show("listening"); recording(true);
-    node.port.onmessage = ({ data }) => {
-      parts.push(data); count += data.length;
-      if (count < rate * 0.06) return;
-      const packet = new Int16Array(count); let place = 0, loudest = 0;
-      for (const part of parts) for (const value of part) {
-        const clipped = Math.max(-1, Math.min(1, value)); loudest = Math.max(loudest, Math.abs(clipped));
-        packet[place++] = Math.round(clipped * 32767);
-      }
-      if (source) source.sent += 1000 * count / rate;
-      parts = []; count = 0; $("level").value = Math.sqrt(loudest);
-      if (ws.readyState === 1) ws.send(packet);
-    };
-  });
+  recording(true);
+  talk = new Talk(rate); talk.connect();
+  node.port.onmessage = ({ data }) => {
+    parts.push(data); count += data.length;
+    if (count < rate * 0.06) return;
+    const packet = new Int16Array(count); let place = 0, loudest = 0;
+    for (const part of parts) for (const value of part) {
+      const clipped = Math.max(-1, Math.min(1, value)); loudest = Math.max(loudest, Math.abs(clipped));
+      packet[place++] = Math.round(clipped * 32767);
+    }
+    if (source) source.sent += 1000 * count / rate;
+    parts = []; count = 0; $("level").value = source ? Math.sqrt(loudest) : 0;
+    talk?.add(packet);
+  };
 }
 function send(file) {
-  stop(); clear();
+  stop(); clear(); talk = null;
   connect(settings({ mode: "offline", wav_format: "others", wav_name: file.name.slice(0, 200) }), async (ws) => {
     show("waiting");
     for (let place = 0; place < file.size && ws.readyState === 1; place += 1 << 18) {
