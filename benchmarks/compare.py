@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py --shape large                       all of it, into docs/benchmarks/
     python benchmarks/compare.py --shape embedded --rounds 5
+    python benchmarks/compare.py --shape large --device cuda         on a GPU: ours, in bfloat16 too, and FunASR
     python benchmarks/compare.py --systems paraformer,funasr-onnx --cases whole,live --rounds 1 --out runs/try
     PARAFORMER_ISA=avx2 python benchmarks/compare.py --shape large   ours on lesser kernels, into files of their own
 
@@ -123,7 +124,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--systems", type=_names(SYSTEMS), help=f"of {','.join(SYSTEMS)}")
     parser.add_argument("--cases", type=_names(CASES), help=f"of {','.join(CASES)}")
-    parser.add_argument("--device", default="cpu", help="e.g. cuda, for ours with torch and FunASR; never tried yet")
+    parser.add_argument("--device", default="cpu", help="e.g. cuda, for ours with torch and FunASR")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of table, plots, JSON")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "compare", help="folder of models and audio")
     parser.add_argument("--seconds", type=_numbers, default=WHOLE_S, help="lengths of whole audio, e.g. 3,10,30,60")
@@ -133,12 +134,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--share", type=float, help="share of packets that must keep it; default 0.95, off the CPU 0.99"
     )
-    parser.add_argument("--files-s", type=float, default=120.0, help="seconds of files that stand for an hour of them")
+    parser.add_argument(
+        "--files-s", type=float, help="seconds of files that stand for an hour of them; default 120, off the CPU 3600"
+    )
     parser.add_argument("--patience-s", type=float, default=10.0, help="how long to wait for an idle machine each time")
     options = parser.parse_args()
     cpu = options.device == "cpu"
-    options.systems = options.systems or (list(DEFAULT) if cpu else ["paraformer", "funasr"])
+    options.systems = options.systems or (list(DEFAULT) if cpu else ["paraformer", "paraformer-bfloat16", "funasr"])
     options.cases = options.cases or (list(CASES) if cpu else ["whole", "live", "streams", "files"])
+    options.files_s = options.files_s or (120.0 if cpu else 3600.0)
     options.share = options.share or (0.95 if cpu else 0.99)
     return options
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import tiny
@@ -19,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from paraformer.bundle import Bundle
 from paraformer.checkpoint import native
 from paraformer.config import ChunkConfig
+from paraformer.loader import locate
 
 ROOT = Path(__file__).parent.parent
 
@@ -297,3 +299,11 @@ def test_command_measures_ours(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "embedded.md").read_text()
     assert "a second measured; whole 10 s:" in page
     assert str(tmp_path / "runs") not in json.dumps(data["rows"])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_a_card_would_run_runs_on_a_numbered_cpu(precision: str) -> None:
+    engine = worker.Job("paraformer", precision, "streams", str(locate(None)), "", device="cpu:0").open()
+    assert engine.recognizer.engine == f"torch {precision}"
+    streams_ = [engine.open() for _ in range(2)]
+    assert engine.step(streams_, [np.zeros(worker.PACKET, np.float32)] * 2) == ["", ""]

@@ -74,7 +74,7 @@ def test_what_needs_graphs_names_the_extra_that_runs_them(base_install, monkeypa
         ({"precision": "garbage"}, "precision must be auto, float32, bfloat16 or int8, not 'garbage'"),
         ({"precision": "bf16"}, "not 'bf16'; did you mean bfloat16?"),
         ({"precision": 8}, "precision must be .* not 8"),
-        ({"backend": "torch", "precision": "int8"}, "torch backend computes in float32 only"),
+        ({"backend": "torch", "precision": "int8"}, "torch backend computes in float32 or bfloat16"),
         ({"device": "nonsense"}, "no device 'nonsense' here, but cpu"),
         ({"device": "meta"}, "'meta' computes nothing"),
         ({"device": 0}, "device must be a name such as 'cpu' or 'cuda', not 0"),
@@ -373,3 +373,8 @@ def test_the_seal_is_of_what_was_written_whatever_settings_came_later(bundle):
     (bundle / "config.json").write_text(json.dumps(values))
     assert paraformer.load(bundle).engine
     checkpoint.open_any(bundle)
+
+
+def test_torch_computes_in_bfloat16_where_both_are_asked_for() -> None:
+    assert str(loader.choose(loader.locate(None), "torch", precision="bfloat16")) == "torch bfloat16"
+    assert str(loader.choose(loader.locate(None), precision="bfloat16")) == "native bfloat16"

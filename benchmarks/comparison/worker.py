@@ -104,9 +104,14 @@ def _stream(engine: Engine, samples: np.ndarray) -> list[float]:
 def many_streams(job: Job) -> dict[str, Any]:
     """How many streams one process keeps up with; seconds[0]: audio of each."""
     engine, packets = job.open(), _packets(job.speech())
+    warmed: set[int] = set()
     count, period_s = round(job.seconds[0] * RATE / PACKET), PACKET / RATE
 
     def passes(number: int) -> bool:
+        if engine.together and job.device != "cpu":  # what a GPU is given is prepared at the first batch of each size
+            for size in set(range(1, number + 1)) - warmed:
+                _step(engine, [engine.open() for _ in range(size)], packets)(list(range(size)))
+                warmed.add(size)
         step = _step(engine, [engine.open() for _ in range(number)], packets)
         found = streams.latencies(number, count, period_s, step, together=engine.together)
         return streams.in_time(found, number * count, job.limit_s, job.share)
@@ -138,6 +143,8 @@ def files(job: Job) -> dict[str, Any]:
         engine = job.open()
         engine.files(paths[:2], 2)
         sizes = BATCHES[:1] if job.device == "cpu" else BATCHES
+        for size in sizes if job.device != "cpu" else ():  # a first pass prepares a GPU for batches of these shapes
+            engine.files(paths, size)
         took, batch = min((_timed(lambda size=size: engine.files(paths, size))[0], size) for size in sizes)
     else:
         engine, batch = job.open(threads=1), 1

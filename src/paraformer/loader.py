@@ -73,7 +73,8 @@ def load(
         own engine, which is for SAN-M models; "auto" takes the fastest that can: the engine on processors that it has
         fast products for, whatever form the directory is in, else the graphs where [onnx] is installed, else torch.
     precision: of matrix products. "float32" computes what training computed, and FunASR's numbers; "bfloat16" and
-        "int8" are native only and two and four times as fast; "auto" is int8 where that is fast, else float32.
+        "int8" are the engine's, two and four times as fast, and "bfloat16" is torch's, too; "auto" is int8 where that
+        is fast, else float32.
     chunk: setting of live sessions, unless `stream` is given another. threads: of one recognition, 0 for one per core.
     device: for torch, e.g. "cuda". vad: cut audio over 30 s at pauses, and leave out where nobody speaks: True by the
         package's own detector, or by FSMN-VAD, whose directory or published name, "fsmn-vad", this is; without it only
@@ -214,7 +215,7 @@ def open_model(
         case "onnx":
             return bundle, _open_onnx(bundle, threads)
         case "torch":
-            return _open_torch(directory, device, threads)
+            return _open_torch(directory, device, threads, choice.precision)
 
 
 def locate(model: str | Path | None, *, download: bool = False) -> Path:
@@ -246,10 +247,12 @@ def _check_engine(backend: str, precision: str, device: str) -> str:
         raise ConfigError(f"device must be a name such as 'cpu' or 'cuda', not {device!r}")
     if _NUMBERED_CPU.fullmatch(device):
         device = "cpu"
-    if backend in ("onnx", "torch") and precision not in ("auto", "float32"):
+    if backend == "onnx" and precision not in ("auto", "float32"):
         raise ConfigError(f"the {backend} backend computes in float32 only; leave backend out for {precision}")
+    if backend == "torch" and precision == "int8":
+        raise ConfigError("the torch backend computes in float32 or bfloat16; leave backend out for int8")
     if device != "cpu":
-        if backend in ("onnx", "native") or precision in ("bfloat16", "int8"):
+        if backend in ("onnx", "native") or precision == "int8":
             asked = f"backend {backend!r}" if backend in ("onnx", "native") else f"precision {precision!r}"
             raise ConfigError(f"{asked} computes on the CPU only; for device {device!r} leave it out")
         from paraformer.backends.torch import check_device
@@ -272,10 +275,10 @@ def _choose(directory: Path, config: ModelConfig, backend: str, precision: str, 
         )
     if packed or (backend == "native" and precision == "auto"):
         return Choice("native", "int8")
+    if backend == "torch" or device != "cpu":
+        return Choice("torch", "bfloat16" if precision == "bfloat16" else "float32")
     if backend == "native" or precision in ("bfloat16", "int8"):
         return Choice("native", cast("Precision", precision))
-    if backend == "torch" or device != "cpu":
-        return Choice("torch", "float32")
     if backend == "onnx":
         return Choice("onnx", "float32")
     return _fastest(directory, config, "int8" if precision == "auto" else "float32")
@@ -323,7 +326,7 @@ def _open_onnx(bundle: Bundle, threads: int) -> Backend:
     return GraphBackend(OnnxRunner(bundle.directory, bundle.config, threads), bundle.config)
 
 
-def _open_torch(directory: Path, device: str, threads: int) -> tuple[Bundle, Backend]:
+def _open_torch(directory: Path, device: str, threads: int, precision: Precision) -> tuple[Bundle, Backend]:
     try:
         from paraformer.backends.torch import TorchBackend, set_threads
     except ImportError as error:
@@ -332,7 +335,7 @@ def _open_torch(directory: Path, device: str, threads: int) -> tuple[Bundle, Bac
 
     set_threads(threads)  # before anything is computed, since threads that were made once stay
     bundle, model = open_any(directory)
-    return bundle, TorchBackend(model, device)
+    return bundle, TorchBackend(model, device, precision="bfloat16" if precision == "bfloat16" else "float32")
 
 
 def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:

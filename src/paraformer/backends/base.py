@@ -97,10 +97,10 @@ class ListeningBackend(Backend, Protocol):
         ...
 
 
-def pad_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Stack arrays (n_i, ...) as (B, max n, ...), zero where absent, with the lengths (B,)."""
+def pad_rows(rows: Sequence[np.ndarray], least: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Stack arrays (n_i, ...) as (B, max n or least, ...), zero where absent, with the lengths (B,)."""
     lengths = np.array([len(row) for row in rows], np.int64)
-    stacked = np.zeros((len(rows), int(lengths.max()), *rows[0].shape[1:]), rows[0].dtype)
+    stacked = np.zeros((len(rows), max(int(lengths.max()), least), *rows[0].shape[1:]), rows[0].dtype)
     for index, row in enumerate(rows):
         stacked[index, : len(row)] = row
     return stacked, lengths

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from paraformer.backends.base import Decoded, LiveState, committed, fine_rows, pad_rows, split_state, stack_states
+from paraformer.backends.captured import Captured, Function, Tensors, bucket, filled, to_bfloat16
 from paraformer.checkpoint import strict
 from paraformer.companions.detector import FsmnConfig
 from paraformer.companions.voices import CamppConfig
@@ -20,7 +23,8 @@ from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.kinds import ALIGNER, DETECTOR, PUNCTUATION, VOICES, Kind
 from paraformer.model.aligner import Aligner
 from paraformer.model.detector import Detector
-from paraformer.model.paraformer import Paraformer, ParaformerState
+from paraformer.model.encoded import Encoded
+from paraformer.model.paraformer import Heard, Paraformer, ParaformerState, Whole
 from paraformer.model.punctuation import PunctuationModel
 from paraformer.model.voices import Voices
 from paraformer.punctuation.config import PunctuationConfig
@@ -42,17 +46,37 @@ def check_device(name: str) -> None:
         raise ConfigError(f"device {name!r} computes nothing; use 'cpu'")
 
 
-class TorchBackend:
-    """Runs a Paraformer module; the module is put into evaluation mode and not changed otherwise."""
+_STATE = tuple(field.name for field in fields(ParaformerState))
 
-    def __init__(self, model: Paraformer, device: str | torch.device = "cpu", threads: int | None = None) -> None:
-        """threads: see `set_threads`; None leaves it. Raises ModelError for weights that are not finite."""
+
+class TorchBackend:
+    """Runs a Paraformer module, which is put into evaluation mode and into the precision asked for."""
+
+    def __init__(
+        self,
+        model: Paraformer,
+        device: str | torch.device = "cpu",
+        threads: int | None = None,
+        *,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        few_shapes: bool | None = None,
+    ) -> None:
+        """threads: see `set_threads`; None leaves it. precision: of matrix products.
+
+        few_shapes: fill batches up to the shapes of `captured`, each of which CUDA captures once; None: on CUDA.
+        Raises ModelError for weights that are not finite.
+        """
         if threads is not None:
             set_threads(threads)
         for name, tensor in model.state_dict().items():
             check_finite(name, _numpy(tensor))
+        if precision == "bfloat16":
+            to_bfloat16(model)
         self.model = model.to(device).eval()
         self.device = torch.device(device)
+        self._precision = precision
+        self._few_shapes = self.device.type == "cuda" if few_shapes is None else few_shapes
+        self._hear, self._spell, self._step = Captured(self._heard), Captured(self._spelt), Captured(self._stepped)
         self._process = os.getpid()
         _watch_forks()
 
@@ -64,18 +88,47 @@ class TorchBackend:
     @property
     def name(self) -> str:
         """See Backend.name."""
-        return "torch float32"
+        return f"torch {self._precision}"
+
+    def _computing(self) -> AbstractContextManager[object]:
+        """Products in the precision asked for. No weight is cast, so no cast one needs to be kept."""
+        if self._precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     @torch.inference_mode()
     def whole(self, feats: Sequence[np.ndarray], hotwords: np.ndarray | None = None) -> list[Decoded]:
         """See Backend.whole."""
-        padded, lengths = pad_rows(feats)
-        named = None if hotwords is None else self._put(hotwords)
-        result = self.model.recognize(self._put(padded), self._put(lengths), hotwords=named)
+        with self._computing():
+            if self._few_shapes and self.config.hotwords is None:
+                result = self._in_few_shapes(feats)
+            else:
+                padded, lengths = pad_rows(feats)
+                named = None if hotwords is None else self._put(hotwords)
+                result = self.model.recognize(self._put(padded), self._put(lengths), hotwords=named)
         counts, rows = result.counts.tolist(), result.lengths.tolist()
         logits, weights = _numpy(result.log_probs), _numpy(result.weights)
         fine = [None] * len(feats) if result.fine is None else fine_rows(_numpy(result.fine), rows, self.config)
         return [Decoded.of(logits[i, : counts[i]], weights[i, : rows[i]], fine[i]) for i in range(len(feats))]
+
+    def _in_few_shapes(self, feats: Sequence[np.ndarray]) -> Whole:
+        """The model's `recognize` in two parts, between which it is waited for the number of tokens."""
+        padded, lengths = pad_rows(filled(feats), bucket(max(map(len, feats))))
+        heard = self._hear(None, self._put(padded), self._put(lengths))
+        counts = heard[-1]
+        embeds, log_probs, *fine = self._spell(bucket(max(1, int(counts.max()))), *heard)
+        hidden, lengths_, _, weights, _ = heard
+        return Whole(hidden, lengths_, weights, embeds, counts, log_probs, *fine)
+
+    def _heard(self, _: Hashable, feats: Tensor, lengths: Tensor) -> Tensors:
+        heard = self.model.hear(feats, lengths)
+        return heard.encoded.hidden, heard.encoded.lengths, heard.hidden, heard.weights, heard.counts
+
+    def _spelt(
+        self, tokens: Any, hidden: Tensor, lengths: Tensor, rows: Tensor, weights: Tensor, counts: Tensor
+    ) -> Tensors:
+        result = self.model.spell(Heard(Encoded(hidden, weights, lengths), rows, weights, counts), tokens)
+        return (result.embeds, result.log_probs, *(() if result.fine is None else (result.fine,)))
 
     @torch.inference_mode()
     def encode_hotwords(self, words: Sequence[Sequence[int]]) -> np.ndarray:
@@ -96,18 +149,37 @@ class TorchBackend:
         self, frames: Sequence[np.ndarray], final: Sequence[bool], states: Sequence[LiveState], chunk: ChunkConfig
     ) -> tuple[list[Decoded], list[LiveState]]:
         """See Backend.step."""
-        padded, counts = pad_rows(frames)
-        batch = {name: self._put(array) for name, array in stack_states(states).items()}
-        output, state = self.model.step(
-            self._put(padded), self._put(counts), self._put(np.array(final)), ParaformerState.from_tensors(batch), chunk
-        )
-        tokens, logits, weights = output.counts.tolist(), _numpy(output.logits), _numpy(output.weights)
+        count = len(frames)
+        unlimited = chunk.encoder_look_back < 0
+        step: Function = self._stepped
+        tokens, size = None, 0
+        if self._few_shapes:
+            frames, final, states = filled(frames), filled(final), filled(states)
+            tokens, size = self._most_tokens(chunk), chunk.chunk
+            step = self._stepped if unlimited else self._step  # the past grows with every step: no shape comes twice
+        padded, counts = pad_rows(frames, size)
+        stacked = stack_states(states)
+        inputs = (padded, counts, np.array(final), *(stacked[name] for name in _STATE))
+        batch = [self._put(array) for array in inputs]
+        with self._computing():
+            fired, logits, weights, *state = map(_numpy, step((chunk, tokens), *batch))
         decoded = [
-            Decoded.of(logits[i, : tokens[i]], weights[i, committed(chunk, int(counts[i]), final[i])])
+            Decoded.of(logits[i, : fired[i]], weights[i, committed(chunk, int(counts[i]), final[i])])
             for i in range(len(frames))
         ]
-        arrays = {name: _numpy(tensor) for name, tensor in state.tensors().items()}
-        return decoded, split_state(arrays, unlimited=chunk.encoder_look_back < 0)
+        following = dict(zip(_STATE, state, strict=True))
+        return decoded[:count], split_state(following, unlimited=unlimited)[:count]
+
+    def _stepped(self, setting: Any, frames: Tensor, counts: Tensor, final: Tensor, *state: Tensor) -> Tensors:
+        chunk, tokens = setting
+        before = ParaformerState.from_tensors(dict(zip(_STATE, state, strict=True)))
+        output, after = self.model.step(frames, counts, final, before, chunk, tokens)
+        return output.counts, output.logits, output.weights, *after.tensors().values()
+
+    def _most_tokens(self, chunk: ChunkConfig) -> int:
+        """In one live step: every row weighs no more than 1, or what it is multiplied with, and one token is begun."""
+        predictor = self.config.predictor
+        return int((chunk.context + chunk.chunk) * predictor.smooth_factor + predictor.tail_threshold + 1)
 
     def _put(self, array: np.ndarray) -> Tensor:
         if self.device.type != "cpu" and os.getpid() != self._process:
@@ -229,5 +301,6 @@ def _watch_forks() -> None:
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().cpu().numpy()
+    tensor = tensor.detach().cpu()
+    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array

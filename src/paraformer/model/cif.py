@@ -81,18 +81,21 @@ def scale_to_targets(weights: Tensor, target_lengths: Tensor) -> Tensor:
     return weights * (target_lengths[:, None] / total.clamp(min=1e-6))
 
 
-def step(hidden: Tensor, weights: Tensor, state: CifState) -> tuple[Tensor, Tensor, CifState]:
+def step(
+    hidden: Tensor, weights: Tensor, state: CifState, tokens: int | None = None
+) -> tuple[Tensor, Tensor, CifState]:
     """Integrate one more stretch of frames.
 
     hidden (B, T, D), weights (B, T) with zeros for frames that do not count.
-    Returns vectors (B, L, D) with L the largest count, counts (B,), and the next state.
+    Returns vectors (B, L, D), counts (B,), and the next state; L is the largest count, or `tokens`, which must be no
+    less, where a result of that shape is wanted whatever the counts are.
     """
     # The unfinished token goes in as one more frame in front, with the weight that it has gathered.
     hidden = torch.cat([state.vector[:, None], hidden], 1)
     weights = torch.cat([state.weight[:, None], weights], 1)
     counts = token_counts(weights)
     # One token more than any row completes: behind each row's last whole token stands what it has begun.
-    vectors = integrate(hidden, weights, int(counts.max()) + 1)
+    vectors = integrate(hidden, weights, (int(counts.max()) if tokens is None else tokens) + 1)
     rest = (weights.double().sum(-1) - counts).clamp(min=0).to(weights.dtype)
     partial = vectors.gather(1, counts[:, None, None].expand(-1, 1, vectors.shape[2])).squeeze(1)
     # Kept as the mean of its frames, because the next step weights it again by what it has gathered.

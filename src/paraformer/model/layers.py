@@ -33,9 +33,10 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 def unless_full(mask: Tensor) -> Tensor | None:
     """The mask, or None where it hides nothing and so need not be paid for.
 
-    A graph that is traced keeps it: it must take every mask.
+    A graph that is traced keeps it: it must take every mask. So does a device of its own: its answer would have to be
+    waited for, and its work could then not be captured.
     """
-    return mask if torch.onnx.is_in_onnx_export() or not bool(mask.all()) else None
+    return mask if torch.onnx.is_in_onnx_export() or mask.device.type != "cpu" or not bool(mask.all()) else None
 
 
 def sinusoid(positions: Tensor, dim: int, first: int = 1) -> Tensor:
@@ -48,7 +49,7 @@ def sinusoid(positions: Tensor, dim: int, first: int = 1) -> Tensor:
     # Not every device has float64.
     wide = positions.cpu() if positions.device.type == "mps" else positions
     # The rates themselves are float32's, with which published models have learnt, FunASR's and Whisper's.
-    step = torch.tensor(math.log(10000.0), device=wide.device) / (half - 1)
+    step = torch.full((), math.log(10000.0), device=wide.device) / (half - 1)
     exponents = torch.arange(half, device=wide.device, dtype=torch.float32) * -step
     rates = torch.exp(exponents.to(torch.float64)).to(torch.float32).to(torch.float64)
     turns = wide[..., None].to(torch.float64) * (rates / math.tau)

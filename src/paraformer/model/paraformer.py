@@ -35,6 +35,16 @@ from paraformer.model.state import State
 
 
 @dataclass(frozen=True)
+class Heard:
+    """Whole utterances up to the number of their tokens: rows and weights to integrate, counts (B,)."""
+
+    encoded: Encoded
+    hidden: Tensor
+    weights: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True)
 class Whole:
     """Everything recognition of whole utterances computes.
 
@@ -179,13 +189,29 @@ class Paraformer(Trainable):
         hotwords (N, D): what `encode_hotwords` gives, for a model that listens for them; None: nobody named any.
         hotword_weight: FunASR's seaco_weight or clas_scale.
         """
+        heard = self.hear(feats, lengths, chunk)
+        return self.spell(heard, int(heard.counts.max()), chunk, hotwords, hotword_weight)
+
+    def hear(self, feats: Tensor, lengths: Tensor, chunk: Chunking = None) -> Heard:
+        """The first part of `recognize`, after which it is known how many tokens there are."""
         encoded = self.encode(feats, lengths, chunk)
         if chunk is None:
-            hidden, weights, counts = self.predictor.complete(encoded.hidden, encoded.weights, encoded.lengths)
-        else:
-            hidden, weights = self.predictor.add_tail(encoded.hidden, encoded.weights, encoded.lengths)
-            counts = cif.token_counts(weights)
-        embeds = cif.integrate(hidden, weights, int(counts.max()))
+            completed = self.predictor.complete(encoded.hidden, encoded.weights, encoded.lengths)
+            return Heard(encoded, *completed)
+        hidden, weights = self.predictor.add_tail(encoded.hidden, encoded.weights, encoded.lengths)
+        return Heard(encoded, hidden, weights, cif.token_counts(weights))
+
+    def spell(
+        self,
+        heard: Heard,
+        tokens: int,
+        chunk: Chunking = None,
+        hotwords: Tensor | None = None,
+        hotword_weight: float = 1.0,
+    ) -> Whole:
+        """The rest of `recognize`, for so many tokens, at least as many as any utterance has."""
+        encoded, weights, counts = heard.encoded, heard.weights, heard.counts
+        embeds = cif.integrate(heard.hidden, weights, tokens)
         token_mask = length_mask(counts, embeds.shape[1])
         # Behind an utterance's last token stands what it has begun of another, which is no token.
         embeds = embeds * token_mask[..., None]
@@ -255,12 +281,18 @@ class Paraformer(Trainable):
         return ParaformerState.join(self.encoder.init_state(batch, chunk, device), carry, decoder)
 
     def step(
-        self, frames: Tensor, counts: Tensor, final: Tensor, state: ParaformerState, chunk: ChunkConfig
+        self,
+        frames: Tensor,
+        counts: Tensor,
+        final: Tensor,
+        state: ParaformerState,
+        chunk: ChunkConfig,
+        tokens: int | None = None,
     ) -> tuple[StepOutput, ParaformerState]:
         """One step of several streams (spec 2.5, 3.3, 4.3).
 
         frames (B, n, F) of which counts (B,) are present, n <= chunk.chunk: all of them unless the stream ends with
-        this step, final (B,) bool. The next state of a finished stream is meaningless.
+        this step, final (B,) bool. The next state of a finished stream is meaningless. tokens: see `cif.step`.
         """
         encoder, carry, decoder = state.split()
         hidden, mask, encoder = self.encoder.step(frames, counts, encoder, chunk)
@@ -272,9 +304,9 @@ class Paraformer(Trainable):
         rows, summed = self.predictor.add_tail(hidden, weights, mask.sum(-1))
         # The tail is for the end alone: in every step it would add up to tokens that nobody said.
         summed = torch.where(final[:, None], summed, F.pad(weights, (0, summed.shape[1] - weights.shape[1])))
-        embeds, tokens, carry = cif.step(rows, summed, carry)
-        logits, decoder = self.decoder.step(hidden, mask, embeds, tokens, decoder)
-        output = StepOutput(hidden, raw, weights, embeds, tokens, logits)
+        embeds, fired, carry = cif.step(rows, summed, carry, tokens)
+        logits, decoder = self.decoder.step(hidden, mask, embeds, fired, decoder)
+        output = StepOutput(hidden, raw, weights, embeds, fired, logits)
         return output, ParaformerState.join(encoder, carry, decoder)
 
 
