@@ -12,6 +12,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -35,6 +36,9 @@ PLACES = re.compile(r"\{\w+\}|%\(\w+\)[sr]|%[sr]")
 """What stands in a text for what a case puts there, as Python's two ways of formatting have it."""
 GIVEN_BACK = {"mistake", "refusal"}
 """Functions of the command whose result is complained."""
+HEAD = "# The command in Chinese: made by scripts/messages.py, translated here, in the terms of docs/terms.zh.toml."
+BEGUN = datetime(2026, 11, 29, tzinfo=UTC)
+"""What the catalogue says of its date, whenever it is written."""
 SYSTEM = (
     "No such file or directory",
     "Permission denied",
@@ -47,7 +51,7 @@ SYSTEM = (
 
 
 def extracted() -> dict[str, str]:
-    """Every id, and where it comes from: "help", "argparse", or a file of the package."""
+    """Every id, and where it comes from: "help", "argparse", "errno", or a file of the package."""
     found = dict.fromkeys(helps(parser()), "help") | dict.fromkeys(of_argparse(), "argparse")
     for path in sorted(SOURCE.rglob("*.py")):
         for template in templates(ast.parse(path.read_text(encoding="utf-8"))):
@@ -135,14 +139,16 @@ def _percent(text: str, values: list[ast.expr]) -> str:
 
 
 def main() -> int:
-    """Bring the catalogue up to date; say what is not translated."""
-    known = read_po(CATALOGUE.open("rb"), locale="zh") if CATALOGUE.exists() else Catalog(locale="zh")
-    catalogue = Catalog(locale="zh", project="paraformer", charset="utf-8", fuzzy=False)
-    for text, place in extracted().items():
+    """Bring the catalogue up to date; say what is not translated. The same words give the same bytes."""
+    with CATALOGUE.open("rb") as file:
+        known = read_po(file, locale="zh")
+    who = {"project": "paraformer", "version": "", "last_translator": "", "language_team": "", "msgid_bugs_address": ""}
+    catalogue = Catalog("zh", header_comment=HEAD, creation_date=BEGUN, revision_date=BEGUN, fuzzy=False, **who)
+    for text in extracted():
         old = known.get(text)
-        catalogue.add(text, old.string if old else "", auto_comments=[place])
+        catalogue.add(text, old.string if old else "")
     with CATALOGUE.open("wb") as file:
-        write_po(file, catalogue, width=0, omit_header=False, sort_output=False)
+        write_po(file, catalogue, width=0, sort_output=True)
     with CATALOGUE.with_suffix(".mo").open("wb") as file:
         write_mo(file, catalogue)
     missing = [one.id for one in catalogue if one.id and not one.string]
