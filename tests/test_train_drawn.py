@@ -17,7 +17,7 @@ from training import TEXTS, events, stopping_after
 
 from paraformer.checkpoint import convert, funasr, funasr_directory, open_any
 from paraformer.config import SeacoConfig
-from paraformer.errors import ConfigError
+from paraformer.errors import ConfigError, TrainingError
 from paraformer.model.objective import Batch
 from paraformer.model.paraformer import Paraformer
 from paraformer.train.config import DrawnConfig
@@ -120,3 +120,10 @@ def test_all_of_a_model_learns_where_it_should(name: str, tones: Path, tmp_path:
     parts = {name.split(".")[0] for name in same if not torch.equal(before[name], after[name])}
     assert parts == {"encoder", "predictor", "decoder", "hotwords"}
     assert all(event["total"] > 0 for event in events(tmp_path / "out") if "total" in event)
+
+
+def test_the_gate_asks_what_texts_and_sounds_have_to_do_with_each_other(tones: Path, tmp_path: Path) -> None:
+    """Of the recogniser, whatever the run will train: random weights learn nothing in six steps."""
+    for name in ("seaco", "contextual"):
+        with pytest.raises(TrainingError, match="were not learnt in 6 steps"):
+            finetune(plan(tones, tmp_path / name, model=variant_dir(tmp_path / f"m-{name}", name), gate=True))
