@@ -142,8 +142,11 @@ def main() -> int:
     """Bring the catalogue up to date; say what is not translated. The same words give the same bytes."""
     with CATALOGUE.open("rb") as file:
         known = read_po(file, locale="zh")
-    who = {"project": "paraformer", "version": "", "last_translator": "", "language_team": "", "msgid_bugs_address": ""}
-    catalogue = Catalog("zh", header_comment=HEAD, creation_date=BEGUN, revision_date=BEGUN, fuzzy=False, **who)
+    ours = "The Paraformer developers"
+    who = {"last_translator": ours, "language_team": ours, "msgid_bugs_address": ours, "version": "messages"}
+    catalogue = Catalog(
+        "zh", project="paraformer", header_comment=HEAD, creation_date=BEGUN, revision_date=BEGUN, fuzzy=False, **who
+    )
     for text in extracted():
         old = known.get(text)
         catalogue.add(text, old.string if old else "")
