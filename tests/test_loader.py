@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ import paraformer
 from paraformer import checkpoint, loader
 from paraformer.backends import native, panels
 from paraformer.bundle import Bundle, _digest, is_ours
-from paraformer.checkpoint import funasr_directory
-from paraformer.config import ChunkConfig
+from paraformer.checkpoint import funasr, funasr_directory
+from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
+from paraformer.frontend import Cmvn
+from paraformer.model.paraformer import Paraformer
 
 FAST = pytest.mark.skipif(not native.fast("int8"), reason="this processor has no fast int8")
 
@@ -240,6 +243,32 @@ def test_a_funasr_directory_is_packed_once(tmp_path, cache, monkeypatch):
     paraformer.load(theirs)
     (other,) = cache.rglob("*.safetensors")
     assert other.name != kept.name
+
+
+CMVN = Cmvn(np.full(560, -8.0, np.float32), np.full(560, 0.25, np.float32))
+
+
+@FAST
+@pytest.mark.slow
+def test_a_large_funasr_directory(tmp_path, cache):
+    """220 million random weights: torch's text in float32, most of its tokens in int8, and opened again in no time."""
+    config = ModelConfig(vocab_size=8404)
+    torch.manual_seed(1)
+    network = Paraformer(config).eval()
+    tokens = ("<blank>", "<s>", "</s>", *(chr(0x4E00 + index) for index in range(8400)), "<unk>")
+    funasr.save(Bundle(None, config, tokens, CMVN), network, tmp_path / "large")
+    del network
+    heard = {}
+    for options in ({"backend": "torch"}, {"precision": "float32"}, {"precision": "int8"}):
+        recognizer = paraformer.load(tmp_path / "large", vad=False, **options)
+        heard[recognizer.engine] = [token.text for token in recognizer.transcribe(tiny.signal(320_000)).tokens]
+    assert len(heard["torch float32"]) > 20
+    assert heard["native float32"] == heard["torch float32"]
+    same = sum(one == two for one, two in zip(heard["native int8"], heard["torch float32"], strict=True))
+    assert same > 0.8 * len(heard["torch float32"])
+    start = time.process_time()
+    assert paraformer.load(tmp_path / "large").engine == "native int8"
+    assert time.process_time() - start < 0.6  # 0.25 s; by the process's own time, which others do not take
 
 
 @FAST
