@@ -111,7 +111,7 @@ async def client(crowd: Crowd, until: float, seed: int) -> None:
     while time.monotonic() < until:
         door, began = chance.choice(doors), time.monotonic()
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(300):
                 await door(crowd, chance)
         except websockets.InvalidStatus as error:
             code = error.response.status_code
@@ -136,7 +136,7 @@ async def steady(crowd: Crowd, chance: random.Random) -> None:
     mode = chance.choice(("online", "2pass"))
     one = crowd.known["all"]
     client = Steady(crowd.ws, one.data, lambda: cuts(chance, 4.0), mode=mode, wav_name="steady")
-    messages = await client.run(100.0)
+    messages = await client.run(280.0)
     crowd.counts["resumed"] += client.resumed
     online = mode == "online"
     heard = "".join(m["text"] for m in messages if online or m["mode"] == "2pass-online")
@@ -232,6 +232,7 @@ async def wyoming(crowd: Crowd, chance: random.Random) -> None:
         writer.write(event("transcribe") + event("audio-start", **form))
         for place in range(0, len(one.data), 3200):
             writer.write(event("audio-chunk", one.data[place : place + 3200], **form))
+            await writer.drain()
             await asyncio.sleep(chance.random() * 0.02)
         writer.write(event("audio-stop"))
         while line := await reader.readline():

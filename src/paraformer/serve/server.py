@@ -35,6 +35,8 @@ log = logging.getLogger("paraformer.serve")
 SECRET = "PARAFORMER_SERVE_SECRET"  # noqa: S105  the name of a variable
 """In the environment of one of several workers."""
 PING_S, PONG_S = 30.0, 120.0
+_NO_FAULTS = ("Invalid UTF-8", "ASGI callable returned without completing handshake")
+"""What uvicorn calls an error and is none: clients' nonsense, and handshakes that were refused with an answer."""
 
 
 class _Server(uvicorn.Server):
@@ -289,7 +291,7 @@ def log_to_stderr() -> None:
     """Let this package's server, and what it stands on, write JSON lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    handler.addFilter(lambda record: not record.getMessage().startswith("Invalid UTF-8"))  # a client's fault, not ours
+    handler.addFilter(lambda record: not record.getMessage().startswith(_NO_FAULTS))
     for name, level in (
         ("paraformer.serve", logging.INFO),
         ("uvicorn", logging.WARNING),

@@ -121,8 +121,8 @@ class Stream:
         return [Live(text, tokens)] if text else []
 
     def saved(self) -> Saved | None:
-        """What can go on elsewhere; None in the middle of a sentence, and after the end."""
-        if self._ended or self.pending or self.session.speaking_since_s is not None:
+        """What can go on elsewhere; None while a sentence is being recognised again, and after the end."""
+        if self._ended or self.pending:
             return None
         self._kept = self.samples
         return Saved(self.session.save(), self.samples, self.options)

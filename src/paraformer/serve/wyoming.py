@@ -204,8 +204,9 @@ class _Wire:
         await self._writer.drain()
 
     async def close(self, code: int, reason: str) -> None:  # noqa: ARG002
-        """The end, which has no reason here."""
-        self._writer.close()
+        """The end, which has no reason here; what the client still sends is read, or it might not get the last word."""
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
 
 
 async def serve(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -224,6 +225,9 @@ async def serve(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.St
                     break
         if line.closing:
             await asyncio.wait({writing}, timeout=5)
+            async with asyncio.timeout(5):
+                while await reader.read(1 << 16):
+                    pass
     except (TimeoutError, OSError, Busy):
         line.outcome = "lost"
     finally:
