@@ -16,9 +16,12 @@ import tiny
 import torch
 
 import paraformer
-from paraformer.backends import native
+from paraformer.backends import native, panels
+from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.torch import TorchBackend
+from paraformer.bundle import Bundle
 from paraformer.errors import UnsupportedModel
+from paraformer.weights import Stored
 
 CHILD = Path(__file__).with_name("concurrency_child.py")
 NAMES = ("onnx", "torch", *(["int8"] if native.available("int8") else []))
@@ -53,23 +56,32 @@ def test_a_lease_that_a_fork_inherited_is_nobodys() -> None:
     backend = tiny.backend("native")
     runner = backend._runner
     runner._lent_to.value = os.getppid()
-    backend.whole([np.zeros((30, 560), np.float32)])
+    backend.whole([np.zeros((60, 560), np.float32)])
     assert runner._lent_to.value == os.getppid(), "one thread borrows nothing"
     divided = native.NativeEngine(tiny.model().state_dict(), tiny.config(), "float32", 3)
     divided._lent_to.value = os.getppid()
-    expected = backend.whole([np.zeros((30, 560), np.float32)])[0]
-    got = type(backend)(divided, tiny.config()).whole([np.zeros((30, 560), np.float32)])[0]
+    expected = backend.whole([np.zeros((60, 560), np.float32)])[0]
+    got = type(backend)(divided, tiny.config()).whole([np.zeros((60, 560), np.float32)])[0]
     np.testing.assert_array_equal(got.scores, expected.scores)
     assert divided._lent_to.value == 0, "borrowed, and given back"
     runner._lent_to.value = 0
 
 
-@pytest.mark.parametrize(
-    ("threads", "rows", "parts"),
-    [(1, 1000, 1), (8, 0, 1), (8, 5, 1), (8, 11, 1), (8, 12, 2), (8, 47, 7), (8, 48, 8), (3, 900, 3)],
-)
-def test_every_thread_has_rows_enough(threads: int, rows: int, parts: int) -> None:
-    assert native.parts_of(threads, rows) == parts
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_threads_that_divide_columns_change_nothing(precision: panels.Precision) -> None:
+    """Of the shipped model, whose layers have panels enough."""
+    if not native.available(precision):
+        pytest.skip(f"this processor has no {precision}")
+    directory = Path(native.__file__).parents[1] / "models" / "zh-small"
+    config, weights = Bundle.open(directory).config, Stored(directory / "model.safetensors", mapped=False)
+    rows = np.random.default_rng(0).standard_normal((14, config.frontend.input_dim)).astype(np.float32)
+    assert native.division(3, 42, config.encoder.output_dim) == (3, True)
+    one, three = (
+        GraphBackend(native.NativeEngine(weights, config, precision, threads), config).whole([rows])[0]
+        for threads in (1, 3)
+    )
+    np.testing.assert_array_equal(one.weights, three.weights)
+    np.testing.assert_array_equal(one.scores, three.scores)
 
 
 def test_more_threads_than_the_system_has_are_fewer_threads() -> None:

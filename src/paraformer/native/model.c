@@ -85,7 +85,8 @@ Workspace *workspaces_alloc(Arena *arena, const Kernels *kernels, Team *team, in
                                    .team = team,
                                    .part = part,
                                    .columns = columns,
-                                   .acts = part && columns ? spaces->acts : acts_alloc(arena, F32, most.rows, per_row),
+                                   .acts = acts_alloc(arena, F32, most.rows, per_row),
+                                   .shared = &spaces->acts,
                                    .normed = arena_alloc(arena, (size_t)most.numbers * 4),
                                    .attention = attention_alloc(arena, format, most.width, most.queries, most.keys)};
     return spaces;
@@ -134,7 +135,7 @@ void product(const Workspace *space, const Acts *acts, const Linear *layer, Targ
 void linear(const Workspace *space, const Linear *layer, const float *x, size_t stride, int rows, const Norm *norm,
             Target target) {
     const Kernels *kernels = space->kernels;
-    Acts acts = acts_as(&space->acts, layer->format, rows, layer->k, layer->slice);
+    Acts acts = acts_as(space->columns ? space->shared : &space->acts, layer->format, rows, layer->k, layer->slice);
     const Rows own = space->columns ? own_rows(space, rows) : (Rows){0, rows};
     const int asymmetric = layer->sum != NULL;
     for (int row = own.from; row < own.to; row++) { /* one at a time, which then is still in the nearest cache */

@@ -108,6 +108,7 @@ typedef struct {
     Team *team;
     int part, columns;
     Acts acts;
+    const Acts *shared; /* the first thread's */
     float *normed;
     Attention attention;
 } Workspace;
