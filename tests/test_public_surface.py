@@ -8,7 +8,18 @@ import pytest
 import paraformer
 from paraformer import errors
 
-OPTIONAL = ("torch", "lhotse", "onnx", "yaml", "huggingface_hub", "modelscope_hub", "av", "sounddevice")
+OPTIONAL = (
+    "torch",
+    "ray",
+    "pyarrow",
+    "lhotse",
+    "onnx",
+    "yaml",
+    "huggingface_hub",
+    "modelscope_hub",
+    "av",
+    "sounddevice",
+)
 
 
 def modules_after(code: str) -> set[str]:

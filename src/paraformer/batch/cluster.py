@@ -57,5 +57,5 @@ def _connect(address: str | None) -> None:
 
     if not ray.is_initialized():
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises is told in one sentence
     DataContext.get_current().enable_progress_bars = False

@@ -30,27 +30,15 @@ WORKING = "_working"
 """Directory beside the parts for what is not finished; its name is one that readers of data sets pass over."""
 SUMMARY = "_summary.json"
 
-_TOKEN = pa.struct(
-    [
-        ("text", pa.string()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("confidence", pa.float64()),
-        ("mark", pa.string()),
-        ("speaker", pa.int64()),
-    ]
-)
-_STRETCH = [("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())]
+_TEXT, _NUMBER = pa.string(), pa.float64()
+_STRETCH = [("text", _TEXT), ("start_s", _NUMBER), ("end_s", _NUMBER)]
+_TOKEN = [*_STRETCH, ("confidence", _NUMBER), ("mark", _TEXT), ("speaker", pa.int64())]
+_LISTS = {"segments": [*_STRETCH, ("tokens", pa.list_(pa.struct(_TOKEN)))], "sentences": _STRETCH}
 SCHEMA = pa.schema(
     [
-        ("file", pa.string()),
-        ("key", pa.string()),
-        ("error", pa.string()),
-        ("text", pa.string()),
-        ("duration_s", pa.float64()),
-        ("confidence", pa.float64()),
-        ("segments", pa.list_(pa.struct([*_STRETCH, ("tokens", pa.list_(_TOKEN))]))),
-        ("sentences", pa.list_(pa.struct(_STRETCH))),
+        *((name, _TEXT) for name in ("file", "key", "error", "text")),
+        *((name, _NUMBER) for name in ("duration_s", "confidence")),
+        *((name, pa.list_(pa.struct(fields))) for name, fields in _LISTS.items()),
     ]
 )
 """The columns of a table of transcripts. Lines of JSON hold the same and, of tokens, all that there is."""
