@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paraformer.language import CANDIDATES, IMPOSSIBLE, Candidates
-from paraformer.sounds import likeness, readings
+from paraformer.sounds import confusions, parted, readings, syllables
 from paraformer.spotting import Spotter
 
 TOKENS = ["<blank>", "<s>", "</s>", *"达大摩魔院远圆我们去了张章长三山四事是时", "<unk>", "hello"]
@@ -39,6 +39,12 @@ def test_a_long_word_replaces_what_sounds_like_it():
 
 def test_a_short_word_needs_what_was_heard_to_be_in_doubt():
     assert said(["张三"], heard("章", "山")) == "章山"
+
+
+def test_of_a_long_word_a_syllable_may_have_been_misheard():
+    assert said(["达摩院是了"], heard("达", "摩", "院", "四", "了")) == "达摩院是了"
+    assert said(["是了"], heard("达", "摩", "院", "四", "了")) == "达摩院四了"
+    assert said(["达摩院是了"], heard("大", "长", "院", "我", "张")) == "大长院我张"
 
 
 def test_what_sounds_otherwise_stays():
@@ -84,8 +90,11 @@ def test_only_hotwords_and_what_was_heard_is_written(rows: list[str], words: lis
 
 
 def test_syllables_that_sound_alike():
-    assert likeness("zhang") == likeness("zang") == likeness("zan")
-    assert likeness("ning") == likeness("lin")
-    assert likeness("ma") != likeness("ba")
+    assert [parted(one) for one in ("zhang", "er", "yuan")] == [("zh", "ang"), ("", "er"), ("y", "uan")]
+    odds, place = confusions(), syllables()
+    assert (odds.diagonal() == 1).all()
+    assert (odds[~np.eye(len(odds), dtype=bool)] < 1).all()
+    for heard, near, far in (("zhang", "zang", "ma"), ("lin", "ling", "lu"), ("nan", "lan", "chan")):
+        assert odds[place[heard], place[near]] > odds[place[heard], place[far]] > 0
     assert "yuan" in readings()["院"]
     assert len(readings()) > 6700

@@ -14,7 +14,9 @@ def record(transcript: Transcript, *, tokens: bool) -> dict[str, Any]:
         _stretch(segment) | ({"tokens": [described(token) for token in segment.tokens]} if tokens else {})
         for segment in transcript.segments
     ]
-    sentences = [_stretch(sentence) for sentence in transcript.sentences]
+    sentences = [
+        _stretch(one) | ({} if one.speaker is None else {"speaker": one.speaker}) for one in transcript.sentences
+    ]
     values = {
         "text": transcript.text,
         "duration_s": transcript.duration_s,

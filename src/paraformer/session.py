@@ -426,7 +426,7 @@ class Session:
             return self._model.first(decoded), spans, {}
         waiting = state.waiting.followed_by(Candidates.of(decoded.scores))
         times = (*state.waiting_spans, *spans)
-        waiting, places = self._model.best(waiting, state.history)
+        waiting, places = self._model.best(waiting, state.history, live=True)
         held = max(HELD if lm else 0, spotter.begun(waiting) if spotter else 0)
         ready = len(waiting) if final or not len(decoded.ids) else max(0, len(waiting) - held)
         chosen = Chosen.of(waiting[:ready], places[:ready])

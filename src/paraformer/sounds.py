@@ -1,6 +1,8 @@
-"""How characters sound, and which syllables are taken for one another. `syllables.txt`: made from pypinyin's readings.
+"""How characters sound, and how often a syllable is heard for another one.
 
-Tones are left out: who speaks fast or with an accent keeps the syllable and not the tone.
+`syllables.txt`: made from pypinyin's readings, without tones: who speaks fast or with an accent keeps the syllable and
+not the tone. `confusions.txt`: counted by `recipes/confusions.py` in what the embedded model made of read speech, whole
+and live, initials and finals apart, since it is rarely both that are taken for others.
 """
 
 from __future__ import annotations
@@ -8,8 +10,12 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-_INITIALS = {"zh": "z", "ch": "c", "sh": "s", "n": "l", "r": "l", "h": "f"}
-_FINALS = (("iang", "ian"), ("uang", "uan"), ("ang", "an"), ("eng", "en"), ("ing", "in"))
+import numpy as np
+from jaxtyping import Float32
+
+PRIOR = 30
+"""Times that what is rarely said counts as heard aright, so that little is not taken for much."""
+INITIALS = ("zh", "ch", "sh", *"bpmfdtnlgkhjqxrzcsyw")
 
 
 @cache
@@ -20,7 +26,7 @@ def readings() -> dict[str, tuple[str, ...]]:
     ('hang', 'heng', 'xing')
     """
     found: dict[str, tuple[str, ...]] = {}
-    for line in (files("paraformer") / "syllables.txt").read_text(encoding="utf-8").splitlines():
+    for line in _lines("syllables.txt"):
         syllable, characters = line.split()
         for character in characters:
             found[character] = (*found.get(character, ()), syllable)
@@ -28,17 +34,43 @@ def readings() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def likeness(syllable: str) -> str:
-    """A name for all syllables that are easily taken for this one: zh for z, n for l, ing for in and so on.
+def syllables() -> dict[str, int]:
+    """The place of each syllable in `confusions`."""
+    return {line.split()[0]: place for place, line in enumerate(_lines("syllables.txt"))}
 
-    >>> likeness("zhang") == likeness("zan"), likeness("lin") == likeness("ning"), likeness("ma") == likeness("ba")
-    (True, True, False)
+
+def parted(syllable: str) -> tuple[str, str]:
+    """Initial, "" for none, and final.
+
+    >>> parted("zhang"), parted("an")
+    (('zh', 'ang'), ('', 'an'))
     """
-    for initial, other in _INITIALS.items():
-        if syllable.startswith(initial):
-            syllable = other + syllable[len(initial) :]
-            break
-    for final, other in _FINALS:
-        if syllable.endswith(final):
-            return syllable.removesuffix(final) + other
-    return syllable
+    initial = next((one for one in INITIALS if syllable.startswith(one)), "")
+    return initial, syllable.removeprefix(initial)
+
+
+@cache
+def confusions() -> Float32[np.ndarray, "heard said"]:
+    """The odds of each syllable having been said, to that of the one that was heard.
+
+    >>> lin, ling, ma = (confusions()[syllables()["lin"], syllables()[one]] for one in ("lin", "ling", "ma"))
+    >>> bool(lin == 1 > ling > ma > 0)
+    True
+    """
+    counts: dict[tuple[str, str, str], int] = {}
+    right: dict[tuple[str, str], int] = {}
+    for line in _lines("confusions.txt"):
+        kind, heard, same, *others = line.replace("-", "").split(" ")
+        right[kind, heard] = int(same) + PRIOR
+        counts |= {(kind, heard, said): int(count) for said, count in (other.split(":") for other in others)}
+
+    def of(kind: str, heard: str, said: str) -> float:
+        return 1.0 if heard == said else (counts.get((kind, heard, said), 0) + 1) / right.get((kind, heard), PRIOR)
+
+    parts = [parted(syllable) for syllable in syllables()]
+    found = [[of("initial", one[0], other[0]) * of("final", one[1], other[1]) for other in parts] for one in parts]
+    return np.array(found, np.float32)
+
+
+def _lines(name: str) -> list[str]:
+    return (files("paraformer") / name).read_text(encoding="utf-8").splitlines()

@@ -122,7 +122,7 @@ class SpeechModel:
         return Chosen.of(*self.best(Candidates.of(decoded.scores)))
 
     def best(
-        self, candidates: Candidates, history: Sequence[int] = ()
+        self, candidates: Candidates, history: Sequence[int] = (), *, live: bool = False
     ) -> tuple[Candidates, Int64[np.ndarray, " tokens"]]:
         """What language model and hotwords choose of the candidates, after the ids of history.
 
@@ -131,7 +131,7 @@ class SpeechModel:
         places = self._places(candidates, history)
         if self.spotter is None:
             return candidates, places
-        spotted = self.spotter(candidates, places, self.lm, history)
+        spotted = self.spotter(candidates, places, self.lm, history, live=live)
         return spotted, places if spotted is candidates else self._places(spotted, history)
 
     def _places(self, candidates: Candidates, history: Sequence[int]) -> Int64[np.ndarray, " tokens"]:

@@ -1,39 +1,46 @@
 """Hotwords for models that have no ear for them: a word is offered where what was heard sounds like it.
 
-A token's candidates say which syllables were heard, and how surely. Where those of a stretch of tokens are a hotword's,
-or are easily taken for them, the word is weighed against what was chosen there; if it wins, these tokens are its
-characters, and the language model chooses the others beside it. A hotword's own characters count by their probability
-among the candidates, or by that of their syllable or of those that sound like it, less `OTHER_CHARACTER` and
-`NEAR_SYLLABLE`. Short words, which many others sound like, must be as likely as what they replace; longer ones less.
+A token's candidates say which syllables were heard, and how surely; how often each is heard for another says what may
+have been spoken. A character counts by its probability among the candidates, or by that of its sound less
+`OTHER_CHARACTER`. Every word is weighed at every place against what was chosen there, by the sum of its characters, by
+what the language model says of both, and by an allowance that grows with its length: a short word, which many others
+sound like, must be as likely as what it replaces; of a long one a syllable may have been misheard outright. Where it
+wins, these tokens are its characters, and the language model chooses the others beside it.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
 from paraformer.config import SOS_ID
 from paraformer.language import IMPOSSIBLE, Candidates, LanguageModel
-from paraformer.sounds import likeness, readings
+from paraformer.sounds import confusions, readings, syllables
 
-ALLOWANCE = {2: 0.1, 3: 5.3, 4: 6.3}
+ALLOWANCE = {2: 1.8, 3: 4.8, 4: 6.0}
 """Log-odds in favour of a hotword of so many characters; chosen on real speech with the embedded model."""
 EACH_FURTHER = 1.0
 """For each character beyond four."""
+LIVE = 0.9
+"""Log-odds against a hotword in live recognition, which mishears more."""
 OTHER_CHARACTER = 2.0
-"""Log-odds against a character of which only the syllable was heard."""
-NEAR_SYLLABLE = 1.0
-"""Log-odds against a syllable that is only easily taken for one of those heard."""
-LM_WEIGHT = 0.15
-"""Of what the language model says of a hotword and of what it replaces: little, for it knows few of them."""
-LM_MOST = 1.5
+"""Log-odds against a character of which only the sound was heard."""
+UNHEARD = 1e-6
+"""Share of what no confusion explains."""
+LM_WEIGHT = 0.5
+"""Of what the language model says of a hotword and of what it replaces."""
+LM_MOST = 4.0
 """By so much it can speak for a hotword, with that weight: what falls short of more is not asked about."""
-LEAST_HEARD = 0.02
-"""Probability below which a syllable was not heard."""
+
+
+def allowance(length: int) -> float:
+    """Log-odds in favour of a hotword of so many characters."""
+    return ALLOWANCE[min(length, 4)] + EACH_FURTHER * max(0, length - 4)
 
 
 @dataclass(frozen=True)
@@ -58,30 +65,44 @@ class Spotter:
         """Words of a single character are left out, which would come everywhere, and so are those with any that is not
         in the vocabulary or has no reading.
         """
-        known = readings()
+        known, places = readings(), syllables()
         ids = {token: index for index, token in enumerate(tokens) if token in known}
-        self._syllables = {index: known[character] for character, index in ids.items()}
-        self._near = {index: tuple(map(likeness, found)) for index, found in self._syllables.items()}
-        self._starts: dict[tuple[str, str], list[tuple[int, ...]]] = defaultdict(list)
-        for word in words:
-            if len(word) > 1 and all(character in ids for character in word):
-                self._add(tuple(ids[character] for character in word))
+        found = [word for word in dict.fromkeys(words) if len(word) > 1 and all(map(ids.__contains__, word))]
+        columns = {character: column for column, character in enumerate(dict.fromkeys("".join(found)))}
+        lengths = defaultdict[int, list[list[int]]](list)
+        for word in found:
+            lengths[len(word)].append([columns[character] for character in word])
+        self._words = {length: np.array(rows, np.int64) for length, rows in lengths.items()}
+        self._ids = np.array([ids[character] for character in columns], np.int64)
+        self._columns = np.full(len(tokens), -1, np.int64)
+        self._columns[self._ids] = np.arange(len(self._ids))
+        # Of each item its syllables, the last place standing for none.
+        most = max((len(known[character]) for character in ids), default=1)
+        self._sounds = np.full((len(tokens), most), len(places), np.int64)
+        for character, index in ids.items():
+            self._sounds[index, : len(known[character])] = [places[one] for one in known[character]]
 
     @property
     def knows_characters(self) -> bool:
         """Whether the vocabulary has characters whose sound is known."""
-        return bool(self._syllables)
+        return bool((self._sounds < len(syllables())).any())
 
     def __call__(
-        self, candidates: Candidates, places: np.ndarray, lm: LanguageModel | None, history: Sequence[int] = ()
+        self,
+        candidates: Candidates,
+        places: np.ndarray,
+        lm: LanguageModel | None,
+        history: Sequence[int] = (),
+        *,
+        live: bool = False,
     ) -> Candidates:
         """The candidates with those of each hotword that was spotted made the only ones of their tokens.
 
         places: which were chosen without hotwords; history: the last ids before them.
         """
-        chosen, _ = candidates.chosen(places)
-        scale = _Scale(lm, [SOS_ID, SOS_ID, *history][-2:], chosen.tolist())
-        found = self._best(self._all(candidates, places, scale))
+        if not self._words or not len(candidates):
+            return candidates
+        found = _best(self._all(candidates, places, _Scale.of(lm, history, candidates, places, LIVE if live else 0.0)))
         if not found:
             return candidates
         ids, log_probs = candidates.ids.copy(), candidates.log_probs.copy()
@@ -93,125 +114,111 @@ class Spotter:
 
     def begun(self, candidates: Candidates) -> int:
         """How many tokens at the end may begin a hotword that goes on, for a stream that would else let them go."""
-        heard = self._everything(candidates)
-        for begin in range(len(heard) - 2):
-            rest = heard[begin:]
-            for word in self._beginning(rest):
-                if len(word) > len(rest) and all(
-                    self._sounds(index, one) for index, one in zip(word, rest, strict=False)
-                ):
-                    return len(rest)
+        longest = min(max(self._words, default=0) - 1, len(candidates))
+        if longest < 3:
+            return 0
+        tail = candidates[len(candidates) - longest :]
+        scores, likely = self._scores(tail), tail.log_probs[:, 0].astype(np.float64)
+        for count in range(longest, 2, -1):
+            heard, least = scores[:, longest - count :], float(likely[longest - count :].sum())
+            for length, words in self._words.items():
+                if length > count:
+                    sums = sum(heard[words[:, place], place] for place in range(count))
+                    if float(np.max(sums)) - least + allowance(length) > 0:
+                        return count
         return 0
 
-    def _add(self, word: tuple[int, ...]) -> None:
-        for first in dict.fromkeys(self._near[word[0]]):
-            for second in dict.fromkeys(self._near[word[1]]):
-                self._starts[first, second].append(word)
-
     def _all(self, candidates: Candidates, places: np.ndarray, scale: _Scale) -> Iterator[Spotted]:
-        heard = self._everything(candidates)
-        likely = candidates.log_probs[np.arange(len(places)), places].tolist()
-        for begin in range(len(heard) - 1):
-            for word in self._beginning(heard[begin:]):
-                if begin + len(word) <= len(heard):
-                    spotted = self._weighed(word, begin, heard, likely, scale)
-                    if spotted is not None:
-                        yield spotted
+        scores = self._scores(candidates)
+        likely = candidates.log_probs[np.arange(len(places)), places].astype(np.float64)
+        before = np.append(0.0, likely.cumsum())
+        for length, words in self._words.items():
+            count = len(likely) - length + 1
+            if count < 1:
+                continue
+            sums = sum(scores[words[:, place], place : place + count] for place in range(length))
+            gains = sums - (before[length:] - before[:-length]) + allowance(length) - scale.against
+            for word, begin in np.argwhere(gains > (0.0 if scale.lm is None else -LM_MOST)).tolist():
+                columns = words[word]
+                ids = tuple(self._ids[columns].tolist())
+                gain = float(gains[word, begin]) + LM_WEIGHT * scale.difference(ids, begin)
+                if gain > 0:
+                    heard = scores[columns, begin + np.arange(length)].tolist()
+                    yield Spotted(begin, ids, tuple(heard), gain)
 
-    def _everything(self, candidates: Candidates) -> list[_Heard]:
-        return [self._heard(*one) for one in zip(candidates.ids, candidates.log_probs, strict=True)]
-
-    def _beginning(self, heard: Sequence[_Heard]) -> Iterator[tuple[int, ...]]:
-        """The words whose first two syllables are among those heard of the first two tokens, each once."""
-        found: dict[tuple[int, ...], None] = {}
-        for first in heard[0].near:
-            for second in heard[1].near:
-                found.update(dict.fromkeys(self._starts.get((first, second), ())))
-        yield from found
-
-    def _weighed(
-        self, word: tuple[int, ...], begin: int, heard: Sequence[_Heard], likely: Sequence[float], scale: _Scale
-    ) -> Spotted | None:
-        gain, log_probs = ALLOWANCE.get(len(word), ALLOWANCE[4] + EACH_FURTHER * (len(word) - 4)), list[float]()
-        for place, index in enumerate(word, begin):
-            same = index == scale.chosen[place]
-            log_prob = likely[place] if same else self._log_prob(index, heard[place])
-            if log_prob is None:
-                return None
-            log_probs.append(log_prob)
-            gain += log_prob - likely[place]
-        if gain <= (0.0 if scale.lm is None else -LM_MOST):
-            return None
-        gain += LM_WEIGHT * scale.difference(word, begin)
-        return Spotted(begin, word, tuple(log_probs), gain) if gain > 0 else None
-
-    def _log_prob(self, index: int, heard: _Heard) -> float | None:
-        """Of a character where this was heard; None: it was not."""
-        found = [heard.items[index]] if index in heard.items else []
-        found += [heard.syllables[one] - OTHER_CHARACTER for one in self._syllables[index] if one in heard.syllables]
-        found += [heard.near[one] - OTHER_CHARACTER - NEAR_SYLLABLE for one in self._near[index] if one in heard.near]
-        return max(found, default=None)
-
-    def _sounds(self, index: int, heard: _Heard) -> bool:
-        return any(near in heard.near for near in self._near[index])
-
-    def _heard(self, ids: np.ndarray, log_probs: np.ndarray) -> _Heard:
-        items = dict(zip(ids.tolist(), log_probs.tolist(), strict=True))
-        syllables: dict[str, float] = defaultdict(float)
-        near: dict[str, float] = defaultdict(float)
-        for index, log_prob in items.items():
-            share = math.exp(log_prob)
-            for one in self._syllables.get(index, ()):
-                syllables[one] += share
-            for one in dict.fromkeys(self._near.get(index, ())):
-                near[one] += share
-        return _Heard(items, _log(syllables), _log(near))
-
-    @staticmethod
-    def _best(found: Iterator[Spotted]) -> list[Spotted]:
-        """Of those that overlap the one that gains most, in order."""
-        kept: list[Spotted] = []
-        for one in sorted(found, key=lambda one: -one.gain):
-            if all(one.end <= other.begin or other.end <= one.begin for other in kept):
-                kept.append(one)
-        return sorted(kept, key=lambda one: one.begin)
+    def _scores(self, candidates: Candidates) -> Float32[np.ndarray, "characters tokens"]:
+        """Log-probabilities of the hotwords' characters by what was heard of each token."""
+        count, size = len(candidates), len(syllables())
+        sounded = self._sounds[candidates.ids] + (size + 1) * np.arange(count)[:, None, None]
+        weights = np.broadcast_to(np.exp(candidates.log_probs)[..., None], sounded.shape)
+        shares = np.bincount(sounded.ravel(), weights.ravel(), minlength=count * (size + 1)).reshape(count, -1)[
+            :, :size
+        ]
+        heard = np.minimum(shares, 1).astype(np.float32) @ confusions() + np.float32(UNHEARD)
+        sounds = np.vstack([np.log(heard).T, np.full((1, count), -np.inf, np.float32)])
+        scores: np.ndarray = sounds[self._sounds[self._ids, 0]]
+        for others in self._sounds[self._ids].T[1:]:
+            several = others < size
+            scores[several] = np.maximum(scores[several], sounds[others[several]])
+        scores -= np.float32(OTHER_CHARACTER)
+        columns = self._columns[candidates.ids]
+        tokens, ranks = np.nonzero(columns >= 0)
+        own = columns[tokens, ranks]
+        scores[own, tokens] = np.maximum(scores[own, tokens], candidates.log_probs[tokens, ranks])
+        return scores
 
 
-@dataclass(frozen=True)
-class _Heard:
-    """Log-probabilities of what one token may be: items, syllables, groups of syllables that sound alike."""
-
-    items: Mapping[int, float]
-    syllables: Mapping[str, float]
-    near: Mapping[str, float]
+def _best(found: Iterator[Spotted]) -> list[Spotted]:
+    """Of those that overlap the one that gains most, in order."""
+    kept: list[Spotted] = []
+    for one in sorted(found, key=lambda one: -one.gain):
+        if all(one.end <= other.begin or other.end <= one.begin for other in kept):
+            kept.append(one)
+    return sorted(kept, key=lambda one: one.begin)
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """What a hotword is weighed against: the ids chosen without it, after two others, and a language model of both."""
+    """What a hotword is weighed against: the ids chosen without it, after two others, a language model of both, and
+    log-odds.
+    """
 
     lm: LanguageModel | None
     before: Sequence[int]
     chosen: Sequence[int]
+    against: float
+
+    @classmethod
+    def of(
+        cls,
+        lm: LanguageModel | None,
+        history: Sequence[int],
+        candidates: Candidates,
+        places: np.ndarray,
+        against: float,
+    ) -> _Scale:
+        return cls(lm, [SOS_ID, SOS_ID, *history][-2:], candidates.chosen(places)[0].tolist(), against)
 
     def difference(self, word: Sequence[int], begin: int) -> float:
         """How much more likely the language model takes a text with the word at its place; 0 without one."""
-        if self.lm is None:
-            return 0.0
         end = begin + len(word)
-        text = [*self.before, *self.chosen]
-        window, other = text[begin : end + 4], [*text[begin : begin + 2], *word, *text[end + 2 : end + 4]]
-        return self._said(other) - self._said(window)
+        if self.lm is None or list(word) == self.chosen[begin:end]:
+            return 0.0
+        text, said = self._text, self._said_before
+        other = [*text[begin : begin + 2], *word, *text[end + 2 : end + 4]]
+        return float(self._said(other).sum() - (said[min(end + 4, len(text))] - said[begin + 2]))
 
-    def _said(self, ids: Sequence[int]) -> float:
-        """Log-probability of all but the first two."""
+    @cached_property
+    def _text(self) -> list[int]:
+        return [*self.before, *self.chosen]
+
+    @cached_property
+    def _said_before(self) -> np.ndarray:
+        """Log-probability of the text up to each place."""
+        return np.concatenate([np.zeros(3), self._said(self._text).cumsum(dtype=np.float64)])
+
+    def _said(self, ids: Sequence[int]) -> np.ndarray:
+        """Log-probabilities of all but the first two."""
         assert self.lm is not None
-        words = np.array(ids, np.int64)
-        places = range(len(words) - 2)
-        return sum(
-            float(self.lm.log_probs(words[i : i + 1], words[i + 1 : i + 2], words[i + 2 : i + 3])[0, 0]) for i in places
-        )
-
-
-def _log(shares: Mapping[str, float]) -> dict[str, float]:
-    return {name: math.log(min(share, 1.0)) for name, share in shares.items() if share >= LEAST_HEARD}
+        words: Int64[np.ndarray, " n"] = np.array(ids, np.int64)
+        return self.lm.log_probs(words[:-2], words[1:-1], words[2:]).diagonal()

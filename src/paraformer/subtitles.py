@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from paraformer.text import words_of
 from paraformer.types import Segment, Token, Transcript
-from paraformer.writing import SENTENCE_ENDS, readable
+from paraformer.writing import SENTENCE_ENDS, readable, turns
 
 MAX_COLUMNS = 36
 """A Chinese character takes two columns: 18 of them, or about 36 Latin letters."""
@@ -32,13 +32,24 @@ class Cue:
     text: str
     start_s: float
     end_s: float
+    speaker: int | None = None
 
 
 def cues(transcript: Transcript) -> list[Cue]:
-    """The transcript as subtitle lines, in order and not overlapping."""
+    """The transcript as subtitle lines, in order and not overlapping; the first of each turn says whose it is."""
     lines = [cue for segment in transcript.segments for cue in _of_segment(segment)]
+    before = [None, *(cue.speaker for cue in lines)]
+    lines = [
+        replace(cue, text=f"{label(cue.speaker)}: {cue.text}") if cue.speaker not in (None, last) else cue
+        for cue, last in zip(lines, before, strict=False)
+    ]
     nexts = [*(cue.start_s for cue in lines), float("inf")][1:]
     return [replace(cue, end_s=_end(cue, following)) for cue, following in zip(lines, nexts, strict=False)]
+
+
+def label(speaker: int | None) -> str:
+    """What a speaker is called in results: S0, S1 and so on; "" where nobody asked."""
+    return "" if speaker is None else f"S{speaker}"
 
 
 def _end(cue: Cue, following_s: float) -> float:
@@ -54,13 +65,14 @@ def _of_segment(segment: Segment) -> Iterator[Cue]:
         return
     for sentence in _sentences(groups):
         for line in _lines(sentence):
-            yield Cue(_text(line), line[0][0].start_s, line[-1][-1].end_s)
+            yield Cue(_text(line), line[0][0].start_s, line[-1][-1].end_s, line[0][0].speaker)
 
 
 def _sentences(groups: Sequence[Group]) -> Iterator[Sequence[Group]]:
     begin = 0
     for place, group in enumerate(groups, 1):
-        if group[-1].mark in SENTENCE_ENDS or place == len(groups):
+        last = place == len(groups)
+        if last or group[-1].mark in SENTENCE_ENDS or turns(group[-1], groups[place][0]):
             yield groups[begin:place]
             begin = place
 

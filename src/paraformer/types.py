@@ -52,19 +52,25 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What stands between two marks that end sentences, however many segments it was spoken in."""
+    """What stands between two marks that end sentences, however many segments it was spoken in, and in one turn."""
 
     text: str
     start_s: float
     end_s: float
     tokens: tuple[Token, ...]
 
+    @property
+    def speaker(self) -> int | None:
+        """Who says it, where that was asked for."""
+        return self.tokens[0].speaker if self.tokens else None
+
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """The result for one file, array or finished stream. No speech gives an empty text and no segments.
 
-    sentences: the same tokens by sentence, where they were punctuated; else none.
+    sentences: the same tokens by sentence, cut where another speaks, where they were punctuated or speakers told apart;
+    else none.
     """
 
     text: str

@@ -137,8 +137,11 @@ def readable(tokens: Iterable[Token]) -> str:
 
 
 def sentences(tokens: Sequence[Token]) -> tuple[Sentence, ...]:
-    """Tokens by sentence, what stands after the last end apart; none where no token has a mark."""
-    if not any(token.mark for token in tokens):
+    """Tokens by sentence, cut where another speaks, what stands after the last end apart.
+
+    None where no token has a mark, and nobody asked who speaks.
+    """
+    if not any(token.mark or token.speaker is not None for token in tokens):
         return ()
     assembler, found = TextAssembler(), list[Sentence]()  # one for all: a word may go on behind a mark
     for part in _parts(tokens):
@@ -146,6 +149,11 @@ def sentences(tokens: Sequence[Token]) -> tuple[Sentence, ...]:
         text += assembler.finish() if part[-1] is tokens[-1] else ""
         found.append(Sentence(text.strip(), part[0].start_s, part[-1].end_s, part))
     return tuple(found)
+
+
+def turns(token: Token, following: Token) -> bool:
+    """Whether another speaks from the token after this one on; within a word nobody takes over."""
+    return token.speaker != following.speaker and not token.text.endswith("@@")
 
 
 def token_from(values: Mapping[str, Any]) -> Token:
@@ -158,7 +166,7 @@ def token_from(values: Mapping[str, Any]) -> Token:
 def _parts(tokens: Sequence[Token]) -> Iterator[tuple[Token, ...]]:
     begin = 0
     for place, token in enumerate(tokens, 1):
-        if token.mark in SENTENCE_ENDS or place == len(tokens):
+        if place == len(tokens) or token.mark in SENTENCE_ENDS or turns(token, tokens[place]):
             yield tuple(tokens[begin:place])
             begin = place
 

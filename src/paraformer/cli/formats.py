@@ -1,4 +1,4 @@
-"""A transcript as text, JSON line, SubRip, WebVTT, tab-separated values, CTM or TextGrid.
+"""A transcript as text, JSON line, SubRip, WebVTT, tab-separated values, CTM, RTTM or TextGrid.
 
 Each ends without a line break.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from paraformer.cli.intervals import spoken_words, textgrid
+from paraformer.cli.intervals import spoken_turns, spoken_words, textgrid
 from paraformer.records import record
 from paraformer.subtitles import clock, cues, srt, vtt
+from paraformer.subtitles import label as speaker_label
 from paraformer.types import Segment, Token, Transcript
 
 Heard = Transcript | list[Transcript]
@@ -22,6 +23,7 @@ SUFFIXES = {
     "vtt": ".vtt",
     "tsv": ".tsv",
     "ctm": ".ctm",
+    "rttm": ".rttm",
     "textgrid": ".TextGrid",
 }
 
@@ -41,17 +43,19 @@ def render(heard: Heard, form: str, *, name: str, timestamps: bool) -> str:
         return (srt if form == "srt" else vtt)(sorted(lines, key=lambda cue: cue.start_s))
     if form == "textgrid":
         return textgrid(channels)
-    write = {"text": _text, "json": _json, "tsv": _tsv, "ctm": _ctm}[form]
+    write = {"text": _text, "json": _json, "tsv": _tsv, "ctm": _ctm, "rttm": _rttm}[form]
     return "\n".join(write(one, name, channel, timestamps) for channel, one in channels.items())
 
 
 def _text(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:  # noqa: ARG001
-    """A line for each segment: a viewer can read an hour of them."""
-    label = _label(channel)
-    if not transcript.segments:
-        return label.rstrip()
-    times = [f"[{clock(s.start_s)} - {clock(s.end_s)}] " if timestamps else "" for s in transcript.segments]
-    return "\n".join(time + label + s.text for time, s in zip(times, transcript.segments, strict=True))
+    """A line for each segment, or each speaker's part of one: a viewer can read an hour of them."""
+    said = spoken_turns(transcript)
+    lines = [(turn.start_s, turn.end_s, f"{speaker_label(turn.speaker)}: {turn.text}") for turn in said]
+    lines = lines or [(one.start_s, one.end_s, one.text) for one in transcript.segments]
+    if not lines:
+        return _label(channel).rstrip()
+    times = [f"[{clock(start_s)} - {clock(end_s)}] " if timestamps else "" for start_s, end_s, _ in lines]
+    return "\n".join(time + _label(channel) + text for time, (_, _, text) in zip(times, lines, strict=True))
 
 
 def _label(channel: int | None) -> str:
@@ -66,7 +70,11 @@ def _json(transcript: Transcript, name: str, channel: int | None, timestamps: bo
 def _tsv(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:
     rows = transcript.tokens if timestamps else transcript.segments
     file = " ".join(name.split()) + ("" if channel is None else f"\t{channel}")
-    return "\n".join(f"{file}\t{row.start_s:.3f}\t{row.end_s:.3f}\t{_with_mark(row)}" for row in rows)
+    return "\n".join(
+        f"{file}\t{row.start_s:.3f}\t{row.end_s:.3f}\t{_with_mark(row)}"
+        + (f"\t{speaker_label(row.speaker)}" if isinstance(row, Token) and row.speaker is not None else "")
+        for row in rows
+    )
 
 
 def _with_mark(row: Token | Segment) -> str:
@@ -74,9 +82,23 @@ def _with_mark(row: Token | Segment) -> str:
 
 
 def _ctm(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:  # noqa: ARG001
-    """A line for each word: file, channel, start, duration, word, confidence. Without marks, as scorers want it."""
+    """A line for each word: file, channel, start, duration, word, confidence. Without marks, as scorers want it.
+
+    Where speakers are told apart, the kind of word and who says it follow, as NIST has them.
+    """
     file = "_".join(name.split())
     return "\n".join(
         f"{file} {channel or 1} {word.start_s:.3f} {word.end_s - word.start_s:.3f} {word.text} {word.confidence:.4f}"
+        + ("" if word.speaker is None else f" lex {speaker_label(word.speaker)}")
         for word in spoken_words(transcript.tokens)
+    )
+
+
+def _rttm(transcript: Transcript, name: str, channel: int | None, timestamps: bool) -> str:  # noqa: ARG001
+    """A line for each turn, as NIST has them: who speaks from when for how long; none where nobody asked."""
+    file = "_".join(name.split())
+    return "\n".join(
+        f"SPEAKER {file} {channel or 1} {turn.start_s:.3f} {turn.end_s - turn.start_s:.3f} <NA> <NA> "
+        f"{speaker_label(turn.speaker)} <NA> <NA>"
+        for turn in spoken_turns(transcript)
     )

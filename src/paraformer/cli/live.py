@@ -36,13 +36,18 @@ class Decision:
         return Transcript(self.text, self.heard_s, (Segment(self.text, times[0], times[-1], self.tokens),))
 
 
-def decisions(session: Session, pieces: Iterable[Float32[np.ndarray, " _"]], rate: int = RATE) -> Iterator[Decision]:
-    """Feed the pieces as they come, then finish; yield whatever new text each of them decides. rate: theirs, Hz."""
+def decisions(
+    session: Session, pieces: Iterable[Float32[np.ndarray, " _"]], rate: int = RATE, *, second_pass: bool = False
+) -> Iterator[Decision]:
+    """Feed the pieces as they come, then finish; yield whatever new text each of them decides.
+
+    rate: theirs, Hz. second_pass: yield the sentences that were recognised again, too.
+    """
     samples = known = 0
     for piece in chain(pieces, [None]):
         samples += 0 if piece is None else len(piece)
         text = session.finish() if piece is None else session.accept(piece)
-        revisions = tuple(session.take_revisions())
+        revisions = tuple(session.take_revisions()) if second_pass else ()
         if text or revisions:
             yield Decision(samples / rate, text, tuple(session.tokens[known:]), revisions)
             known = len(session.tokens)

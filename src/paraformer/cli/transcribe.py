@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from paraformer.second_pass import revised
 from paraformer.types import Revision, Transcript
 
 if TYPE_CHECKING:
+    import numpy as np
     from tqdm import tqdm
 
     from paraformer.recognizer import Recognizer
@@ -74,16 +76,25 @@ def _mistake(options: argparse.Namespace, names: list[str]) -> str:
         return f"one {options.format} file describes one input: give --output-dir DIR for several"
     if options.channel is not None and options.raw is not None:
         return "--raw is of one channel, so that --channel cannot go with it"
-    if options.channel == "each" and options.stream:
-        return "--stream hears one channel: give --channel 1, or leave --stream out"
-    if options.second_pass and not options.stream:
-        return "--second-pass goes with --stream"
+    if options.format == "rttm" and not hasattr(options, "speakers"):
+        return "--format rttm goes with --speakers"
     if hasattr(options, "alternatives") and options.format != "json":
         return "--alternatives goes with --format json"
     if options.overwrite and not options.output_dir:
         return "--overwrite goes with --output-dir DIR"
     if options.format == "parquet" or isinstance(options.output_dir, str):
         return "--format parquet and --output-dir URL go with --ray"
+    return _live_mistake(options)
+
+
+def _live_mistake(options: argparse.Namespace) -> str:
+    """The same, of live recognition."""
+    if not options.stream:
+        return "--second-pass goes with --stream" if options.second_pass else ""
+    if options.channel == "each":
+        return "--stream hears one channel: give --channel 1, or leave --stream out"
+    if hasattr(options, "speakers"):
+        return "--speakers compares all voices of a recording: leave --stream out"
     return ""
 
 
@@ -159,8 +170,17 @@ class _Work:
         return heard
 
     def _live(self, name: str, source: Path | BinaryIO) -> Transcript:
-        session, revisions = self.recognizer.stream(second_pass=self.options.second_pass), list[Revision]()
-        for decision in decisions(session, sources.pieces(source, self.options.raw, self.options.channel or "mix")):
+        pieces = sources.pieces(source, self.options.raw, self.options.channel or "mix")
+        if self.options.second_pass:
+            return self._in_two_passes(name, pieces)
+        session = self.recognizer.stream()
+        for decision in decisions(session, pieces):
+            self.results.decided(name, decision)
+        return session.transcript()
+
+    def _in_two_passes(self, name: str, pieces: Iterable[np.ndarray]) -> Transcript:
+        session, revisions = self.recognizer.stream(second_pass=True), list[Revision]()
+        for decision in decisions(session, pieces, second_pass=True):
             self.results.decided(name, decision)
             revisions += decision.revisions
-        return revised(session.transcript(), revisions) if self.options.second_pass else session.transcript()
+        return revised(session.transcript(), revisions)

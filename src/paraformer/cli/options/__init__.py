@@ -57,4 +57,7 @@ def loading(options: argparse.Namespace) -> dict[str, Any]:
         *("precision", "threads", "lm", "backend", "device", "alternatives"),
         *("punctuation", "itn", "hotwords", "speakers", "speaker_count"),
     )
-    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+    asked = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    if str(asked.get("speakers", "")).isdecimal():  # how many, by the usual model
+        asked = {"speaker_count": int(asked["speakers"]), **asked, "speakers": "cam++"}
+    return asked

@@ -8,7 +8,7 @@ from pathlib import Path
 from paraformer.cli.options.shared import batch, cluster, machine, recognition, written
 from paraformer.cli.options.values import alternatives, channel_or_each, count, place, port, positive, rate, steps
 
-FORMATS = ("text", "json", "srt", "vtt", "tsv", "ctm", "textgrid", "parquet")
+FORMATS = ("text", "json", "srt", "vtt", "tsv", "ctm", "rttm", "textgrid", "parquet")
 
 
 def transcribe(options: argparse.ArgumentParser) -> None:
@@ -33,9 +33,11 @@ def transcribe(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--speakers",
+        nargs="?",
+        const="cam++",
         default=argparse.SUPPRESS,
-        metavar="DIR|NAME",
-        help="with --format json and --timestamps: who says each token, by this CAM++, such as cam++",
+        metavar="N|DIR|NAME",
+        help="who says what, in every format: how many there are, where that is known, or another model than cam++",
     )
     options.add_argument(
         "--speaker-count",
