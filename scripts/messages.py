@@ -35,7 +35,7 @@ SPOKEN = {
 PLACES = re.compile(r"\{\w+\}|%\(\w+\)[sr]|%[sr]")
 """What stands in a text for what a case puts there, as Python's two ways of formatting have it."""
 GIVEN_BACK = {"mistake", "refusal"}
-"""Functions of the command whose result is complained."""
+"""Functions of the command whose result is complained, by the last word of their names."""
 HEAD = "# The command in Chinese: made by scripts/messages.py, translated here, in the terms of docs/terms.zh.toml."
 BEGUN = datetime(2026, 11, 29, tzinfo=UTC)
 """What the catalogue says of its date, whenever it is written."""
@@ -83,7 +83,7 @@ def templates(module: ast.Module) -> Iterator[str]:
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and node.args and (_called(node) in SPOKEN or _is_init(node)):
             yield from _texts(node.args[0], node.args[1:])
-        elif isinstance(node, ast.FunctionDef) and node.name.strip("_") in GIVEN_BACK:
+        elif isinstance(node, ast.FunctionDef) and node.name.rpartition("_")[2] in GIVEN_BACK:
             for one in ast.walk(node):
                 if isinstance(one, ast.Return) and one.value is not None:
                     yield from _texts(one.value, [])

@@ -31,4 +31,4 @@ if __name__ == "__main__":
     batch.Recognition = Watched  # type: ignore[misc]
     running.planned = partial(running.planned, most=20)
     outcome = batch.transcribe([source], directory, form="json")
-    print(outcome.sha256, outcome.inputs, outcome.failed)
+    print("done:", outcome.sha256, outcome.inputs, outcome.failed)

@@ -85,9 +85,20 @@ def spent() -> dict[str, int]:
     return {task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()}
 
 
+def settled() -> dict[str, int]:
+    """The same once the threads that numpy's import made have begun to wait, which takes them a while on a busy machine."""
+    found, own = spent(), str(os.getpid())
+    while True:
+        time.sleep(0.1)
+        now = spent()
+        if all(now[task] == found.get(task) for task in now if task != own):
+            return now
+        found = now
+
+
 def tasks(name: str, threads: int, samples: np.ndarray) -> paraformer.Recognizer:
     """Prints the threads that came, and the share of all work that those which numpy brought did."""
-    at_first = spent()
+    at_first = settled()
     recognizer = loaded(name, threads)
     for audio in (samples, np.resize(samples, LONG * 16000)):
         recognizer.transcribe(audio)
