@@ -86,7 +86,7 @@ def spent() -> dict[str, int]:
 
 
 def settled() -> dict[str, int]:
-    """The same once the threads that numpy's import made have begun to wait, which takes them a while on a busy machine."""
+    """The same once the threads that numpy's import made have begun to wait: a while, on a busy machine."""
     found, own = spent(), str(os.getpid())
     while True:
         time.sleep(0.1)
