@@ -1,13 +1,19 @@
-"""What scripts/sanitise runs: models of each kind, whole and live, on every family, precision and several threads."""
+"""What scripts/sanitise runs: models of each kind, whole and live, on every family, precision and several threads.
+
+Whether threads divide rows or columns is set here, however many there are of either: some models are so small, and
+some utterances so long, that only one of the two would be seen.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
+from unittest.mock import patch
 
 import numpy as np
 import test_backends_variants as variants
@@ -15,54 +21,71 @@ import tiny
 from numpy.typing import ArrayLike
 
 from paraformer import native
+from paraformer.backends import native as engine
+from paraformer.backends.base import Decoded
 from paraformer.backends.graphs import GraphBackend
-from paraformer.backends.native import NativeEngine, available
 from paraformer.backends.panels import Precision
 from paraformer.bundle import Bundle
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.weights import Stored
 
 MODEL = Path(native.__file__).parents[1] / "models" / "zh-small"
+DIVISIONS = {"rows": False, "columns": True}
 
 
 def main() -> None:
     """The shipped model, and tiny ones of all kinds."""
-    check("shipped", Bundle.open(MODEL).config, Stored(MODEL / "model.safetensors", mapped=False))
+    shipped = Bundle.open(MODEL).config, Stored(MODEL / "model.safetensors", mapped=False)
+    check("shipped", *shipped, [name for name in native.families() if name != "plain"] or ["plain"])  # which is slow
     for kind in tiny.KINDS:
-        check(kind, tiny.config(kind), tiny.model(kind).state_dict())
-    for family, kind in itertools.product(families(), variants.KINDS):
+        check(kind, tiny.config(kind), tiny.model(kind).state_dict(), list(native.families()))
+    for family, kind, by in itertools.product(native.families(), variants.KINDS, DIVISIONS):
         os.environ[native.SWITCH] = family
         listening = variants.model(kind).config.hotwords is not None
         for words in ("few", "many") if listening else ("nobody asked",):
-            variants.whole(variants.engine(kind, "int8", 3), variants.WORDS[words])
-        print(kind, family, "clean", flush=True)
+            with dividing(by):
+                one, three = (variants.whole(variants.engine(kind, "int8", n), variants.WORDS[words]) for n in (1, 3))
+            assert_same(one, three)
+        print(kind, family, by, "clean", flush=True)
 
 
-def families() -> list[str]:
-    """Those with registers of their own: the plain one is slow, and the others' text."""
-    return [family for family in native.families() if family != "plain"] or ["plain"]
+@contextmanager
+def dividing(by: str) -> Iterator[None]:
+    """Threads that divide rows, or columns."""
+    with patch.object(engine, "division", lambda threads, rows, dim: (threads, DIVISIONS[by])):
+        yield
 
 
-def check(name: str, config: ModelConfig, weights: Mapping[str, ArrayLike]) -> None:
-    """Every family and precision; no result may depend on the threads."""
-    width = config.frontend.input_dim
+def assert_same(one: list[Decoded], three: list[Decoded]) -> None:
+    """No result may depend on the threads."""
+    for left, right in zip(one, three, strict=True):
+        np.testing.assert_array_equal(left.weights, right.weights)
+        np.testing.assert_array_equal(left.scores, right.scores)
+
+
+def check(name: str, config: ModelConfig, weights: Mapping[str, ArrayLike], families: list[str]) -> None:
+    """Every precision and division, with two callers at once, of whom one finds the helpers lent."""
+    width, chunk = config.frontend.input_dim, ChunkConfig(encoder_look_back=2, decoder_look_back=1)
     utterances = [np.random.default_rng(n).standard_normal((n, width)).astype(np.float32) for n in (1, 25)]
-    for family, precision in itertools.product(families(), get_args(Precision)):
+    packets = [np.random.default_rng(n).standard_normal((chunk.chunk, width)).astype(np.float32) for n in range(2)]
+    for family, precision, by in itertools.product(families, get_args(Precision), DIVISIONS):
         os.environ[native.SWITCH] = family
-        if not available(precision):
+        if not engine.available(precision):
             continue
-        one, three = (GraphBackend(NativeEngine(weights, config, precision, threads), config) for threads in (1, 3))
-        expected = one.whole(utterances)
-        with ThreadPoolExecutor(2) as callers:
+        one, three = (
+            GraphBackend(engine.NativeEngine(weights, config, precision, threads), config) for threads in (1, 3)
+        )
+        with dividing(by), ThreadPoolExecutor(2) as callers:
+            expected = one.whole(utterances)
             for got in callers.map(three.whole, [utterances] * 2):
-                for left, right in zip(expected, got, strict=True):
-                    np.testing.assert_array_equal(left.scores, right.scores)
-        chunk = ChunkConfig(encoder_look_back=2, decoder_look_back=1)
-        states = [three.init_state(chunk)] * 2
-        for final in (False, True):
-            rows = [np.ones((chunk.chunk, width), np.float32)] * 2
-            _, states = three.step(rows, [final] * 2, states, chunk)
-        print(name, family, precision, "clean", flush=True)
+                assert_same(expected, got)
+            states = {backend: [backend.init_state(chunk)] * 2 for backend in (one, three)}
+            for final in (False, True):
+                heard = {}
+                for backend in states:
+                    heard[backend], states[backend] = backend.step(packets, [final] * 2, states[backend], chunk)
+                assert_same(heard[one], heard[three])
+        print(name, family, precision, by, "clean", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.frontend import Cmvn
 from paraformer.model.paraformer import Paraformer
+from paraformer.weights import Stored
 
 FAST = pytest.mark.skipif(not native.fast("int8"), reason="this processor has no fast int8")
 
@@ -245,6 +248,63 @@ def test_a_funasr_directory_is_packed_once(tmp_path, cache, monkeypatch):
     assert other.name != kept.name
 
 
+@FAST
+@pytest.mark.parametrize("damage", ["cut", "empty", "of another model", "a weight less", "of another kind"])
+def test_a_damaged_file_in_the_cache_is_made_again(tmp_path, cache, damage):
+    theirs, signal = write_funasr(tmp_path / "funasr"), tiny.signal(40_000)
+    expected = paraformer.load(theirs).transcribe(signal)
+    (kept,) = cache.rglob("*.safetensors")
+    good, arrays = kept.read_bytes(), dict(Stored(kept, mapped=False))
+    if damage in ("cut", "empty"):
+        kept.write_bytes(good[: -1 if damage == "cut" else 0])
+    else:
+        name = next(name for name in arrays if name.endswith(".words"))
+        changed = {
+            "of another model": native.packed(tiny.model("whisper").state_dict(), tiny.config("whisper")),
+            "a weight less": {key: array for key, array in arrays.items() if key != name},
+            "of another kind": arrays | {name: arrays[name].view(np.int64)},
+        }
+        panels.save(changed[damage], kept)
+    assert paraformer.load(theirs).transcribe(signal) == expected
+    assert kept.read_bytes() == good
+
+
+@FAST
+def test_other_weights_are_seen_whatever_their_time_says(tmp_path, cache):
+    """As programs that copy and unpack set it."""
+    theirs = write_funasr(tmp_path / "funasr")
+    paraformer.load(theirs)
+    (kept,) = cache.rglob("*.safetensors")
+    before = (theirs / "model.pt").stat()
+    (theirs / "other").write_bytes((theirs / "model.pt").read_bytes())
+    (theirs / "other").replace(theirs / "model.pt")
+    os.utime(theirs / "model.pt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    paraformer.load(theirs)
+    (other,) = cache.rglob("*.safetensors")
+    assert other.name != kept.name
+
+
+@FAST
+def test_what_a_process_that_died_left_in_the_cache_is_removed(tmp_path, cache):
+    left, new = cache / "int8" / ".died.new", cache / "int8" / ".writes.new"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    new.touch()
+    os.utime(left, (0, 0))
+    paraformer.load(write_funasr(tmp_path / "funasr"))
+    assert sorted(path.suffix for path in left.parent.iterdir()) == [".new", ".safetensors"]
+    assert new.exists()
+
+
+@FAST
+def test_callers_that_pack_the_same_directory_at_once_leave_one_file(tmp_path, cache):
+    theirs = write_funasr(tmp_path / "funasr")
+    with ThreadPoolExecutor(4) as callers:
+        heard = set(callers.map(lambda _: paraformer.load(theirs).transcribe(tiny.signal(40_000)).text, range(8)))
+    assert heard == {paraformer.load(theirs).transcribe(tiny.signal(40_000)).text}
+    assert len(list((cache / "int8").iterdir())) == 1
+
+
 CMVN = Cmvn(np.full(560, -8.0, np.float32), np.full(560, 0.25, np.float32))
 
 
@@ -276,6 +336,17 @@ def test_a_cache_that_cannot_be_written_to_goes_without(tmp_path, cache):
     theirs = write_funasr(tmp_path / "funasr")
     cache.write_text("a file, where the directory would be")
     assert paraformer.load(theirs).engine == "native int8"
+
+
+@FAST
+def test_a_user_without_a_home_goes_without(tmp_path, monkeypatch):
+    """As in containers that run as any number."""
+    for name in ("PARAFORMER_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(
+        Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory."))
+    )
+    assert paraformer.load(write_funasr(tmp_path / "funasr")).engine == "native int8"
 
 
 @FAST

@@ -298,19 +298,19 @@ def _fastest(directory: Path, config: ModelConfig, precision: Precision) -> Choi
 
 
 def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
+    def engine(weights: Mapping[str, Any]) -> Backend:
+        return GraphBackend(native.NativeEngine(weights, bundle.config, precision, threads), bundle.config)
+
     assert bundle.directory is not None
-    weights: Mapping[str, Any]
     if is_ours(bundle.directory):
         packed = precision == "int8" and (bundle.directory / contract.PACKED).is_file()
         name = contract.PACKED if packed else contract.WEIGHTS
         bundle.check(name)
-        weights = Stored(bundle.directory / name, mapped=packed)
-    else:
-        from paraformer.checkpoint import funasr_directory
+        return engine(Stored(bundle.directory / name, mapped=packed))
+    from paraformer.checkpoint import funasr_directory
 
-        read = partial(funasr_directory.load_weights, bundle, native.shapes(bundle.config))
-        weights = packed_once(bundle, read) if precision == "int8" else read()
-    return GraphBackend(native.NativeEngine(weights, bundle.config, precision, threads), bundle.config)
+    read = partial(funasr_directory.load_weights, bundle, native.shapes(bundle.config))
+    return packed_once(bundle, read, engine) if precision == "int8" else engine(read())
 
 
 def _open_onnx(bundle: Bundle, threads: int) -> Backend:

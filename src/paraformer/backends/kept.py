@@ -2,6 +2,7 @@
 
 The cache is where PARAFORMER_CACHE says, or `paraformer` where the system has caches (~/.cache or what XDG_CACHE_HOME
 names, ~/Library/Caches, LOCALAPPDATA). It holds one file for each model directory, and may be deleted at any time.
+What is damaged, or was written by another version, is made again.
 """
 
 from __future__ import annotations
@@ -10,61 +11,73 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from paraformer import __version__
 from paraformer.backends import native, panels
 from paraformer.bundle import Bundle
-from paraformer.errors import CheckpointError
+from paraformer.errors import CheckpointError, ModelError
 from paraformer.native import layout
 from paraformer.weights import Stored
 
+Made = TypeVar("Made")
+_LEFT_S = 3600.0
+"""After which a file that was never finished will not be."""
 
-def packed_once(bundle: Bundle, read: Callable[[], Mapping[str, ArrayLike]]) -> Mapping[str, np.ndarray]:
-    """What `native.packed` makes of the weights that `read` gives, mapped from a file once it was made.
 
-    A cache that cannot be written to goes without. Raises as `read` and `native.packed`.
+def packed_once(
+    bundle: Bundle, read: Callable[[], Mapping[str, ArrayLike]], use: Callable[[Mapping[str, np.ndarray]], Made]
+) -> Made:
+    """What `use` makes of what `native.packed` makes of the weights that `read` gives, mapped from a file once kept.
+
+    A cache that cannot be written to goes without. Raises as `read`, `native.packed` and `use`.
     """
     path = _place(bundle)
-    if (kept := _opened(path)) is not None:
-        return kept
+    with suppress(OSError, ModelError):  # there is none, or it is damaged
+        return use(Stored(path, mapped=True))
     arrays = native.packed(read(), bundle.config)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        panels.save(arrays, path)
-        for older in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
-            if older != path:
-                older.unlink(missing_ok=True)
-    except OSError:
-        return arrays
-    return _opened(path) or arrays
+        _keep(arrays, path)
+        return use(Stored(path, mapped=True))
+    except (OSError, CheckpointError):
+        return use(arrays)
 
 
-def _opened(path: Path) -> Mapping[str, np.ndarray] | None:
-    if not path.is_file():
-        return None
-    try:
-        return Stored(path, mapped=True)
-    except CheckpointError:  # damaged: made again
-        return None
+def _keep(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write the file, and remove what stands for the directory as it was, or was left by a process that died."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    panels.save(arrays, path)
+    older = [other for other in path.parent.glob(f"{path.name.partition('-')[0]}-*") if other != path]
+    for other in (*older, *path.parent.glob(".*.new")):
+        with suppress(OSError):  # gone by now, or on Windows in use
+            if other in older or time.time() - other.stat().st_mtime > _LEFT_S:
+                other.unlink()
 
 
 def _place(bundle: Bundle) -> Path:
-    """One for a directory, its settings, its weights as they are now, and this layout."""
+    """One for a directory, its settings, its weights as they are now, and this version of the package."""
     assert bundle.directory is not None
     directory = bundle.directory.resolve()
-    content = json.dumps([layout.ABI, bundle.config.to_dict(), bundle.weights, _times(directory)], sort_keys=True)
+    version = [__version__, layout.ABI]
+    content = json.dumps([version, bundle.config.to_dict(), bundle.weights, _times(directory)], sort_keys=True)
     names = (hashlib.sha256(text.encode()).hexdigest()[:16] for text in (str(directory), content))
     return _cache() / "int8" / f"{'-'.join(names)}.safetensors"
 
 
-def _times(directory: Path) -> list[tuple[str, int, int]]:
-    """When each file was written, since a checksum of all weights would take longer than to pack them."""
+def _times(directory: Path) -> list[tuple[str, int, int, int]]:
+    """When each file was written and came there: a checksum of all weights would take longer than to pack them.
+
+    Programs that copy and unpack set the first, but not the second.
+    """
     found = [(path.name, path.stat()) for path in sorted(directory.iterdir()) if path.is_file()]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
+    return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in found]
 
 
 def _cache() -> Path:
@@ -72,6 +85,10 @@ def _cache() -> Path:
         return Path(own)
     if named := os.environ.get("XDG_CACHE_HOME"):
         return Path(named) / "paraformer"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return Path(os.devnull)  # of a user who has none: nothing is kept
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "paraformer" / "cache"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "paraformer"
+        return Path(os.environ.get("LOCALAPPDATA") or home) / "paraformer" / "cache"
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "paraformer"
