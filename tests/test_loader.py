@@ -61,7 +61,7 @@ def test_the_base_install_computes_in_every_precision(base_install, monkeypatch)
 
 
 def test_what_needs_graphs_names_the_extra_that_runs_them(base_install, monkeypatch):
-    with pytest.raises(MissingExtra, match=r"engine of our own that can run it, needs .* 'paraformer\[onnx\]'"):
+    with pytest.raises(MissingExtra, match=r"own engine cannot run it, needs .* 'paraformer\[onnx\]'"):
         paraformer.load(backend="onnx")
     monkeypatch.setenv("PARAFORMER_ISA", "none")
     with pytest.raises(MissingExtra, match=r"'paraformer\[onnx\]'"):

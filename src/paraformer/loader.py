@@ -71,7 +71,8 @@ def load(
         small Mandarin model that comes with the package.
     backend: "onnx" needs the bundle's graphs and the extra [onnx], "torch" the extra [torch], "native" the package's
         own engine, which is for SAN-M models; "auto" takes the fastest that can: the engine on processors that it has
-        fast products for, whatever form the directory is in, else the graphs where [onnx] is installed, else torch.
+        fast products for, whatever form the directory is in, else the graphs where [onnx] is installed, else torch
+        where that is, else the engine as it is.
     precision: of matrix products. "float32" computes what training computed, and FunASR's numbers; "bfloat16" and
         "int8" are the engine's, two and four times as fast, and "bfloat16" is torch's, too; "auto" is int8 where that
         is fast, else float32.
@@ -215,7 +216,8 @@ def open_model(
         case "onnx":
             return bundle, _open_onnx(bundle, threads)
         case "torch":
-            return _open_torch(directory, device, threads, choice.precision)
+            asked = backend == "torch" or device != "cpu"
+            return _open_torch(directory, device, threads, choice.precision, asked=asked)
 
 
 def locate(model: str | Path | None, *, download: bool = False) -> Path:
@@ -326,11 +328,17 @@ def _open_onnx(bundle: Bundle, threads: int) -> Backend:
     return GraphBackend(OnnxRunner(bundle.directory, bundle.config, threads), bundle.config)
 
 
-def _open_torch(directory: Path, device: str, threads: int, precision: Precision) -> tuple[Bundle, Backend]:
+def _open_torch(
+    directory: Path, device: str, threads: int, precision: Precision, *, asked: bool
+) -> tuple[Bundle, Backend]:
     try:
         from paraformer.backends.torch import TorchBackend, set_threads
     except ImportError as error:
-        raise MissingExtra(f"{directory} has no graphs for the base install; running it", "torch") from error
+        if asked:
+            raise MissingExtra("The torch backend", "torch") from error
+        raise MissingExtra(
+            f"Running {directory}, which has no graphs and is not for the engine here,", "torch"
+        ) from error
     from paraformer.checkpoint import open_any
 
     set_threads(threads)  # before anything is computed, since threads that were made once stay

@@ -2,7 +2,7 @@
 
 The cache is where PARAFORMER_CACHE says, or `paraformer` where the system has caches (~/.cache or what XDG_CACHE_HOME
 names, ~/Library/Caches, LOCALAPPDATA). It holds one file for each model directory, and may be deleted at any time.
-What is damaged, or was written by another version, is made again.
+What is damaged, or was made for another layout, is made again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from paraformer import __version__
 from paraformer.backends import native, panels
 from paraformer.bundle import Bundle
 from paraformer.errors import CheckpointError, ModelError
@@ -62,11 +61,10 @@ def _keep(arrays: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def _place(bundle: Bundle) -> Path:
-    """One for a directory, its settings, its weights as they are now, and this version of the package."""
+    """One for a directory, its settings, its weights as they are now, and this layout."""
     assert bundle.directory is not None
     directory = bundle.directory.resolve()
-    version = [__version__, layout.ABI]
-    content = json.dumps([version, bundle.config.to_dict(), bundle.weights, _times(directory)], sort_keys=True)
+    content = json.dumps([layout.ABI, bundle.config.to_dict(), bundle.weights, _times(directory)], sort_keys=True)
     names = (hashlib.sha256(text.encode()).hexdigest()[:16] for text in (str(directory), content))
     return _cache() / "int8" / f"{'-'.join(names)}.safetensors"
 

@@ -96,8 +96,9 @@ class NativeEngine:
         library, kernels = native.library(), native.family(FORMATS[precision])
         if library is None or kernels is None:
             raise UnsupportedModel(
-                f"the package's own engine was not built here and cannot compute in {precision}; "
-                "install a wheel or a C compiler, or use precision='float32' with a directory that has graphs"
+                f"the package's own engine was not built here, or {native.SWITCH} turns it off, and cannot compute in "
+                f"{precision}; install a wheel for this platform or, with a C compiler, the package again, or leave "
+                "backend and precision out, which needs pip install 'paraformer[onnx]'"
             )
         _check(config, precision)
         self.name = f"native {precision}"

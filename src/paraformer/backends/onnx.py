@@ -26,7 +26,7 @@ from paraformer.weights import Stored, places
 try:
     import onnxruntime as ort
 except ImportError as error:
-    raise MissingExtra("Running a model's graphs, for want of an engine of our own that can run it,", "onnx") from error
+    raise MissingExtra("Running a model's graphs, as where the package's own engine cannot run it,", "onnx") from error
 
 
 class OnnxGraph:

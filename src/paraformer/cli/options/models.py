@@ -17,7 +17,9 @@ def convert(options: argparse.ArgumentParser) -> None:
     options.add_argument("source", metavar="SRC", help="model directory or the name of a pulled model")
     options.add_argument("target", type=Path, metavar="DST", help="directory to make; must not exist or be empty")
     options.add_argument(
-        "--graphs", action="store_true", help="also write what the base install runs (needs paraformer[export])"
+        "--graphs",
+        action="store_true",
+        help="also write graphs, for where the package's own engine cannot run it (needs paraformer[export])",
     )
 
 
