@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraformer import audio
-from paraformer.audio import signal
+from paraformer.audio import signal, signatures
 from paraformer.errors import AudioError, AudioNotFound, ConfigError, MissingExtra
 
 RATES = (4000, 7000, 8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000)
@@ -591,6 +591,8 @@ def test_bytes_of_a_file_are_no_pcm(tmp_path: Path, suffix: str) -> None:
         ("ircam", "pcm_s16le"),
         ("tta", "tta"),
         ("wv", "wavpack"),
+        ("adx", "adpcm_adx"),
+        ("spdif", "ac3"),
     ],
 )
 def test_bytes_of_a_file_for_ffmpeg_are_no_pcm(form: str, codec: str) -> None:
@@ -607,7 +609,7 @@ def test_a_frame_of_nothing_at_the_end_is_no_damage() -> None:
 
 @given(st.binary(max_size=600))
 def test_bytes_of_no_file_are_pcm(data: bytes) -> None:
-    if not audio.is_file_content(data):
+    if not audio.is_file_content(data) and signatures.no_sound(data * 2) is None:
         np.testing.assert_array_equal(audio.from_bytes(data * 2), audio.from_pcm16(data * 2))
 
 
@@ -883,3 +885,62 @@ def test_a_view_of_numbers_is_an_array_and_no_bytes(kind: type) -> None:
     (one,) = audio.channels_of(memoryview(numbers))
     np.testing.assert_array_equal(np.concatenate(list(one())), got)
     np.testing.assert_array_equal(audio.packet(memoryview(numbers)), got)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<html><body>404 not found</body></html>", "39 bytes are text and not audio"),
+        ("这是一句话，而不是声音。".encode() * 2, "72 bytes are text and not audio"),
+        (b'\xef\xbb\xbf{"error": "no such recording here"}', "bytes are text"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "are a picture"),
+        (gzip.compress(bytes(1000)), "are a gzip archive"),
+        (b"PK\x03\x04" + bytes(100), "are a zip archive"),
+        (b"%PDF-1.7\n" + bytes(101), "are a PDF"),
+        (b"/data/recordings/talk", "is the name of a file in bytes"),
+        (b"~/talks/today", "is the name of a file in bytes"),
+    ],
+)
+def test_what_is_surely_no_sound_is_no_pcm(data: bytes, words: str, tmp_path: Path) -> None:
+    for hear in (audio.from_pcm16, audio.from_bytes, audio.channels_of):
+        with pytest.raises(AudioError, match=words):
+            hear(data)
+    (tmp_path / "a.raw").write_bytes(data)
+    with pytest.raises(AudioError, match="a.raw is not audio that can be read: .*" + words):
+        audio.read(tmp_path / "a.raw")
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3"])
+def test_a_file_that_is_called_raw_and_bytes_in_an_array_are_that_file(form: str, tmp_path: Path) -> None:
+    """As `np.fromfile(path, np.uint8)` gives them."""
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([tone(1.0), tone(1.0)], 1), 16000, format=form)
+    wanted = audio.from_bytes(file.getvalue())
+    (tmp_path / "a.pcm").write_bytes(file.getvalue())
+    np.testing.assert_array_equal(audio.read(tmp_path / "a.pcm"), wanted)
+    assert len(audio.channels_of(tmp_path / "a.pcm")) == 2
+    (heard,) = audio.blocks_of(np.frombuffer(file.getvalue(), np.uint8))
+    np.testing.assert_array_equal(heard, wanted)
+    with pytest.raises(AudioError, match="a packet is samples, not"):
+        audio.packet(np.frombuffer(file.getvalue(), np.uint8))
+
+
+def test_tensors_with_a_history_or_in_bfloat16_are_samples() -> None:
+    samples = torch.linspace(-1, 1, 800)
+    for tensor in (samples.clone().requires_grad_(), samples.double().requires_grad_() * 1):
+        np.testing.assert_array_equal(audio.from_array(tensor), samples.numpy())
+        np.testing.assert_array_equal(audio.packet(tensor), samples.numpy())
+    np.testing.assert_array_equal(audio.packet(samples.bfloat16()), samples.bfloat16().float().numpy())
+    with pytest.raises(AudioError, match="cannot be taken for samples"):
+        audio.from_array(torch.zeros(800, device="meta"))
+
+
+@pytest.mark.parametrize("rate", [0, 1, -16000, 0.5, True, 16000.0])
+def test_an_impossible_rate_beside_samples_is_named(rate: object) -> None:
+    with pytest.raises(AudioError, match=f"sample rate of {rate}"):
+        list(audio.blocks_of((np.zeros(800), rate)))
+
+
+def test_an_address_of_any_kind_is_no_file() -> None:
+    with pytest.raises(AudioNotFound, match=r"s3://calls/talk\.wav is an address and not a file"):
+        audio.read("s3://calls/talk.wav")

@@ -399,8 +399,10 @@ def test_settings_stay_the_same_within_a_stream(model: AutoModel) -> None:
 
 def test_mistakes_in_loading() -> None:
     directory = str(tiny_bundle.directory())
-    with pytest.raises(TypeError, match="ncpus"):
-        AutoModel(model=directory, ncpus=4)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"no option ncpus here; leave it out; did you mean ncpu\?"):
+        AutoModel(model=directory, ncpus=4)
+    with pytest.raises(ConfigError, match="no option output_dir here"):
+        pipeline(task=Tasks.auto_speech_recognition, model=directory, output_dir="out")
     with pytest.raises(UnsupportedModel, match="spk_model"):
         AutoModel(model=directory, spk_model="cam++")
     with pytest.raises(ConfigError, match="neither 'ms'"):
@@ -409,6 +411,50 @@ def test_mistakes_in_loading() -> None:
         pipeline(task="speaker-verification", model=directory)
     with pytest.raises(ConfigError, match="uniasr"):
         pipeline(task=Tasks.auto_speech_recognition, model=directory, mode="uniasr")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": None}, "model must be a directory or a published name, not None"),
+        ({"model": 5}, "model must be a directory or a published name, not 5"),
+        ({"model": b"zh-small"}, "model must be a directory or a published name"),
+        ({"vad_model": 5}, "model must be a directory or a published name, not 5"),
+        ({"punc_model": True}, "model must be a directory or a published name, not True"),
+        ({"device": 0}, "device must be a name such as 'cpu' or 'cuda', not 0"),
+        ({"vad_kwargs": 5}, "vad_kwargs must hold settings by name, not 5"),
+        ({"spk_kwargs": "x"}, "spk_kwargs must hold settings by name, not 'x'"),
+    ],
+)
+def test_options_of_loading_of_another_kind_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    given = {"model": str(tiny_bundle.directory()), "vad_model": tmp_path / "none", **options}
+    with pytest.raises(ConfigError, match=words):
+        AutoModel(**given)
+
+
+def test_the_embedded_model_has_one_revision_and_no_device_is_the_cpu() -> None:
+    assert AutoModel("zh-small", model_revision="v2.0.4", device=None).recognizer.bundle.card
+
+
+@pytest.mark.parametrize("keys", [5, {"a": 1}, b"x", [5]])
+def test_keys_are_names(model: AutoModel, keys: Any) -> None:
+    with pytest.raises(DataError, match="key must be the name of a result or a list of such, not"):
+        model.generate(input=tiny.signal(9600), key=keys)
+
+
+@pytest.mark.parametrize("options", [5, "x", [1], {1: 2, "b": 3}])
+def test_options_of_a_pipeline_stand_by_name(options: Any) -> None:
+    call = pipeline(Tasks.auto_speech_recognition, str(tiny_bundle.directory()))
+    with pytest.raises(ConfigError, match=r"must hold settings by name|unknown stream option: 1, b"):
+        call(tiny.signal(9600), options)
+
+
+def test_options_of_a_call_reach_the_packages_own_detector(tmp_path: Path) -> None:
+    model = AutoModel(str(tiny_bundle.directory()), vad_model=tmp_path / "none")
+    short, long = (model.teller.cutting_as({"max_end_silence_time": pause}).segmenter for pause in (100, 2000))
+    assert (short.config.min_silence_s, long.config.min_silence_s) == (0.1, 2.0)  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="speech_noise_thres means nothing to this package's detector"):
+        model.generate(input=tiny.signal(9600), speech_noise_thres=0.5)
 
 
 @pytest.mark.parametrize(

@@ -464,6 +464,20 @@ def test_a_bundle_of_an_earlier_version_has_no_seal(bundle):
     assert paraformer.load(bundle).engine
 
 
+@pytest.mark.parametrize("backend", ["native", "onnx", "torch"])
+@pytest.mark.parametrize(
+    ("part", "name", "value"), [("encoder", "layers", 1), ("encoder", "kernel", 0), ("decoder", "ffn_dim", 8)]
+)
+def test_without_a_seal_every_tensor_is_that_of_the_settings(bundle, backend, part, name, value):
+    """On every engine, and also where it would never ask for the tensor."""
+    values = json.loads((bundle / "config.json").read_text())
+    values["seal"], values["model"][part][name] = {}, value
+    (bundle / "config.json").write_text(json.dumps(values))
+    precision = "float32" if backend == "native" else "auto"
+    with pytest.raises(ModelError, match=r"unexpected: |of the wrong shape: |has only|does not fit the settings"):
+        paraformer.load(bundle, backend=backend, precision=precision)
+
+
 def test_the_seal_is_of_what_was_written_whatever_settings_came_later(bundle):
     """A version that knows more settings opens models of one that knew fewer."""
     values = json.loads((bundle / "config.json").read_text())

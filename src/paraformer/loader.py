@@ -33,7 +33,7 @@ from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.recordings import Speakers
 from paraformer.settings import as_number, as_whole, check_choice, check_type
 from paraformer.text import is_chinese
-from paraformer.weights import Stored
+from paraformer.weights import SCALE, Stored, check_names, in_8_bits, places
 from paraformer.writing import Writer
 
 EMBEDDED, EMBEDDED_PUNCTUATION = "zh-small", "zh-marks"
@@ -220,10 +220,16 @@ def open_model(
             return _open_torch(directory, device, threads, choice.precision, asked=asked)
 
 
+def check_model(model: object) -> None:
+    """Raise ConfigError for what can be neither a directory nor a name."""
+    if not isinstance(model, str | os.PathLike):
+        raise ConfigError(f"model must be a directory or a published name, not {model!r:.60}")
+
+
 def locate(model: str | Path | None, *, download: bool = False) -> Path:
     """The directory of a model: the embedded one for None, a directory itself, or a published name's cached copy."""
-    if not isinstance(model, str | os.PathLike | None):
-        raise ConfigError(f"model must be a directory or a published name, not {model!r}")
+    if model is not None:
+        check_model(model)
     if model is None or model == EMBEDDED:
         return Path(str(files("paraformer") / "models" / EMBEDDED))
     from paraformer.hub import resolve
@@ -305,6 +311,7 @@ def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
 
     assert bundle.directory is not None
     if is_ours(bundle.directory):
+        _check_tensors(bundle)
         packed = precision == "int8" and (bundle.directory / contract.PACKED).is_file()
         name = contract.PACKED if packed else contract.WEIGHTS
         bundle.check(name)
@@ -325,7 +332,22 @@ def _open_onnx(bundle: Bundle, threads: int) -> Backend:
             f"make a directory with them by `paraformer convert --graphs {bundle.directory} NEW`"
         )
     bundle.check(contract.WEIGHTS, *(graph.file for graph in contract.graphs(bundle.config)))
+    _check_tensors(bundle)
     return GraphBackend(OnnxRunner(bundle.directory, bundle.config, threads), bundle.config)
+
+
+def _check_tensors(bundle: Bundle) -> None:
+    """Raise CheckpointError unless the weights are exactly those of the settings, as torch would see.
+
+    Neither the engine nor a graph asks for what it does not use. Of kinds that are not the engine's, torch alone knows.
+    """
+    assert bundle.directory is not None
+    path = bundle.directory / contract.WEIGHTS
+    if path.is_file() and native.supports(bundle.config):
+        found = places(path)
+        scales = {name + SCALE for name in in_8_bits(found)}
+        shapes = {name: place.shape for name, place in found.items() if name not in scales}
+        check_names(native.shapes(bundle.config), shapes, str(path))
 
 
 def _open_torch(

@@ -33,8 +33,8 @@ from paraformer.audio.signal import (
     opposite_phase,
     packet,
 )
-from paraformer.audio.signatures import is_file_content, is_name
-from paraformer.audio.source import ByteSource, OneWay, Source, name_of, opened
+from paraformer.audio.signatures import is_file_content, no_sound
+from paraformer.audio.source import ByteSource, OneWay, Seekable, Source, name_of, opened
 from paraformer.errors import AudioError, ParaformerError
 
 __all__ = [
@@ -69,6 +69,8 @@ __all__ = [
 _RAW_SUFFIXES = frozenset({".pcm", ".raw"})
 _BLOCK = 4096
 _BLOCK_S = 30.0
+_FRAMES = 1 << 15
+"""Bytes that hold three frames of any format that is frames and nothing else."""
 
 
 def blocks_of(audio: Any, channel: Channel = "mix") -> Iterator[Samples]:
@@ -100,7 +102,8 @@ def channels_of(audio: Any) -> list[Callable[[], Iterator[Samples]]]:
     with _one_error(name_of(audio)), ExitStack() as stack:
         data = opened(audio, stack)
         source, start = (data.copied(), 0) if isinstance(data, OneWay) else (audio, data.start)
-        count = 1 if _is_raw(audio) else sound_in(opened(source, stack), stack).channels
+        raw = _is_raw(audio) and not _is_file(data)
+        count = 1 if raw else sound_in(opened(source, stack), stack).channels
     return [partial(_from, source, start, channel) for channel in range(1, count + 1)]
 
 
@@ -148,7 +151,7 @@ def with_rate(samples: Any, rate: int = SAMPLE_RATE) -> tuple[Any, int]:
 def _is_pair(values: object) -> bool:
     if not isinstance(values, list | tuple) or len(values) != 2:
         return False
-    rates = [value for value in values if isinstance(value, Real) and float(value) > 1]  # what is less is a sample
+    rates = [value for value in values if isinstance(value, Real)]
     others = [value for value in values if not isinstance(value, Real | str | bytes | PathLike)]
     return len(rates) == len(others) == 1 and not hasattr(others[0], "read")
 
@@ -181,7 +184,7 @@ def read_blocks(source: Source, block_s: float = _BLOCK_S, *, channel: Channel =
     with _one_error(name), ExitStack() as stack:
         listener = Listener(name, chosen(channel))
         data = opened(source, stack)
-        if _is_raw(source):
+        if _is_raw(source) and not _is_file(data):
             blocks = _raw_blocks(data)
         else:
             blocks = live_blocks(data, stack) if isinstance(data, OneWay) else sound_in(data, stack).blocks
@@ -227,10 +230,10 @@ def from_bytes(data: bytes, *, channel: Channel = "mix") -> Samples:
 def from_pcm16(data: bytes) -> Samples:
     """Headerless 16-bit little-endian mono PCM at 16 kHz as samples.
 
-    Raises AudioError for an odd number of bytes, and for the name of a file.
+    Raises AudioError for an odd number of bytes, and for what is something else: a name, text, an archive.
     """
-    if is_name(data):
-        raise AudioError(f"{data!r} is the name of a file in bytes: pass it as text, by os.fsdecode")
+    if mistake := no_sound(data):
+        raise AudioError(mistake)
     if len(data) % 2:
         raise AudioError(
             f"{len(data)} bytes are not a whole number of 16-bit samples; keep the odd byte for the next call"
@@ -269,9 +272,19 @@ def _is_raw(source: object) -> bool:
     return isinstance(source, str | PathLike) and Path(source).suffix.lower() in _RAW_SUFFIXES
 
 
+def _is_file(data: ByteSource) -> bool:
+    """Whether a file that is called raw begins as one that is not; of a pipe nobody can tell before it is heard."""
+    head = data.read(_FRAMES) if isinstance(data, Seekable) else b""
+    data.seek(0)
+    data.check()
+    return is_file_content(head)
+
+
 def _raw_blocks(data: ByteSource, count: int = _BLOCK) -> Iterator[Block]:
     """Headerless PCM, `count` samples at a time; an odd last byte is left out."""
     while pcm := data.read(2 * count):
+        if mistake := no_sound(pcm):
+            raise AudioError(f"{data.name} is not audio that can be read: {mistake}")
         yield Block(SAMPLE_RATE, from_pcm16(pcm[: len(pcm) // 2 * 2])[:, None])
     data.check()
 

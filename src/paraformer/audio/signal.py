@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from paraformer.audio.signatures import is_file_content
 from paraformer.errors import AudioError, ConfigError
 
 Samples = Float32[np.ndarray, " samples"]
@@ -48,11 +49,15 @@ def chosen(channel: int | str) -> Channel:
 def is_bytes(values: object) -> TypeGuard[bytes | bytearray | memoryview]:
     """Whether these are bytes; a view of numbers, as `data` of an array is, is an array.
 
+    Nor is an array of uint8 numbers where they are those of a file.
+
     >>> is_bytes(b"RIFF"), is_bytes(memoryview(b"RIFF")), is_bytes(np.zeros(2, np.float32).data)
     (True, True, False)
     """
     if isinstance(values, memoryview):
         return values.format in ("B", "b", "c")
+    if isinstance(values, np.ndarray):
+        return values.dtype == np.uint8 and values.ndim == 1 and is_file_content(values.tobytes())
     return isinstance(values, bytes | bytearray)
 
 
@@ -65,10 +70,13 @@ def as_array(values: Any) -> Shaped[np.ndarray, "..."]:
     (dtype('int16'), dtype('float64'))
     """
     try:
-        if not hasattr(values, "__array__") and callable(getattr(values, "numpy", None)):
+        if hasattr(values, "detach"):  # torch's, whose bfloat16 NumPy does not know
+            values = values.detach().cpu()
+            values = values.float() if values.is_floating_point() else values
+        elif not hasattr(values, "__array__") and callable(getattr(values, "numpy", None)):
             values = values.numpy()
         array = np.asarray(values)
-    except Exception as error:  # whatever a foreign tensor raises, as one on a GPU or with a gradient does
+    except Exception as error:  # whatever a foreign tensor raises, as one without numbers does
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise AudioError(f"this {type(values).__name__} cannot be taken for samples: {reason}; pass {KINDS}") from error
     if array.dtype.kind not in "buifc" or (array.ndim == 0 and not hasattr(values, "__array__")):

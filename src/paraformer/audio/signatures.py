@@ -5,6 +5,7 @@ To ask a decoder would not do: libsndfile takes some raw PCM for a file of its o
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,17 +24,17 @@ _OTHERS = re.compile(
 _FOR_FFMPEG = re.compile(
     rb"....(ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|#!AMR|\x30\x26\xb2\x75|RIFF....AVI |FLV\x01|wvpk|MAC |TTA1"
     rb"|\x00\x00\x01\xba|G.{187}G|nut/multimedia|\.RMF|\.SoX|XoS\.|KVAG|MPCK|MP\+|tBaK|DSD |FRM8|[FCZ]WS[\x01-\x30]"
-    rb"|ea3\x03|EA3\x01|ajkg|\x06\x0e\x2b\x34|\x7f\xfe\x80\x01|\xfe\x7f\x01\x80",
+    rb"|ea3\x03|EA3\x01|ajkg|\x06\x0e\x2b\x34|\x7f\xfe\x80\x01|\xfe\x7f\x01\x80|\x80\0..\x03\x12\x04|\x72\xf8\x1f\x4e",
     re.DOTALL,
 )
 """First bytes of mp4, m4a and mov, webm and mkv, amr, wma, avi, flv, wavpack, monkey's audio, tta, mpeg, nut, rm, sox,
-kvag, musepack, tak, dsd, swf, oma, shorten, mxf, dts."""
+kvag, musepack, tak, dsd, swf, oma, shorten, mxf, dts, adx, spdif."""
 _FRAMES_FOR_FFMPEG = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]|\x0b\x77|\x56[\xe0-\xff]")
 """First bytes of aac, ac3 and latm, which are frames and nothing else: too little to tell PCM from them."""
 
 
 _NAME = re.compile(
-    rb"[ -~\x80-\xff]+\.(wav|flac|ogg|opus|mp[234]|m4a|webm|mkv|mov|avi|aac|ac3|amr|wma|aiff?|au|caf|pcm|raw)",
+    rb".+\.(wav|flac|ogg|opus|mp[234]|m4a|webm|mkv|mov|avi|aac|ac3|amr|wma|aiff?|au|caf|pcm|raw)|~?/.{7,}",
     re.IGNORECASE,
 )
 """A path, or an address, in bytes."""
@@ -54,13 +55,48 @@ def is_file_content(data: bytes) -> bool:
     return bool(told) or any(_follow_one_another(data, framing) for framing in _FRAMINGS)
 
 
-def is_name(data: bytes) -> bool:
-    """Whether these bytes are the name of a sound file, which one may have meant to pass as text.
+def no_sound(data: bytes) -> str | None:
+    r"""What is wrong with bytes that cannot be PCM, being another thing; None where they can.
 
-    >>> is_name(b"/data/talk.wav"), is_name(b"RIFF")
-    (True, False)
+    >>> no_sound(b"/data/talk.wav")
+    "b'/data/talk.wav' is the name of a file in bytes: pass it as text, by os.fsdecode"
+    >>> no_sound(b"PK\x03\x04" + bytes(60)), no_sound(bytes(64))
+    ('64 bytes are a zip archive and not audio', None)
     """
-    return len(data) < 4096 and _NAME.fullmatch(data) is not None
+    if len(data) < 4096 and _NAME.fullmatch(data) and _is_text(data):
+        return f"{data!r} is the name of a file in bytes: pass it as text, by os.fsdecode"
+    what = next((what for begin, what in _NO_SOUND.items() if data.startswith(begin)), None)
+    if what is None and len(data) >= _TEXT and _is_text(data):
+        what = "text"
+    return None if what is None else f"{len(data)} bytes are {what} and not audio"
+
+
+_NO_SOUND = {
+    b"PK\3\4": "a zip archive",
+    b"\x1f\x8b\x08": "a gzip archive",
+    b"BZh9": "a bzip2 archive",
+    b"\xfd7zXZ\0": "an xz archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"%PDF-": "a PDF",
+    b"\x89PNG": "a picture",
+    b"GIF8": "a picture",
+    b"\xff\xd8\xff\xe0": "a picture",
+    b"\xff\xd8\xff\xe1": "a picture",
+    b"\x93NUMPY": "an array of NumPy's",
+}
+"""First bytes of what is often passed by mistake; as PCM they would be two samples and more of deafening noise."""
+_TEXT = 32
+"""Bytes from which on text is no coincidence: as PCM, all samples would be loud, and most of them positive."""
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether all, or the first thousands, of these bytes are printable characters."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(data[:4096])
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\r\n" for character in text)
 
 
 class _Framing(NamedTuple):

@@ -60,7 +60,7 @@ def _open_path(name: str | os.PathLike[str]) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
-        if re.match(r"[a-z]{2,}:/", str(name)):  # a Path has lost one of the slashes
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(name)):  # a Path has lost one of the slashes
             raise AudioNotFound(f"{name} is an address and not a file; download it, and name the file") from error
         raise AudioNotFound(f"there is no file {path}; check the name") from error
     except IsADirectoryError as error:

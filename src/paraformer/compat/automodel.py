@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Never, Unpack, get_args
 
@@ -17,10 +18,10 @@ from paraformer.compat.recordings import Diarization, SpeakerMode, Teller
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelNotFound, ParaformerError, UnsupportedModel
 from paraformer.hotwords import Hotwords
-from paraformer.loader import is_punctuation, load, load_punctuation, locate
+from paraformer.loader import EMBEDDED, check_model, is_punctuation, load, load_punctuation, locate
 from paraformer.recognizer import Recognizer
 from paraformer.session import Session
-from paraformer.settings import as_number
+from paraformer.settings import as_number, by_name, nearest
 from paraformer.speakers import VoiceEncoder
 from paraformer.speakers.clusters import NEAR
 from paraformer.types import Transcript
@@ -49,7 +50,7 @@ class AutoModel:
         *,
         model_revision: str | None = None,
         hub: str | None = None,
-        device: str = "cpu",
+        device: str | None = "cpu",
         ngpu: int | None = None,
         ncpu: int = 1,
         quantize: bool | None = None,
@@ -71,6 +72,7 @@ class AutoModel:
         disable_update: bool = True,
         disable_pbar: bool = True,
         disable_log: bool = True,
+        **unknown: object,
     ) -> None:
         """Load a directory, or a published name, which is downloaded if it is not in the cache (extra [hub]).
 
@@ -84,15 +86,16 @@ class AutoModel:
         "vad_segment". spk_kwargs: cb_kwargs with merge_thr, the similarity from which two voices are one.
         merge_length_s: of pieces, with `generate(merge_vad=True)`. batch_size, log_level, disable_*: accepted; batches
         change nothing, and there is no update, bar or log. Nor is a model's own code ever run, trusted or not.
-        Raises what `paraformer.load` raises.
+        Raises what `paraformer.load` raises, and ConfigError for options that there are not.
         """
+        _check_known(unknown, AutoModel.__init__)
         directory = locate(_resolved(model, model_revision, hub), download=True)
         self.texts = Texts.open(directory) if is_punctuation(directory) else None
         if self.texts is not None:
             return
         detector = _detector(vad_model, vad_model_revision, hub, download=not Path(model).is_dir())
         merge_s = as_number(merge_length_s, "merge_length_s")
-        cutting = None if vad_model is None else Cutting.by(detector, vad_kwargs or {}, merge_s)
+        cutting = None if vad_model is None else Cutting.by(detector, by_name(vad_kwargs or {}, "vad_kwargs"), merge_s)
         self.recognizer = load(
             directory,
             device=_device(device, ngpu),
@@ -107,7 +110,7 @@ class AutoModel:
             raise UnsupportedModel("spk_model compares voices in the speech that a detector finds: give vad_model too")
         marks = load_punctuation(_resolved(punc_model, punc_model_revision, hub), download=True) if punc_model else None
         voices = _resolved(spk_model, spk_model_revision, hub) if spk_model else None
-        diarization = _diarization(voices, spk_mode, spk_kwargs or {})
+        diarization = _diarization(voices, spk_mode, by_name(spk_kwargs or {}, "spk_kwargs"))
         self.teller = Teller(self.recognizer, cutting, marks, diarization)
 
     @property
@@ -147,7 +150,8 @@ class AutoModel:
         audios = (readable(one.item, rate) for one in inputs)
         batch_s, hotwords = max(options.get("batch_size_s", 60.0), _LEAST_S), known.hotwords(options)
         if not self.teller.cuts:
-            results = self.recognizer.transcribe_each(audios, batch_s=batch_s, hotwords=hotwords)
+            recognizer = self.teller.cutting_as(options)
+            results = recognizer.transcribe_each(audios, batch_s=batch_s, hotwords=hotwords)
             told = (self.teller.uncut(_succeeded(result), options) for result in results)
         else:
             told = (
@@ -160,6 +164,14 @@ class AutoModel:
             yield {"key": one.key} | values
 
 
+def _check_known(unknown: Mapping[str, object], function: Callable[..., object]) -> None:
+    """Raise ConfigError for options that a function does not have."""
+    if unknown:
+        name = next(iter(unknown))
+        meant = nearest(name, inspect.signature(function).parameters)
+        raise ConfigError(f"there is no option {name} here; leave it out{meant}")
+
+
 def _succeeded(result: Transcript | ParaformerError) -> Transcript:
     if isinstance(result, ParaformerError):
         raise result
@@ -170,7 +182,8 @@ def _resolved(model: str | Path, revision: str | None, where: str | None, *, dow
     """A directory, or the name of a published model on a hub."""
     if where not in (None, "ms", "hf", "modelscope", "huggingface"):
         raise ConfigError(f"hub {where!r} is neither 'ms' (ModelScope) nor 'hf' (Hugging Face)")
-    if Path(model).is_dir():
+    check_model(model)
+    if Path(model).is_dir() or model == EMBEDDED:
         return model
     name = str(model)
     if where is not None and "/" in name and ":" not in name:
@@ -195,18 +208,18 @@ def _diarization(model: str | Path | None, mode: SpeakerMode, options: Mapping[s
         raise ConfigError(f"spk_mode {mode!r} is not one of {', '.join(get_args(SpeakerMode))}")
     if model is None:
         return None
-    clusters = options.get("cb_kwargs") or {}
+    clusters = by_name(options.get("cb_kwargs") or {}, "cb_kwargs")
     if unknown := sorted(set(known.without_loading(options)) - {"cb_kwargs"} | set(clusters) - {"merge_thr"}):
         raise ConfigError(f"spk_kwargs: {', '.join(unknown)} means nothing here, only cb_kwargs with merge_thr")
     near = as_number(clusters.get("merge_thr", NEAR), "merge_thr")
     return Diarization(VoiceEncoder.open(locate(model, download=True)), mode, near)
 
 
-def _device(name: str, ngpu: int | None) -> str:
+def _device(name: str | None, ngpu: int | None) -> str:
     """The device, or as with FunASR the CPU where there is none of a known kind."""
-    if name == "cpu" or ngpu == 0:
+    if name is None or name == "cpu" or ngpu == 0:
         return "cpu"
-    if not name.startswith(("cuda", "mps", "xpu", "npu")):
+    if not str(name).startswith(("cuda", "mps", "xpu", "npu")):
         return name  # and `load` says what is wrong with it
     try:
         from paraformer.backends.torch import check_device
@@ -227,17 +240,19 @@ def pipeline(
     *,
     model_revision: str | None = None,
     mode: Mode = "paraformer",
-    device: str = "cpu",
+    device: str | None = "cpu",
     ngpu: int | None = None,
     ncpu: int = 1,
     vad_model: str | Path | None = None,
     punc_model: str | Path | None = None,
     update_model: bool | None = None,
+    **unknown: object,
 ) -> Pipeline:
     """ModelScope's entry point. `update_model` is accepted; a cached model is never updated by surprise.
 
     Raises ConfigError for another task or mode, and what AutoModel raises.
     """
+    _check_known(unknown, pipeline)
     if task != Tasks.auto_speech_recognition:
         raise ConfigError(f"task {task!r} is not supported, only {Tasks.auto_speech_recognition!r}")
     if mode not in get_args(Mode):

@@ -46,7 +46,9 @@ def named(source: Any, keys: str | Sequence[str] | None = None) -> list[Named]:
     found = [Named(entry.key or f"audio{n}", entry.item) for n, entry in enumerate(_flat(source))]
     if keys is None:
         return found
-    given = [keys] if isinstance(keys, str) else list(keys)
+    given = [keys] if isinstance(keys, str) else keys
+    if not isinstance(given, list | tuple) or not all(isinstance(key, str) for key in given):
+        raise DataError(f"key must be the name of a result or a list of such, not {keys!r:.60}")
     if len(given) != len(found):
         raise DataError(f"{len(given)} keys for {len(found)} inputs; give one each, or leave key out")
     return [Named(key, entry.item) for key, entry in zip(given, found, strict=True)]
@@ -117,11 +119,7 @@ def samples(item: Any, rate: int = audio.SAMPLE_RATE, *, within_stream: bool = F
         return audio.from_array(audio.from_pcm16(bytes(item)), rate)
     if is_complete_file(item):
         return audio.read(_file(item))
-    item, rate = audio.with_rate(item, rate)
-    if hasattr(item, "detach"):
-        item = item.detach().cpu()
-        item = item.float() if item.is_floating_point() else item  # NumPy knows no bfloat16
-    return audio.from_array(item, rate)
+    return audio.from_array(*audio.with_rate(item, rate))
 
 
 def _file(item: Any) -> str | BinaryIO:

@@ -13,7 +13,7 @@ from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.loader import MOST_SPEAKERS
 from paraformer.segment import SegmentConfig
-from paraformer.settings import as_number, as_whole
+from paraformer.settings import as_number, as_whole, by_name
 
 DEFAULT_CHUNK = (0, 10, 5)
 
@@ -120,7 +120,7 @@ def given(options: Options) -> Options:
     Raises ConfigError for an option that FunASR does not have or one of another kind, UnsupportedModel for what is not
     offered here.
     """
-    _check_names(options)
+    _check_names(by_name(options, "the options"))
     if not isinstance(options.get("cache", {}), dict):
         raise ConfigError("cache must be a dict, empty at first, and the same object in every call of a stream")
     said = {name: value for name, value in options.items() if value is not None}
@@ -133,9 +133,11 @@ def given(options: Options) -> Options:
 
 
 def _check_names(options: Mapping[str, object]) -> None:
-    if unknown := sorted(set(options) - set(Options.__annotations__)):
+    if unknown := sorted(set(options) - set(Options.__annotations__), key=str):
         known = ", ".join(StreamOptions.__annotations__)
-        raise ConfigError(f"unknown stream option: {', '.join(unknown)}; known are {known} and FunASR's others")
+        raise ConfigError(
+            f"unknown stream option: {', '.join(map(str, unknown))}; known are {known} and FunASR's others"
+        )
     for name, (harmless, words) in _NOT_OFFERED.items():
         if options.get(name) and options[name] not in harmless:
             raise UnsupportedModel(words.format(name=name))

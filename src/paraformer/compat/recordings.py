@@ -135,6 +135,14 @@ class Teller:
             raise work.error
         return self._told(stretches, " ".join(one.text for one in stretches if one.text), said, voices)
 
+    def cutting_as(self, said: Mapping[str, Any]) -> Recognizer:
+        """The recogniser, which cuts what is long by this package's detector as options of a call say."""
+        if self.cutting is None:
+            return self.recognizer
+        recognizer = copy(self.recognizer)
+        recognizer.segmenter = self.cutting.detector(said)
+        return recognizer
+
     @property
     def cuts(self) -> bool:
         """Whether recordings are cut here, and not, where they are long, by the recogniser."""

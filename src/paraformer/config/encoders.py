@@ -100,7 +100,7 @@ class SanmEncoderConfig:
     attention_dropout: Share = 0.1
     activation: Literal["relu", "gelu"] = "relu"
     """Of the feed-forward layers."""
-    norm_epsilon: Share = 1e-12
+    norm_epsilon: Annotated[float, Between(1e-12, 1.0)] = 1e-12
     front: FrontConfig | None = None
     """What makes rows of windows; None: a row is a window, and the first block takes it as it is."""
     windows: WindowsConfig | None = None
