@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import companion_dirs
 import numpy as np
 import pytest
 import soundfile
@@ -300,3 +301,37 @@ def test_what_a_cluster_cannot_do_is_refused(more: list[str], message: str, caps
 def test_tables_and_buckets_need_a_cluster(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", "in", *more]) == 2
     assert "go with --ray" in capsys.readouterr().err
+
+
+def test_an_fsmn_vad_cuts_where_it_is_asked_to(
+    files: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = str(companion_dirs.companion_dir(tmp_path / "vad", "detector"))
+    soundfile.write(files / "long.wav", tiny.signal(40 * 16_000), 16_000)
+    assert main(["transcribe", "--model", model, "--vad", detector, str(files / "long.wav")]) == 0
+    by_command = capsys.readouterr().out
+    recognised = paraformer.load(model, vad=detector).transcribe(files / "long.wav")
+    assert by_command.splitlines() == [segment.text for segment in recognised.segments]
+    assert recognised.segments != paraformer.load(model).transcribe(files / "long.wav").segments
+    assert main(["transcribe", "--model", model, "--stream", "--vad", detector, str(files / "good.wav")]) == 2
+    assert "leave --stream out" in capsys.readouterr().err
+
+
+def test_headerless_audio_that_is_a_file_is_told(files: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = fails(["transcribe", "--model", model, "--raw", "16000", str(files / "good.wav")], capsys)
+    assert "good.wav is a file of its own format and not headerless PCM" in told
+    (files / "page.raw").write_text("<html>404: there is no such recording</html>")
+    assert "44 bytes are text and not audio" in fails(["transcribe", "--model", model, str(files / "page.raw")], capsys)
+
+
+def test_names_that_name_nothing_or_the_home(
+    files: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind an equals sign no shell makes a home of ~."""
+    assert "an empty name names no file" in fails(["transcribe", "--model", model, ""], capsys)
+    monkeypatch.setenv("HOME", str(files))
+    assert main(["transcribe", "--model", model, "--output-dir=~/results", str(files / "good.wav")]) == 0
+    assert (files / "results" / "good.txt").is_file()
+    with pytest.raises(SystemExit):
+        main(["transcribe", "--model", model, "--output-dir", "", str(files / "good.wav")])
+    assert "an empty name names nothing" in capsys.readouterr().err

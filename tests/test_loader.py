@@ -121,6 +121,12 @@ def test_a_device_that_is_not_here_is_named_with_those_that_are(device):
         paraformer.load(device=device)
 
 
+@pytest.mark.parametrize("device", ["tpu", "", "cpu:", "CPU"])
+def test_what_is_no_device_takes_one_short_sentence(device):
+    with pytest.raises(ConfigError, match=f"^there is no device '{device}' here, but cpu.{{0,100}}$"):
+        paraformer.load(device=device)
+
+
 def test_a_numbered_cpu_is_the_cpu(bundle):
     for backend in ("auto", "onnx", "torch"):
         assert loader.choose(bundle, backend, device="cpu:0") == loader.choose(bundle, backend)

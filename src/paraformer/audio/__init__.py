@@ -33,7 +33,7 @@ from paraformer.audio.signal import (
     opposite_phase,
     packet,
 )
-from paraformer.audio.signatures import is_file_content, no_sound
+from paraformer.audio.signatures import is_file_content, pcm_mistake
 from paraformer.audio.source import ByteSource, OneWay, Seekable, Source, name_of, opened
 from paraformer.errors import AudioError, ParaformerError
 
@@ -232,7 +232,7 @@ def from_pcm16(data: bytes) -> Samples:
 
     Raises AudioError for an odd number of bytes, and for what is something else: a name, text, an archive.
     """
-    if mistake := no_sound(data):
+    if mistake := pcm_mistake(data):
         raise AudioError(mistake)
     if len(data) % 2:
         raise AudioError(
@@ -245,11 +245,14 @@ def pcm16_blocks(file: BinaryIO, rate: int = SAMPLE_RATE, *, block_s: float = 0.
     """Headerless 16-bit little-endian mono PCM as it comes, e.g. from a pipe: samples of block_s seconds at a time.
 
     rate: of the PCM, Hz; resampled samples come some milliseconds later. An odd last byte is left out.
-    Raises AudioError for impossible rates.
+    Raises AudioError for impossible rates, and for a file of another format.
     """
     check_rate(rate, "the raw audio")
     with ExitStack() as stack:
-        blocks = _raw_blocks(opened(file, stack), round(block_s * rate))
+        data = opened(file, stack)
+        if _is_file(data):
+            raise AudioError(f"{data.name} is a file of its own format and not headerless PCM: pass it without a rate")
+        blocks = _raw_blocks(data, round(block_s * rate))
         yield from resampled((block.samples[:, 0] for block in blocks), rate)
 
 
@@ -283,7 +286,7 @@ def _is_file(data: ByteSource) -> bool:
 def _raw_blocks(data: ByteSource, count: int = _BLOCK) -> Iterator[Block]:
     """Headerless PCM, `count` samples at a time; an odd last byte is left out."""
     while pcm := data.read(2 * count):
-        if mistake := no_sound(pcm):
+        if mistake := pcm_mistake(pcm):
             raise AudioError(f"{data.name} is not audio that can be read: {mistake}")
         yield Block(SAMPLE_RATE, from_pcm16(pcm[: len(pcm) // 2 * 2])[:, None])
     data.check()

@@ -23,8 +23,8 @@ _OTHERS = re.compile(
 """First bytes of what else libsndfile reads: ogg, mp3, sphere, voc, paf, pvf, avr, mat, ircam."""
 _FOR_FFMPEG = re.compile(
     rb"....(ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|#!AMR|\x30\x26\xb2\x75|RIFF....AVI |FLV\x01|wvpk|MAC |TTA1"
-    rb"|\x00\x00\x01\xba|G.{187}G|nut/multimedia|\.RMF|\.SoX|XoS\.|KVAG|MPCK|MP\+|tBaK|DSD |FRM8|[FCZ]WS[\x01-\x30]"
-    rb"|ea3\x03|EA3\x01|ajkg|\x06\x0e\x2b\x34|\x7f\xfe\x80\x01|\xfe\x7f\x01\x80|\x80\0..\x03\x12\x04|\x72\xf8\x1f\x4e",
+    rb"|\x00\x00\x01\xba|G.{187}G(.{187}G|.{,187}\Z)|nut/multimedia|\.RMF|\.SoX|XoS\.|KVAG|MPCK|MP\+|tBaK|DSD |FRM8"
+    rb"|[FCZ]WS[\x01-\x30]|ea3\x03|EA3\x01|ajkg|\x06\x0e\x2b\x34|\x7f\xfe\x80\x01|\xfe\x7f\x01\x80|\x80\0..\x03\x12\x04|\x72\xf8\x1f\x4e",
     re.DOTALL,
 )
 """First bytes of mp4, m4a and mov, webm and mkv, amr, wma, avi, flv, wavpack, monkey's audio, tta, mpeg, nut, rm, sox,
@@ -55,12 +55,12 @@ def is_file_content(data: bytes) -> bool:
     return bool(told) or any(_follow_one_another(data, framing) for framing in _FRAMINGS)
 
 
-def no_sound(data: bytes) -> str | None:
+def pcm_mistake(data: bytes) -> str | None:
     r"""What is wrong with bytes that cannot be PCM, being another thing; None where they can.
 
-    >>> no_sound(b"/data/talk.wav")
+    >>> pcm_mistake(b"/data/talk.wav")
     "b'/data/talk.wav' is the name of a file in bytes: pass it as text, by os.fsdecode"
-    >>> no_sound(b"PK\x03\x04" + bytes(60)), no_sound(bytes(64))
+    >>> pcm_mistake(b"PK\x03\x04" + bytes(60)), pcm_mistake(bytes(64))
     ('64 bytes are a zip archive and not audio', None)
     """
     if len(data) < 4096 and _NAME.fullmatch(data) and _is_text(data):

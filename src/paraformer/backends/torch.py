@@ -41,11 +41,14 @@ def check_device(name: str) -> None:
         if torch.accelerator.is_available():
             kind = torch.accelerator.current_accelerator()
             found += [f"{kind}:{index}" for index in range(torch.accelerator.device_count())]
-        raise ConfigError(f"there is no device {name!r} here, but {', '.join(found)} (torch: {reason})") from error
+        told = f" (torch: {reason})" if len(reason) < _READABLE else ""
+        raise ConfigError(f"there is no device {name!r} here, but {', '.join(found)}{told}") from error
     if not usable:
         raise ConfigError(f"device {name!r} computes nothing; use 'cpu'")
 
 
+_READABLE = 80
+"""Characters of a reason; longer ones list what was compiled into torch."""
 _STATE = tuple(field.name for field in fields(ParaformerState))
 
 

@@ -58,6 +58,8 @@ def opened(name: str, on_read: OnRead | None) -> Iterator[Path | BinaryIO]:
             raise AudioError("standard input is closed; name a file, or send the audio to it")
         # Not through a buffer, whose lock a thread that waits for more would hold when the process ends.
         yield getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+    elif not name:
+        raise AudioError("an empty name names no file")
     elif on_read is None or Path(name).suffix.lower() in HEADERLESS:
         yield Path(name)
     else:

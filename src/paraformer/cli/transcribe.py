@@ -95,6 +95,8 @@ def _live_mistake(options: argparse.Namespace) -> str:
         return "--stream hears one channel: give --channel 1, or leave --stream out"
     if hasattr(options, "speakers"):
         return "--speakers compares all voices of a recording: leave --stream out"
+    if hasattr(options, "vad"):
+        return "--vad cuts whole recordings: leave --stream out"
     return ""
 
 

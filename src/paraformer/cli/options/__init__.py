@@ -55,7 +55,7 @@ def loading(options: argparse.Namespace) -> dict[str, Any]:
     """What a command's options say of how to load a model; what was not given is left to `paraformer.load`."""
     names = (
         *("precision", "threads", "lm", "backend", "device", "alternatives"),
-        *("punctuation", "itn", "hotwords", "speakers", "speaker_count"),
+        *("punctuation", "itn", "hotwords", "vad", "speakers", "speaker_count"),
     )
     asked = {name: getattr(options, name) for name in names if hasattr(options, name)}
     if str(asked.get("speakers", "")).isdecimal():  # how many, by the usual model

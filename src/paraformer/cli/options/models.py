@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from paraformer.cli.options.shared import batch, listening, machine, one_channel, speed
-from paraformer.cli.options.values import chunk, look_back, positive, steps
+from paraformer.cli.options.values import chunk, look_back, path, positive, steps
 
 
 def convert(options: argparse.ArgumentParser) -> None:
@@ -15,7 +14,7 @@ def convert(options: argparse.ArgumentParser) -> None:
         "Turn a FunASR model directory into a native one, or a native one into FunASR's. Needs paraformer[torch]."
     )
     options.add_argument("source", metavar="SRC", help="model directory or the name of a pulled model")
-    options.add_argument("target", type=Path, metavar="DST", help="directory to make; must not exist or be empty")
+    options.add_argument("target", type=path, metavar="DST", help="directory to make; must not exist or be empty")
     options.add_argument(
         "--graphs",
         action="store_true",
@@ -32,7 +31,7 @@ def export(options: argparse.ArgumentParser) -> None:
     options.add_argument("model", metavar="MODEL", help="model directory, or the name of a pulled model")
     options.add_argument(
         "out",
-        type=Path,
+        type=path,
         nargs="?",
         metavar="OUT",
         help="directory to make; without it, graphs are added to MODEL, a native directory such as training leaves",
@@ -55,7 +54,7 @@ def export(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--measure",
-        type=Path,
+        type=path,
         metavar="DATA",
         help="transcribed speech on which to count errors before and after (needs paraformer[evaluate])",
     )
@@ -98,7 +97,7 @@ def evaluate(options: argparse.ArgumentParser) -> None:
         "--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)"
     )
     options.add_argument(
-        "--data", type=Path, metavar="DATA", help=".tsv or .csv of path and text, .jsonl, cuts, or what training takes"
+        "--data", type=path, metavar="DATA", help=".tsv or .csv of path and text, .jsonl, cuts, or what training takes"
     )
     one_channel(options)
     options.add_argument(
@@ -122,10 +121,10 @@ def evaluate(options: argparse.ArgumentParser) -> None:
         help="drop: 玩儿 and 玩 are the same (default: %(default)s)",
     )
     listening(options)
-    options.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with tables and alignments")
+    options.add_argument("--report", type=path, metavar="FILE.html", help="write a page with tables and alignments")
     options.add_argument("--json", action="store_true", help="print every result as JSON, which --compare takes")
     options.add_argument(
-        "--compare", type=Path, nargs=2, metavar=("A.json", "B.json"), help="say whether result B is better than A"
+        "--compare", type=path, nargs=2, metavar=("A.json", "B.json"), help="say whether result B is better than A"
     )
     speed(options)
     machine(options)
@@ -138,8 +137,8 @@ def lm(options: argparse.ArgumentParser) -> None:
         "Count the characters of texts, three at a time, and put that beside the weights of a model, where recognition "
         "takes it into account. The more the texts are like what will be said, the better."
     )
-    options.add_argument("model", type=Path, metavar="DIR", help="native model directory")
-    options.add_argument("texts", type=Path, nargs="+", metavar="TEXT", help="text in UTF-8")
+    options.add_argument("model", type=path, metavar="DIR", help="native model directory")
+    options.add_argument("texts", type=path, nargs="+", metavar="TEXT", help="text in UTF-8")
     options.add_argument(
         "--least",
         type=steps,
@@ -150,7 +149,7 @@ def lm(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--dev",
-        type=Path,
+        type=path,
         nargs="+",
         metavar="TEXT",
         help="text like what will be said, which the others do not hold: each gets the weight that suits it best, and "
@@ -169,10 +168,10 @@ def calibrate(options: argparse.ArgumentParser) -> None:
         "settings: confidences, whole and live, become probabilities of being right. Take recordings that it was not "
         "trained on. Needs paraformer[evaluate]."
     )
-    options.add_argument("model", type=Path, metavar="DIR", help="native model directory")
+    options.add_argument("model", type=path, metavar="DIR", help="native model directory")
     options.add_argument(
         "--data",
-        type=Path,
+        type=path,
         metavar="DATA",
         required=True,
         help=".tsv or .csv of path and text, .jsonl, cuts, or what training takes",

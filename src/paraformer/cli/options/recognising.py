@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from paraformer.cli.options.shared import batch, cluster, machine, recognition, written
-from paraformer.cli.options.values import alternatives, channel_or_each, count, place, port, positive, rate, steps
+from paraformer.cli.options.values import alternatives, channel_or_each, count, path, place, port, positive, rate, steps
 
 FORMATS = ("text", "json", "srt", "vtt", "tsv", "ctm", "rttm", "textgrid", "parquet")
 
@@ -30,6 +29,14 @@ def transcribe(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--timestamps", action="store_true", help="times of segments (text) or of every token (json, tsv)"
+    )
+    options.add_argument(
+        "--vad",
+        nargs="?",
+        const="fsmn-vad",
+        default=argparse.SUPPRESS,
+        metavar="DIR|NAME",
+        help="cut what is over 30 s by this FSMN-VAD (without a name: fsmn-vad; without this: by the package's own)",
     )
     options.add_argument(
         "--speakers",
@@ -93,7 +100,7 @@ def align(options: argparse.ArgumentParser) -> None:
     options.description = (
         "When each character or word of a known text was spoken. Needs: pip install 'paraformer[torch]'."
     )
-    options.add_argument("audio", type=Path, metavar="FILE", help="audio file, minutes long at most")
+    options.add_argument("audio", type=path, metavar="FILE", help="audio file, minutes long at most")
     options.add_argument("text", metavar="TEXT", help="what is said in it, or a file that holds it")
     options.add_argument("--model", default="fa-zh", metavar="DIR|NAME", help="FunASR's aligner (default: %(default)s)")
     options.add_argument(
@@ -115,11 +122,11 @@ def serve(options: argparse.ArgumentParser) -> None:
     options.add_argument("--admin-host", metavar="ADDRESS", help=argparse.SUPPRESS)
     options.add_argument("--admin-port", type=port, metavar="N", help="/live, /ready, /metrics (default: 10096)")
     options.add_argument("--wyoming-port", type=port, metavar="N", help="Home Assistant's protocol, usually 10300")
-    options.add_argument("--keys", type=Path, metavar="FILE", help="keys, or sha256:HEX of keys, one a line")
-    options.add_argument("--certfile", type=Path, metavar="FILE", help="TLS, with --keyfile")
-    options.add_argument("--keyfile", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    options.add_argument("--keys", type=path, metavar="FILE", help="keys, or sha256:HEX of keys, one a line")
+    options.add_argument("--certfile", type=path, metavar="FILE", help="TLS, with --keyfile")
+    options.add_argument("--keyfile", type=path, metavar="FILE", help=argparse.SUPPRESS)
     options.add_argument(
-        "--self-signed", type=Path, metavar="DIR", help="TLS with a key of this installation, made in DIR"
+        "--self-signed", type=path, metavar="DIR", help="TLS with a key of this installation, made in DIR"
     )
     options.add_argument(
         "--allow-origin", dest="origins", action="append", metavar="URL", help="whose pages may connect, too"
@@ -138,8 +145,8 @@ def serve(options: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="of audio between two savings of a stream that can go on elsewhere (default: 10)",
     )
-    options.add_argument("--state", type=Path, metavar="DIR", help="keeps streams that were cut off, for all workers")
-    options.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; flags come before them")
+    options.add_argument("--state", type=path, metavar="DIR", help="keeps streams that were cut off, for all workers")
+    options.add_argument("--config", type=path, metavar="FILE.toml", help="settings; flags come before them")
     options.add_argument("--check", action="store_true", help="only check the settings")
 
 
@@ -155,4 +162,4 @@ def plan(options: argparse.ArgumentParser) -> None:
         "--seconds", type=positive, default=20.0, metavar="SECONDS", help="to measure for (default: %(default)s)"
     )
     options.add_argument("--json", action="store_true", help="print JSON")
-    options.add_argument("--values", type=Path, metavar="FILE.yaml", help="write values for the Helm chart, too")
+    options.add_argument("--values", type=path, metavar="FILE.yaml", help="write values for the Helm chart, too")

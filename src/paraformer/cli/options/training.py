@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from paraformer.cli.options.shared import cluster, one_channel
-from paraformer.cli.options.values import positive, steps
+from paraformer.cli.options.values import path, positive, steps
 
 
 def data(options: argparse.ArgumentParser) -> None:
@@ -22,8 +21,8 @@ def data(options: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "kind", choices=("aishell", "aishell2", "wenetspeech", "speechio", "archive", "other"), help="other: any DATA"
     )
-    prepare.add_argument("source", type=Path, metavar="SRC", help="where the corpus was unpacked; a .tar; other DATA")
-    prepare.add_argument("target", type=Path, metavar="OUT", help="directory of prepared sets")
+    prepare.add_argument("source", type=path, metavar="SRC", help="where the corpus was unpacked; a .tar; other DATA")
+    prepare.add_argument("target", type=path, metavar="OUT", help="directory of prepared sets")
     prepare.add_argument("--name", metavar="NAME", help="of the set made of other data (default: as SRC is called)")
     prepare.add_argument(
         "--parts", nargs="+", default=(), metavar="PART", help="of wenetspeech or speechio (default: all)"
@@ -34,8 +33,8 @@ def data(options: argparse.ArgumentParser) -> None:
         description="Pack DATA into 16 kHz FLAC shards of 1000 utterances, which training reads like a prepared set. "
         "Bad utterances are named and left out; exit code 1 if there were any.",
     )
-    shar.add_argument("source", type=Path, metavar="DATA")
-    shar.add_argument("target", type=Path, metavar="OUT", help="new directory for the shards")
+    shar.add_argument("source", type=path, metavar="DATA")
+    shar.add_argument("target", type=path, metavar="OUT", help="new directory for the shards")
     cluster(prepare, "what is finished is kept in OUT/NAME.parts")
     for writing in (prepare, shar):
         writing.add_argument("--stop", action="store_true", help="end at the first bad utterance, do not leave it out")
@@ -48,10 +47,10 @@ def data(options: argparse.ArgumentParser) -> None:
     )
     for hearing in (prepare, shar, check):
         one_channel(hearing)
-    check.add_argument("source", type=Path, metavar="DATA")
-    check.add_argument("--test", type=Path, metavar="DATA", help="test set that must share nothing with DATA")
+    check.add_argument("source", type=path, metavar="DATA")
+    check.add_argument("--test", type=path, metavar="DATA", help="test set that must share nothing with DATA")
     check.add_argument("--model", metavar="DIR|NAME", help="model whose vocabulary the texts must keep to")
-    check.add_argument("--picture", type=Path, metavar="FILE.png", help="draw histograms (needs paraformer[train])")
+    check.add_argument("--picture", type=path, metavar="FILE.png", help="draw histograms (needs paraformer[train])")
     check.add_argument("--json", action="store_true", help="print JSON with every finding")
 
 
@@ -64,8 +63,8 @@ def train(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "recipe", metavar="MODULE:FUNCTION", help="what returns a TrainConfig, as recipes.zh_small:config"
     )
-    options.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared speech")
-    options.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, events and the bundle")
+    options.add_argument("--data", type=path, required=True, metavar="DIR", help="prepared speech")
+    options.add_argument("--out", type=path, required=True, metavar="DIR", help="checkpoints, events and the bundle")
     options.add_argument("--steps", type=steps, metavar="N", help="plan for N steps instead of the recipe's")
     options.add_argument(
         "--average", type=steps, metavar="N", help="average the best N weights (default: all that the recipe keeps)"
@@ -83,14 +82,14 @@ def finetune(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--model", metavar="DIR|NAME", help="model directory or published name (default: the embedded model)"
     )
-    options.add_argument("--data", type=Path, required=True, metavar="DATA", help="transcribed speech to train on")
+    options.add_argument("--data", type=path, required=True, metavar="DATA", help="transcribed speech to train on")
     options.add_argument(
-        "--dev", type=Path, metavar="DATA", help="speech of the same kind to measure with (default: a tenth of --data)"
+        "--dev", type=path, metavar="DATA", help="speech of the same kind to measure with (default: a tenth of --data)"
     )
     options.add_argument(
-        "--general", type=Path, metavar="DATA", help="speech of another kind, on which to say whether it is worse now"
+        "--general", type=path, metavar="DATA", help="speech of another kind, on which to say whether it is worse now"
     )
-    options.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, events and the bundle")
+    options.add_argument("--out", type=path, required=True, metavar="DIR", help="checkpoints, events and the bundle")
     options.add_argument(
         "--lora",
         nargs="?",

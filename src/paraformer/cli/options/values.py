@@ -67,15 +67,22 @@ def count(text: str) -> int:
 
 def hotwords(text: str) -> Path | list[str]:
     """A file of hotwords, or the words themselves."""
-    path = Path(text)
-    if path.suffix and not path.is_file() and len(text.split()) == 1:
+    file = Path(text).expanduser()
+    if file.suffix and not file.is_file() and len(text.split()) == 1:
         raise argparse.ArgumentTypeError(f"there is no file {text}")
-    return path if path.is_file() else text.split()
+    return file if file.is_file() else text.split()
+
+
+def path(text: str) -> Path:
+    """A path; of one that begins with ~ no shell has made the home, where it stands behind an equals sign."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name names nothing")
+    return Path(text).expanduser()
 
 
 def place(text: str) -> Path | str:
     """A path, or a URL as it is."""
-    return text if "://" in text else Path(text)
+    return text if "://" in text else path(text)
 
 
 def alternatives(text: str) -> int:
