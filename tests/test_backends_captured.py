@@ -43,6 +43,9 @@ def same(got: Decoded, expected: Decoded) -> None:
     np.testing.assert_array_equal(got.ids, expected.ids)
     np.testing.assert_allclose(got.confidences, expected.confidences, atol=1e-5)
     np.testing.assert_allclose(got.weights, expected.weights, atol=1e-5)
+    assert (got.units is None) == (expected.units is None)
+    if got.units is not None and expected.units is not None:
+        np.testing.assert_allclose(got.units, expected.units, atol=1e-4)
 
 
 @given(st.integers(1, 100_000))

@@ -164,6 +164,9 @@ def assert_near(got: Decoded, expected: Decoded) -> None:
     np.testing.assert_array_equal(got.ids, expected.ids)
     np.testing.assert_allclose(got.weights, expected.weights, atol=1e-5)
     np.testing.assert_allclose(got.confidences, expected.confidences, atol=1e-4)
+    assert (got.units is None) == (expected.units is None)
+    if got.units is not None and expected.units is not None:
+        np.testing.assert_allclose(got.units, expected.units, atol=1e-3)
 
 
 @cache
@@ -259,6 +262,7 @@ def assert_same(one: Decoded, two: Decoded) -> None:
     np.testing.assert_array_equal(one.ids, two.ids)
     np.testing.assert_array_equal(one.weights, two.weights)
     np.testing.assert_array_equal(one.scores, two.scores)
+    np.testing.assert_array_equal(one.units, two.units)
 
 
 def test_callers_that_come_together_do_not_wait_for_each_other_for_ever() -> None:

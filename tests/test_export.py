@@ -43,9 +43,9 @@ def test_scores_equal_torch() -> None:
     counts, mask = np.array([4, 2]), np.arange(9)[None] < np.array([[9], [6]])
     fsmn = rng.standard_normal((2, 2, 4, 16)).astype(np.float32)
     backend = tiny.backend("onnx")
-    logits, following = backend._decode(memory, mask, embeds, counts, fsmn)
+    logits, _, following = backend._decode(memory, mask, embeds, counts, fsmn)
     with torch.no_grad():
-        expected, expected_following = model.decoder.step_tokens(
+        expected, _, expected_following = model.decoder.step_tokens(
             torch.from_numpy(memory),
             torch.from_numpy(mask)[:, None],
             torch.from_numpy(embeds),

@@ -204,7 +204,7 @@ def test_decoder_stepping_equals_whole_under_the_steps(counts: list[int], seed: 
     memory, embeds = noise(7, seed=seed, width=12)[None], noise(tokens, seed=seed + 1, width=12)[None]
     mask, state, logits, begin = torch.ones(1, 7, dtype=torch.bool), decoder.init_state(1, 12, 0), [], 0
     for count in counts:
-        step, state = decoder.step(memory, mask, embeds[:, begin : begin + count], torch.tensor([count]), state)
+        step, _, state = decoder.step(memory, mask, embeds[:, begin : begin + count], torch.tensor([count]), state)
         logits.append(step)
         begin += count
     steps = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))[None]

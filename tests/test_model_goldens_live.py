@@ -148,7 +148,7 @@ def test_runtime(run: str) -> None:
         if arrays[f"{step}last_chunk"]:
             summed = model.predictor.add_tail(hidden, weights, torch.tensor([rows.shape[1]]))
         embeds, counts, carry = cif.step(*summed, carry)
-        logits, decoder = model.decoder.step(hidden, torch.ones_like(raw, dtype=torch.bool), embeds, counts, decoder)
+        logits, _, decoder = model.decoder.step(hidden, torch.ones_like(raw, dtype=torch.bool), embeds, counts, decoder)
         close(hidden, arrays[f"{step}enc"], RUNTIME_ROWS)
         close(raw, arrays[f"{step}alphas"], 1e-5)
         close(weights, arrays[f"{step}alphas_zeroed"], 1e-5)

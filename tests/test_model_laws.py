@@ -229,7 +229,7 @@ def test_decoder_stepping_equals_whole(counts: list[int], seed: int) -> None:
     memory, embeds = torch.randn(1, 7, 32, generator=generator), torch.randn(1, sum(counts), 32, generator=generator)
     mask, state, logits, begin = torch.ones(1, 7, dtype=torch.bool), decoder.init_state(1, 32, 0), [], 0
     for count in counts:
-        step, state = decoder.step(memory, mask, embeds[:, begin : begin + count], torch.tensor([count]), state)
+        step, _, state = decoder.step(memory, mask, embeds[:, begin : begin + count], torch.tensor([count]), state)
         logits.append(step)
         begin += count
     whole = decoder(memory, mask[:, None], embeds, torch.ones(1, sum(counts), dtype=torch.bool))

@@ -4,7 +4,8 @@ The weights of all graphs of a bundle lie in its `model.safetensors`:
 
 encoder  rows in, hidden rows and CIF weights out: whole utterances, and live steps without look-back
 look_back  the same with keys and values of earlier steps (streaming models)
-decoder  acoustic vectors in, token scores out; of a streaming model also the memory rows of the next live step
+decoder  acoustic vectors in, token scores out; of a streaming model also the memory rows of the next live step, and of
+    one whose decoder hears units, such as syllables, before it writes characters, the scores of those
 timing  hidden rows in, weights out that tell when tokens were spoken (models with a second predictor)
 hotwords  ids in, a row for each hotword out (models that listen for hotwords)
 hotword_attention, hotword_decoder  from the decoder's rows to what SeACo-Paraformer makes of hotwords
@@ -114,6 +115,8 @@ def decoder(config: ModelConfig) -> Graph:
         rows = (config.decoder.memories, config.decoder.kernel - 1, dim)
         inputs.append(Port("fsmn", "float32", ("B", *rows)))
         outputs.append(Port("next_fsmn", "float32", ("B", *rows)))
+    if config.units:
+        outputs.append(Port("units", "float32", ("B", "L", config.units)))
     if isinstance(config.hotwords, ContextualConfig):
         inputs.append(Port("hotwords", "float32", ("N", dim)))
     if isinstance(config.hotwords, SeacoConfig):

@@ -6,7 +6,8 @@ items of each token. Probabilities are those of absolute discounting, interpolat
     p(w | u, v) = max(n(u, v, w) - D, 0) / n(u, v) + b(u, v) p(w | v)
 
 where b(u, v) is what the discounts, and the trigrams that were too rare to keep, leave over. So all that is kept is a
-table of trigrams and one of bigrams, and every distribution sums to one.
+table of trigrams and one of bigrams, and every distribution sums to one. Beside them may be a lexicon: which items are
+written for the units that a decoder heard.
 """
 
 from __future__ import annotations
@@ -28,14 +29,18 @@ from paraformer import native
 from paraformer.bundle import replacing
 from paraformer.config import SILENT_IDS, SOS_ID
 from paraformer.errors import DataError, ModelError
+from paraformer.lexicon import ARRAYS as READINGS
+from paraformer.lexicon import Lexicon
 from paraformer.native.layout import Beam, Ngrams
 from paraformer.text import Vocabulary
 
 _MARKS = re.compile(r"[^\w\s']+")
 _UNITS = re.compile(r"[a-z']+|\w")
 DISCOUNT = 0.75
-CANDIDATES = 12
+CANDIDATES = 16
 """Items of each token that are considered."""
+BY_LEXICON = 1.8
+"""Times that the weight is larger where a lexicon offers the candidates, among which more sound alike."""
 IMPOSSIBLE = -1e4
 """The log-probability of what cannot be."""
 BEAM = 12
@@ -159,6 +164,7 @@ class LanguageModel:
         """arrays: as `save` keeps them: bigrams and trigrams in order, with the number of them in each context."""
         self._arrays = arrays
         self.size = len(arrays["unigram"])
+        self.lexicon = Lexicon.of(arrays)
         self._unigram, self._unigram_backoff = arrays["unigram"], arrays["unigram_backoff"]
         self._silent = np.isin(np.arange(self.size), SILENT_IDS)
 
@@ -199,7 +205,7 @@ class LanguageModel:
     def fingerprint(self) -> str:
         """Tells this model from any other: a digest of its tables."""
         digest = hashlib.sha256()
-        for name in _ARRAYS:
+        for name in sorted(self._arrays):
             digest.update(self._arrays[name].tobytes())
         return digest.hexdigest()[:16]
 
@@ -216,6 +222,19 @@ class LanguageModel:
         log_probs: np.ndarray = np.where(known[:, None] & found, self._trigrams.values[place], backed_off)
         return log_probs.astype(np.float32, copy=False)
 
+    def candidates(
+        self, scores: Float32[np.ndarray, "tokens vocab"], units: Float32[np.ndarray, "tokens units"] | None = None
+    ) -> Candidates:
+        """By scores of the items and, where there is a lexicon, of the units that the decoder heard."""
+        if self.lexicon is None or units is None:
+            return Candidates.of(scores)
+        return Candidates.of(self.lexicon.scores(scores, units))
+
+    def reading(self, lexicon: Lexicon | None) -> LanguageModel:
+        """The same with this lexicon, or with none."""
+        ngrams = {name: self._arrays[name] for name in _ARRAYS}
+        return LanguageModel(ngrams if lexicon is None else ngrams | lexicon.arrays)
+
     def best(
         self, candidates: Candidates, history: Sequence[int] = (), *, weight: float
     ) -> Int64[np.ndarray, " tokens"]:
@@ -226,6 +245,7 @@ class LanguageModel:
         """
         older, newer = [SOS_ID, SOS_ID, *history][-2:]
         silent = self._silent[candidates.ids]
+        weight *= 1.0 if self.lexicon is None else BY_LEXICON
         if self._compiled is not None:
             return self._compiled(candidates, silent, (older, newer), weight)
         return self._best(candidates, silent, (older, newer), weight)
@@ -256,13 +276,16 @@ class LanguageModel:
             save_file(self._arrays, temporary)
 
     @classmethod
-    def open(cls, path: Path, size: int) -> LanguageModel:
-        """Read what `save` wrote. Raises ModelError where it is damaged, or not for a vocabulary of `size` items."""
+    def open(cls, path: Path, size: int, units: int = 0) -> LanguageModel:
+        """Read what `save` wrote, for a vocabulary of `size` items and a decoder that hears so many units.
+
+        Raises ModelError where it is damaged, or of others.
+        """
         try:
             arrays = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path} cannot be read: {error}; make it again with `paraformer lm`") from error
-        if not _holds_together(arrays, size):
+        if not (_holds_together(arrays, size) and Lexicon.fits(arrays, size, units)):
             raise ModelError(f"{path} is not a language model of this vocabulary; make it again with `paraformer lm`")
         return cls(arrays)
 
@@ -278,7 +301,7 @@ class LanguageModel:
             arrays[name][places] = known
         for name in ("bigram_word", "trigram_word"):
             arrays[name] = places[arrays[name]].astype(np.uint16)
-        return LanguageModel(arrays)
+        return LanguageModel(arrays).reading(None if self.lexicon is None else self.lexicon.moved(places))
 
     @classmethod
     def count(
@@ -321,7 +344,7 @@ class LanguageModel:
 
 def _holds_together(arrays: Mapping[str, np.ndarray], size: int) -> bool:
     """Whether these are tables over `size` items, none of which leads out of another: compiled code reads them."""
-    if {name: array.dtype for name, array in arrays.items()} != _ARRAYS:
+    if {name: array.dtype for name, array in arrays.items() if name not in READINGS} != _ARRAYS:
         return False
     items, pairs, triples = (
         {len(arrays[name]) for name in names}
@@ -334,7 +357,7 @@ def _holds_together(arrays: Mapping[str, np.ndarray], size: int) -> bool:
     words = [arrays[name] for name in ("bigram_word", "trigram_word")]
     return (
         (items, pairs, triples) == ({size}, {int(arrays["bigrams"].sum())}, {int(arrays["trigrams"].sum())})
-        and all(array.ndim == 1 for array in arrays.values())
+        and all(arrays[name].ndim == 1 for name in _ARRAYS)
         and all(int(array.max(initial=0)) < size for array in words)
     )
 

@@ -375,7 +375,7 @@ def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
     if not path.is_file():
         return None
     bundle.check(contract.LM)
-    return LanguageModel.open(path, bundle.config.vocab_size)
+    return LanguageModel.open(path, bundle.config.vocab_size, bundle.config.units)
 
 
 def _speakers(model: str | Path | None, count: int | None, download: bool, device: str | None) -> Speakers | None:

@@ -47,7 +47,7 @@ HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
 _DIGEST = 32
 """Bytes before a saved session: the SHA-256 of the rest."""
-FORMAT = 4
+FORMAT = 5
 """Of saved sessions; a version that writes something else counts on."""
 
 
@@ -424,7 +424,7 @@ class Session:
         lm, spotter = self._model.lm, self._model.spotter
         if lm is None and spotter is None and not len(state.waiting):
             return self._model.first(decoded), spans, {}
-        waiting = state.waiting.followed_by(Candidates.of(decoded.scores))
+        waiting = state.waiting.followed_by(self._model.candidates(decoded))
         times = (*state.waiting_spans, *spans)
         waiting, places = self._model.best(waiting, state.history, live=True)
         held = max(HELD if lm else 0, spotter.begun(waiting) if spotter else 0)

@@ -119,7 +119,11 @@ class SpeechModel:
         """What the language model, where there is one, makes of a whole utterance."""
         if self.lm is None and self.spotter is None:
             return self.first(decoded)
-        return Chosen.of(*self.best(Candidates.of(decoded.scores)))
+        return Chosen.of(*self.best(self.candidates(decoded)))
+
+    def candidates(self, decoded: Decoded) -> Candidates:
+        """What each token may be, by the decoder and, where the language model has one, a lexicon."""
+        return Candidates.of(decoded.scores) if self.lm is None else self.lm.candidates(decoded.scores, decoded.units)
 
     def best(
         self, candidates: Candidates, history: Sequence[int] = (), *, live: bool = False
@@ -215,5 +219,11 @@ def audible(
     kept = np.array([hearing.anything(start, end, until_s=until_s) for start, end in spans], bool)
     if kept.all():
         return decoded, spans
-    fewer = replace(decoded, ids=decoded.ids[kept], confidences=decoded.confidences[kept], scores=decoded.scores[kept])
+    fewer = replace(
+        decoded,
+        ids=decoded.ids[kept],
+        confidences=decoded.confidences[kept],
+        scores=decoded.scores[kept],
+        units=None if decoded.units is None else decoded.units[kept],
+    )
     return fewer, [span for span, keep in zip(spans, kept, strict=True) if keep]

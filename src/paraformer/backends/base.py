@@ -27,6 +27,7 @@ class Decoded:
     weights (n,): CIF weights of the committed rows, without the tail; they tell when each token was spoken.
     scores (L, V): of every item, before or after softmax.
     fine (n * rate,): of a model with a second integrate-and-fire, its weights, which tell the same more precisely.
+    units (L, U): of a decoder that hears units, such as syllables, before it writes: scores of each, before softmax.
     """
 
     ids: Int64[np.ndarray, " tokens"]
@@ -34,6 +35,7 @@ class Decoded:
     weights: Float32[np.ndarray, " rows"]
     scores: Float32[np.ndarray, "tokens vocab"]
     fine: Float32[np.ndarray, " steps"] | None = None
+    units: Float32[np.ndarray, "tokens units"] | None = None
 
     @classmethod
     def of(
@@ -41,12 +43,13 @@ class Decoded:
         scores: Float32[np.ndarray, "tokens vocab"],
         weights: Float32[np.ndarray, " rows"],
         fine: Float32[np.ndarray, " steps"] | None = None,
+        units: Float32[np.ndarray, "tokens units"] | None = None,
     ) -> Decoded:
         """By the scores alone."""
         ids = scores.argmax(-1) if len(scores) else np.zeros(0, np.int64)
         top = scores.max(-1, keepdims=True, initial=-np.inf)
         confidences = 1.0 / np.exp(scores - top).sum(-1)
-        return cls(ids.astype(np.int64), confidences.astype(np.float32), weights, scores, fine)
+        return cls(ids.astype(np.int64), confidences.astype(np.float32), weights, scores, fine, units)
 
 
 class Backend(Protocol):
@@ -111,6 +114,11 @@ def fine_rows(fine: np.ndarray, rows: Sequence[int], config: ModelConfig) -> lis
     timing = config.predictor.timing
     assert timing is not None
     return [fine[i, : count * timing.rate] for i, count in enumerate(rows)]
+
+
+def unit_rows(units: np.ndarray | None, counts: Sequence[int]) -> list[np.ndarray | None]:
+    """Scores of units of each utterance or stream, which has so many tokens, of a padded batch (B, L, units)."""
+    return [None] * len(counts) if units is None else [units[i, :count] for i, count in enumerate(counts)]
 
 
 def stack_states(states: Sequence[LiveState]) -> dict[str, np.ndarray]:

@@ -12,7 +12,16 @@ import numpy as np
 
 from paraformer import contract
 from paraformer.backends import cif
-from paraformer.backends.base import Decoded, LiveState, committed, fine_rows, pad_rows, split_state, stack_states
+from paraformer.backends.base import (
+    Decoded,
+    LiveState,
+    committed,
+    fine_rows,
+    pad_rows,
+    split_state,
+    stack_states,
+    unit_rows,
+)
 from paraformer.config import SHORTLIST, SOS_ID, ChunkConfig, ModelConfig, SanmDecoderConfig, SeacoConfig
 from paraformer.errors import UnsupportedModel
 
@@ -55,12 +64,15 @@ class GraphBackend:
         rows, summed, counts = cif.complete(self.config.predictor, hidden, weights, lengths)
         embeds = cif.integrate(rows, summed, int(counts.max()))
         mask = np.arange(hidden.shape[1])[None] < lengths[:, None]
+        units = None
         if self.config.hotwords is None or not embeds.shape[1]:
-            scores, _ = self._decode(hidden, mask, embeds, counts, self._no_memory(len(feats)))
+            scores, units, _ = self._decode(hidden, mask, embeds, counts, self._no_memory(len(feats)))
         else:
             scores = self._listen(hidden, mask, embeds, counts, hotwords)
-        fine = self._fine(hidden, lengths, counts)
-        return [Decoded.of(scores[i, : counts[i]], summed[i, : lengths[i]], fine[i]) for i in range(len(feats))]
+        fine, spoken = self._fine(hidden, lengths, counts), unit_rows(units, counts.tolist())
+        return [
+            Decoded.of(scores[i, : counts[i]], summed[i, : lengths[i]], fine[i], spoken[i]) for i in range(len(feats))
+        ]
 
     def encode_hotwords(self, words: Sequence[Sequence[int]]) -> np.ndarray:
         """See ListeningBackend.encode_hotwords."""
@@ -136,10 +148,11 @@ class GraphBackend:
             weights[i, span] = raw[i, span]
         padded, summed = cif.add_tail(self.config.predictor, hidden, weights, ends, ending)
         embeds, tokens, weight, vector = cif.step(padded, summed, state["weight"], state["vector"])
-        logits, decoder = self._decode_step(hidden, ends, embeds, tokens, state)
+        logits, units, decoder = self._decode_step(hidden, ends, embeds, tokens, state)
         following |= decoder | {"weight": weight, "vector": vector}
+        spoken = unit_rows(units, tokens.tolist())
         decoded = [
-            Decoded.of(logits[i, : tokens[i]], weights[i, committed(chunk, int(counts[i]), final[i])])
+            Decoded.of(logits[i, : tokens[i]], weights[i, committed(chunk, int(counts[i]), final[i])], units=spoken[i])
             for i in range(len(frames))
         ]
         return decoded, split_state(following, unlimited=chunk.encoder_look_back < 0)
@@ -174,37 +187,45 @@ class GraphBackend:
 
     def _decode_step(
         self, hidden: np.ndarray, ends: np.ndarray, embeds: np.ndarray, tokens: np.ndarray, state: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Scores of a step's tokens; the decoder's part of the next state: without tokens, a stream keeps its own."""
+    ) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
+        """Scores of a step's tokens and of their units, and the decoder's part of the next state.
+
+        Without tokens, a stream keeps its own.
+        """
         size = state["memory"].shape[1]
         valid = np.arange(size)[None] >= size - state["memory_lengths"][:, None]
         rows = np.concatenate([state["memory"], hidden], 1)
         mask = np.concatenate([valid, np.arange(hidden.shape[1])[None] < ends[:, None]], 1)
-        logits, fsmn = self._decode(rows, mask, embeds, tokens, state["fsmn"])
+        logits, units, fsmn = self._decode(rows, mask, embeds, tokens, state["fsmn"])
         spoke = tokens > 0
         grown = {
             "fsmn": fsmn,
             "memory": rows[:, rows.shape[1] - size :],
             "memory_lengths": np.minimum(state["memory_lengths"] + hidden.shape[1], size),
         }
-        return logits, {
+        following = {
             name: np.where(spoke.reshape(-1, *[1] * (array.ndim - 1)), array, state[name])
             for name, array in grown.items()
         }
+        return logits, units, following
 
     def _decode(
         self, memory: np.ndarray, mask: np.ndarray, embeds: np.ndarray, counts: np.ndarray, fsmn: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (B, L, V) and the next memory rows; nothing is asked when there is no token at all."""
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Scores (B, L, V), those of units where there are any, and the next memory rows where there were some.
+
+        Nothing is asked when there is no token at all.
+        """
+        graph = contract.decoder(self.config)
         if embeds.shape[1] == 0:
             empty = np.zeros((len(embeds), 0, self.config.vocab_size), np.float32)
-            return empty, fsmn if fsmn is not None else empty
+            return empty, np.zeros((len(embeds), 0, self.config.units), np.float32) if self.config.units else None, fsmn
         inputs = {"memory": memory, "memory_mask": mask, "embeds": embeds, "counts": counts}
-        if fsmn is None:
-            (logits,) = self._runner.run(contract.decoder(self.config), inputs)
-            return logits, logits
-        logits, following = self._runner.run(contract.decoder(self.config), inputs | {"fsmn": fsmn})
-        return logits, following
+        if fsmn is not None:
+            inputs["fsmn"] = fsmn
+        names = [port.name for port in graph.outputs]
+        outputs = dict(zip(names, self._runner.run(graph, inputs), strict=True))
+        return outputs["logits"], outputs.get("units"), outputs.get("next_fsmn")
 
     def _no_memory(self, batch: int) -> np.ndarray | None:
         decoder = self.config.decoder

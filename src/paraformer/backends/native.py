@@ -147,14 +147,15 @@ class NativeEngine:
     def _decode(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         batch, longest = inputs["embeds"].shape[:2]
         logits = np.zeros((batch, longest, self._config.vocab_size), np.float32)
-        past = inputs.get("fsmn")
+        past, units = inputs.get("fsmn"), self._config.units
         following = None if past is None else np.zeros_like(past)
+        scored = np.zeros((batch, longest, units), np.float32) if units else None
         rows = np.zeros_like(inputs["embeds"]) if self._model.listener and self._model.listener.second else None
-        self._through(self._model.decoder, inputs, past, logits, rows, following)
-        return [output for output in (logits, following, rows) if output is not None]
+        self._through(self._model.decoder, inputs, past, logits, scored, rows, following)
+        return [output for output in (logits, following, scored, rows) if output is not None]
 
     def _through(self, decoder: Decoder, inputs: Mapping[str, np.ndarray], *outputs: np.ndarray | None) -> None:
-        """Tokens through a decoder; outputs: past, logits, rows and the next past, of which some may be None."""
+        """Tokens through a decoder; outputs: past, logits, units, rows and the next past; some may be None."""
         memory, embeds, counts = inputs["memory"], inputs["embeds"], inputs["counts"]
         mask, hotwords = inputs["memory_mask"].view(np.uint8), inputs.get("hotwords")
         sizes = [len(embeds), memory.shape[1]]
@@ -230,7 +231,7 @@ class NativeEngine:
         """Rows x (B, L, D), of which counts (B,) are tokens, through a decoder over hotwords (B, N, D)."""
         rows, mask = np.zeros_like(x), np.ones(hotwords.shape[:2], bool)
         inputs = {"memory": np.ascontiguousarray(hotwords), "memory_mask": mask, "embeds": x, "counts": counts}
-        self._through(decoder, inputs, None, None, rows, None)
+        self._through(decoder, inputs, None, None, None, rows, None)
         return rows
 
     # -- calls --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paraformer.backends.base import Decoded, LiveState, committed, fine_rows, pad_rows, split_state, stack_states
+from paraformer.backends.base import (
+    Decoded,
+    LiveState,
+    committed,
+    fine_rows,
+    pad_rows,
+    split_state,
+    stack_states,
+    unit_rows,
+)
 from paraformer.backends.captured import Captured, Function, Tensors, bucket, filled, to_bfloat16
 from paraformer.checkpoint import strict
 from paraformer.companions.detector import FsmnConfig
@@ -112,16 +121,23 @@ class TorchBackend:
         counts, rows = result.counts.tolist(), result.lengths.tolist()
         logits, weights = _numpy(result.log_probs), _numpy(result.weights)
         fine = [None] * len(feats) if result.fine is None else fine_rows(_numpy(result.fine), rows, self.config)
-        return [Decoded.of(logits[i, : counts[i]], weights[i, : rows[i]], fine[i]) for i in range(len(feats))]
+        units = unit_rows(None if result.units is None else _numpy(result.units), counts[: len(feats)])
+        return [Decoded.of(logits[i, : counts[i]], weights[i, : rows[i]], fine[i], units[i]) for i in range(len(feats))]
 
     def _in_few_shapes(self, feats: Sequence[np.ndarray]) -> Whole:
         """The model's `recognize` in two parts, between which it is waited for the number of tokens."""
         padded, lengths = pad_rows(filled(feats), bucket(max(map(len, feats))))
         heard = self._hear(None, self._put(padded), self._put(lengths))
         counts = heard[-1]
-        embeds, log_probs, *fine = self._spell(bucket(max(1, int(counts.max()))), *heard)
+        embeds, log_probs, *further = self._spell(bucket(max(1, int(counts.max()))), *heard)
         hidden, lengths_, _, weights, _ = heard
-        return Whole(hidden, lengths_, weights, embeds, counts, log_probs, *fine)
+        names = [name for name, there in self._further.items() if there]
+        return Whole(hidden, lengths_, weights, embeds, counts, log_probs, **dict(zip(names, further, strict=True)))
+
+    @property
+    def _further(self) -> dict[str, bool]:
+        """What a whole utterance comes to beside its text, and whether it does with this model."""
+        return {"fine": self.config.predictor.timing is not None, "units": self.config.units > 0}
 
     def _heard(self, _: Hashable, feats: Tensor, lengths: Tensor) -> Tensors:
         heard = self.model.hear(feats, lengths)
@@ -131,7 +147,7 @@ class TorchBackend:
         self, tokens: Any, hidden: Tensor, lengths: Tensor, rows: Tensor, weights: Tensor, counts: Tensor
     ) -> Tensors:
         result = self.model.spell(Heard(Encoded(hidden, weights, lengths), rows, weights, counts), tokens)
-        return (result.embeds, result.log_probs, *(() if result.fine is None else (result.fine,)))
+        return (result.embeds, result.log_probs, *(one for one in (result.fine, result.units) if one is not None))
 
     @torch.inference_mode()
     def encode_hotwords(self, words: Sequence[Sequence[int]]) -> np.ndarray:
@@ -166,8 +182,9 @@ class TorchBackend:
         batch = [self._put(array) for array in inputs]
         with self._computing():
             fired, logits, weights, *state = map(_numpy, step((chunk, tokens), *batch))
+        units = unit_rows(state.pop() if self.config.units else None, fired.tolist())
         decoded = [
-            Decoded.of(logits[i, : fired[i]], weights[i, committed(chunk, int(counts[i]), final[i])])
+            Decoded.of(logits[i, : fired[i]], weights[i, committed(chunk, int(counts[i]), final[i])], units=units[i])
             for i in range(len(frames))
         ]
         following = dict(zip(_STATE, state, strict=True))
@@ -177,7 +194,8 @@ class TorchBackend:
         chunk, tokens = setting
         before = ParaformerState.from_tensors(dict(zip(_STATE, state, strict=True)))
         output, after = self.model.step(frames, counts, final, before, chunk, tokens)
-        return output.counts, output.logits, output.weights, *after.tensors().values()
+        units = () if output.units is None else (output.units,)
+        return output.counts, output.logits, output.weights, *after.tensors().values(), *units
 
     def _most_tokens(self, chunk: ChunkConfig) -> int:
         """In one live step: every row weighs no more than 1, or what it is multiplied with, and one token is begun."""

@@ -184,6 +184,12 @@ class ModelConfig:
         return self.frontend.lfr_n * self.frontend.shift_ms / 1000 * subsampling
 
     @property
+    def units(self) -> int:
+        """Units, such as syllables, that the decoder hears before it writes characters; 0: it does not."""
+        text = self.decoder.text if isinstance(self.decoder, SanmDecoderConfig) else None
+        return 0 if text is None or self.hotwords is not None else text.units
+
+    @property
     def streaming(self) -> bool:
         """Whether the parameters can run live: SAN-M throughout, with a decoder that knows what it may see ahead."""
         decoder = self.decoder

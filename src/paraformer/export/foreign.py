@@ -128,7 +128,7 @@ class LiveDecoderGraph(nn.Module):
         memory_mask = length_mask(enc_len, enc.shape[1])[:, None, :]
         fsmn = torch.stack([cache.transpose(1, 2) for cache in caches], 1)
         counts = acoustic_embeds_len.long()
-        logits, following = self.model.decoder.step_tokens(enc, memory_mask, acoustic_embeds, counts, fsmn)
+        logits, _, following = self.model.decoder.step_tokens(enc, memory_mask, acoustic_embeds, counts, fsmn)
         ids = logits.argmax(-1)
         ids = ids * (ids > max(SILENT_IDS))
         return logits, ids, *(following[:, index].transpose(1, 2) for index in range(len(caches)))

@@ -60,13 +60,16 @@ class _Decoder(nn.Module):
 
     def forward(
         self, memory: Tensor, memory_mask: Tensor, embeds: Tensor, counts: Tensor, fsmn: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         decoder, mask = self.model.decoder, memory_mask[:, None, :]
         if fsmn is None:
-            scores: Tensor = decoder(memory, mask, embeds, length_mask(counts, embeds.shape[1]))
+            token_mask = length_mask(counts, embeds.shape[1])
+            if not self.model.config.units:
+                return (decoder(memory, mask, embeds, token_mask),)
+            scores: tuple[Tensor, ...] = decoder.scores(memory, mask, embeds, token_mask)
             return scores
-        logits, following = decoder.step_tokens(memory, mask, embeds, counts, fsmn)
-        return logits, following
+        logits, units, following = decoder.step_tokens(memory, mask, embeds, counts, fsmn)
+        return (logits, following) if units is None else (logits, following, units)
 
 
 class _ContextualDecoder(nn.Module):

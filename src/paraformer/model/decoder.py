@@ -301,39 +301,42 @@ class SanmDecoder(nn.Module):
 
     def step_tokens(
         self, memory: Tensor, memory_mask: Tensor | None, embeds: Tensor, counts: Tensor, fsmn: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Scores of the tokens of one live step, and the next fsmn rows.
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Scores of the tokens of one live step, those of their units where there is a text part, the next fsmn rows.
 
         embeds (B, L, D) of which counts (B,) are tokens; fsmn (B, memories, kernel - 1, D).
         """
         mask = length_mask(counts, embeds.shape[1])
         # The kernel - 1 rows that end with each stream's own last token: beyond it stands padding of the batch.
         kept = counts[:, None] + torch.arange(fsmn.shape[2], device=counts.device)
-        x, _, entered = self._through(memory, memory_mask, embeds, mask, fsmn, None)
+        x, units, entered = self._through(memory, memory_mask, embeds, mask, fsmn, None)
         following = [rows.gather(1, kept[..., None].expand(-1, -1, x.shape[2])) for rows in entered]
-        return self._characters(x), torch.stack(following, 1)
+        return self._characters(x), units, torch.stack(following, 1)
 
     def step(
         self, memory: Tensor, mask: Tensor, embeds: Tensor, counts: Tensor, state: DecoderState
-    ) -> tuple[Tensor, DecoderState]:
+    ) -> tuple[Tensor, Tensor | None, DecoderState]:
         """One live step of several streams (spec 4.3).
 
         memory (B, R, D) with mask (B, R), embeds (B, L, D) of which counts (B,) are tokens.
-        Returns logits (B, L, V) and the next state. A stream without tokens keeps its state, as in the reference.
+        Returns logits (B, L, V), scores (B, L, units) where there is a text part, and the next state. A stream without
+        tokens keeps its state, as in the reference.
         """
         if embeds.shape[1] == 0:
-            return embeds.new_zeros(embeds.shape[0], 0, self.output.out_features), state
+            none = embeds.new_zeros(embeds.shape[0], 0, self.output.out_features)
+            units = embeds.new_zeros(embeds.shape[0], 0, self.text.units.out_features) if self.text else None
+            return none, units, state
         size = state.memory.shape[1]
         # What is looked back on stands at the right end, so that streams of any age lie in one batch.
         past_mask = torch.arange(size, device=mask.device)[None] >= size - state.memory_lengths[:, None]
         rows, seen = torch.cat([state.memory, memory], 1), torch.cat([past_mask, mask], 1)
-        logits, fsmn = self.step_tokens(rows, unless_full(seen[:, None, :]), embeds, counts, state.fsmn)
+        logits, units, fsmn = self.step_tokens(rows, unless_full(seen[:, None, :]), embeds, counts, state.fsmn)
         grown = DecoderState(
             fsmn=fsmn,
             memory=rows[:, rows.shape[1] - size :].clone(),  # a view would keep the rows of all steps alive
             memory_lengths=(state.memory_lengths + memory.shape[1]).clamp(max=size),
         )
-        return logits, grown.where(counts > 0, state)
+        return logits, units, grown.where(counts > 0, state)
 
 
 def window_memory_mask(fired_in: Tensor, token_mask: Tensor, row_mask: Tensor, look_back_rows: int) -> Tensor:

@@ -50,7 +50,7 @@ class Whole:
 
     hidden (B, T, D) of which lengths (B,) rows are present, weights (B, T + 1) with the tail, embeds (B, L, D),
     counts (B,), log_probs (B, L, V). fine (B, T * rate): weights that tell when tokens were spoken, each row's sum its
-    count, of a model with a second integrate-and-fire.
+    count, of a model with a second integrate-and-fire. units (B, L, units): scores, of a decoder with a text part.
     """
 
     hidden: Tensor
@@ -60,6 +60,7 @@ class Whole:
     counts: Tensor
     log_probs: Tensor
     fine: Tensor | None = None
+    units: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class ParaformerState(State):
 class StepOutput:
     """One live step: encoder rows hidden (B, R, D), their raw weights (B, R) and the committed ones (B, R).
 
-    Also embeds (B, L, D), counts (B,) and logits (B, L, V); L is the largest count and may be 0.
+    Also embeds (B, L, D), counts (B,), logits (B, L, V) and, where the decoder has a text part, units (B, L, units);
+    L is the largest count and may be 0.
     """
 
     hidden: Tensor
@@ -101,6 +103,7 @@ class StepOutput:
     embeds: Tensor
     counts: Tensor
     logits: Tensor
+    units: Tensor | None
 
 
 class Paraformer(Trainable):
@@ -150,7 +153,8 @@ class Paraformer(Trainable):
     ) -> tuple[Tensor, Tensor | None]:
         """As decode, and scores (B, L, units) of the decoder's units where it has a text part."""
         if embeds.shape[1] == 0:
-            return embeds.new_zeros(embeds.shape[0], 0, self.config.vocab_size), None
+            none = embeds.new_zeros(embeds.shape[0], 0, self.config.vocab_size)
+            return none, embeds.new_zeros(embeds.shape[0], 0, self.config.units) if self.config.units else None
         mask = self._seen(encoded, weights, token_mask, chunk)
         decoder: Any = self.decoder
         if encoded.hotwords is not None:
@@ -215,14 +219,16 @@ class Paraformer(Trainable):
         token_mask = length_mask(counts, embeds.shape[1])
         # Behind an utterance's last token stands what it has begun of another, which is no token.
         embeds = embeds * token_mask[..., None]
+        units = None
         if self.hotwords is None or not embeds.shape[1]:
-            log_probs = self.decode(encoded, weights, embeds, token_mask, chunk).log_softmax(-1)
+            logits, units = self.scores(encoded, weights, embeds, token_mask, chunk)
+            log_probs = logits.log_softmax(-1)
         else:
             log_probs = self._listen(encoded, embeds, token_mask, hotwords, hotword_weight)
         fine = None
         if self.predictor.timing is not None and chunk is None:
             fine = timing.scaled(self.predictor.fine(encoded.hidden, encoded.lengths), counts)
-        return Whole(encoded.hidden, encoded.lengths, weights, embeds, counts, log_probs, fine)
+        return Whole(encoded.hidden, encoded.lengths, weights, embeds, counts, log_probs, fine, units)
 
     def encode_hotwords(self, words: Sequence[Sequence[int]]) -> Tensor:
         """A row (N, D) for each hotword, given as the ids of its tokens, and one for "none of them" at the end."""
@@ -305,8 +311,8 @@ class Paraformer(Trainable):
         # The tail is for the end alone: in every step it would add up to tokens that nobody said.
         summed = torch.where(final[:, None], summed, F.pad(weights, (0, summed.shape[1] - weights.shape[1])))
         embeds, fired, carry = cif.step(rows, summed, carry, tokens)
-        logits, decoder = self.decoder.step(hidden, mask, embeds, fired, decoder)
-        output = StepOutput(hidden, raw, weights, embeds, fired, logits)
+        logits, units, decoder = self.decoder.step(hidden, mask, embeds, fired, decoder)
+        output = StepOutput(hidden, raw, weights, embeds, fired, logits, units)
         return output, ParaformerState.join(encoder, carry, decoder)
 
 

@@ -10,7 +10,7 @@ typedef struct {
     int columns, batch, longest, tokens, seen, hints; /* columns: whether threads divide those; hints: number of hotwords */
     const float *past; /* (batch, layers, left, dim), or NULL for whole utterances; so is next */
     const float *hotwords; /* (hints, dim) */
-    float *logits, *rows, *next;
+    float *logits, *scored, *rows, *next; /* the caller's; scored: of units */
     float *x, *entered[2], *query, *context, *both, *inner, *scores; /* of tokens */
     float *memory, *kv[2];                                           /* of encoder rows */
     float *hint_kv;                                                  /* of hotwords */
@@ -240,6 +240,16 @@ static void make_ready(const Workspace *space, const Acts *acts, const Linear *l
     space->kernels->acts_fill(&some, rows + (size_t)own.from * dim, dim, dim, layer->sum != NULL);
 }
 
+/* Rows of this thread's tokens, each so wide, to their places in the caller's array (batch, longest, width). */
+static void hand_out(const Decoding *w, Rows own, const float *rows, int width, float *out) {
+    for (int b = 0; b < w->batch; b++) {
+        const Rows its = within(own, w->starts, b);
+        if (its.from < its.to)
+            memcpy(out + ((size_t)b * w->longest + its.from - w->starts[b]) * width, rows + (size_t)its.from * width,
+                   (size_t)(its.to - its.from) * width * 4);
+    }
+}
+
 /* What comes after the layers: rows and scores, in the caller's arrays. */
 static void put_out(const Decoding *w, const Workspace *space, Rows tokens) {
     const Decoder *d = w->decoder;
@@ -257,16 +267,12 @@ static void put_out(const Decoding *w, const Workspace *space, Rows tokens) {
         else
             memcpy(to, from, (size_t)(its.to - its.from) * dim * 4);
     }
+    if (w->scored) hand_out(w, own, w->units, d->units.n, w->scored);
     if (!w->logits) return;
     const Target to_scores = {.out = w->scores + (size_t)tokens.from * vocabulary, .out_stride = vocabulary};
     linear(space, &d->output, last + (size_t)tokens.from * dim, dim, tokens.to - tokens.from, &d->norm, to_scores);
     meet(space);
-    for (int b = 0; b < w->batch; b++) {
-        const Rows its = within(own, w->starts, b);
-        if (its.from < its.to)
-            memcpy(w->logits + ((size_t)b * w->longest + its.from - w->starts[b]) * vocabulary,
-                   w->scores + (size_t)its.from * vocabulary, (size_t)(its.to - its.from) * vocabulary * 4);
-    }
+    hand_out(w, own, w->scores, vocabulary, w->logits);
 }
 
 /* One thread's part. */
@@ -285,17 +291,18 @@ static void decode(void *decoding, int part) {
 }
 
 /* memory (batch, size, dim), mask (batch, size), embeds (batch, longest, dim) of which counts (batch) are tokens, and where the
- * decoder attends to them, hotwords (hints, dim) -> logits (batch, longest, vocabulary), and the rows (batch, longest, dim) that
- * they are made of, zeroed by the caller; NULL: not wanted. past and next (batch, layers, left, dim), or NULL. Threads and the
+ * decoder attends to them, hotwords (hints, dim) -> logits (batch, longest, vocabulary), scored (batch, longest, units) where it
+ * has units, and the rows (batch, longest, dim) that logits are made of, zeroed by the caller; NULL: not wanted. past and next (batch, layers, left, dim), or NULL. Threads and the
  * result as in pf_encode. */
 PF_EXPORT int pf_decode(const Kernels *kernels, const Decoder *d, int parts, int columns, int32_t *lent_to, int batch, int size,
                         const float *memory_rows, const uint8_t *mask, int longest, const float *embeds,
                         const int64_t *counts, int hints, const float *hotwords, const float *past, float *logits,
-                        float *rows, float *next) {
+                        float *scored, float *rows, float *next) {
     Team team;
     Arena arena = {0};
     Decoding w = {.kernels = kernels, .decoder = d, .team = &team, .batch = batch, .longest = longest, .hints = hints,
-                  .hotwords = hotwords, .past = past, .logits = logits, .rows = rows, .next = next};
+                  .hotwords = hotwords, .past = past, .logits = logits, .scored = scored, .rows = rows,
+                  .next = next};
     team_start(&team, parts, lent_to);
     w.columns = columns && team.parts > 1;
     const int ready = decoding_alloc(&w, &arena, counts, mask, size);

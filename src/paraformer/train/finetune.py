@@ -228,7 +228,7 @@ def _take_along_lm(model: Path, original: Bundle, directory: Path) -> None:
     # New tokens stand before <unk> and so have moved the numbers of others: the counts move along.
     place = {token: index for index, token in enumerate(tokens)}
     places = np.array([place[token] for token in original.tokens], np.int64)
-    known = LanguageModel.open(model / contract.LM, len(original.tokens))
+    known = LanguageModel.open(model / contract.LM, len(original.tokens), original.config.units)
     known.moved(places, len(tokens)).save(directory / contract.LM)
 
 
