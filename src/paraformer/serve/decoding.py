@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from time import monotonic
@@ -25,14 +26,15 @@ Block = Float32[np.ndarray, " _"]
 _BLOCK_S = 10.0
 
 
-def blocks(path: str, rate: int | None, limits: Limits) -> Iterator[Block]:
+def blocks(file: int, rate: int | None, limits: Limits) -> Iterator[Block]:
     """The samples of a file, mono at 16 kHz, as another process decodes them.
 
-    rate: of headerless 16-bit samples; None: the content tells. Raises AudioError for what cannot be decoded, is longer
-    than `limits.audio_s`, or takes more time or memory than the limits allow.
+    file: its descriptor, whose place moves. rate: of headerless 16-bit samples; None: the content tells. Raises
+    AudioError for what cannot be decoded, is longer than `limits.audio_s`, or takes more time or memory than the limits
+    allow.
     """
     here, there = _context().Pipe(duplex=False)
-    child = _started(_decode, there, path, rate, limits)
+    child = _started(_decode, there, _Descriptor(file), rate, limits)
     there.close()
     heard_s, until = 0.0, monotonic() + 2 * limits.decode_s
     try:
@@ -95,13 +97,27 @@ def _started(target: Callable[..., Any], *args: Any) -> Any:
     return child
 
 
+class _Descriptor:
+    """An open file on its way to a child that is being started."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __getstate__(self) -> Any:
+        return reduction.DupFd(self.number)
+
+    def __setstate__(self, sent: Any) -> None:
+        self.number = sent.detach()
+
+
 # -- in the other process --------------------------------------------------------------------------------------------
 
 
-def _decode(pipe: Connection, path: str, rate: int | None, limits: Limits) -> None:
+def _decode(pipe: Connection, descriptor: _Descriptor, rate: int | None, limits: Limits) -> None:
     _confine(limits)
     try:
-        with attempt("the audio") as decoding, open(path, "rb") as file:  # noqa: PTH123
+        with attempt("the audio") as decoding, open(descriptor.number, "rb") as file:  # noqa: PTH123
+            file.seek(0)
             for block in _sound(file, rate):
                 pipe.send_bytes(b"s" + block.astype(np.float32, copy=False).tobytes())
         pipe.send_bytes(b"." if decoding.error is None else b"e" + _said(decoding.error).encode())

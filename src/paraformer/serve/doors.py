@@ -291,7 +291,7 @@ class SocketWire:
             await self._socket.close(code, reason)
 
 
-class _Pace:
+class Pace:
     """So many messages a second, and no more over a few seconds."""
 
     def __init__(self, per_s: float) -> None:
@@ -329,7 +329,7 @@ async def converse(socket: WebSocket, line: Line, conversation: Conversation, en
         for result in await asyncio.gather(writer, reader, return_exceptions=True):
             known = TimeoutError | OSError | RuntimeError | WebSocketDisconnect
             if isinstance(result, Exception) and not isinstance(result, known):
-                log.error("a connection failed: %s", type(result).__name__)
+                log.error("a connection failed", exc_info=result)
 
 
 async def _closed(socket: WebSocket) -> None:
@@ -344,7 +344,7 @@ async def _closed(socket: WebSocket) -> None:
 async def _read(socket: WebSocket, line: Line, conversation: Conversation, engine: Engine) -> bool:
     """Take in messages until the client leaves, and tell whether it was cut off."""
     limits = engine.config.limits
-    pace, until = _Pace(limits.messages_per_s), monotonic() + limits.session_s
+    pace, until = Pace(limits.messages_per_s), monotonic() + limits.session_s
     patience, began = limits.first_s, False
     while not line.closing:
         try:
@@ -367,8 +367,7 @@ async def _read(socket: WebSocket, line: Line, conversation: Conversation, engin
             line.perform(conversation.text(message["text"]))
         else:
             line.perform(conversation.binary(message.get("bytes") or b""))
-        if wait := pace.take():
-            await asyncio.sleep(wait)
+        await asyncio.sleep(pace.take())  # 0 lets the others have their turn
         if line.backlog_s > limits.backlog_s and not await caught_up(line, limits.pause_s, limits.backlog_s):
             line.perform([Close(OVERLOAD, "audio comes faster than it can be recognised")])
     return False

@@ -31,17 +31,16 @@ class TooBig(ParaformerError):
 
 
 class Spool:
-    """Bytes of one upload in an unnamed file of a private directory; its name is a random one, never the client's."""
+    """Bytes of one upload, in a file without a name: it is gone with this process, however that ends."""
 
     def __init__(self, limits: Limits) -> None:
         self._most = limits.upload
-        self._file = tempfile.NamedTemporaryFile(prefix="paraformer-", buffering=0)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(prefix="paraformer-", buffering=0)  # noqa: SIM115
         self.size = 0
 
-    @property
-    def path(self) -> str:
-        """Where it lies, for the process that decodes it."""
-        return self._file.name
+    def fileno(self) -> int:
+        """For the process that decodes it."""
+        return self._file.fileno()
 
     def append(self, data: bytes) -> None:
         """Take in more. Raises TooBig above the limit, and OSError where there is no room."""
@@ -125,7 +124,7 @@ class Files:
         """The transcript, its segments told one by one."""
         counted = _Counted(job)
         segments: list[Segment] = []
-        blocks = decoding.blocks(job.spool.path, job.rate, self._limits)
+        blocks = decoding.blocks(job.spool.fileno(), job.rate, self._limits)
         tool = self._scheduler.listening_for(job.hotwords)
         for start_s, samples in tool.pieces(counted(blocks)):
             for segment in self._scheduler.recognize(samples, start_s, tool).result():

@@ -41,6 +41,7 @@ from paraformer.serve.protocol import (
     Send,
     Sentence,
     StreamOptions,
+    said,
 )
 from paraformer.serve.sent import Sent
 from paraformer.text import Vocabulary, words_of
@@ -250,7 +251,7 @@ class FunasrConversation:
 
 def _message(mode: str, text: str, settings: Settings, *, final: bool = False, **more: Any) -> Send:
     values = {"mode": mode, "text": text, "wav_name": settings.name, "is_final": final, **more}
-    return Send(json.dumps(values, ensure_ascii=False))
+    return said(values)
 
 
 def _final(settings: Settings, text: str, online_name: str = "2pass-online") -> Send:

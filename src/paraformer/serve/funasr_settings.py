@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,11 +10,12 @@ from typing import Any, Literal
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError
+from paraformer.serve.protocol import heard
 
 Mode = Literal["offline", "online", "2pass"]
 MODES: tuple[Mode, ...] = ("offline", "online", "2pass")
 MOST_HOTWORDS, MOST_HOTWORD_BYTES, MOST_NAME = 1000, 10_000, 256
-MOST_MESSAGE, MOST_DEPTH = 64 << 10, 8
+MOST_MESSAGE = 64 << 10
 
 
 class Refused(Exception):
@@ -55,27 +55,10 @@ def parsed(message: str) -> dict[str, Any]:
         raise ValueError("the message is longer than 64 kB")
     if message.strip() == "START":
         raise ValueError("this is FunASR's WebSocket protocol, not funasr-realtime")
-    try:
-        values = json.loads(message, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("the message is not JSON") from error
+    values = heard(message)
     if not isinstance(values, dict):
         raise ValueError("the message is not a JSON object")  # noqa: TRY004  one kind of error for all that is wrong
-    if _depth(values) > MOST_DEPTH:
-        raise ValueError("the message is nested too deeply")
     return values
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _depth(value: object, so_far: int = 0) -> int:
-    """How deeply lists and objects lie in each other; stops counting once it is too much."""
-    if so_far > MOST_DEPTH or not isinstance(value, dict | list):
-        return so_far
-    inner = value.values() if isinstance(value, dict) else value
-    return max((_depth(one, so_far + 1) for one in inner), default=so_far + 1)
 
 
 def changed(settings: Settings, values: Mapping[str, Any], dialect: Dialect) -> Settings:
@@ -89,6 +72,9 @@ def changed(settings: Settings, values: Mapping[str, Any], dialect: Dialect) -> 
         "confidences": ("confidences", lambda value: value is True),
         "resumable": ("resumable", lambda value: value is True),
     }
+    for key in ("is_speaking", "is_finished", "is_end"):
+        if not isinstance(values.get(key), bool | None):
+            raise Refused(f"{key} must be true or false")
     changes = {name: read(values[key]) for key, (name, read) in readers.items() if values.get(key) is not None}
     if values.get("chunk_size") is not None:
         changes["chunk"] = _chunk(values, dialect)
@@ -126,17 +112,17 @@ def _is_pcm(value: Any) -> bool:
 
 def _rate(value: Any) -> int:
     """Hz; one of FunASR's clients sends it with a decimal point."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value != int(value) or not 4000 <= value <= 192_000:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 4000 <= value <= 192_000 or value != int(value):
         raise Refused("audio_fs must be a rate from 4000 to 192000 Hz")
     return int(value)
 
 
 def _chunk(values: Mapping[str, Any], dialect: Dialect) -> ChunkConfig | None:
-    """[left, chunk, right], or their text "5,10,5"; None, the server's own setting, for those it does not have."""
+    """[left, chunk, right], or their text "5,10,5"; None, the model's own setting, for those that are not offered."""
     sizes = values["chunk_size"]
     if isinstance(sizes, str):
-        sizes = [int(part) if part.strip().isdecimal() else part for part in sizes.split(",")]
+        sizes = [int(part) if part.strip().isdecimal() and len(part) < 9 else part for part in sizes.split(",")]
     if not isinstance(sizes, list) or len(sizes) != 3 or not all(type(one) is int and 0 <= one <= 100 for one in sizes):
         raise Refused("chunk_size must be [left, chunk, right], whole numbers from 0 to 100")
     asked = tuple(sizes)
@@ -155,7 +141,7 @@ def hotwords(value: Any) -> tuple[str, ...]:
         raise Refused("hotwords must be a text")
     if len(value.encode(errors="replace")) > MOST_HOTWORD_BYTES:
         raise Refused("hotwords are longer than 10 kB")
-    words = list(_weighted(value)) if value.lstrip().startswith("{") else re.split(r"[\s,，]+", value)
+    words = list(_weighted(value)) if value.lstrip().startswith(("{", "[")) else re.split(r"[\s,，]+", value)
     found = tuple(word for word in words if word)
     if len(found) > MOST_HOTWORDS:
         raise Refused("there are more than 1000 hotwords")
@@ -168,6 +154,8 @@ def _weighted(value: str) -> Iterator[str]:
         words = json.loads(value)
     except (ValueError, RecursionError) as error:
         raise Refused("hotwords begin as JSON and are none") from error
+    if not isinstance(words, dict):
+        raise Refused('hotwords are {"word": weight} in a text, or words between spaces')
     for word, weight in words.items():
         if not (type(weight) is int or (isinstance(weight, str) and weight.isdecimal())):
             raise Refused("weights of hotwords must be whole numbers")

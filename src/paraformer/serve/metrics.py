@@ -30,6 +30,7 @@ class Meters:
         self.sessions = self._counter("sessions", "Sessions by outcome", ["proto", "outcome"])
         self.audio = self._counter("audio_seconds", "Audio taken in", ["proto"])
         self.capacity = self._gauge("capacity_streams", "Live streams that this server carries")
+        self.session = self._gauge("session_bytes", "Of a live stream's state, as measured at start", mode="livemax")
         self.queue = self._gauge("queue_depth", "Work that waits", ["kind"])
         self.batch = self._histogram("batch_size", "Live streams in a step", (1, 2, 4, 8, 16, 32, 64))
         self.step = self._histogram("step_seconds", "Time of a step")

@@ -8,9 +8,10 @@ An utterance is known by a number that the protocol chooses; its news bear the s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Shaped
@@ -148,6 +149,40 @@ class Close:
 
     code: int = NORMAL
     reason: str = ""
+
+
+def said(values: dict[str, Any]) -> Send:
+    """A JSON object as a message. What a client named, and gets back, may hold half of a pair of surrogates, which no
+    UTF-8 has: it becomes a question mark.
+    """
+    return Send(json.dumps(values, ensure_ascii=False).encode(errors="replace").decode())
+
+
+MOST_DEPTH = 8
+"""Of lists and objects in each other, in what a client says."""
+
+
+def heard(message: str) -> Any:
+    """What a client says in JSON. Raises ValueError for what is none, as NaN is, and for what is nested too deeply."""
+    try:
+        values = json.loads(message, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the message is not JSON") from error
+    if _depth(values) > MOST_DEPTH:
+        raise ValueError("the message is nested too deeply")
+    return values
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _depth(value: object, so_far: int = 0) -> int:
+    """How deeply lists and objects lie in each other; stops counting once it is too much."""
+    if so_far > MOST_DEPTH or not isinstance(value, dict | list):
+        return so_far
+    inner = value.values() if isinstance(value, dict) else value
+    return max((_depth(one, so_far + 1) for one in inner), default=so_far + 1)
 
 
 Action = Open | Resume | HandOver | Keep | OpenFile | Feed | Append | End | Cancel | Send | Close

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +30,8 @@ from paraformer.serve.protocol import (
     Sentence,
     Speaking,
     StreamOptions,
+    heard,
+    said,
 )
 from paraformer.serve.realtime_session import Refused, Session, g711
 from paraformer.types import Segment, Token
@@ -108,9 +109,9 @@ class RealtimeConversation:
         cause: str | None = None
         try:
             try:
-                values = json.loads(message)
-            except (ValueError, RecursionError) as error:
-                raise Refused("the message is not JSON", "invalid_json") from error
+                values = heard(message)
+            except ValueError as error:
+                raise Refused(str(error), "invalid_json") from error
             if not isinstance(values, dict) or not isinstance(values.get("type"), str):
                 raise Refused("the message is not an event with a type", "invalid_json")
             cause = values["event_id"] if isinstance(values.get("event_id"), str) else None
@@ -291,5 +292,4 @@ class RealtimeConversation:
 
     def _event(self, kind: str, **values: Any) -> Send:
         self._events += 1
-        event = {"event_id": f"event_{self._id[5:13]}_{self._events:06}", "type": kind, **values}
-        return Send(json.dumps(event, ensure_ascii=False))
+        return said({"event_id": f"event_{self._id[5:13]}_{self._events:06}", "type": kind, **values})

@@ -50,7 +50,7 @@ class Session:
     def pause_s(self) -> float:
         """Silence that ends a turn."""
         silence = (self.turns or _TURNS).get("silence_duration_ms", 500)
-        return min(5.0, max(0.1, silence / 1000)) if isinstance(silence, int | float) else 0.5
+        return min(5000, max(100, silence)) / 1000 if isinstance(silence, int | float) else 0.5
 
     def update(self, values: Any) -> None:
         """Change what is named, in either spelling. Raises Refused, and nothing changes, for what cannot be."""
@@ -113,7 +113,7 @@ def _format(value: Any) -> tuple[str, int]:
         raise Refused(
             f"format must be audio/pcm at {known} Hz, audio/pcmu or audio/pcma", param="session.audio.input.format"
         )
-    return kind, rate
+    return kind, int(rate)
 
 
 def _flat_format(value: Any) -> tuple[str, int] | None:

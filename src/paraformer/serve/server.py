@@ -11,10 +11,12 @@ import signal
 import socket
 import ssl
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from time import time
+from types import TracebackType
 from typing import Any
 
 import uvicorn
@@ -23,20 +25,31 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from paraformer.errors import ConfigError, ParaformerError
 from paraformer.recognizer import Recognizer
 from paraformer.serve import decoding, plan, web, wyoming
 from paraformer.serve.config import ServeConfig
+from paraformer.serve.doors import Pace
 from paraformer.serve.engine import Engine
 from paraformer.serve.guard import Keys
+from paraformer.serve.protocol import POLICY
 
 log = logging.getLogger("paraformer.serve")
 SECRET = "PARAFORMER_SERVE_SECRET"  # noqa: S105  the name of a variable
 """In the environment of one of several workers."""
 PING_S, PONG_S = 30.0, 120.0
+LONGEST_HEAD = 64 << 10
+"""Bytes of a request that are no body: its head, or what stands between chunks and after them."""
 _NO_FAULTS = ("Invalid UTF-8", "ASGI callable returned without completing handshake")
 """What uvicorn calls an error and is none: clients' nonsense, and handshakes that were refused with an answer."""
+
+
+EMPTY_PER_S = 100.0
+"""Frames of a client that carry nothing, pings among them; ten times as many at once."""
+_PART, _TINY = 4096, 16
 
 
 class _Server(uvicorn.Server):
@@ -48,40 +61,102 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _guarded(first_s: float) -> type[HttpToolsProtocol]:
-    """uvicorn's HTTP, which by itself waits for ever for a request that never becomes complete."""
+class _Socket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, which by itself parses all that has come at once, answers any number of pings, and leaves a
+    connection open on which a client reads nothing any more.
+    """
 
-    class Guarded(HttpToolsProtocol):
-        """Closes connections whose headers do not come."""
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._rest = bytearray()
+        self._pace = Pace(EMPTY_PER_S)
 
-        _timer: asyncio.TimerHandle | None = None
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+        self._feed()
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._wait()
+    def _feed(self) -> None:
+        """Parse a little at a time, until there is a message: a read full of tiny frames takes a second."""
+        while self._rest and not self.read_paused and not self.transport.is_closing():
+            part = bytes(self._rest[:_PART])
+            del self._rest[:_PART]
+            super().data_received(part)
 
-        def on_message_begin(self) -> None:
-            self._wait()
-            super().on_message_begin()
+    async def receive(self) -> Any:
+        message = await super().receive()
+        self._feed()
+        return message
 
-        def on_headers_complete(self) -> None:
-            self._done()
-            super().on_headers_complete()
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        self._feed()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._done()
-            super().connection_lost(exc)
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        self._spend()
 
-        def _wait(self) -> None:
-            if self._timer is None:
-                self._timer = self.loop.call_later(first_s, self.transport.close)
+    def handle_pong(self, event: Frame) -> None:
+        super().handle_pong(event)
+        self._spend()
 
-        def _done(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+    def handle_cont(self, event: Frame) -> None:
+        super().handle_cont(event)
+        if len(event.data) < _TINY:
+            self._spend()
 
-    return Guarded
+    def _spend(self) -> None:
+        if self._pace.take() and not self.transport.is_closing():
+            self.conn.fail(POLICY, "too many frames with nothing in them")
+            self.handle_parser_exception()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        self.loop.call_later(self.close_timeout + 5.0, self.transport.abort)
+
+
+class _Guarded(HttpToolsProtocol):
+    """uvicorn's HTTP, which by itself waits for ever, and keeps all, of a request that never becomes complete."""
+
+    first_s = 10.0
+    """Until the headers are complete."""
+    _timer: asyncio.TimerHandle | None = None
+    _head = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > LONGEST_HEAD and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        self._wait()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._done()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head = 0
+        super().on_body(body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._done()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.first_s, self.transport.close)
+
+    def _done(self) -> None:
+        self._head = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def admin(engine: Engine) -> Starlette:
@@ -115,8 +190,9 @@ class Process:
         self.config, self._reload = config, reload
         secret = os.environ.get(SECRET)
         self.keys = Keys(Path(config.keys) if config.keys else None, bytes.fromhex(secret) if secret else None)
-        step_s = plan.measure(recognizer, config.threads, 0.6).step_s
-        self.engine = Engine(config, recognizer, step_s)
+        measured = plan.measure(recognizer, config.threads, 0.6)
+        self.engine = Engine(config, recognizer, measured.step_s)
+        self.engine.meters.session.set(measured.session_bytes)
         self._parent = os.getppid() if secret else None
         self._stop = asyncio.Event()
         self._servers: list[_Server] = []
@@ -230,8 +306,8 @@ class Process:
         limits = self.config.limits
         config = uvicorn.Config(
             app,
-            http=_guarded(limits.first_s),
-            ws="websockets-sansio",
+            http=type("Guarded", (_Guarded,), {"first_s": limits.first_s}),
+            ws=_Socket,
             loop="none",
             lifespan="off",
             log_config=None,
@@ -283,8 +359,18 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
-        values = {"time": round(record.created, 3), "level": record.levelname, "message": record.getMessage()[:1000]}
+        said = record.getMessage().strip()[:1000]
+        values: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname, "message": said}
+        if record.exc_info and record.exc_info[0]:
+            values |= {"error": record.exc_info[0].__name__, "at": _place(record.exc_info[2])}
         return json.dumps(values, ensure_ascii=False)
+
+
+def _place(trace: TracebackType | None) -> str:
+    """Where an exception was raised, as far as this package's code goes; never its words, which may be a user's."""
+    frames = traceback.extract_tb(trace)
+    own = [frame for frame in frames if "paraformer" in Path(frame.filename).parts] or frames
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
 def log_to_stderr() -> None:
@@ -296,6 +382,7 @@ def log_to_stderr() -> None:
         ("paraformer.serve", logging.INFO),
         ("uvicorn", logging.WARNING),
         ("websockets", logging.ERROR),
+        ("python_multipart", logging.ERROR),
     ):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

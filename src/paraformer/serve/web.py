@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from time import time
@@ -14,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -40,6 +41,8 @@ _PAGE = {
     "/page.css": ("page.css", "text/css"),
 }
 _POLICY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
+_CHUNKS = ((5, 10, 5), (8, 8, 4))
+"""What FunASR's clients ask for, beside the model's own setting."""
 _FIELDS = 64
 _FIELD_BYTES = 64 << 10
 
@@ -59,6 +62,7 @@ def app(engine: Engine, keys: Keys) -> Guard:
         WebSocketRoute("/", web.funasr),
         WebSocketRoute("/offline", web.funasr_offline),
         WebSocketRoute("/v1/realtime", web.realtime),
+        WebSocketRoute("/{path:path}", web.nowhere),
         Route("/v1/realtime/client_secrets", web.client_secrets, methods=["POST"]),
         Route("/v1/realtime/transcription_sessions", web.transcription_sessions, methods=["POST"]),
     ]
@@ -75,7 +79,8 @@ class _Web:
     def __init__(self, engine: Engine, keys: Keys) -> None:
         self._engine, self._keys = engine, keys
         config, tool = engine.config, engine.recognizer
-        chunks = (tool.chunk or ChunkConfig(),)
+        own = tool.chunk or ChunkConfig()
+        chunks = (own, *(replace(own, left=left, chunk=chunk, right=right) for left, chunk, right in _CHUNKS))
         self._dialect = Dialect(config.mode, config.online_name, chunks)  # type: ignore[arg-type]
         self._offline = Dialect("offline", config.online_name, chunks)
         self._created = int(time())
@@ -177,6 +182,10 @@ class _Web:
                     raise Refusal(400, f"the form has no file {name}", "missing_required_parameter", name)
                 fields = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
                 return fields, await asyncio.to_thread(self._spooled, upload)
+        except ClientDisconnect as error:
+            raise Refusal(499, "the client left before all had come") from error
+        except OSError as error:
+            raise Refusal(503, "there is no room for the file; come back later", "no_room") from error
         except (MultiPartException, HTTPException, ValueError, KeyError) as error:
             wanted = "the form cannot be read: it takes one file and up to 64 short fields"
             raise Refusal(400, wanted, None, name) from error
@@ -189,9 +198,9 @@ class _Web:
         except TooBig as error:
             spool.close()
             raise Refusal(413, str(error), "too_large", "file") from error
-        except OSError as error:
+        except OSError:
             spool.close()
-            raise Refusal(503, "there is no room for the file; come back later", "no_room") from error
+            raise
         return spool
 
     async def _heard(self, request: Request, spool: Spool, hotwords: tuple[str, ...]) -> AsyncIterator[News]:
@@ -234,6 +243,11 @@ class _Web:
         model, longest_s = socket.query_params.get("model", "")[:100], self._engine.config.limits.session_s
         begin = partial(RealtimeConversation, model, beta=beta, longest_s=longest_s)
         await self._serve(socket, begin, "realtime", live=True)
+
+    async def nowhere(self, socket: WebSocket) -> None:
+        """No door."""
+        doors = "FunASR's clients connect to / or /offline, OpenAI's to /v1/realtime"
+        await socket.send_denial_response(_response(Refusal(404, f"there is no WebSocket at this path: {doors}")))
 
     async def client_secrets(self, request: Request) -> Response:
         """A key for a browser: one connection within a minute."""

@@ -30,6 +30,7 @@ from paraformer.serve.protocol import (
     Send,
     Sentence,
     StreamOptions,
+    said,
 )
 
 LONGEST_HEADER, LONGEST_DATA, LONGEST_PAYLOAD = 64 << 10, 1 << 20, 1 << 20
@@ -189,7 +190,7 @@ def _texts(values: Any) -> list[str]:
 
 
 def _event(kind: str, data: dict[str, Any]) -> Send:
-    return Send(json.dumps({"type": kind, "version": "1.5.2", "data": data}, ensure_ascii=False) + "\n")
+    return Send(said({"type": kind, "version": "1.5.2", "data": data}).text + "\n")
 
 
 class _Wire:
@@ -217,7 +218,7 @@ async def serve(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.St
     writing = asyncio.create_task(line.write())
     try:
         async with asyncio.timeout(limits.session_s):
-            while not line.closing and (data := await asyncio.wait_for(reader.read(1 << 16), 3600)):
+            while not line.closing and (data := await asyncio.wait_for(reader.read(1 << 16), limits.idle_s)):
                 if line.finishing:
                     continue
                 line.perform(conversation.binary(data))
