@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import os
-import re
 import socket
 import ssl
-import struct
 import threading
 import time
 import urllib.error
@@ -229,119 +225,6 @@ def test_forms_of_all_kinds(server: Running) -> None:
         file.replace(b'"file"', b'"other"') + b"--b--\r\n",
     ):
         assert post(server, body) == 400, body[:80]
-
-
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, reserved: int = 0) -> bytes:
-    """A frame of a WebSocket, right or wrong."""
-    head = bytes([(0x80 if fin else 0) | reserved | opcode])
-    mask = b"mask" if masked else b""  # the same in every process that collects the tests
-    size = len(payload)
-    flag = 0x80 if masked else 0
-    if size < 126:
-        head += bytes([flag | size])
-    elif size < 65536:
-        head += bytes([flag | 126]) + struct.pack(">H", size)
-    else:
-        head += bytes([flag | 127]) + struct.pack(">Q", size)
-    if masked:
-        payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
-    return head + mask + payload
-
-
-def upgraded(server: Running) -> socket.socket:
-    key = base64.b64encode(os.urandom(16)).decode()
-    request = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    sock = raw(
-        server,
-        (
-            request + f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer {KEY}\r\n\r\n"
-        ).encode(),
-    )
-    sock.settimeout(10)
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += sock.recv(1)
-    assert b" 101 " in answer
-    return sock
-
-
-def close_code(data: bytes) -> int:
-    """Of the close frame at the end of what the server sent."""
-    place = 0
-    while place + 2 <= len(data):
-        opcode, size = data[place] & 15, data[place + 1] & 127
-        extra = {126: 2, 127: 8}.get(size, 0)
-        if extra:
-            size = int.from_bytes(data[place + 2 : place + 2 + extra])
-        body = data[place + 2 + extra : place + 2 + extra + size]
-        if opcode == 8:
-            return int.from_bytes(body[:2])
-        place += 2 + extra + size
-    return 0
-
-
-@pytest.mark.parametrize(
-    ("frames", "code"),
-    [
-        (frame(1, b"\xff\xfe"), 1007),
-        (frame(1, b"{}", masked=False), 1002),
-        (frame(1, b"{}", reserved=0x40), 1002),
-        (frame(3, b"x"), 1002),
-        (frame(9, b"x" * 126), 1002),
-        (frame(9, b"x", fin=False), 1002),
-        (frame(0, b"x"), 1002),
-        (frame(1, b"{", fin=False) + frame(1, b"}"), 1002),
-        (frame(2, b"\0" * 65_537), 1009),
-        (frame(2, b"\0" * 40_000, fin=False) + frame(0, b"\0" * 40_000), 1009),
-        (frame(8, struct.pack(">H", 1005)), 1002),
-        (frame(8, b"\x03"), 1002),
-        (frame(1, b"no json"), 1007),
-        (frame(8, struct.pack(">H", 1000)), 1000),
-    ],
-)
-def test_frames_that_break_the_rules(server: Running, frames: bytes, code: int) -> None:
-    sock = upgraded(server)
-    sock.sendall(frames)
-    sock.settimeout(10)
-    heard = b""
-    while not close_code(heard):  # then the server waits for the client's half of the handshake
-        heard += sock.recv(65536)
-    sock.close()
-    assert close_code(heard) == code
-
-
-def test_frames_in_pieces_with_control_frames_between_give_the_right_text(server: Running) -> None:
-    sock = upgraded(server)
-    sock.sendall(frame(1, b'{"mode": "on', fin=False) + frame(9, b"ping") + frame(0, b'line"}'))
-    data = sample().tobytes()
-    for start in range(0, len(data), 30_000):
-        part = data[start : start + 30_000]
-        message = frame(2, part[:7777], fin=False) + frame(10, b"unasked") + frame(0, part[7777:])
-        sock.sendall(message[:5])
-        time.sleep(0.01)
-        sock.sendall(message[5:])
-    sock.sendall(b"".join(frame(2, b"\0") for _ in range(2000)))  # a sample in two messages
-    sock.sendall(frame(1, b'{"is_speaking": false}'))
-    heard = b""
-    sock.settimeout(30)
-    while b'"is_final": true' not in heard:
-        heard += sock.recv(65536)
-    sock.sendall(frame(8, b""))
-    heard += ended(sock)
-    assert b"ping" in heard
-    pieces = re.findall(r'"text": "([^"]*)"', heard.decode(errors="replace"))  # where one ends is the model's business
-    assert live_text()[:4] in "".join(pieces)
-
-
-def test_a_half_open_connection_is_let_go(server: Running) -> None:
-    sock = upgraded(server)
-    sock.sendall(frame(1, b"{}")[:3])
-    sock.shutdown(socket.SHUT_WR)
-    ended(sock)
-    end = time.monotonic() + 10
-    while server.process.engine.lines and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not server.process.engine.lines
 
 
 def test_logs_hold_no_keys_and_no_words(server: Running, caplog: pytest.LogCaptureFixture) -> None:

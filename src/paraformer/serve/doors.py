@@ -42,6 +42,8 @@ from paraformer.serve.protocol import (
 from paraformer.serve.stream import Stream
 
 log = logging.getLogger("paraformer.serve")
+_TURN = 32
+"""Messages of one client, if they have come already, before the others have their turn."""
 
 
 class Wire(Protocol):
@@ -345,7 +347,7 @@ async def _read(socket: WebSocket, line: Line, conversation: Conversation, engin
     """Take in messages until the client leaves, and tell whether it was cut off."""
     limits = engine.config.limits
     pace, until = Pace(limits.messages_per_s), monotonic() + limits.session_s
-    patience, began = limits.first_s, False
+    patience, began, taken = limits.first_s, False, 0
     while not line.closing:
         try:
             async with asyncio.timeout(min(patience, max(0.0, until - monotonic()))):
@@ -367,7 +369,9 @@ async def _read(socket: WebSocket, line: Line, conversation: Conversation, engin
             line.perform(conversation.text(message["text"]))
         else:
             line.perform(conversation.binary(message.get("bytes") or b""))
-        await asyncio.sleep(pace.take())  # 0 lets the others have their turn
+        taken += 1
+        if (wait := pace.take()) or taken % _TURN == 0:
+            await asyncio.sleep(wait)
         if line.backlog_s > limits.backlog_s and not await caught_up(line, limits.pause_s, limits.backlog_s):
             line.perform([Close(OVERLOAD, "audio comes faster than it can be recognised")])
     return False
