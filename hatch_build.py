@@ -174,7 +174,10 @@ def _sources(machine: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except OSError as error:  # CC names what is no program
+        raise subprocess.CalledProcessError(1, command, stderr=str(error)) from error
 
 
 if __name__ == "__main__":

@@ -59,6 +59,14 @@ def test_without_a_compiler_the_package_is_built_and_says_what_it_lacks(
     assert data == {"force_include": {}}  # so it is pure Python, for any platform
 
 
+def test_a_compiler_that_is_named_and_not_there_ends_the_build(
+    build: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "/no/such/compiler")
+    with pytest.raises(SystemExit, match=r"could not be compiled: .*/no/such/compiler.*\n.*another compiler in CC"):
+        hook(build, ROOT).initialize("standard", {"force_include": {}})
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler here")
 def test_code_that_does_not_compile_ends_the_build(
     build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

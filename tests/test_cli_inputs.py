@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 import paraformer
 from paraformer.backends.native import kernels
 from paraformer.bundle import Bundle
-from paraformer.cli import main
+from paraformer.cli import computing, main
 from paraformer.contract import WEIGHTS
 from paraformer.native import families
 
@@ -201,6 +201,27 @@ def test_info(model: str, funasr: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [line for line in native.splitlines() if "parameters" in line] == [
         line for line in foreign.splitlines() if "parameters" in line
     ]
+
+
+@pytest.mark.skipif(not families(), reason="the engine was not built")
+def test_info_of_a_funasr_directory_needs_no_torch(
+    funasr: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["info", str(funasr)]) == 0
+    expected = capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["info", str(funasr)]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_info_says_what_to_install(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(computing, "find_spec", lambda name: None)
+    monkeypatch.setenv("PARAFORMER_ISA", "none")
+    assert main(["info", model]) == 0
+    said = "runs with:   onnx float32, on this machine, once there is the extra: pip install 'paraformer[onnx]'\n"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.skipif(len(families()) < 2, reason="there is one kind of kernels here")

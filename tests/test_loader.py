@@ -22,6 +22,7 @@ from test_checkpoint_variants import variant_dir
 
 import paraformer
 from paraformer import checkpoint, loader
+from paraformer import native as engine
 from paraformer.backends import native, panels
 from paraformer.bundle import Bundle, _digest, is_ours
 from paraformer.checkpoint import funasr, funasr_directory
@@ -65,6 +66,9 @@ def test_what_needs_graphs_names_the_extra_that_runs_them(base_install, monkeypa
         paraformer.load(backend="onnx")
     monkeypatch.setenv("PARAFORMER_ISA", "none")
     with pytest.raises(MissingExtra, match=r"'paraformer\[onnx\]'"):
+        paraformer.load()
+    monkeypatch.setattr(engine, "library", lambda: None)
+    with pytest.raises(MissingExtra, match=r"neither a wheel nor a C compiler, needs .* 'paraformer\[onnx\]'"):
         paraformer.load()
 
 

@@ -9,6 +9,7 @@ import itertools
 import math
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from ctypes import byref, c_float
 from dataclasses import dataclass
@@ -404,6 +405,19 @@ def test_only_our_own_names_are_visible() -> None:
     names = {line.split()[-1] for line in listed.splitlines()}
     ours = ("beam", "decode", "encode", "fbank", "features", "kernels", "layout", "linear", "lstm")
     assert names == {f"pf_{name}" for name in ours}
+
+
+def test_code_that_cannot_be_loaded_is_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies beside it for other systems is not looked at."""
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / ("engine.so" if sys.platform == "win32" else "engine.dll")).write_bytes(b"of another system")
+    assert native.library.__wrapped__() is None
+    (path,) = Path(layout.__file__).parent.glob("engine.*")
+    (tmp_path / path.name).write_bytes(b"of another machine")
+    with pytest.warns(
+        RuntimeWarning, match=r"engine\..* cannot be loaded \(.*\) and is left alone; install the package"
+    ):
+        assert native.library.__wrapped__() is None
 
 
 @pytest.mark.parametrize("change", ["abi", "size", "nothing there"])

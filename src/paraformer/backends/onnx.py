@@ -17,7 +17,7 @@ import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from paraformer import contract
+from paraformer import contract, native
 from paraformer.backends import graph_files
 from paraformer.config import ModelConfig
 from paraformer.errors import MissingExtra, ModelError, ModelNotFound
@@ -26,6 +26,11 @@ from paraformer.weights import Stored, places
 try:
     import onnxruntime as ort
 except ImportError as error:
+    if native.library() is None:
+        raise MissingExtra(
+            "Recognition without the package's own engine, for which there was neither a wheel nor a C compiler,",
+            "onnx",
+        ) from error
     raise MissingExtra("Running a model's graphs, as where the package's own engine cannot run it,", "onnx") from error
 
 

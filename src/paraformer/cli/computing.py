@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from paraformer import native
 from paraformer.backends.native import fast, kernels, supports
 from paraformer.config import ModelConfig
 from paraformer.loader import Choice
 
-_EXTRAS = {"native": "the base install", "onnx": "the extra [onnx]", "torch": "the extra [torch]"}
+_PACKAGES = {"onnx": "onnxruntime", "torch": "torch"}
+"""By the names of backends and of their extras."""
 
 
 def computing(choice: Choice) -> str:
@@ -18,8 +20,12 @@ def computing(choice: Choice) -> str:
 
 
 def needed(choice: Choice) -> str:
-    """What must be installed to compute it."""
-    return _EXTRAS[choice.backend]
+    """By what it is computed; where that is not installed, what to type."""
+    if choice.backend == "native":
+        return "by the base install"
+    if find_spec(_PACKAGES[choice.backend]):
+        return f"by the extra [{choice.backend}]"
+    return f"once there is the extra: pip install 'paraformer[{choice.backend}]'"
 
 
 def faster(choice: Choice, config: ModelConfig, threads: int = 0) -> str:

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 
 from paraformer import contract
+from paraformer.backends import native
 from paraformer.backends.companions import kind_in, opened_companion
 from paraformer.bundle import Bundle, check_empty, is_ours, making
 from paraformer.certificate.record import Form
@@ -17,7 +18,7 @@ from paraformer.companions import Companion
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ModelError, ParaformerError
 from paraformer.kinds import RECOGNISER
-from paraformer.loader import choose, locate
+from paraformer.loader import choose, locate, open_settings
 from paraformer.weights import SCALE, in_8_bits, places
 
 
@@ -74,8 +75,14 @@ def _parameters(directory: Path) -> int:
 
 
 def _open_foreign(directory: Path) -> tuple[Bundle, int]:
-    from paraformer.checkpoint import open_any
+    """A FunASR directory, its weights compared with its settings, and the number of their values."""
+    from paraformer.checkpoint import funasr_directory, open_any
 
+    bundle = open_settings(directory)
+    if native.supports(bundle.config):
+        shapes = native.shapes(bundle.config)
+        funasr_directory.load_weights(bundle, shapes)
+        return bundle, sum(map(prod, shapes.values()))
     bundle, model = open_any(directory)
     return bundle, sum(parameter.numel() for parameter in model.parameters())
 
@@ -100,7 +107,7 @@ def _running(directory: Path, config: ModelConfig) -> Iterator[tuple[str, str]]:
     except ParaformerError as error:
         yield "runs with", f"nothing here: {error}"
         return
-    yield "runs with", f"{computing(choice)}, on this machine, by {needed(choice)}"
+    yield "runs with", f"{computing(choice)}, on this machine, {needed(choice)}"
     if better := faster(choice, config):
         yield "faster here", better
 

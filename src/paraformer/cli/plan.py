@@ -9,12 +9,15 @@ from dataclasses import asdict
 
 import paraformer
 from paraformer.cli.options import loading
+from paraformer.errors import MissingExtra
 
 
 def plan(options: argparse.Namespace) -> int:
     """Measure, and print a table or JSON."""
-    from paraformer.serve.plan import measure, plans
-
+    try:
+        from paraformer.serve.plan import measure, plans
+    except ImportError as error:
+        raise MissingExtra("paraformer plan", "serve") from error
     threads = options.threads or os.cpu_count() or 1
     recognizer = paraformer.load(options.model, chunk=options.chunk, **loading(options))
     measured = measure(recognizer, threads, options.seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import warnings
 from ctypes import POINTER, c_int64
 from functools import cache
@@ -38,22 +39,21 @@ NONE = "none"
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled code, where it was built for this platform. Code of other sources is refused, with a warning."""
-    for path in sorted(Path(__file__).parent.glob("engine.*")):
-        if path.suffix in (".so", ".dylib", ".dll"):
-            try:
-                code = ctypes.CDLL(str(path))
-            except OSError:
-                return None
-            if _fits(code):
-                code.pf_kernels.restype = POINTER(layout.Kernels)
-                return code
-            warnings.warn(
-                f"{path} was built from other sources and is left alone; install the package again, "
-                "or run `python hatch_build.py` in its source",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+    """The compiled code, where it was built. What is of other sources or no library is refused, with a warning."""
+    path = Path(__file__).with_name("engine.dll" if sys.platform == "win32" else "engine.so")
+    if not path.is_file():
+        return None
+    try:
+        code = ctypes.CDLL(str(path))
+    except OSError as error:
+        fault = f"cannot be loaded ({error})"
+    else:
+        if _fits(code):
+            code.pf_kernels.restype = POINTER(layout.Kernels)
+            return code
+        fault = "was built from other sources"
+    advice = "install the package again, or run `python hatch_build.py` in its source"
+    warnings.warn(f"{path} {fault} and is left alone; {advice}", RuntimeWarning, stacklevel=2)
     return None
 
 
