@@ -140,6 +140,8 @@ def test_mistakes() -> None:
     for pause_s in (0, -1, 21, float("nan")):
         with pytest.raises(ConfigError, match="pause_s"):
             SecondPass(pause_s)
+    with pytest.raises(ConfigError, match="deferred must be true or false, not 'no'"):
+        SecondPass(deferred="no")  # type: ignore[arg-type]
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:

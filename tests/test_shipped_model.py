@@ -89,3 +89,19 @@ def test_live_text_is_the_same_on_every_family_of_processors(family: str, monkey
     expected = heard_live()
     monkeypatch.setenv("PARAFORMER_ISA", family)
     assert live(opened("int8"), "weather.flac") == expected["weather.flac"]
+
+
+@pytest.mark.parametrize("hotwords", [None, ["地铁"]])
+@pytest.mark.parametrize("second_pass", [False, True])
+def test_live_marks_stand_between_words(hotwords: list[str] | None, second_pass: bool) -> None:
+    """Tokens that wait for those beside them were said: there is no silence in their place."""
+    gap = np.zeros(16_000, np.float32)
+    heard = np.concatenate([gap, *(part for name in sorted(TEXTS) for part in (sound(name), gap))])
+    session = paraformer.load(punctuation=True, hotwords=hotwords).stream(second_pass=second_pass)
+    for start in range(0, len(heard), 9600):
+        session.accept(heard[start : start + 9600])
+    session.finish()
+    assert "公司去年的收入增长了" in session.text
+    assert "会议改到明天下午三" in session.text
+    assert "最近的地铁站怎么走？" in session.text
+    assert sum(token.mark != "" for token in session.tokens) < 12

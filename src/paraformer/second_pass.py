@@ -21,7 +21,7 @@ from paraformer.errors import ConfigError
 from paraformer.segment import Listening, SegmentConfig, VoiceSegmenter
 from paraformer.segment.cut import Cut
 from paraformer.segment.silero import WINDOW
-from paraformer.settings import as_number
+from paraformer.settings import as_number, check_type
 from paraformer.types import Revision, Segment, Token, Transcript
 from paraformer.writing import readable, sentences
 
@@ -50,6 +50,7 @@ class SecondPass:
     def __post_init__(self) -> None:
         if not 0 < as_number(self.pause_s, "pause_s") <= LONGEST_S:
             raise ConfigError(f"pause_s must be a number of seconds up to {LONGEST_S:g}, not {self.pause_s!r}")
+        check_type(self.deferred, bool, "deferred")
 
     def open(self) -> Listening:
         """What finds the sentences of one stream at 16 kHz."""

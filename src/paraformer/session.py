@@ -390,12 +390,14 @@ class Session:
         decoded, spans = audible(decoded, spans, state.hearing, received_s)
         chosen, times, undecided = self._decided(state, decoded, spans, final=final)
         heard = self._model.tokens("live", chosen, times)
-        tokens, writing = self._model.writer.step(heard, state.writing, now_s=received_s, final=final)
+        held_s = [start for start, _ in undecided.get("waiting_spans", ())]  # no silence: they were said
+        next_s = min([received_s, *held_s])
+        tokens, writing = self._model.writer.step(heard, state.writing, now_s=next_s, final=final)
         text = "".join([assembler.push(token.text, token.mark) for token in tokens])
         text += assembler.finish() if final else ""
         spoken = state.sentences
         if spoken is not None:
-            held = (*(start for start, _ in undecided.get("waiting_spans", ())), *writing.starts, clock.began_s)
+            held = (*held_s, *writing.starts, clock.began_s)
             spoken = spoken.decided(tokens, held, now_s=received_s, final=final)
         following = replace(
             state,
