@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import random
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -96,11 +97,20 @@ class Crowd:
         if heard != right:
             self.faults.append(f"{door} {name}: {heard!r} instead of {right!r}")
 
+    def excused(self, began: float) -> bool:
+        """Whether what was done to the server may be why something failed that began then."""
+        return self.down or self.trouble_at > began - 5.0
+
+    def told(self, door: str, began: float, message: str) -> None:
+        """Take down an utterance that failed, as its client was told."""
+        self.counts["told of trouble" if self.excused(began) else "lost"] += 1
+        if not self.excused(began):
+            self.faults.append(f"{door} failed: {message}")
+
     def cut(self, door: str, began: float, error: BaseException) -> None:
         """Take down a connection that ended early: only what was done to the server may have done it."""
-        excused = self.down or self.trouble_at > began - 5.0
-        self.counts["cut off by trouble" if excused else "lost"] += 1
-        if not excused:
+        self.counts["cut off by trouble" if self.excused(began) else "lost"] += 1
+        if not self.excused(began):
             self.faults.append(f"{door} lost: {type(error).__name__}: {error}")
 
 
@@ -120,7 +130,7 @@ async def client(crowd: Crowd, until: float, seed: int) -> None:
         except TooLate as error:
             crowd.counts["lost"] += 1
             crowd.faults.append(f"steady lost: {error!r}")
-        except (OSError, EOFError, websockets.ConnectionClosed, TimeoutError) as error:
+        except (OSError, EOFError, TimeoutError, websockets.ConnectionClosed, websockets.InvalidMessage) as error:
             crowd.cut(door.__name__, began, error)
             await asyncio.sleep(0.3)
 
@@ -146,7 +156,7 @@ async def steady(crowd: Crowd, chance: random.Random) -> None:
 async def hasty(crowd: Crowd, chance: random.Random) -> None:
     """FunASR's protocol in any mode, in packets of any size."""
     name, mode = chance.choice(NAMES), chance.choice(("online", "offline", "2pass"))
-    one = crowd.known[name]
+    one, began = crowd.known[name], time.monotonic()
     async with websockets.connect(crowd.ws, compression=None) as ws:
         await ws.send(json.dumps({"mode": mode, "wav_name": name}))
         place = 0
@@ -166,6 +176,9 @@ async def hasty(crowd: Crowd, chance: random.Random) -> None:
             heard[message["mode"]] = heard.get(message["mode"], "") + message["text"]
             if message["is_final"]:
                 break
+    if "error" in message:
+        crowd.told(f"hasty {mode}", began, message["error"]["message"])
+        return
     right = {"online": one.live, "offline": one.whole, "2pass": one.sentences[0.6]}[mode]
     key = {"online": "2pass-online", "offline": "offline", "2pass": "2pass-offline"}[mode]
     crowd.judge(f"hasty {mode}", name, heard.get(key, ""), right)
@@ -261,14 +274,18 @@ async def vanishing(crowd: Crowd, chance: random.Random) -> None:
 
 
 async def slow(crowd: Crowd, chance: random.Random) -> None:
-    """Asks for much and reads nothing of it."""
-    end = json.dumps({"is_speaking": False, "is_end": True, "wav_name": "n" * 250})
-    async with websockets.connect(crowd.ws, compression=None, max_queue=1) as ws:
+    """Asks for much and reads nothing of it, until it leaves or is dropped."""
+    end = json.dumps({"is_speaking": False, "is_end": True, "wav_name": "慢" * 250}, ensure_ascii=False)
+    patient = chance.random() < 0.3
+    sock = socket.create_connection(("127.0.0.1", crowd.port))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    async with websockets.connect(crowd.ws, sock=sock, compression=None, max_queue=1) as ws:
         with suppress(websockets.ConnectionClosed):
-            for _ in range(chance.randrange(300)):
+            for _ in range(3000 if patient else chance.randrange(300)):
                 await ws.send('{"is_speaking": true}')
                 await ws.send(end)
-        await asyncio.sleep(2 * chance.random())
+        await asyncio.sleep(15.0 if patient else 2 * chance.random())
         ws.transport.abort()
     crowd.counts["did not read"] += 1
 

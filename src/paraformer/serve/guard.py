@@ -29,6 +29,8 @@ OPEN = ("/", "/page.js", "/worklet.js", "/page.css", "/health")
 OWNER = "paraformer.owner"
 """Where a scope says whose key was shown."""
 _SECRET_S = 60
+_BODY_S = 30.0
+"""A body may rest for so long, and is not judged by its speed before."""
 
 
 class Keys:
@@ -222,7 +224,7 @@ class _Bounded:
         import asyncio
 
         try:
-            message = await asyncio.wait_for(self._receive(), 30.0 if self._size >= 0 else None)
+            message = await asyncio.wait_for(self._receive(), _BODY_S if self._size >= 0 else None)
         except TimeoutError as error:
             raise Refusal(408, "the request's body does not come", "timeout", ends=True) from error
         if message["type"] != "http.request":
@@ -233,7 +235,7 @@ class _Bounded:
                 413, f"the request is larger than {self._limits.upload} bytes", "too_large", "file", ends=True
             )
         took = monotonic() - self._began
-        if message.get("more_body") and took > 30 and self._size < took * self._limits.slowest:
+        if message.get("more_body") and took > _BODY_S and self._size < took * self._limits.slowest:
             raise Refusal(408, "the request's body comes too slowly", "timeout", ends=True)
         if not message.get("more_body"):
             self._size = -(1 << 62)  # all has come: from here on only the client's leaving is waited for
