@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serving import live_text, sample, serving
+from websockets.sync.client import connect
 
 from paraformer import ChunkConfig, Segment, Token, Transcript
 from paraformer.errors import InputFailed
@@ -157,6 +159,37 @@ def test_captured_clients_get_what_they_need(name: str) -> None:
     assert engine.conversation.idle
 
 
+def test_captured_clients_over_sockets() -> None:
+    """Each frame as it was sent, with speech in it, from a page of another origin too."""
+    data = sample().tobytes()
+    origins = {one["headers"].get("Origin") for frames in captured().values() for one in frames if "headers" in one}
+    with serving(origins=tuple(filter(None, origins))) as running:
+        for name, frames in captured().items():
+            if "mp3" in name:
+                continue  # its bytes were not kept
+            headers = frames[0]["headers"]
+            protocols: Any = headers.get("Sec-WebSocket-Protocol", "").split(", ") if "binary" in str(headers) else None
+            place, messages = 0, list[dict[str, Any]]()
+            with connect(running.ws, subprotocols=protocols, origin=headers.get("Origin")) as ws:
+                assert ws.subprotocol == (protocols and "binary")
+                for message in spoken(frames):
+                    if isinstance(message, str):
+                        ws.send(message)
+                    else:
+                        ws.send(data[place : place + len(message)])
+                        place += len(message)
+                asked = json.loads(next(iter(spoken(frames))))
+                while not (messages and messages[-1]["is_final"]):
+                    messages.append(json.loads(ws.recv(timeout=60)))
+                if any("is_end" in frame.get("text", "") for frame in frames):
+                    assert json.loads(ws.recv(timeout=60))["is_end"] is True
+                with pytest.raises(TimeoutError):  # it stays open, and nothing more comes
+                    ws.recv(timeout=0.1)
+            said = [one["text"] for one in messages if one["mode"] != "2pass-online" or asked["mode"] == "online"]
+            assert "".join(said).startswith(live_text()[:6])
+            assert all(len(json.loads(m["timestamp"])) == len(units(m["text"])) for m in messages if "timestamp" in m)
+
+
 def test_a_message_of_each_kind_in_full() -> None:
     engine = Engine(FunasrConversation())
     engine.text({"mode": "2pass", "wav_name": "demo", "is_speaking": True})
@@ -250,7 +283,19 @@ def test_closing_ends_what_is_open_with_all_that_was_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["", "hello", "[1]", "3", '{"a": NaN}', "START", "[" * 9999, '{"a": ' * 9 + "1" + "}" * 9, " " * 65537]
+    "message",
+    [
+        "",
+        "hello",
+        "[1]",
+        "3",
+        '{"a": NaN}',
+        "START",
+        "[" * 9999,
+        '{"audio_fs": Infinity}',
+        '{"a": ' * 9 + "1" + "}" * 9,
+        " " * 65537,
+    ],
 )
 def test_what_is_no_message_closes_the_connection(message: str) -> None:
     actions = run(FunasrConversation().text(message))
@@ -274,6 +319,12 @@ def test_what_is_no_message_closes_the_connection(message: str) -> None:
         {"chunk_size": [5, 10**9, 5]},
         {"hotwords": {"a": 1}},
         {"hotwords": "{"},
+        {"hotwords": '["阿里巴巴"]'},
+        {"is_speaking": "false"},
+        {"is_finished": 1},
+        {"is_end": "yes"},
+        {"audio_fs": 10**400},
+        {"chunk_size": "5," + "1" * 5000 + ",5"},
         {"hotwords": '{"a": 1.5}'},
         {"hotwords": "a " * 1001},
         {"hotwords": "好" * 4000},
@@ -303,6 +354,18 @@ def test_spellings_of_several_clients() -> None:
     assert (first.rate, first.sentences, first.chunk.encoder_look_back) == (8000, True, 4)
     assert (second.chunk.left, second.hotwords) == (0, ("阿里巴巴", "hello world"))
     assert (third.chunk, third.hotwords) == (None, ())
+
+
+def test_a_number_beyond_all_numbers_is_refused() -> None:
+    actions = run(FunasrConversation().text('{"audio_fs": 1e999}'))
+    assert [one.code for one in actions if isinstance(one, Close)] == [1008]
+
+
+def test_half_of_a_pair_of_surrogates_comes_back_as_a_question_mark() -> None:
+    engine = Engine(FunasrConversation())
+    engine.text('{"mode": "online", "wav_name": "\\ud800x", "hotwords": "\\udfff 好"}')
+    engine.text({"is_speaking": False})
+    assert [one["wav_name"] for one in engine.messages] == ["?x"]
 
 
 def test_times_are_left_out_where_they_do_not_fit_the_text() -> None:

@@ -177,7 +177,7 @@ def test_what_cannot_be_done_is_an_error_and_the_session_goes_on() -> None:
     for kind, values, code in cases:
         (event,) = client.say(kind, event_id="e7", **values)
         assert (event["type"], event["error"]["code"], event["error"]["event_id"]) == ("error", code, "e7")
-    for message in ("", "3", "[]", "{}"):
+    for message in ("", "3", "[]", "{}", '{"type": NaN}', '{"type": ' + "[" * 9 + "]" * 9 + "}", "[" * 9999):
         (event,) = client._do(client.conversation.text(message))
         assert event["error"]["code"] == "invalid_json"
     client.append(1200)
@@ -189,6 +189,18 @@ def test_what_cannot_be_done_is_an_error_and_the_session_goes_on() -> None:
     client.append()
     (event,) = client.tell(2, Failed(InputFailed("the stream failed")))
     assert event["type"].endswith(".failed")
+
+
+def test_values_out_of_this_world_harm_nobody() -> None:
+    client = Client()
+    turns = {"type": "server_vad", "silence_duration_ms": 10**400}
+    heard = {"turn_detection": turns, "format": {"type": "audio/pcm", "rate": 24000.0}}
+    (event,) = client.say("session.update", session={"audio": {"input": heard}}, event_id="\ud800")
+    assert event["session"]["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24_000}
+    client.append()
+    assert client.of(Open)[0].options.pause_s == 5.0
+    (event,) = client._do(client.conversation.text('{"type": "x", "event_id": "\\ud800"}'))
+    assert event["error"]["event_id"] == "?"
 
 
 def test_events_have_their_own_ids() -> None:
