@@ -2,7 +2,8 @@
 
     python scripts/wheel_check.py dist/*.whl
 
-Needs lief, which reads the libraries of every system, and ziglang, which knows how large structures are there.
+Needs lief, which reads the libraries of every system, ziglang, which knows how large structures are there, and
+packaging and trove-classifiers, which know what an index takes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import lief
+from packaging.metadata import Metadata
+from trove_classifiers import classifiers
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -52,9 +55,22 @@ def check(wheel: Path) -> None:
         (record,) = (name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))
         tags = re.findall(r"^Tag: (.+)$", archive.read(record).decode(), re.MULTILINE)
         _expect(wheel, "tags", sorted(tags), sorted(f"{python}-{abi}-{part}" for part in platform.split(".")))
+        _check_metadata(wheel, archive, record.rpartition("/")[0])
         binary = lief.parse(archive.extract(engines[0], directory))
     _check_library(wheel, binary)
     _check_layout(wheel, TARGETS[platform])
+
+
+def _check_metadata(wheel: Path, archive: zipfile.ZipFile, place: str) -> None:
+    """What an index shows and refuses, the licences that it names, and the commands that are installed."""
+    metadata = Metadata.from_email(archive.read(f"{place}/METADATA"))
+    _expect(wheel, "name and version", [metadata.name, str(metadata.version)], wheel.stem.split("-")[:2])
+    _expect(wheel, "unknown classifiers", sorted(set(metadata.classifiers or []) - classifiers), [])
+    licences = [f"{place}/licenses/{path}" for path in metadata.license_files or []]
+    _expect(wheel, "licences that are missing", sorted({*licences} - {*archive.namelist()}), [])
+    _expect(wheel, "form of the description", metadata.description_content_type, "text/markdown")
+    commands = archive.read(f"{place}/entry_points.txt").decode().split()
+    _expect(wheel, "commands", commands, ["[console_scripts]", "paraformer", "=", "paraformer.cli:main"])
 
 
 def _check_library(wheel: Path, binary: lief.Binary) -> None:
