@@ -267,8 +267,8 @@ class NativeEngine:
 def division(threads: int, rows: int, dim: int) -> tuple[int, bool]:
     """How many threads share so many rows, and whether they divide the columns of layers, the narrowest of width `dim`.
 
-    >>> division(2, 20, 512), division(2, 200, 512), division(2, 200, 512)
-    ((2, True), (2, False), (2, False))
+    >>> division(2, 20, 512), division(2, 20, 64), division(2, 200, 512)
+    ((2, True), (1, True), (2, False))
     """
     if rows <= MOST_ROWS_BY_COLUMNS:
         return max(1, min(threads, dim // PANEL)), True
