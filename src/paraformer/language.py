@@ -37,13 +37,13 @@ from paraformer.text import Vocabulary
 _MARKS = re.compile(r"[^\w\s']+")
 _UNITS = re.compile(r"[a-z']+|\w")
 DISCOUNT = 0.75
-CANDIDATES = 16
+CANDIDATES = 20
 """Items of each token that are considered."""
-BY_LEXICON = 1.8
+BY_LEXICON = 1.5
 """Times that the weight is larger where a lexicon offers the candidates, among which more sound alike."""
 IMPOSSIBLE = -1e4
 """The log-probability of what cannot be."""
-BEAM = 12
+BEAM = 48
 """Histories that are kept from token to token."""
 _History = tuple[int, int]
 """The last two items that stand for text, the older one first."""
@@ -406,7 +406,7 @@ def _best_of_each(
     """Of each history that there may be after a token the best way to it, for the BEAM best of them, best first.
 
     order: ways, best first; a way is the place of a history in `past` * the number of words + that of a word. Numpy
-    would look at all 144 where the first few suffice.
+    would look at all 960 where the first few suffice.
     """
     found: dict[_History, int] = {}
     for way in order:

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from jaxtyping import Float32
 
-BY_UNITS = 0.7
+BY_UNITS = 0.8
 """T: how far an item counts by its units. Tuned on development speech, as the next (docs/embedded-model.md)."""
-FLATTENED = 0.4
+FLATTENED = 0.35
 """S: how much less than proportionally, since a language model that knows the words before comes after this."""
 LEAST = 1e-7
 """The probability of an item none of whose units was heard."""
