@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paraformer
-from paraformer import AudioError, ChunkConfig, ConfigError, DataError, UnsupportedModel
+from paraformer import AudioError, ChunkConfig, ConfigError, DataError, ModelNotFound, UnsupportedModel
 from paraformer.compat import AutoModel, Tasks, pipeline
 from paraformer.compat import options as known
 from paraformer.compat.inputs import readable, samples
@@ -430,6 +430,12 @@ def test_options_of_loading_of_another_kind_are_refused(tmp_path: Path, options:
     given = {"model": str(tiny_bundle.directory()), "vad_model": tmp_path / "none", **options}
     with pytest.raises(ConfigError, match=words):
         AutoModel(**given)
+
+
+def test_a_file_is_no_detector() -> None:
+    directory = tiny_bundle.directory()
+    with pytest.raises(ModelNotFound, match="is a file; a model is a directory"):
+        AutoModel(str(directory), vad_model=directory / "model.safetensors")
 
 
 def test_the_embedded_model_has_one_revision_and_no_device_is_the_cpu() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from punctuation_goldens import model, tokens
 
 from paraformer.itn import NumberWriter
 from paraformer.punctuation import Punctuation
+from paraformer.recordings import Draft
 from paraformer.subtitles import cues
 from paraformer.types import Segment, Token, Transcript
 from paraformer.writing import Writer, WritingState, readable, sentences
@@ -40,8 +42,11 @@ def bare(found: list[Token]) -> list[Token]:
 def test_whole_every_token_stays_what_it_was(texts: list[str], cut: int, punctuation: Punctuation):
     heard = spoken(texts)
     written = Writer(punctuation, NumberWriter()).whole([heard[:cut], heard[cut:]])
-    assert [bare(one) for one in written] == [heard[:cut], heard[cut:]]
     flat = [token for one in written for token in one]
+    assert bare(flat) == heard
+    border = heard[cut].start_s if cut < len(heard) else 99.0
+    assert all(token.start_s < border for token in written[0])
+    assert all(token.start_s >= border for token in written[1])
     assert not any(token.mark for token in flat if token.text == "<unk>" or token.text.endswith("@@"))
     assert "".join(one.text for one in sentences(flat)).replace(" ", "") in (readable(flat).replace(" ", ""), "")
 
@@ -87,6 +92,54 @@ def test_a_number_in_digits_keeps_what_was_heard_for_it():
     assert (number.text, number.start_s, number.end_s) == ("97", heard[2].start_s, heard[4].end_s)
     assert number.spoken == tuple(heard[2:5])
     assert number.confidence == pytest.approx(sum(one.confidence for one in heard[2:5]) / 3)
+
+
+@pytest.mark.parametrize(
+    ("heard", "gap_s", "texts"),
+    [
+        (("收入一千", "二百万元"), 0.3, ["收入1200万", "元"]),
+        (("百分之", "十五"), 0.0, ["15%"]),
+        (("二零", "二五年", "三月"), 0.5, ["2025", "年", "3月"]),
+        (("有", "三百", "二十一", "人"), 0.1, ["有", "321", "人"]),
+        (("房间三百", "二十个人"), 1.0, ["房间三百", "20个人"]),
+    ],
+)
+def test_a_number_over_the_joint_of_segments_is_one(heard: tuple[str, ...], gap_s: float, texts: list[str]):
+    """Detectors cut within numbers; a pause as long as ends a clause does part them."""
+    draft, place = Draft("talk"), 0.0
+    for text in heard:
+        draft.segments.append(
+            [replace(one, start_s=place + one.start_s, end_s=place + one.end_s) for one in spoken([*text])]
+        )
+        place = draft.segments[-1][-1].end_s + gap_s
+    told = draft.result(Writer(rewriter=NumberWriter()), None)
+    assert isinstance(told, Transcript)
+    assert [one.text for one in told.segments] == texts
+    flat = [token for one in told.segments for token in one.tokens]
+    assert bare(flat) == [token for one in draft.segments for token in one]
+    assert all(one.end_s <= following.start_s for one, following in pairwise(told.segments))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("before", range(31, 44, 4))
+def test_a_long_clause_is_not_given_out_in_the_midst_of_a_number(size: int, before: int):
+    heard = spoken([*("天" * before + "一千二百三十四万五千六百七十八" + "天" * 60)])
+    writer, state, given_out = Writer(rewriter=NumberWriter()), WritingState(), list[Token]()
+    for start in range(0, len(heard), size):
+        part = heard[start : start + size]
+        written, state = writer.step(part, state, now_s=part[-1].end_s, final=False)
+        given_out += written
+        assert len(state.clause) <= 60
+    written, _ = writer.step([], state, now_s=99.0, final=True)
+    assert readable([*given_out, *written]) == "天" * before + "12345678" + "天" * 60
+
+
+def test_a_number_without_an_end_is_given_out_all_the_same():
+    writer, state, longest = Writer(rewriter=NumberWriter()), WritingState(), 0
+    for token in spoken([*"一二三四五六七八九零"] * 20):
+        _, state = writer.step([token], state, now_s=token.end_s, final=False)
+        longest = max(longest, len(state.clause))
+    assert longest <= 80
 
 
 def test_marks_end_words_and_keep_their_widths():

@@ -89,6 +89,7 @@ class Draft:
                 written = [list(islice(labelled, len(one))) for one in written]
             if telling.error is not None:
                 return telling.error
+        written = [one for one in written if one]
         segments = [Segment(readable(one), one[0].start_s, one[-1].end_s, tuple(one)) for one in written]
         text = join_segments([segment.text for segment in segments])
         found = sentences([token for one in written for token in one])

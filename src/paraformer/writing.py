@@ -7,8 +7,10 @@ token to another, and whatever is made of a transcript is made of its tokens alo
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 from paraformer.punctuation import ENDS, Punctuation, Undecided
@@ -78,18 +80,25 @@ class Writer:
         return "/".join(parts) if any(parts) else None
 
     def whole(self, segments: Sequence[Sequence[Token]]) -> list[list[Token]]:
-        """The tokens of all segments of one recording, written: marks in view of all of them, numbers of each."""
+        """The tokens of all segments of one recording, written in view of all of them.
+
+        A number that goes on in the next segment, without a long pause, is one token of the segment where it begins,
+        which may leave nothing to the next.
+        """
         tokens = [token for segment in segments for token in segment]
         if self.punctuation is not None:
             units = _units(tokens)
             silences = _silences(tokens, [last for _, last in units])
             marks = self.punctuation.marks([text for text, _ in units], silences)
             tokens, _ = _marked(tokens, [last for _, last in units], marks, begins=True)
-        ends, begin = list[list[Token]](), 0
-        for segment in segments:
-            ends.append(self._rewritten(tokens[begin : begin + len(segment)]))
-            begin += len(segment)
-        return ends
+        ends, written, begin = list(accumulate(map(len, segments))), [list[Token]() for _ in segments], 0
+        for end in ends:
+            if end < len(tokens) and tokens[end].start_s - tokens[end - 1].end_s < PAUSE_S:
+                continue
+            for token in self._rewritten(tokens[begin:end]):
+                written[bisect_right(ends, begin)].append(token)
+                begin += len(token.spoken) or 1
+        return written
 
     def step(
         self, tokens: Sequence[Token], state: WritingState, *, now_s: float, final: bool
@@ -104,8 +113,11 @@ class Writer:
         if self.rewriter is None:
             return decided, state
         held = [*state.clause, *decided]
-        whole = len(held) if paused else _clause_end(held) or max(0, len(held) - LONGEST)
-        return self._rewritten(held[:whole]), replace(state, clause=tuple(held[whole:]))
+        if paused or (whole := _clause_end(held)):
+            whole = len(held) if paused else whole
+            return self._rewritten(held[:whole]), replace(state, clause=tuple(held[whole:]))
+        written, given = _first(self._rewritten(held), len(held) - LONGEST)
+        return written, replace(state, clause=tuple(held[given:]))
 
     def _decided(
         self, waiting: list[Token], state: WritingState, *, now_s: float, final: bool, paused: bool
@@ -210,6 +222,18 @@ def _marked(
 def _clause_end(tokens: Sequence[Token]) -> int:
     """How many tokens from the front are whole clauses."""
     return next((place for place in range(len(tokens), 0, -1) if tokens[place - 1].mark), 0)
+
+
+def _first(written: Sequence[Token], most: int) -> tuple[list[Token], int]:
+    """The first of these tokens that were made of `most` at most, and of how many; a number longer than any goes, too.
+
+    So none is cut where a clause is too long to wait for its end.
+    """
+    counts = list(accumulate(len(token.spoken) or 1 for token in written))
+    given = bisect_right(counts, most)
+    if not given and most > LONGEST:
+        given = 1
+    return list(written[:given]), counts[given - 1] if given else 0
 
 
 def _rewritten(tokens: Sequence[Token], rewriter: Rewriter) -> list[Token]:

@@ -198,6 +198,8 @@ def _detector(model: str | Path | None, revision: str | None, where: str | None,
     try:
         return locate(_resolved(model, revision, where, download=download), download=download)
     except (ModelNotFound, MissingExtra) as error:
+        if Path(model).is_file():  # of a model, as it may be
+            raise
         _log.warning("this package's own detector of speech is used: %s", error)
         return None
 
