@@ -459,15 +459,14 @@ def at_its_end() -> io.BytesIO:
         (5, "a value of int is not audio"),
         ((np.zeros(5), 48000.0), "a sample rate of 48000.0; it must be a whole number"),
         ((np.zeros(5), 2), "a sample rate of 2 Hz"),
-        ((np.zeros(5), True), "cannot be taken for samples"),
+        ((np.zeros(5), True), "a sample rate of True; it must be a whole number"),
         ([1 << 15, 0], "its full scale is not known"),
         ([0.5, "a"], "is not audio"),
         (b"/data/a.wav", "the name of a file in bytes: pass it as text"),
         (b"https://x.org/a.mp3", "the name of a file in bytes"),
         (["a"], "is not audio"),
         ([[0.1], [0.2, 0.3]], "cannot be taken for samples"),
-        (torch.zeros(5, requires_grad=True), "cannot be taken for samples.*detach"),
-        (torch.zeros(5, dtype=torch.bfloat16), "cannot be taken for samples"),
+        (torch.zeros(5, device="meta"), "cannot be taken for samples"),
         (io.StringIO("text"), "open as text"),
         (at_its_end(), r"read to its end: seek\(0\)"),
         (io.BytesIO(), "is empty"),
@@ -931,8 +930,6 @@ def test_tensors_with_a_history_or_in_bfloat16_are_samples() -> None:
         np.testing.assert_array_equal(audio.from_array(tensor), samples.numpy())
         np.testing.assert_array_equal(audio.packet(tensor), samples.numpy())
     np.testing.assert_array_equal(audio.packet(samples.bfloat16()), samples.bfloat16().float().numpy())
-    with pytest.raises(AudioError, match="cannot be taken for samples"):
-        audio.from_array(torch.zeros(800, device="meta"))
 
 
 @pytest.mark.parametrize("rate", [0, 1, -16000, True, 16000.0])

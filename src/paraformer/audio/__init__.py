@@ -151,7 +151,7 @@ def with_rate(samples: Any, rate: int = SAMPLE_RATE) -> tuple[Any, int]:
 def _is_pair(values: object) -> bool:
     if not isinstance(values, list | tuple) or len(values) != 2:
         return False
-    rates = [value for value in values if isinstance(value, Real) and (isinstance(value, int) or abs(value) > 1)]
+    rates = [value for value in values if isinstance(value, Real) and not 0 < abs(float(value)) < 1]  # else a sample
     others = [value for value in values if not isinstance(value, Real | str | bytes | PathLike)]
     return len(rates) == len(others) == 1 and not hasattr(others[0], "read")
 
