@@ -502,3 +502,28 @@ def test_the_seal_is_of_what_was_written_whatever_settings_came_later(bundle):
 def test_torch_computes_in_bfloat16_where_both_are_asked_for() -> None:
     assert str(loader.choose(loader.locate(None), "torch", precision="bfloat16")) == "torch bfloat16"
     assert str(loader.choose(loader.locate(None), precision="bfloat16")) == "native bfloat16"
+
+
+# -- graphs alone -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runtime", ["sherpa-onnx", "funasr-onnx"])
+def test_graphs_of_other_runtimes_are_told_as_such(tmp_path, runtime):
+    directory = tmp_path / "model"
+    if runtime == "sherpa-onnx":
+        directory.mkdir()
+        (directory / "tokens.txt").touch()
+    else:
+        write_funasr(directory)
+        (directory / "model.pt").unlink()
+    (directory / "model_quant.onnx").touch()
+    with pytest.raises(
+        ModelNotFound, match=r"and model_quant\.onnx is for other runtimes; take the model that it was made of"
+    ):
+        paraformer.load(directory)
+
+
+def test_a_device_without_torch_names_the_extra(base_install, monkeypatch):
+    monkeypatch.delitem(sys.modules, "paraformer.backends.torch", raising=False)
+    with pytest.raises(MissingExtra, match=r"device 'cuda' needs .* 'paraformer\[torch\]'"):
+        paraformer.load(device="cuda")

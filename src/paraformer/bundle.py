@@ -224,6 +224,8 @@ def _holds(directory: Path) -> str:
         return f"but there is a model in {meant}; name that"
     if not names:
         return "nor anything else; get the model again"
+    if graph := next((name for name in names if name.endswith(".onnx")), None):
+        return f"and {graph} is for other runtimes; take the model that it was made of"
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     return f"but {shown}; name the directory that holds a model's settings and weights"
 

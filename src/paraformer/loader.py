@@ -263,8 +263,10 @@ def _check_engine(backend: str, precision: str, device: str) -> str:
         if backend in ("onnx", "native") or precision == "int8":
             asked = f"backend {backend!r}" if backend in ("onnx", "native") else f"precision {precision!r}"
             raise ConfigError(f"{asked} computes on the CPU only; for device {device!r} leave it out")
-        from paraformer.backends.torch import check_device
-
+        try:
+            from paraformer.backends.torch import check_device
+        except ImportError as error:
+            raise MissingExtra(f"device {device!r}", "torch") from error
         check_device(device)
     return device
 

@@ -149,7 +149,7 @@ def locate(directory: Path) -> Directory:
         settings=settings,
         metadata=metadata,
         settings_file=settings_file,
-        weights=existing(directory, [paths], funasr_parts.WEIGHTS),
+        weights=_weights(directory, [paths]),
         tokens=_listed(tokens, settings_file)
         if isinstance(tokens, list)
         else existing(directory, both, funasr_parts.TOKENS),
@@ -224,6 +224,19 @@ def section(values: Mapping[str, Any], name: str, path: Path) -> Mapping[str, An
     if section is not None and not isinstance(section, dict):
         raise ModelError(f"{path}: {name} must be a JSON object, not {section!r}")
     return section or {}
+
+
+def _weights(directory: Path, settings: Sequence[Mapping[str, Any]]) -> Path:
+    """As `existing`, which cannot say what to do with graphs alone."""
+    try:
+        return existing(directory, settings, funasr_parts.WEIGHTS)
+    except ModelNotFound as error:
+        if graphs := sorted(directory.glob("*.onnx")):
+            raise ModelNotFound(
+                f"{directory} has no weights, and {graphs[0].name} is for other runtimes; "
+                "take the model that it was made of"
+            ) from error
+        raise
 
 
 def existing(directory: Path, settings: Sequence[Mapping[str, Any]], file: Named) -> Path:
