@@ -1,4 +1,4 @@
-"""Clients of every door that `scripts/soak` lets loose: steady ones, hasty ones, some that vanish or talk nonsense."""
+"""Clients of every door that `scripts/soak.py` lets loose: steady ones, hasty ones, such as vanish or talk nonsense."""
 
 from __future__ import annotations
 

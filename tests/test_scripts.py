@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("test", "check", "demo", "docs", "walk", "environment", "peers", "mutate", "sanitise")
+NAMES = ("test", "check", "demo", "docs", "walk", "environment", "peers", "mutate", "sanitise", "soak", "audit")
 SCRIPTS = [*(ROOT / "scripts" / name for name in NAMES), ROOT / ".ci" / "run"]
 
 

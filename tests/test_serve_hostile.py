@@ -36,6 +36,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from paraformer.serve import guard
+from paraformer.serve import server as server_module
 from paraformer.serve.config import Limits
 from paraformer.serve.files import Spool
 from paraformer.serve.server import log_to_stderr
@@ -190,6 +191,41 @@ def test_slow_bodies(server: Running, unit: bytes, monkeypatch: pytest.MonkeyPat
             sock.sendall(chunk(unit) if unit else b"")
             time.sleep(0.1)
     assert rest(sock).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_reads_no_answer(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_UNREAD_S", 0.5)
+    state = server.process._servers[0].server_state
+    until(lambda: not state.connections)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", server.port))
+    with sock:
+        sock.sendall(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        until(lambda: state.connections)
+        until(lambda: not state.connections)
+
+
+def test_a_refused_client_that_goes_on_sending(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_UNREAD_S", 0.5)
+    sock = connected(server, HEAD.replace(b"localhost", b"evil.example") + b"Content-Length: 99999\r\n\r\n")
+    with sock:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 421 ")
+        with suppress(OSError):
+            for _ in range(100):
+                sock.sendall(b"x")
+                time.sleep(0.05)
+            pytest.fail("it may go on for ever")
+
+
+def test_uploads_that_come_are_counted_before_they_are_complete() -> None:
+    with serving(limits=Limits(jobs=2)) as running:
+        coming = [connected(running, FORM + chunk(BEGUN + bytes(9999))) for _ in range(2)]
+        until(lambda: post(running, part(b"x"))[0] == 503)
+        assert post(running, part(b"x"))[1]["error"]["code"] == "busy"
+        for sock in coming:
+            sock.close()
+        until(lambda: post(running, part(b"x"))[0] == 400)
 
 
 def test_a_client_that_leaves_in_the_middle_is_no_failure(server: Running, log: io.StringIO) -> None:

@@ -84,6 +84,6 @@ def test_the_command_checks_its_settings(tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.slow
 def test_trouble_of_all_kinds_loses_and_mixes_up_nothing() -> None:
-    script = Path(__file__).parents[1] / "scripts" / "soak"
+    script = Path(__file__).parents[1] / "scripts" / "soak.py"
     done = subprocess.run([sys.executable, script, "--seconds", "20"], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr

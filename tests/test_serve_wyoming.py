@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import warnings
 from typing import Any
 
@@ -14,6 +15,7 @@ from serving import sample, serving, whole_text
 
 import paraformer
 from paraformer import Segment
+from paraformer.serve.config import Limits
 from paraformer.serve.protocol import Close, Done, End, Feed, Live, Open, Send, Sentence
 from paraformer.serve.wyoming import WyomingConversation
 
@@ -83,6 +85,12 @@ def test_audio_of_other_kinds_is_an_error() -> None:
         assert json.loads(answer.text)["type"] == "error"
 
 
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def test_its_own_package_over_a_socket() -> None:
     async def main(port: int) -> tuple[Info, str, str]:
         async with AsyncTcpClient("127.0.0.1", port) as client:
@@ -104,13 +112,26 @@ def test_its_own_package_over_a_socket() -> None:
                     return info, chunks, Transcript.from_event(event).text
             raise AssertionError("the connection ended")
 
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with serving(wyoming_port=port):
+    with serving(wyoming_port=(port := free_port())):
         info, chunks, text = asyncio.run(main(port))
     assert info.asr[0].models[0].languages[0] == "zh"
     assert text == whole_text()
     assert chunks
+
+
+def test_who_says_nothing_any_more_holds_no_place() -> None:
+    with serving(wyoming_port=(port := free_port()), limits=Limits(idle_s=0.5, streams=1)) as running:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+                silent.sendall(b'{"type": "audio-start", "data": {"rate": 16000, "width": 2, "channels": 1}}\n')
+                assert b"transcript-start" in silent.recv(65536)
+                assert running.process.engine.seats == 1
+                while silent.recv(65536):
+                    pass
+            assert running.process.engine.seats == 0
+
+
+def test_half_of_a_pair_of_surrogates_comes_back_as_a_question_mark() -> None:
+    (answer,) = WyomingConversation("m").binary(b'{"type": "ping", "data": {"text": "\\ud800"}}\n')
+    assert isinstance(answer, Send)
+    assert json.loads(answer.text)["data"]["text"] == "?"

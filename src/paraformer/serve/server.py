@@ -50,6 +50,8 @@ _NO_FAULTS = ("Invalid UTF-8", "ASGI callable returned without completing handsh
 EMPTY_PER_S = 100.0
 """Frames of a client that carry nothing, pings among them; ten times as many at once."""
 _PART, _TINY = 4096, 16
+_UNREAD_S = 30.0
+"""So long may an HTTP client read nothing of what it is sent, and send what is not listened to."""
 
 
 class _Server(uvicorn.Server):
@@ -115,11 +117,14 @@ class _Socket(WebSocketsSansIOProtocol):
 
 
 class _Guarded(HttpToolsProtocol):
-    """uvicorn's HTTP, which by itself waits for ever, and keeps all, of a request that never becomes complete."""
+    """uvicorn's HTTP, which by itself keeps all of a head that never ends, and waits for ever for the rest of a request
+    and for a client that does not read.
+    """
 
     first_s = 10.0
     """Until the headers are complete."""
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _head = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -144,9 +149,32 @@ class _Guarded(HttpToolsProtocol):
         self._head = 0
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        self._done()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and self._timer is None:  # it was refused
+            self._timer = self.loop.call_later(_UNREAD_S, self.transport.close)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(_UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._read()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._done()
+        self._read()
         super().connection_lost(exc)
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _wait(self) -> None:
         if self._timer is None:

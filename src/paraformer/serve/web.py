@@ -84,6 +84,7 @@ class _Web:
         self._dialect = Dialect(config.mode, config.online_name, chunks)  # type: ignore[arg-type]
         self._offline = Dialect("offline", config.online_name, chunks)
         self._created = int(time())
+        self._coming = 0
 
     # -- HTTP -----------------------------------------------------------------------------------------------------
 
@@ -175,6 +176,9 @@ class _Web:
         if announced > most + _FIELD_BYTES:
             ends = announced > 4 * most  # a little too much is read to its end, so that the client sees why
             raise Refusal(413, f"the file is larger than {most} bytes", "too_large", name, ends=ends)
+        if self._coming + self._engine.files.jobs >= self._engine.config.limits.jobs:
+            raise Refusal(503, "too many files wait to be recognised; come back later", "busy")
+        self._coming += 1
         try:
             async with request.form(max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
                 upload = form.get(name)
@@ -189,6 +193,8 @@ class _Web:
         except (MultiPartException, HTTPException, ValueError, KeyError) as error:
             wanted = "the form cannot be read: it takes one file and up to 64 short fields"
             raise Refusal(400, wanted, None, name) from error
+        finally:
+            self._coming -= 1
 
     def _spooled(self, upload: UploadFile) -> Spool:
         spool = Spool(self._engine.config.limits)
