@@ -257,6 +257,8 @@ def test_labels() -> None:
     found = VoiceSpeakers(golden_voices()).label(tokens, voices)
     assert [token.speaker for token in found] == [0, 0, 1, 1]
     assert VoiceSpeakers(golden_voices()).label(tokens, []) == tokens
+    late = [token for token in tokens if token.start_s >= 20]  # the first voice says nothing, as noise does
+    assert [token.speaker for token in VoiceSpeakers(golden_voices()).label(late, voices)] == [0, 0]
 
 
 def test_mixed_up(tmp_path: Path) -> None:

@@ -29,13 +29,18 @@ class VoiceSpeakers:
         return [(one.start_s, one.end_s, vector) for one, vector in zip(cut, vectors, strict=True)]
 
     def label(self, tokens: Sequence[Token], voices: Sequence[Voice]) -> list[Token]:
-        """Each token with who says most of it; in a gap between turns, who speaks nearest to it."""
+        """Each token with who says most of it; in a gap between turns, who speaks nearest to it.
+
+        Numbers are those of the first appearance in tokens: voices that say none, as of noise, have none.
+        """
         if not voices:
             return list(tokens)
         ordered = sorted(voices, key=lambda voice: voice[0])
         found = cluster(np.stack([vector for _, _, vector in ordered]), self.count)
         said = turns([(start, end) for start, end, _ in ordered], found.tolist())
-        return [replace(token, speaker=_speaker(token, said)) for token in tokens]
+        speakers = [_speaker(token, said) for token in tokens]
+        numbers = {speaker: number for number, speaker in enumerate(dict.fromkeys(speakers))}
+        return [replace(token, speaker=numbers[who]) for token, who in zip(tokens, speakers, strict=True)]
 
 
 def _speaker(token: Token, said: Sequence[Turn]) -> int:
