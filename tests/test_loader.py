@@ -400,7 +400,18 @@ def test_a_funasr_directory_needs_no_torch(tmp_path, name):
 
 
 def test_a_kind_of_model_that_the_engine_lacks_runs_on_torch(tmp_path):
-    assert paraformer.load(write_funasr(tmp_path, "aishell_conformer")).engine == "torch float32"
+    directory = write_funasr(tmp_path, "aishell_conformer")
+    assert paraformer.load(directory).engine == "torch float32"
+    for options in ({"backend": "native"}, {"precision": "int8"}, {"backend": "native", "precision": "float32"}):
+        with pytest.raises(UnsupportedModel, match="SAN-M encoders and decoders; leave backend and precision out"):
+            paraformer.load(directory, **options)
+
+
+@FAST
+def test_the_engine_alone_takes_the_precision_that_is_faster_here(monkeypatch):
+    assert paraformer.load(backend="native").engine == "native int8"
+    monkeypatch.setenv("PARAFORMER_ISA", "plain")
+    assert paraformer.load(backend="native").engine == "native float32"
 
 
 def test_the_onnx_backend_asks_for_graphs(tmp_path):

@@ -283,8 +283,10 @@ def _choose(directory: Path, config: ModelConfig, backend: str, precision: str, 
             f"{directory} holds int8 weights only, which this processor or build cannot compute with; take the "
             "directory that it was exported from"
         )
-    if packed or (backend == "native" and precision == "auto"):
+    if packed:
         return Choice("native", "int8")
+    if backend == "native" and precision == "auto":
+        return Choice("native", "int8" if native.fast("int8") else "float32")
     if backend == "torch" or device != "cpu":
         return Choice("torch", "bfloat16" if precision == "bfloat16" else "float32")
     if backend == "native" or precision in ("bfloat16", "int8"):

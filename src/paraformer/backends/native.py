@@ -58,21 +58,24 @@ def supports(config: ModelConfig) -> bool:
     return decoder.text is None or decoder.text.units > 0
 
 
-def _check(config: ModelConfig, precision: Precision) -> None:
+def _check(config: ModelConfig) -> None:
     if not supports(config):
-        raise UnsupportedModel(f"{precision} is for models with SAN-M encoders and decoders; use 'float32'")
+        raise UnsupportedModel(
+            "the package's own engine is for models with SAN-M encoders and decoders; leave backend and precision out"
+        )
 
 
 def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, np.ndarray]:
     """All that the engine needs of a model to compute in int8, for `panels.save`. Raises as NativeEngine."""
-    _check(config, "int8")
+    _check(config)
     weights = Weights(tensors, "int8")
     Model.of(config, weights)
     return weights.used
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Of all tensors that a model of a supported kind has, by name: those that the engine needs, and training's."""
+    """Of all tensors that a model has, by name: those that the engine needs, and training's. Raises UnsupportedModel."""
+    _check(config)
     asked = Asked()
     Model.of(config, asked)
     dim, units = config.encoder.output_dim, config.ctc_vocab_size
@@ -100,7 +103,7 @@ class NativeEngine:
                 f"{precision}; install a wheel for this platform or, with a C compiler, the package again, or leave "
                 "backend and precision out, which needs pip install 'paraformer[onnx]'"
             )
-        _check(config, precision)
+        _check(config)
         self.name = f"native {precision}"
         self._c, self._kernels, self._config = library, kernels, config
         self._model = Model.of(config, Weights(weights, precision))
