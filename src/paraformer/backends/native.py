@@ -74,7 +74,7 @@ def packed(tensors: Mapping[str, ArrayLike], config: ModelConfig) -> dict[str, n
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Of all tensors that a model has, by name: those that the engine needs, and training's. Raises UnsupportedModel."""
+    """Of all tensors that a model has, by name: the engine's, and training's. Raises UnsupportedModel."""
     _check(config)
     asked = Asked()
     Model.of(config, asked)
