@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ import soundfile
 import paraformer
 from paraformer.recognizer import Recognizer
 from paraformer.serve.config import ServeConfig
-from paraformer.serve.server import Process
+from paraformer.serve.server import Process, log_to_stderr
 
 SAMPLES = Path(str(files("paraformer") / "samples"))
 
@@ -46,6 +48,23 @@ class Running:
 
     def call(self, doing: Any) -> None:
         self.loop.call_soon_threadsafe(doing)
+
+
+@contextmanager
+def logged() -> Iterator[io.StringIO]:
+    """What a server would write to standard error."""
+    root, names = logging.getLogger(), ("paraformer.serve", "uvicorn", "websockets", "python_multipart")
+    before, levels = list(root.handlers), [logging.getLogger(name).level for name in names]
+    log_to_stderr()
+    (handler,) = (one for one in root.handlers if one not in before)
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(written := io.StringIO())
+    try:
+        yield written
+    finally:
+        root.removeHandler(handler)
+        for name, level in zip(names, levels, strict=True):
+            logging.getLogger(name).setLevel(level)
 
 
 @cache

@@ -17,6 +17,7 @@ import websockets
 from serving import Running, live_text, sample, serving, whole_text
 from websockets.sync.client import connect
 
+import paraformer
 from paraformer.serve.config import Limits
 
 
@@ -154,6 +155,21 @@ def test_a_client_that_says_nothing_is_closed() -> None:
             while not answers[-1]["is_final"]:
                 answers.append(json.loads(ws.recv(timeout=10)))
         assert "".join(one["text"] for one in answers) == live_text()
+
+
+def test_a_client_that_waits_for_its_text_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = paraformer.load()
+    whole = tool.segments
+
+    def segments(*given: Any) -> Any:
+        time.sleep(2.0)
+        return whole(*given)
+
+    with serving(tool, limits=Limits(idle_s=0.3), drain_s=0.1) as running:
+        monkeypatch.setattr(tool, "segments", segments)
+        for mode in ("offline", "2pass"):
+            said = speak(running.ws, mode)
+            assert "".join(one["text"] for one in said if one["mode"] != "2pass-online") == whole_text()
 
 
 def test_a_client_that_does_not_read_is_dropped_and_the_others_go_on() -> None:

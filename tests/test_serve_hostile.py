@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import io
 import json
-import logging
 import os
 import random
 import re
@@ -31,7 +30,7 @@ import numpy as np
 import pytest
 import soundfile
 import starlette.formparsers
-from serving import SAMPLES, Running, embedded, live_text, sample, serving, whole_text
+from serving import SAMPLES, Running, embedded, live_text, logged, sample, serving, whole_text
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -39,7 +38,6 @@ from paraformer.serve import guard
 from paraformer.serve import server as server_module
 from paraformer.serve.config import Limits
 from paraformer.serve.files import Spool
-from paraformer.serve.server import log_to_stderr
 
 ROOT = Path(__file__).parents[1]
 MOST = 2 << 20
@@ -58,12 +56,8 @@ def server() -> Iterator[Running]:
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """What the server writes."""
-    log_to_stderr()
-    (handler,) = logging.getLogger("uvicorn").handlers
-    assert isinstance(handler, logging.StreamHandler)
-    before = handler.setStream(written := io.StringIO())
-    yield written
-    handler.setStream(before)
+    with logged() as written:
+        yield written
 
 
 def part(content: bytes, name: str = "file", filename: str | None = "x") -> bytes:
@@ -453,6 +447,7 @@ def test_a_stop_in_the_middle_of_fifty_streams_loses_no_word() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_hundred_streams_of_which_some_vanish_are_those_of_one_alone() -> None:
     names = ("weather", "subway", "company", "meeting")
 
@@ -479,6 +474,7 @@ def test_two_hundred_streams_of_which_some_vanish_are_those_of_one_alone() -> No
     assert heard == [None if n % 5 == 0 else live_text(names[n % 4]) for n in range(200)]
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_sessions_that_come_and_go_leave_nothing(count: int) -> None:
     with serving(limits=Limits(streams=100)) as running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 import websockets
-from serving import Running, live_text, sample, serving
+from serving import Running, live_text, logged, sample, serving
 from websockets.sync.client import connect
 
 from paraformer.cli.serve import _self_signed
@@ -25,7 +26,6 @@ from paraformer.errors import ConfigError
 from paraformer.serve.config import Limits, ServeConfig, read_config
 from paraformer.serve.guard import Keys, Refusal
 from paraformer.serve.quotas import Quotas
-from paraformer.serve.server import log_to_stderr
 
 KEY = "open-sesame-9d2f"
 
@@ -227,11 +227,9 @@ def test_forms_of_all_kinds(server: Running) -> None:
         assert post(server, body) == 400, body[:80]
 
 
-def test_logs_hold_no_keys_and_no_words(server: Running, caplog: pytest.LogCaptureFixture) -> None:
-    log_to_stderr()
-    for name in ("paraformer.serve", "uvicorn", "websockets"):
-        logging.getLogger(name).propagate = True
-    with caplog.at_level(logging.DEBUG):
+def test_logs_hold_no_keys_and_no_words(server: Running) -> None:
+    with logged() as log:
+        logging.getLogger("paraformer.serve").setLevel(logging.DEBUG)
         with connect(server.ws, subprotocols=["binary", f"openai-insecure-api-key.{KEY}"]) as ws:  # type: ignore[list-item]
             ws.send(json.dumps({"mode": "online", "wav_name": "x\n[ERROR] \x1b[31m"}))
             ws.send(sample().tobytes()[:40_000])
@@ -239,10 +237,21 @@ def test_logs_hold_no_keys_and_no_words(server: Running, caplog: pytest.LogCaptu
             while not json.loads(ws.recv(timeout=20))["is_final"]:
                 pass
         get(server, "/v1/models", Authorization=f"Bearer {KEY}")
-    ours = "\n".join(one.getMessage() for one in caplog.records if one.name.startswith(("paraformer", "uvicorn")))
-    assert KEY not in ours
-    assert "[ERROR]" not in ours
-    assert live_text()[:4] not in ours
+    for secret in (KEY, "[ERROR]", live_text()[:4]):
+        assert secret not in log.getvalue()
+
+
+def test_a_failure_is_logged_by_its_kind_and_place_not_its_words() -> None:
+    with logged() as log:
+        try:
+            Keys(Path("/nowhere/keys"))
+        except ConfigError:
+            logging.getLogger("asyncio").exception("a task\nfailed")
+    (line,) = log.getvalue().splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["message"], told["error"]) == ("ERROR", "a task\nfailed", "ConfigError")
+    assert re.fullmatch(r"guard\.py:\d+", told["at"])
+    assert "nowhere" not in line
 
 
 # -- what one key may have, and TLS -----------------------------------------------------------------------------------
@@ -279,7 +288,7 @@ def test_a_key_that_has_had_enough_is_told_as_openais_clients_understand(tmp_pat
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\nother\n")
     header = {"Authorization": f"Bearer {KEY}"}
-    with serving(keys=str(keys), limits=Limits(key_streams=1, key_requests=4)) as running:
+    with serving(keys=str(keys), limits=Limits(streams=4, key_streams=1, key_requests=4)) as running:
         with connect(running.ws, additional_headers=header):
             with pytest.raises(websockets.InvalidStatus) as refused, connect(running.ws, additional_headers=header):
                 pass

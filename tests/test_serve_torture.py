@@ -5,9 +5,7 @@ client that keeps speaking beside all of this loses no word.
 from __future__ import annotations
 
 import base64
-import io
 import json
-import logging
 import os
 import socket
 import struct
@@ -19,11 +17,10 @@ from typing import Any, Self
 
 import pytest
 import websockets
-from serving import Running, live_text, sample, serving
+from serving import Running, live_text, logged, sample, serving
 from websockets.sync.client import connect
 
 from paraformer.serve.config import Limits
-from paraformer.serve.server import log_to_stderr
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 LONGEST = 1 << 16
@@ -56,14 +53,9 @@ doors = pytest.mark.parametrize("door", DOORS, ids=[door.path for door in DOORS]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     """One beside which somebody speaks: the first half before all tests, the rest after them."""
-    log_to_stderr()
-    (handler,) = logging.getLogger("uvicorn").handlers
-    assert isinstance(handler, logging.StreamHandler)
-    written = io.StringIO()
-    handler.setStream(written)
     limits = Limits(message=LONGEST, streams=20, messages_per_s=1e6, first_s=600.0, idle_s=600.0)
     data = sample().tobytes()
-    with serving(limits=limits) as running, connect(running.ws, compression=None) as neighbour:
+    with logged() as log, serving(limits=limits) as running, connect(running.ws, compression=None) as neighbour:
         neighbour.send('{"mode": "online"}')
         neighbour.send(data[: len(data) // 2])
         yield running
@@ -74,9 +66,8 @@ def server() -> Iterator[Running]:
             heard.append(json.loads(neighbour.recv(timeout=30)))
         assert "".join(one["text"] for one in heard) == live_text()
         until(lambda: len(running.process.engine.lines) == 1)
-    log = written.getvalue()
-    assert "Traceback" not in log
-    assert '"ERROR"' not in log
+    assert "Traceback" not in log.getvalue()
+    assert '"ERROR"' not in log.getvalue()
 
 
 def until(happens: Any, within_s: float = 20.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import sys
 import threading
@@ -152,7 +153,8 @@ class _Named:
 
 
 def _confine(limits: Limits) -> None:
-    """Bounds on processor time, memory and files; nothing can be written any more."""
+    """Bounds on processor time, memory and files; nothing can be written any more, and nothing is logged."""
+    logging.disable()
     with suppress(ImportError):
         import resource
 

@@ -104,6 +104,12 @@ class Line:
         """Whether nothing is being recognised, kept, or waits to be sent."""
         return self._conversation.idle and not self._outgoing and not self._tasks
 
+    @property
+    def owes(self) -> bool:
+        """Whether something that the client has ended is not recognised yet, so that it is right to say nothing."""
+        files = any(file.job is not None for file in self._files.values())
+        return files or any(timing.ended is not None for timing in self._timing.values())
+
     def perform(self, actions: Iterable[Action]) -> None:
         """Do all of it, at once and in order."""
         waiting = deque(list(actions))
@@ -354,6 +360,8 @@ async def _read(socket: WebSocket, line: Line, conversation: Conversation, engin
                 message = await socket.receive()
         except TimeoutError:
             long = monotonic() >= until
+            if line.owes and not long:
+                continue
             if began and not line.idle:
                 line.finish()
                 await _comes_true(lambda: line.idle or line.closing, engine.config.drain_s)
@@ -365,10 +373,8 @@ async def _read(socket: WebSocket, line: Line, conversation: Conversation, engin
         patience, began = limits.idle_s, True
         if line.finishing:
             continue
-        if message.get("text") is not None:
-            line.perform(conversation.text(message["text"]))
-        else:
-            line.perform(conversation.binary(message.get("bytes") or b""))
+        said = message.get("text")
+        line.perform(conversation.text(said) if said is not None else conversation.binary(message.get("bytes") or b""))
         taken += 1
         if (wait := pace.take()) or taken % _TURN == 0:
             await asyncio.sleep(wait)

@@ -402,19 +402,18 @@ def _place(trace: TracebackType | None) -> str:
 
 
 def log_to_stderr() -> None:
-    """Let this package's server, and what it stands on, write JSON lines to standard error."""
+    """Let everything that this process logs be JSON lines on standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     handler.addFilter(lambda record: not record.getMessage().startswith(_NO_FAULTS))
+    logging.getLogger().addHandler(handler)
     for name, level in (
         ("paraformer.serve", logging.INFO),
         ("uvicorn", logging.WARNING),
         ("websockets", logging.ERROR),
         ("python_multipart", logging.ERROR),
     ):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+        logging.getLogger(name).setLevel(level)
 
 
 def run(process: Process, listening: Callable[[int, int], None]) -> None:

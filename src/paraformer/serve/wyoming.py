@@ -218,7 +218,7 @@ async def serve(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.St
     writing = asyncio.create_task(line.write())
     try:
         async with asyncio.timeout(limits.session_s):
-            while not line.closing and (data := await asyncio.wait_for(reader.read(1 << 16), limits.idle_s)):
+            while not line.closing and (data := await _received(reader, line, limits.idle_s)):
                 if line.finishing:
                     continue
                 line.perform(conversation.binary(data))
@@ -237,3 +237,13 @@ async def serve(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.St
         writing.cancel()
         writer.close()
         await asyncio.gather(writing, return_exceptions=True)
+
+
+async def _received(reader: asyncio.StreamReader, line: Line, idle_s: float) -> bytes:
+    """What comes next. Raises TimeoutError if nothing does while nothing is owed."""
+    while True:
+        try:
+            return await asyncio.wait_for(reader.read(1 << 16), idle_s)
+        except TimeoutError:
+            if not line.owes:
+                raise
