@@ -499,6 +499,18 @@ def test_without_a_seal_every_tensor_is_that_of_the_settings(bundle, backend, pa
         paraformer.load(bundle, backend=backend, precision=precision)
 
 
+def test_without_a_seal_too_a_language_model_that_is_a_broken_link_is_gone(bundle):
+    """As a cache of links leaves it when what they point to is removed."""
+    values = json.loads((bundle / "config.json").read_text())
+    values["seal"] = {}
+    (bundle / "config.json").write_text(json.dumps(values))
+    (bundle / "lm.safetensors").unlink(missing_ok=True)
+    assert paraformer.load(bundle).engine
+    (bundle / "lm.safetensors").symlink_to(bundle / "removed")
+    with pytest.raises(ModelNotFound, match="is gone; get it again, or load with lm=False"):
+        paraformer.load(bundle)
+
+
 def test_the_seal_is_of_what_was_written_whatever_settings_came_later(bundle):
     """A version that knows more settings opens models of one that knew fewer."""
     values = json.loads((bundle / "config.json").read_text())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 import tiny_bundle
@@ -17,8 +19,9 @@ from paraformer import checkpoint
 from paraformer.backends.companions import kind_in
 from paraformer.cli import main
 from paraformer.compat import AutoModel
-from paraformer.errors import UnsupportedModel
+from paraformer.errors import AudioError, ConfigError, DataError, UnsupportedModel
 from paraformer.kinds import ALIGNER, DETECTOR, PUNCTUATION, RECOGNISER, VOICES, Kind
+from paraformer.segment import FsmnVad
 from paraformer.train.finetune import Finetuning, finetune
 
 MODELS = [f"{name}, {form}" for name in ("recogniser", *WRITERS) for form in ("FunASR's", "ours")]
@@ -114,3 +117,33 @@ def test_the_command(
         return
     assert main(arguments(given, recording)) != 0
     check_sentence(capsys.readouterr().err.strip(), given, found, wanted)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"x", [], ["\u4e07", 5], {"a": 1}])
+def test_what_is_no_text_has_no_marks_and_no_times(wrong: Any, models: dict[str, Path]) -> None:
+    with pytest.raises(DataError, match="a punctuation model takes a text, not"):
+        paraformer.load_punctuation(models["punctuation, FunASR's"]).punctuate(wrong)
+    with pytest.raises(DataError, match="what is said must be a text, not"):
+        paraformer.load_aligner(models["aligner, FunASR's"]).align(samples(), wrong)
+    with pytest.raises(DataError, match="pre_text of cache must be the list that the call before left there"):
+        AutoModel(str(models["realtime, FunASR's"])).generate(input="\u4e07", cache={"pre_text": wrong or [5]})
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "x", np.stack([samples(), samples()], 1), samples() * 32768])
+def test_a_detector_hears_what_a_session_hears(wrong: Any, models: dict[str, Path]) -> None:
+    detector = FsmnVad.open(models["detector, FunASR's"])
+    with pytest.raises(AudioError):
+        detector.spans(wrong)
+    whole = (samples() * 32767).astype(np.int16)
+    assert detector.spans(whole) == detector.spans(whole.astype(np.float32) / np.float32(32768))
+
+
+@pytest.mark.parametrize("wrong", [{"end_silence_ms": "x"}, {"end_silence_ms": -1}, {"nonsense": 1}, {"extend": 1}])
+def test_rules_of_a_detector_are_checked(wrong: dict[str, Any], models: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        FsmnVad.open(models["detector, FunASR's"]).with_endpoints(**wrong)
+
+
+def test_a_model_for_texts_has_a_path_too(models: dict[str, Path]) -> None:
+    for name in ("punctuation, FunASR's", "recogniser, ours"):
+        assert AutoModel(str(models[name])).model_path == str(models[name])

@@ -62,6 +62,8 @@ class Aligner:
         ]
 
     def _pieces(self, text: str) -> list[str]:
+        if not isinstance(text, str):
+            raise DataError(f"what is said must be a text, not {text!r:.60}")
         tokens = [piece for piece in self._vocabulary.pieces(text) if piece != UNKNOWN]
         if not tokens:
             raise DataError(f"there is nothing to align in the text {text!r:.60}")

@@ -374,7 +374,7 @@ def _open_torch(
 
 def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
     path = directory / contract.LM
-    if contract.LM in bundle.seal and not path.is_file():
+    if (contract.LM in bundle.seal or os.path.lexists(path)) and not path.is_file():
         raise ModelNotFound(f"{path}, with which the model was saved, is gone; get it again, or load with lm=False")
     if not path.is_file():
         return None

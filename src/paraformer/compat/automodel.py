@@ -90,6 +90,7 @@ class AutoModel:
         """
         _check_known(unknown, AutoModel.__init__)
         directory = locate(_resolved(model, model_revision, hub), download=True)
+        self.model_path = str(directory)
         self.texts = Texts.open(directory) if is_punctuation(directory) else None
         if self.texts is not None:
             return
@@ -112,11 +113,6 @@ class AutoModel:
         voices = _resolved(spk_model, spk_model_revision, hub) if spk_model else None
         diarization = _diarization(voices, spk_mode, by_name(spk_kwargs or {}, "spk_kwargs"))
         self.teller = Teller(self.recognizer, cutting, marks, diarization)
-
-    @property
-    def model_path(self) -> str:
-        """The model's directory."""
-        return str(self.recognizer.bundle.directory)
 
     def generate(self, input: Any, **options: Unpack[Options]) -> list[dict[str, Any]]:
         """One packet of a live stream where `cache` is given, whole audio otherwise, and where input is a file.

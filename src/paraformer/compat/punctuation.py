@@ -64,7 +64,12 @@ class Texts:
     def _marked(self, text: str, cache: dict[str, Any] | None) -> dict[str, Any]:
         if self.model.config.attention == "live":
             kept = {} if cache is None else cache
-            marked, kept["pre_text"] = punctuate_live(self.model, text, kept.get("pre_text", []))
+            before = kept.get("pre_text", [])
+            if not isinstance(before, list) or not all(isinstance(word, str) for word in before):
+                raise DataError(
+                    f"pre_text of cache must be the list that the call before left there, not {before!r:.60}"
+                )
+            marked, kept["pre_text"] = punctuate_live(self.model, text, before)
             classes = marked.classes
         else:
             marked = punctuate(self.model, text)

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from paraformer.errors import DataError
 from paraformer.punctuation.config import ENDS, NONE, UNKNOWN_MARK, PunctuationConfig
 from paraformer.punctuation.directory import PunctuationBundle, digest_of
 from paraformer.punctuation.network import Network
@@ -80,7 +81,12 @@ class Punctuation:
         return self._network.scores(ids, heard)
 
     def punctuate(self, text: str) -> str:
-        """The same text with marks. What marks it has already are replaced; spaces stay between Latin words only."""
+        """The same text with marks. What marks it has already are replaced; spaces stay between Latin words only.
+
+        Raises DataError for what is no text.
+        """
+        if not isinstance(text, str):
+            raise DataError(f"a punctuation model takes a text, not {text!r:.60}")
         units = [unit for unit in _UNITS.findall(text) if unit[0].isalnum()]
         return joined(units, self.marks(units))
 

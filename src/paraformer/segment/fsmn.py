@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from paraformer.audio import packet
 from paraformer.backends.companions import on_torch, opened_companion
 from paraformer.bundle import cmvn_from_json, cmvn_to_json
 from paraformer.companions import Companion, save_directory
@@ -113,13 +114,16 @@ class FsmnVad:
         save_directory(Companion(DETECTOR, settings, self.network.weights, extras), Path(directory))
 
     def with_endpoints(self, **changes: Any) -> FsmnVad:
-        """The same with other rules: fields of EndpointConfig."""
-        return replace(self, endpoints=replace(self.endpoints, **changes))
+        """The same with other rules: fields of EndpointConfig. Raises ConfigError for others."""
+        return replace(self, endpoints=from_mapping(EndpointConfig, {**asdict(self.endpoints), **changes}, "endpoints"))
 
-    def spans(self, samples: Samples) -> list[tuple[float, float]]:
-        """Start and end in seconds of each segment of a whole recording at 16 kHz."""
+    def spans(self, samples: Any) -> list[tuple[float, float]]:
+        """Start and end in seconds of each segment of a whole recording, one channel at 16 kHz.
+
+        Raises AudioError for what are no samples.
+        """
         stream = self.stream()
-        found = [*stream.push(samples), *stream.finish()]
+        found = [*stream.push(packet(samples)), *stream.finish()]
         return [(span.start_ms / 1000, span.end_ms / 1000) for span in found]
 
     def stream(self, *, dynamic_ms: int | None = None, live: bool = True) -> FsmnStream:
