@@ -24,7 +24,7 @@ from paraformer.errors import SessionError, UnsupportedModel
 from paraformer.frontend import Frontend
 from paraformer.language import Candidates, LanguageModel
 from paraformer.silence import Hearing
-from paraformer.spotting import Spotter
+from paraformer.spotting import OFFERED, OWN, Spotter
 from paraformer.text import Vocabulary
 from paraformer.timestamps import fine_times, token_times
 from paraformer.types import Alternative, Token
@@ -82,7 +82,8 @@ class SpeechModel:
         """
         if self.backend.config.hotwords is not None:
             return replace(self, hotwords=hotwords, hints=self._encoded(hotwords))
-        spotter = Spotter(hotwords, self.vocabulary.tokens) if hotwords else None
+        odds = OWN if self.lm is None or self.lm.lexicon is None else OFFERED
+        spotter = Spotter(hotwords, self.vocabulary.tokens, odds) if hotwords else None
         if spotter is not None and not spotter.knows_characters:
             raise UnsupportedModel(
                 "hotwords are found by the sound of Chinese characters, which this model has none of"

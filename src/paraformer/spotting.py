@@ -2,10 +2,10 @@
 
 A token's candidates say which syllables were heard, and how surely; how often each is heard for another says what may
 have been spoken. A character counts by its probability among the candidates, or by that of its sound less
-`OTHER_CHARACTER`. Every word is weighed at every place against what was chosen there, by the sum of its characters, by
-what the language model says of both, and by an allowance that grows with its length: a short word, which many others
-sound like, must be as likely as what it replaces; of a long one a syllable may have been misheard outright. Where it
-wins, these tokens are its characters, and the language model chooses the others beside it.
+`Odds.other_character`. Every word is weighed at every place against what was chosen there, by the sum of its
+characters, by what the language model says of both, and by an allowance that grows with its length: a short word, which
+many others sound like, must be as likely as what it replaces; of a long one a syllable may have been misheard outright.
+Where it wins, these tokens are its characters, and the language model chooses the others beside it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,8 @@ from paraformer.config import SOS_ID
 from paraformer.language import IMPOSSIBLE, Candidates, LanguageModel
 from paraformer.sounds import confusions, readings, syllables
 
-ALLOWANCE = {2: 1.8, 3: 4.8, 4: 6.0}
-"""Log-odds in favour of a hotword of so many characters; chosen on real speech with the embedded model."""
 EACH_FURTHER = 1.0
-"""For each character beyond four."""
-LIVE = 0.9
-"""Log-odds against a hotword in live recognition, which mishears more."""
-OTHER_CHARACTER = 2.0
-"""Log-odds against a character of which only the sound was heard."""
+"""Log-odds in favour of a hotword, for each character beyond four."""
 UNHEARD = 1e-6
 """Share of what no confusion explains."""
 LM_WEIGHT = 0.5
@@ -38,9 +32,27 @@ LM_MOST = 4.0
 """By so much it can speak for a hotword, with that weight: what falls short of more is not asked about."""
 
 
-def allowance(length: int) -> float:
-    """Log-odds in favour of a hotword of so many characters."""
-    return ALLOWANCE[min(length, 4)] + EACH_FURTHER * max(0, length - 4)
+@dataclass(frozen=True)
+class Odds:
+    """Log-odds by which hotwords are weighed; chosen on real speech with the embedded model.
+
+    short: in favour of one of two, three and four characters. live: against any in live recognition, which mishears
+    more. other_character: against a character of which only the sound was heard.
+    """
+
+    short: tuple[float, float, float]
+    live: float
+    other_character: float
+
+    def allowance(self, length: int) -> float:
+        """In favour of a hotword of so many characters."""
+        return self.short[min(length, 4) - 2] + EACH_FURTHER * max(0, length - 4)
+
+
+OWN = Odds(short=(1.8, 4.8, 6.0), live=0.9, other_character=2.0)
+"""Among a decoder's own candidates."""
+OFFERED = Odds(short=(2.0, 5.8, 7.0), live=1.0, other_character=5.0)
+"""Among those of a lexicon, which itself offers the characters of a sound."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +73,11 @@ class Spotted:
 class Spotter:
     """A list of hotwords for one vocabulary; read-only."""
 
-    def __init__(self, words: Sequence[str], tokens: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], tokens: Sequence[str], odds: Odds = OWN) -> None:
         """Words of a single character are left out, which would come everywhere, and so are those with any that is not
         in the vocabulary or has no reading.
         """
+        self._odds = odds
         known, places = readings(), syllables()
         ids = {token: index for index, token in enumerate(tokens) if token in known}
         found = [word for word in dict.fromkeys(words) if len(word) > 1 and all(map(ids.__contains__, word))]
@@ -102,7 +115,8 @@ class Spotter:
         """
         if not self._words or not len(candidates):
             return candidates
-        found = _best(self._all(candidates, places, _Scale.of(lm, history, candidates, places, LIVE if live else 0.0)))
+        against = self._odds.live if live else 0.0
+        found = _best(self._all(candidates, places, _Scale.of(lm, history, candidates, places, against)))
         if not found:
             return candidates
         ids, log_probs = candidates.ids.copy(), candidates.log_probs.copy()
@@ -124,7 +138,7 @@ class Spotter:
             for length, words in self._words.items():
                 if length > count:
                     sums = sum(heard[words[:, place], place] for place in range(count))
-                    if float(np.max(sums)) - least + allowance(length) > 0:
+                    if float(np.max(sums)) - least + self._odds.allowance(length) > 0:
                         return count
         return 0
 
@@ -137,7 +151,7 @@ class Spotter:
             if count < 1:
                 continue
             sums = sum(scores[words[:, place], place : place + count] for place in range(length))
-            gains = sums - (before[length:] - before[:-length]) + allowance(length) - scale.against
+            gains = sums - (before[length:] - before[:-length]) + self._odds.allowance(length) - scale.against
             for word, begin in np.argwhere(gains > (0.0 if scale.lm is None else -LM_MOST)).tolist():
                 columns = words[word]
                 ids = tuple(self._ids[columns].tolist())
@@ -160,7 +174,7 @@ class Spotter:
         for others in self._sounds[self._ids].T[1:]:
             several = others < size
             scores[several] = np.maximum(scores[several], sounds[others[several]])
-        scores -= np.float32(OTHER_CHARACTER)
+        scores -= np.float32(self._odds.other_character)
         columns = self._columns[candidates.ids]
         tokens, ranks = np.nonzero(columns >= 0)
         own = columns[tokens, ranks]
