@@ -207,7 +207,10 @@ def report(crowd: Crowd, watched: Watched, server: Server, seconds: float) -> in
         "words in the log": any(text in log for text in ("今天", "会议")),
     }
     print(json.dumps(said, ensure_ascii=False))
-    for fault in [*crowd.faults, *lines][:20]:
+    ends = [
+        line for line in log.splitlines() if " ended with " in line or not line.startswith(("{", "paraformer: http"))
+    ]
+    for fault in [*crowd.faults, *lines, *ends][:30]:
         print(fault, file=sys.stderr)
     right = sum(count for name, count in crowd.counts.items() if name.endswith("right"))
     bad = crowd.counts["wrong"] or crowd.counts["lost"] or said["words in the log"] or lines or left or not right

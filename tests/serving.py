@@ -54,7 +54,11 @@ class Running:
 def logged() -> Iterator[io.StringIO]:
     """What a server would write to standard error."""
     root, names = logging.getLogger(), ("paraformer.serve", "uvicorn", "websockets", "python_multipart")
-    before, levels = list(root.handlers), [logging.getLogger(name).level for name in names]
+    command, before, levels = (
+        list(logging.getLogger("paraformer").handlers),
+        list(root.handlers),
+        [logging.getLogger(name).level for name in names],
+    )
     log_to_stderr()
     (handler,) = (one for one in root.handlers if one not in before)
     assert isinstance(handler, logging.StreamHandler)
@@ -63,6 +67,7 @@ def logged() -> Iterator[io.StringIO]:
         yield written
     finally:
         root.removeHandler(handler)
+        logging.getLogger("paraformer").handlers[:] = command
         for name, level in zip(names, levels, strict=True):
             logging.getLogger(name).setLevel(level)
 

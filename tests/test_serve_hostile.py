@@ -454,7 +454,7 @@ def test_two_hundred_streams_of_which_some_vanish_are_those_of_one_alone() -> No
     def speak(number: int, url: str) -> str | None:
         chance, data = random.Random(number), sample(names[number % 4]).tobytes()
         end = chance.randrange(len(data)) if number % 5 == 0 else len(data)
-        with connect(url, compression=None) as ws:
+        with connect(url, compression=None, ping_interval=None, open_timeout=120) as ws:
             ws.send('{"mode": "online"}')
             place = 0
             while place < end:
@@ -467,7 +467,10 @@ def test_two_hundred_streams_of_which_some_vanish_are_those_of_one_alone() -> No
             ws.send('{"is_speaking": false}')
             return "".join(texts(ws))
 
-    with serving(limits=Limits(streams=200, messages_per_s=1e6)) as running, ThreadPoolExecutor(200) as pool:
+    with (
+        serving(limits=Limits(streams=200, messages_per_s=1e6, first_s=120.0)) as running,
+        ThreadPoolExecutor(200) as pool,
+    ):
         heard = list(pool.map(lambda number: speak(number, running.ws), range(200)))
         engine = running.process.engine
         until(lambda: engine.seats == 0 and not engine.lines and engine.scheduler.live == 0)

@@ -21,6 +21,7 @@ import websockets
 from serving import Running, live_text, logged, sample, serving
 from websockets.sync.client import connect
 
+from paraformer.cli.complain import library_warnings
 from paraformer.cli.serve import _self_signed
 from paraformer.errors import ConfigError
 from paraformer.serve.config import Limits, ServeConfig, read_config
@@ -239,6 +240,13 @@ def test_logs_hold_no_keys_and_no_words(server: Running) -> None:
         get(server, "/v1/models", Authorization=f"Bearer {KEY}")
     for secret in (KEY, "[ERROR]", live_text()[:4]):
         assert secret not in log.getvalue()
+
+
+def test_what_a_server_warns_of_is_no_failure_of_the_command() -> None:
+    with library_warnings() as seen, logged() as log:
+        logging.getLogger("paraformer.serve").warning("a worker ended")
+    assert seen == []
+    assert json.loads(log.getvalue())["message"] == "a worker ended"
 
 
 def test_a_failure_is_logged_by_its_kind_and_place_not_its_words() -> None:

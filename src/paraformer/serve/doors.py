@@ -345,7 +345,7 @@ async def _closed(socket: WebSocket) -> None:
     try:
         async with asyncio.timeout(1.0):
             await socket.close(OVERLOAD, "the client does not read")
-    except (TimeoutError, RuntimeError, OSError):
+    except (TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
         return
 
 

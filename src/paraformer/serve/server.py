@@ -407,6 +407,7 @@ def log_to_stderr() -> None:
     handler.setFormatter(JsonLines())
     handler.addFilter(lambda record: not record.getMessage().startswith(_NO_FAULTS))
     logging.getLogger().addHandler(handler)
+    logging.getLogger("paraformer").handlers.clear()  # the command's own, which prints warnings and fails for them
     for name, level in (
         ("paraformer.serve", logging.INFO),
         ("uvicorn", logging.WARNING),
