@@ -152,6 +152,7 @@ async def trouble(server: Server, crowd: Crowd, began: float, seconds: float, fu
                 file.write(b"\0" * (1 << 16))
         await asyncio.sleep(5.0)
         filling.unlink()
+        crowd.trouble_at = time.monotonic()
     await at(0.38, "stopped")
     crowd.down = True
     code = await asyncio.to_thread(server.stop)

@@ -374,6 +374,21 @@ def test_names_never_become_paths(server: Running, name: str, tmp_path: Path, mo
     assert list(tmp_path.rglob("*")) == []
 
 
+def test_a_write_that_is_cut_short_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(Limits())
+    raw, written = spool._file, list[bytes]()
+
+    class Small:
+        def write(self, data: memoryview) -> int:
+            written.append(bytes(data[:3]))
+            return len(written[-1])
+
+    monkeypatch.setattr(spool, "_file", Small())
+    spool.append(b"0123456789")
+    assert b"".join(written) == b"0123456789"
+    raw.close()
+
+
 def test_a_full_disk_is_told_and_harms_no_stream(
     server: Running, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ) -> None:

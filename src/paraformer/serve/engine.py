@@ -104,6 +104,7 @@ class Engine:
         self.meters.capacity.set(self.capacity.streams)
         self.meters.queue.labels("pieces").set(self.scheduler.waiting)
         self.meters.queue.labels("files").set(self.files.jobs)
+        self.meters.spool.set(self.files.size)
 
     @property
     def alive(self) -> bool:
@@ -159,12 +160,9 @@ class Engine:
         """Recognise an upload; the listener is called in the loop. Raises Busy if too many wait."""
         loop = self._loop
         assert loop is not None
-        self.meters.spool.inc(spool.size)
 
         def told(news: News) -> None:
             loop.call_soon_threadsafe(listener, news)
-            if isinstance(news, Done | Failed):
-                self.meters.spool.dec(spool.size)
 
         return self.files.submit(spool, rate, hotwords, told)
 

@@ -47,7 +47,9 @@ class Spool:
         self.size += len(data)
         if self.size > self._most:
             raise TooBig(f"the audio is larger than {self._most} bytes, which is the most that is taken here")
-        self._file.write(data)
+        rest = memoryview(data)
+        while rest:  # where there is little room, a part is written, and the next call fails
+            rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
         """Let go of the bytes."""
@@ -82,6 +84,11 @@ class Files:
     def jobs(self) -> int:
         """Files that are recognised or wait."""
         return len(self._jobs)
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return sum(job.spool.size for job in list(self._jobs))
 
     def submit(
         self, spool: Spool, rate: int | None, hotwords: tuple[str, ...], listener: Callable[[News], None]
