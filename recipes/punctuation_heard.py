@@ -1,6 +1,6 @@
 """How well punctuation survives what a recogniser gets wrong: F1 on held-out text with errors of its kind.
 
-    python -m recipes.punctuation_heard text/news_ntrex.txt.xz text/dialogue_travel.txt.xz --errors 0.16
+    python -m recipes.punctuation_heard text/news_ntrex.txt.xz text/dialogue_travel.txt.xz --errors 0.13
 
 There are no recordings with punctuated transcripts at hand. So characters of the held-out text are replaced at the
 recogniser's error rate as it replaces them: `SAME_SOUND` of them by another character of the same syllable, the others
@@ -68,7 +68,7 @@ def main() -> None:
     """The command."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("texts", type=Path, nargs="+", metavar="NAME.txt.xz")
-    options.add_argument("--errors", type=float, default=0.16, help="share of characters (default: %(default)s)")
+    options.add_argument("--errors", type=float, default=0.13, help="share of characters (default: %(default)s)")
     options.add_argument("--model", help="of punctuation (default: the package's own)")
     asked = options.parse_args()
     model = load_punctuation(asked.model)
