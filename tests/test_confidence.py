@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import paraformer
+from paraformer.audio import read
 from paraformer.bundle import Bundle
 from paraformer.certificate.checks import recognizers
 from paraformer.certificate.golden import Golden, recordings
@@ -52,7 +53,7 @@ def test_the_logit_is_what_it_weighs(probability: float, slope: float) -> None:
     np.testing.assert_allclose(found, [expected], rtol=1e-4)
 
 
-@given(st.builds(Calibration, st.none() | CURVES, st.none() | CURVES))
+@given(st.builds(Calibration, st.none() | CURVES, st.none() | CURVES, st.floats(0, 1)))
 def test_settings_are_read_as_they_were_written(calibration: Calibration) -> None:
     assert Calibration.from_dict(calibration.to_dict()) == calibration
 
@@ -137,3 +138,16 @@ def test_a_saved_session_goes_on_under_the_same_curve_only(tmp_path: Path) -> No
     assert recognizer.restore(state).tokens == session.tokens
     with pytest.raises(SessionError, match="calibration"):
         recognizer.calibrated(Calibration()).restore(state)
+
+
+def test_what_is_heard_less_clearly_than_speech_has_no_text() -> None:
+    """By the settings alone: a model that hears no units, or that was not calibrated, leaves nothing out."""
+    recognizer, samples = (
+        paraformer.load(lm=False, vad=False),
+        read(Path(paraformer.__file__).parent / "samples" / "subway.flac"),
+    )
+    clarity, text = recognizer.clarity(samples), recognizer.calibrated(Calibration()).transcribe(samples).text
+    assert 0 < clarity < 1
+    assert text
+    for speech, expected in ((0.99 * clarity, text), (1.01 * clarity, "")):
+        assert recognizer.calibrated(Calibration(speech=speech)).transcribe(samples).text == expected

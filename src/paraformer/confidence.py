@@ -13,11 +13,13 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Float32
 
-from paraformer.settings import Between, Factor, by_name, check_ranges, from_mapping
+from paraformer.settings import Between, Factor, Share, by_name, check_ranges, from_mapping
 
 Mode = Literal["whole", "live"]
 LEAST = 1e-6
 """Probabilities are kept so far from 0 and 1, where their logarithms have no end."""
+SPEECH, SPEECH_MOST = 0.9, 0.35
+"""What is speech is as clear as this share of the least clear recording, and no more than that is asked of any."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,17 @@ def logits_of(probabilities: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*a
 
 @dataclass(frozen=True)
 class Calibration:
-    """The curve of each way to recognise; None: probabilities stay as they are."""
+    """The curve of each way to recognise; None: probabilities stay as they are.
+
+    speech: clarity (backends.base.Decoded) below which a stretch of a recording is taken for noise and has no text.
+    """
 
     whole: Curve | None = None
     live: Curve | None = None
+    speech: Share = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "confidence")
 
     def apply(self, mode: Mode, probabilities: Float32[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
         """Probabilities of being right."""
@@ -65,18 +74,19 @@ class Calibration:
         return probabilities if curve is None else curve(probabilities)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, of the curves that there are."""
+        """Plain values, of what there is."""
         curves = {"whole": self.whole, "live": self.live}
-        return {mode: asdict(curve) for mode, curve in curves.items() if curve is not None}
+        speech = {"speech": self.speech} if self.speech else {}
+        return {mode: asdict(curve) for mode, curve in curves.items() if curve is not None} | speech
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """The inverse of `to_dict`. Raises ConfigError for what is none."""
-        curves = {
-            mode: from_mapping(Curve, curve, f"confidence.{mode}", optional=()) if mode in get_args(Mode) else None
-            for mode, curve in by_name(values, "confidence").items()
+        settings = {
+            name: from_mapping(Curve, value, f"confidence.{name}", optional=()) if name in get_args(Mode) else value
+            for name, value in by_name(values, "confidence").items()
         }
-        return from_mapping(cls, curves, "confidence")
+        return from_mapping(cls, settings, "confidence")
 
 
 UNCALIBRATED = Calibration()

@@ -87,6 +87,11 @@ class Recognizer:
         """What computes, and how precisely: "native int8", "onnx float32" and so on."""
         return self._model.backend.name
 
+    def clarity(self, samples: audio.Samples) -> float:
+        """How clearly units were heard of samples (16 kHz), in one piece; 1 for a model that hears none."""
+        feats = self._model.frontend.whole(samples)
+        return self._model.whole([feats])[0][0].clarity if len(feats) else 1.0
+
     def calibrated(self, calibration: Calibration) -> Recognizer:
         """The same on the same weights, with other curves from the decoder's probabilities to confidences."""
         bundle, model = replace(self.bundle, confidence=calibration), self._model
@@ -380,7 +385,8 @@ class Recognizer:
             outcomes = self._model.whole([feats[id(piece)] for piece in group])
             for piece, (outcome, times) in zip(group, outcomes, strict=True):
                 heard, spans = audible(outcome, times, piece.hearing, len(piece.samples) / audio.SAMPLE_RATE)
-                yield piece, self._model.tokens("whole", self._model.choose(heard), spans)
+                said = self._model.is_speech(heard)
+                yield piece, self._model.tokens("whole", self._model.choose(heard), spans) if said else []
 
     def _in_chunks(self, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, list[Token]]]:
         """For models that have only ever seen chunks: each piece as a live stream, all of them together."""

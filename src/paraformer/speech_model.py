@@ -116,6 +116,10 @@ class SpeechModel:
         silent = [index in SILENT_IDS for index in outcome.ids.tolist()]
         return fine_times(outcome.fine, silent, rate=config.predictor.timing.rate)
 
+    def is_speech(self, decoded: Decoded) -> bool:
+        """Whether a whole utterance is clear enough to be one; sneezes and barks are heard as anything."""
+        return decoded.clarity >= self.calibration.speech
+
     def choose(self, decoded: Decoded) -> Chosen:
         """What the language model, where there is one, makes of a whole utterance."""
         if self.lm is None and self.spotter is None:

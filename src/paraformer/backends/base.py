@@ -51,6 +51,13 @@ class Decoded:
         confidences = 1.0 / np.exp(scores - top).sum(-1)
         return cls(ids.astype(np.int64), confidences.astype(np.float32), weights, scores, fine, units)
 
+    @property
+    def clarity(self) -> float:
+        """How surely units were heard: the mean probability of each token's likeliest one; 1 where there are none."""
+        if self.units is None or not len(self.units):
+            return 1.0
+        return float((1 / np.exp(self.units - self.units.max(-1, keepdims=True)).sum(-1)).mean())
+
 
 class Backend(Protocol):
     """What runs one model."""

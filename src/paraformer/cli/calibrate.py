@@ -11,8 +11,9 @@ from paraformer.certificate.record import FILE as CERTIFICATE
 from paraformer.cli.complain import complain
 from paraformer.cli.evaluate import opened
 from paraformer.cli.options import loading
-from paraformer.confidence import Calibration
+from paraformer.confidence import SPEECH, SPEECH_MOST, Calibration
 from paraformer.evaluate.calibration import calibrate as learnt
+from paraformer.evaluate.calibration import least_clear
 from paraformer.evaluate.normalise import Normalizer
 
 
@@ -24,10 +25,14 @@ def calibrate(options: argparse.Namespace) -> int:
     fits, failures = learnt(recognizer, utterances, Normalizer())
     for failure in {one.id: one for one in (*unusable, *failures)}.values():
         complain(failure.error, failure.id)
-    calibration = Calibration(**{mode: found.curve for mode, found in fits.items()})
+    curves = {mode: found.curve for mode, found in fits.items()}
+    speech = min(SPEECH * least_clear(recognizer, utterances), SPEECH_MOST) if bundle.config.units else 0.0
+    calibration = Calibration(**curves, speech=round(speech, 3))
     replace(bundle, confidence=calibration).save(options.model)
     if (options.model / CERTIFICATE).is_file():
         complain("the certificate is of the model as it was; make it anew with `paraformer export`", str(options.model))
     for mode, found in fits.items():
         print(f"{mode}: expected calibration error {found.before:.3f} -> {found.after:.3f}, {found.tokens} tokens")
+    if calibration.speech:
+        print(f"what is heard less clearly than {calibration.speech:.2f} is taken for noise")
     return 1 if unusable or failures else 0

@@ -87,6 +87,15 @@ def calibrate(
     return fits, failures
 
 
+def least_clear(recognizer: Recognizer, utterances: Sequence[Utterance]) -> float:
+    """Clarity of the least clear utterance, of those that can be read; 1 for a model that hears no units."""
+    found = [1.0]
+    for utterance in utterances if recognizer.config.units else ():
+        with attempt(utterance.id):
+            found.append(recognizer.clarity(utterance.load()))
+    return min(found)
+
+
 def judged_whole(
     recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer
 ) -> Iterator[Judged | Failure]:
