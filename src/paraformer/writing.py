@@ -113,8 +113,7 @@ class Writer:
         if self.rewriter is None:
             return decided, state
         held = [*state.clause, *decided]
-        if paused or (whole := _clause_end(held)):
-            whole = len(held) if paused else whole
+        if whole := len(held) if paused else _clause_end(held):
             return self._rewritten(held[:whole]), replace(state, clause=tuple(held[whole:]))
         written, given = _first(self._rewritten(held), len(held) - LONGEST)
         return written, replace(state, clause=tuple(held[given:]))

@@ -238,6 +238,10 @@ def from_pcm16(data: bytes) -> Samples:
         raise AudioError(
             f"{len(data)} bytes are not a whole number of 16-bit samples; keep the odd byte for the next call"
         )
+    return _scaled(data)
+
+
+def _scaled(data: bytes) -> Samples:
     return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
 
 
@@ -288,7 +292,7 @@ def _raw_blocks(data: ByteSource, count: int = _BLOCK) -> Iterator[Block]:
     while pcm := data.read(2 * count):
         if mistake := pcm_mistake(pcm):
             raise AudioError(f"{data.name} is not audio that can be read: {mistake}")
-        yield Block(SAMPLE_RATE, from_pcm16(pcm[: len(pcm) // 2 * 2])[:, None])
+        yield Block(SAMPLE_RATE, _scaled(pcm[: len(pcm) // 2 * 2])[:, None])
     data.check()
 
 

@@ -47,16 +47,21 @@ class Decoded:
     ) -> Decoded:
         """By the scores alone."""
         ids = scores.argmax(-1) if len(scores) else np.zeros(0, np.int64)
-        top = scores.max(-1, keepdims=True, initial=-np.inf)
-        confidences = 1.0 / np.exp(scores - top).sum(-1)
-        return cls(ids.astype(np.int64), confidences.astype(np.float32), weights, scores, fine, units)
+        return cls(ids.astype(np.int64), _likeliest(scores).astype(np.float32), weights, scores, fine, units)
 
     @property
     def clarity(self) -> float:
         """How surely units were heard: the mean probability of each token's likeliest one; 1 where there are none."""
         if self.units is None or not len(self.units):
             return 1.0
-        return float((1 / np.exp(self.units - self.units.max(-1, keepdims=True)).sum(-1)).mean())
+        return float(_likeliest(self.units).mean())
+
+
+def _likeliest(scores: Float32[np.ndarray, "tokens items"]) -> Float32[np.ndarray, " tokens"]:
+    """The probability of each token's likeliest item."""
+    top = scores.max(-1, keepdims=True, initial=-np.inf)
+    probabilities: np.ndarray = 1.0 / np.exp(scores - top).sum(-1)
+    return probabilities
 
 
 class Backend(Protocol):

@@ -11,9 +11,9 @@ from paraformer.certificate.record import FILE as CERTIFICATE
 from paraformer.cli.complain import complain
 from paraformer.cli.evaluate import opened
 from paraformer.cli.options import loading
-from paraformer.confidence import SPEECH, SPEECH_MOST, Calibration
+from paraformer.confidence import Calibration
 from paraformer.evaluate.calibration import calibrate as learnt
-from paraformer.evaluate.calibration import least_clear
+from paraformer.evaluate.calibration import clear_as_speech
 from paraformer.evaluate.normalise import Normalizer
 
 
@@ -26,8 +26,7 @@ def calibrate(options: argparse.Namespace) -> int:
     for failure in {one.id: one for one in (*unusable, *failures)}.values():
         complain(failure.error, failure.id)
     curves = {mode: found.curve for mode, found in fits.items()}
-    speech = min(SPEECH * least_clear(recognizer, utterances), SPEECH_MOST) if bundle.config.units else 0.0
-    calibration = Calibration(**curves, speech=round(speech, 3))
+    calibration = Calibration(**curves, speech=clear_as_speech(recognizer, utterances))
     replace(bundle, confidence=calibration).save(options.model)
     if (options.model / CERTIFICATE).is_file():
         complain("the certificate is of the model as it was; make it anew with `paraformer export`", str(options.model))

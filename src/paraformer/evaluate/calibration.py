@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from paraformer.confidence import UNCALIBRATED, Curve, Mode, logits_of
+from paraformer.confidence import SPEECH, SPEECH_MOST, UNCALIBRATED, Curve, Mode, logits_of
 from paraformer.errors import DataError, ParaformerError, attempt
 from paraformer.evaluate.cer import align, nearest
 from paraformer.evaluate.normalise import PLAIN, Normalizer
@@ -87,13 +87,15 @@ def calibrate(
     return fits, failures
 
 
-def least_clear(recognizer: Recognizer, utterances: Sequence[Utterance]) -> float:
-    """Clarity of the least clear utterance, of those that can be read; 1 for a model that hears no units."""
+def clear_as_speech(recognizer: Recognizer, utterances: Sequence[Utterance]) -> float:
+    """How clear speech is at least, by the utterances that can be read; 0 for a model that hears no units."""
+    if not recognizer.config.units:
+        return 0.0
     found = [1.0]
-    for utterance in utterances if recognizer.config.units else ():
+    for utterance in utterances:
         with attempt(utterance.id):
             found.append(recognizer.clarity(utterance.load()))
-    return min(found)
+    return round(min(SPEECH * min(found), SPEECH_MOST), 3)
 
 
 def judged_whole(
