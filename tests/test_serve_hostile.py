@@ -35,7 +35,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from paraformer.serve import guard
-from paraformer.serve import server as server_module
+from paraformer.serve import uvicorn_protocols as protocols_module
 from paraformer.serve.config import Limits
 from paraformer.serve.files import Spool
 
@@ -188,7 +188,7 @@ def test_slow_bodies(server: Running, unit: bytes, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_client_that_reads_no_answer(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_UNREAD_S", 0.5)
+    monkeypatch.setattr(protocols_module, "_UNREAD_S", 0.5)
     state = server.process._servers[0].server_state
     until(lambda: not state.connections)
     sock = socket.socket()
@@ -201,7 +201,7 @@ def test_a_client_that_reads_no_answer(server: Running, monkeypatch: pytest.Monk
 
 
 def test_a_refused_client_that_goes_on_sending(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_UNREAD_S", 0.5)
+    monkeypatch.setattr(protocols_module, "_UNREAD_S", 0.5)
     sock = connected(server, HEAD.replace(b"localhost", b"evil.example") + b"Content-Length: 99999\r\n\r\n")
     with sock:
         assert sock.recv(65536).startswith(b"HTTP/1.1 421 ")

@@ -419,17 +419,17 @@ def test_half_open_connections_are_let_go(impatient: Running, door: Door, how: s
 
 def test_a_client_that_never_answers_a_close_is_let_go(impatient: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even with so much unread that the close cannot be sent."""
-    from paraformer.serve.server import _Socket
+    from paraformer.serve.uvicorn_protocols import GuardedSocket
 
     made: list[Any] = []
-    begin = _Socket.__init__
+    begin = GuardedSocket.__init__
 
     def beginning(self: Any, *args: Any, **settings: Any) -> None:
         begin(self, *args, **settings)
         self.close_timeout = -4.5
         made.append(self)
 
-    monkeypatch.setattr(_Socket, "__init__", beginning)
+    monkeypatch.setattr(GuardedSocket, "__init__", beginning)
     with Client(impatient):
         until(lambda: made)
         impatient.call(lambda: made[0].transport.write(b"\0" * (64 << 20)))
