@@ -45,6 +45,7 @@ SHARED = (
     "encoder.c",
     "decoder.c",
     "lstm.c",
+    "candidates.c",
     "beam.c",
 )
 """For every processor."""

@@ -32,6 +32,7 @@ TESTS = {
     "timestamps": ("timestamps",),
     "text": ("text",),
     "language": ("language",),
+    "candidates": ("candidates",),
     "segment/cut": ("segment",),
     "segment/silero": ("segment",),
     "audio/decoding": ("audio",),

@@ -105,7 +105,7 @@ def _check_layout(wheel: Path, target: str) -> None:
     """Whether structures have the sizes there that Python gives them here."""
     sizes = [(each.__name__, ctypes.sizeof(each)) for each in layout.STRUCTURES]
     asserts = "\n".join(f'_Static_assert(sizeof({name}) == {size}, "{name}");' for name, size in sizes)
-    text = f'#include "model.h"\n#include "beam.h"\n{asserts}\n'
+    text = f'#include "model.h"\n#include "beam.h"\n#include "candidates.h"\n{asserts}\n'
     with TemporaryDirectory() as directory:
         source = Path(directory) / "sizes.c"
         source.write_text(text)

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import paraformer
 from paraformer.bundle import Bundle
+from paraformer.candidates import CANDIDATES
 from paraformer.cli import main
 from paraformer.confidence import Calibration, Curve
 from paraformer.config import SILENT_IDS
 from paraformer.errors import ConfigError
-from paraformer.language import CANDIDATES, LanguageModel
+from paraformer.language import LanguageModel
 from paraformer.recognizer import Recognizer
 from paraformer.types import Token
 

@@ -18,11 +18,12 @@ import paraformer
 from paraformer import native
 from paraformer.backends.base import Decoded, LiveState
 from paraformer.bundle import Bundle
+from paraformer.candidates import Candidates
 from paraformer.cli import main
 from paraformer.config import SOS_ID, ChunkConfig
 from paraformer.contract import LM
 from paraformer.errors import DataError, ModelError
-from paraformer.language import Candidates, LanguageModel, sentences_of
+from paraformer.language import LanguageModel, sentences_of
 from paraformer.session import Session
 from paraformer.speech_model import SpeechModel
 from paraformer.text import Vocabulary

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paraformer.candidates import Candidates
 from paraformer.errors import ModelError
-from paraformer.language import Candidates, LanguageModel
+from paraformer.language import LanguageModel
 from paraformer.lexicon import ARRAYS, BY_UNITS, FLATTENED, LEAST, Lexicon
 
 SIZE, UNITS = 9, 5

@@ -61,6 +61,13 @@ def test_whole_on_every_family_of_processors(family: str, name: str, monkeypatch
     assert {sample: recognizer.transcribe(sound(sample)).text for sample in TEXTS} == TEXTS
 
 
+def test_numpy_chooses_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compiled code does, of what the decoder heard."""
+    monkeypatch.setattr(native, "code", lambda: None)
+    recognizer = opened(BACKENDS[0])
+    assert {sample: recognizer.transcribe(sound(sample)).text for sample in TEXTS} == TEXTS
+
+
 @cache
 def heard_live() -> dict[str, str]:
     recognizer = opened(BACKENDS[0])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paraformer.language import CANDIDATES, IMPOSSIBLE, Candidates
+from paraformer.candidates import CANDIDATES, IMPOSSIBLE, Candidates
 from paraformer.sounds import confusions, parted, readings, syllables
 from paraformer.spotting import Spotter
 

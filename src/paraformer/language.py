@@ -27,6 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 from paraformer import native
 from paraformer.bundle import replacing
+from paraformer.candidates import Candidates
 from paraformer.config import SILENT_IDS, SOS_ID
 from paraformer.errors import DataError, ModelError
 from paraformer.lexicon import ARRAYS as READINGS
@@ -37,12 +38,8 @@ from paraformer.text import Vocabulary
 _MARKS = re.compile(r"[^\w\s']+")
 _UNITS = re.compile(r"[a-z']+|\w")
 DISCOUNT = 0.75
-CANDIDATES = 20
-"""Items of each token that are considered."""
 BY_LEXICON = 1.5
 """Times that the weight is larger where a lexicon offers the candidates, among which more sound alike."""
-IMPOSSIBLE = -1e4
-"""The log-probability of what cannot be."""
 BEAM = 48
 """Histories that are kept from token to token."""
 _History = tuple[int, int]
@@ -90,46 +87,6 @@ class _Table:
         return places, self._keys[places] == keys
 
 
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """The few best items of each token, best first, and their log-probabilities by the decoder."""
-
-    ids: Int64[np.ndarray, "tokens candidates"]
-    log_probs: Float32[np.ndarray, "tokens candidates"]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, tokens: slice) -> Candidates:
-        return Candidates(self.ids[tokens], self.log_probs[tokens])
-
-    @classmethod
-    def none(cls) -> Candidates:
-        """Of no token."""
-        return cls(np.zeros((0, CANDIDATES), np.int64), np.zeros((0, CANDIDATES), np.float32))
-
-    @classmethod
-    def of(cls, scores: Float32[np.ndarray, "tokens vocab"]) -> Candidates:
-        """By scores, before or after softmax; where the vocabulary is smaller, its first item fills up."""
-        count = min(CANDIDATES, scores.shape[1])
-        few = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(scores, few, 1), axis=1, kind="stable")
-        ids = np.take_along_axis(few, order, 1)
-        top = scores.max(-1, keepdims=True, initial=-np.inf)
-        best = np.take_along_axis(scores, ids, 1) - top - np.log(np.exp(scores - top).sum(-1, keepdims=True))
-        missing = ((0, 0), (0, CANDIDATES - count))
-        return cls(np.pad(ids, missing), np.pad(best, missing, constant_values=IMPOSSIBLE).astype(np.float32))
-
-    def followed_by(self, later: Candidates) -> Candidates:
-        """Those of both."""
-        return Candidates(np.concatenate([self.ids, later.ids]), np.concatenate([self.log_probs, later.log_probs]))
-
-    def chosen(self, places: Int64[np.ndarray, " tokens"]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and probabilities of one candidate of each token."""
-        rows = np.arange(len(places))
-        return self.ids[rows, places], np.exp(self.log_probs[rows, places])
-
-
 class _CompiledBeam:
     """`LanguageModel.best` in compiled code, to the last bit: it takes a thirtieth of the time."""
 
@@ -172,7 +129,7 @@ class LanguageModel:
 
     @cached_property
     def _compiled(self) -> _CompiledBeam | None:
-        code = native.library() if native.family(native.FLOAT32) is not None else None
+        code = native.code()
         return None if code is None else _CompiledBeam(code, self._arrays)
 
     @cached_property
@@ -226,9 +183,7 @@ class LanguageModel:
         self, scores: Float32[np.ndarray, "tokens vocab"], units: Float32[np.ndarray, "tokens units"] | None = None
     ) -> Candidates:
         """By scores of the items and, where there is a lexicon, of the units that the decoder heard."""
-        if self.lexicon is None or units is None:
-            return Candidates.of(scores)
-        return Candidates.of(self.lexicon.scores(scores, units))
+        return Candidates.of(scores, units, self.lexicon)
 
     def reading(self, lexicon: Lexicon | None) -> LanguageModel:
         """The same with this lexicon, or with none."""

@@ -11,9 +11,12 @@ Both are the decoder's, P is counted in texts. Items without a reading, such as 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32
+
+from paraformer.native import layout
 
 BY_UNITS = 0.8
 """T: how far an item counts by its units. Tuned on development speech, as the next (docs/embedded-model.md)."""
@@ -31,12 +34,13 @@ class Lexicon:
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         """arrays: as a file keeps them."""
         self._arrays = {name: arrays[name] for name in ARRAYS}
-        self._units = arrays["reading_unit"].astype(np.int64)
         self._shares = arrays["reading_share"].astype(np.float32) ** np.float32(FLATTENED)
         self._items, self._begins = np.unique(arrays["reading_item"], return_index=True)
+        self.size, self.units = (int(arrays[name].max()) + 1 for name in ("reading_item", "reading_unit"))
+        """How many items, and units, there must be at least."""
 
     def __len__(self) -> int:
-        return len(self._units)
+        return len(self._shares)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -47,6 +51,23 @@ class Lexicon:
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Lexicon | None:
         """The one that a file keeps, None where it keeps none."""
         return cls(arrays) if arrays.keys() >= ARRAYS.keys() else None
+
+    @cached_property
+    def _tables(self) -> dict[str, np.ndarray]:
+        """As compiled code reads them."""
+        tables = {
+            "items": self._items,
+            "unit": self._arrays["reading_unit"],
+            "begins": np.append(self._begins, len(self)).astype(np.int32),
+            "share": self._shares,
+        }
+        return {name: np.require(table, requirements=["C", "A"]) for name, table in tables.items()}
+
+    @cached_property
+    def compiled(self) -> layout.Lexicon:
+        """For compiled code, as long as this object lives."""
+        addresses = {name: table.ctypes.data for name, table in self._tables.items()}
+        return layout.Lexicon(**addresses, count=len(self._items), by_units=BY_UNITS, least=LEAST)
 
     @staticmethod
     def fits(arrays: Mapping[str, np.ndarray], size: int, units: int) -> bool:
@@ -92,15 +113,16 @@ class Lexicon:
         self, scores: Float32[np.ndarray, "tokens vocab"], units: Float32[np.ndarray, "tokens units"]
     ) -> Float32[np.ndarray, "tokens vocab"]:
         """Scores of items by their own and by those of their units, each before or after softmax."""
-        heard = np.exp(_log_softmax(units))[:, self._units] * self._shares
+        heard = np.exp(log_softmax(units))[:, self._arrays["reading_unit"]] * self._shares
         spoken = np.add.reduceat(heard, self._begins, axis=1)
-        found = _log_softmax(scores)
+        found = log_softmax(scores)
         by_units = np.log(spoken + np.float32(LEAST))
         found[:, self._items] = (1 - BY_UNITS) * found[:, self._items] + BY_UNITS * by_units
         return found
 
 
-def _log_softmax(scores: Float32[np.ndarray, "tokens items"]) -> Float32[np.ndarray, "tokens items"]:
+def log_softmax(scores: Float32[np.ndarray, "tokens items"]) -> Float32[np.ndarray, "tokens items"]:
+    """Logarithms of the probabilities that scores stand for, of each token."""
     shifted = scores - scores.max(-1, keepdims=True, initial=-np.inf)
     found: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return found.astype(np.float32, copy=False)

@@ -21,12 +21,13 @@ from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.kept import packed_once
 from paraformer.backends.panels import Precision
 from paraformer.bundle import Bundle, is_ours
+from paraformer.candidates import CANDIDATES
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.itn import KINDS, NumberWriter
 from paraformer.kinds import PUNCTUATION
-from paraformer.language import CANDIDATES, LanguageModel
+from paraformer.language import LanguageModel
 from paraformer.punctuation import Punctuation
 from paraformer.punctuation.directory import PunctuationBundle
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk

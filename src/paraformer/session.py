@@ -25,11 +25,11 @@ from safetensors.numpy import save as save_arrays
 from paraformer import audio
 from paraformer.audio import SAMPLE_RATE, LiveResampler, RateState
 from paraformer.backends.base import Decoded, LiveState
+from paraformer.candidates import Candidates
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError
 from paraformer.frontend import FrontendState
 from paraformer.hotwords import Hotwords, listed
-from paraformer.language import Candidates
 from paraformer.second_pass import Ended, SecondPass, Sentences, revision
 from paraformer.silence import Hearing
 from paraformer.speech_model import Chosen, Span, SpeechModel, audible

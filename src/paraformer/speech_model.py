@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from paraformer.backends.base import Backend, Decoded, ListeningBackend
+from paraformer.candidates import Candidates
 from paraformer.confidence import UNCALIBRATED, Calibration, Mode
 from paraformer.config import SILENT_IDS
 from paraformer.errors import SessionError, UnsupportedModel
 from paraformer.frontend import Frontend
-from paraformer.language import Candidates, LanguageModel
+from paraformer.language import LanguageModel
 from paraformer.silence import Hearing
 from paraformer.spotting import OFFERED, OWN, Spotter
 from paraformer.text import Vocabulary

@@ -18,8 +18,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from paraformer.candidates import IMPOSSIBLE, Candidates
 from paraformer.config import SOS_ID
-from paraformer.language import IMPOSSIBLE, Candidates, LanguageModel
+from paraformer.language import LanguageModel
 from paraformer.sounds import confusions, readings, syllables
 
 EACH_FURTHER = 1.0

@@ -24,6 +24,7 @@ __all__ = [
     "FLOAT32",
     "INT8",
     "SWITCH",
+    "code",
     "families",
     "family",
     "fast",
@@ -55,6 +56,11 @@ def library() -> ctypes.CDLL | None:
     advice = "install the package again, or run `python hatch_build.py` in its source"
     warnings.warn(f"{path} {fault} and is left alone; {advice}", RuntimeWarning, stacklevel=2)
     return None
+
+
+def code() -> ctypes.CDLL | None:
+    """The compiled code, for what is the same on every family of processors; None where none is to be used."""
+    return None if family(FLOAT32) is None else library()
 
 
 def _fits(code: ctypes.CDLL) -> bool:

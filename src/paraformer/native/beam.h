@@ -23,6 +23,4 @@ typedef struct {
     float weight; /* of the language model */
 } Beam;
 
-#define GONE (-1e300)
-
 #endif

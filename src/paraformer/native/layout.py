@@ -1,11 +1,11 @@
-"""The structures of the compiled code, field by field as kernels.h, model.h and beam.h have them."""
+"""The structures of the compiled code, field by field as kernels.h, model.h, beam.h and candidates.h have them."""
 
 from __future__ import annotations
 
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from typing import Any
 
-ABI = 7
+ABI = 8
 """PF_ABI of the sources that belong to this file."""
 FLOAT32, BFLOAT16, INT8 = 0, 1, 2
 """Formats of rows and weights."""
@@ -217,9 +217,29 @@ class Beam(Structure):
     )
 
 
+class Lexicon(Structure):
+    """The readings of items."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("items", "unit", "begins", "share")),
+        ("count", c_int64),
+        *((name, c_float) for name in ("by_units", "least")),
+    )
+
+
+class Scored(Structure):
+    """Scores of items, and of units, that candidates are chosen by."""
+
+    _fields_ = (
+        ("lexicon", POINTER(Lexicon)),
+        *((name, c_void_p) for name in ("scores", "units")),
+        *((name, c_int64) for name in ("tokens", "size", "heard", "candidates")),
+    )
+
+
 STRUCTURES = (
     *(Linear, Acts, Target, Norm, Attended, Filter, Fbank, Kernels),
     *(EncoderBlock, Conv, Encoder, DecoderBlock, Decoder, Lstm),
-    *(Ngrams, Beam),
+    *(Ngrams, Beam, Lexicon, Scored),
 )
 """In the order in which pf_layout tells their sizes."""

@@ -1,13 +1,14 @@
 #include "model.h"
 
 #include "beam.h"
+#include "candidates.h"
 
 /* What Python must agree with before it calls anything: the ABI's number, then each structure's size; 0 past the end. */
 PF_EXPORT int64_t pf_layout(int which) {
     const size_t layout[] = {PF_ABI,         sizeof(Linear), sizeof(Acts),    sizeof(Target),       sizeof(Norm),
                              sizeof(Attended), sizeof(Filter), sizeof(Fbank),   sizeof(Kernels),      sizeof(EncoderBlock),
                              sizeof(Conv),   sizeof(Encoder), sizeof(DecoderBlock), sizeof(Decoder),      sizeof(Lstm),
-                             sizeof(Ngrams), sizeof(Beam)};
+                             sizeof(Ngrams), sizeof(Beam),    sizeof(Lexicon), sizeof(Scored)};
     return which < (int)(sizeof(layout) / sizeof(*layout)) ? (int64_t)layout[which] : 0;
 }
 

@@ -8,33 +8,9 @@
 #include <string.h>
 
 #include "../features.h"
-#include "../kernels.h"
-
-#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
-#define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
-#else
-#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
-#endif
+#include "../numbers.h"
 
 static inline int least(int a, int b) { return a < b ? a : b; }
-
-/* The nearest whole number, of two the even one; for |x| < 2^22, where floats so large have no fraction. */
-static inline int nearest(float x) {
-    const float magic = 12582912.0f; /* 1.5 * 2^23 */
-    return (int)(x + magic - magic);
-}
-
-static inline uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return bits;
-}
-
-static inline float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
 
 /* Rounded to nearest even. */
 static inline uint16_t bf16(float x) {
@@ -266,22 +242,6 @@ static void pack_rows(int format, const Attended *rows, int width, const float *
         }
         for (int i = 0; format == INT8 && i < count; i++) sum[from + i] = (float)whole[i] * scale[from + i];
     }
-}
-
-/* 2^x to 3e-7 relative: 2^n times a polynomial of what is left. */
-static inline float exponential(float x) {
-    /* Not below -127, of which the last line makes 0; of negative numbers the larger bits, since a choice by the numbers
-     * themselves is made a branch. */
-    const uint32_t bits = bits_of(x), lowest = bits_of(-127.0f);
-    const float at = float_of(bits < lowest ? bits : lowest);
-    const int n = nearest(at);
-    const float r = at - (float)n;
-#define FIRST(term) float y = term;
-#define NEXT(term) y = MULTIPLY_ADD(y, r, term);
-    POWER_TERMS(FIRST, NEXT)
-#undef FIRST
-#undef NEXT
-    return y * float_of((uint32_t)(n + 127) << 23);
 }
 
 /* Powers in a row's format, from its `from`-th on, and their sum; of INT8, that of the whole numbers that they become. */
