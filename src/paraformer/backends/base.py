@@ -138,11 +138,14 @@ def stack_states(states: Sequence[LiveState]) -> dict[str, np.ndarray]:
     return {name: _stack_right([state[name] for state in states], name in ("keys", "values")) for name in states[0]}
 
 
-def split_state(batch: Mapping[str, np.ndarray], *, unlimited: bool) -> list[LiveState]:
-    """The inverse of `stack_states`; with unlimited look-back each stream keeps just the rows that are valid."""
+def split_state(batch: Mapping[str, np.ndarray | list[np.ndarray]], *, unlimited: bool) -> list[LiveState]:
+    """The inverse of `stack_states`; with unlimited look-back each stream keeps just the rows that are valid.
+
+    batch: arrays, or lists with an array of its own for each stream.
+    """
     streams: list[LiveState] = []
     for index in range(len(batch["position"])):
-        state = {name: np.array(array[index]) for name, array in batch.items()}
+        state = {name: one[index] if isinstance(one, list) else np.array(one[index]) for name, one in batch.items()}
         if unlimited:
             first = state["keys"].shape[1] - int(state["past_lengths"])
             state |= {name: state[name][:, first:].copy() for name in ("keys", "values")}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float32
 
 from paraformer import contract
 from paraformer.backends import cif
@@ -136,7 +137,7 @@ class GraphBackend:
     ) -> tuple[list[Decoded], list[LiveState]]:
         """See Backend.step."""
         new, counts = pad_rows(frames)
-        state, ends, ending = stack_states(states), counts + chunk.context, np.array(final)
+        state, ends, ending = _together(states), counts + chunk.context, np.array(final)
         rows = np.concatenate([state["overlap"], new], 1)
         if not rows.shape[1]:  # a last step without context or rows, which still has its tail: one row that is padding
             rows = np.zeros((len(rows), 1, rows.shape[2]), np.float32)
@@ -159,7 +160,7 @@ class GraphBackend:
 
     def _encode(
         self, rows: np.ndarray, lengths: np.ndarray, state: dict[str, np.ndarray], chunk: ChunkConfig
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray | list[np.ndarray]]]:
         """Rows (B, T, F) through the encoder: hidden, weights, and the keys and values that streams keep."""
         inputs = {"feats": rows, "lengths": lengths, "start": state["position"] - chunk.context + 1}
         names = ("keys", "values", "past_lengths")
@@ -179,8 +180,8 @@ class GraphBackend:
             hidden,
             weights,
             {
-                "keys": np.concatenate([state["keys"], keys[:, :, :kept]], 2)[:, :, drop:],
-                "values": np.concatenate([state["values"], values[:, :, :kept]], 2)[:, :, drop:],
+                "keys": _followed(state["keys"], keys[:, :, :kept], drop),
+                "values": _followed(state["values"], values[:, :, :kept], drop),
                 "past_lengths": lengths,
             },
         )
@@ -239,3 +240,16 @@ def shortlist(hotwords: np.ndarray, attention: np.ndarray, most: int = SHORTLIST
     best = np.argsort(-attention, axis=-1, kind="stable")[:, : min(most, len(hotwords) - 1)]
     chosen: np.ndarray = hotwords[np.pad(best, ((0, 0), (0, 1)), constant_values=len(hotwords) - 1)]
     return chosen
+
+
+def _followed(
+    past: Float32[np.ndarray, "batch layers past dim"], new: Float32[np.ndarray, "batch layers new dim"], drop: int
+) -> list[Float32[np.ndarray, "layers kept dim"]]:
+    """Of each stream its rows and those after them, without the first `drop`: only what stays is copied."""
+    rest = max(0, drop - past.shape[2])
+    return [np.concatenate([before[:, drop:], after[:, rest:]], 1) for before, after in zip(past, new, strict=True)]
+
+
+def _together(states: Sequence[LiveState]) -> dict[str, np.ndarray]:
+    """As stack_states; a stream alone is looked at and not copied, since no state is ever written to here."""
+    return stack_states(states) if len(states) > 1 else {name: array[None] for name, array in states[0].items()}
