@@ -12,24 +12,28 @@ Run it on an idle machine; the clients are counted among what it carries.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import random
+import selectors
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import websockets
 from rtf import speech
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 import paraformer
 from paraformer.serve import plan
@@ -140,41 +144,91 @@ def sherpa(samples: np.ndarray, environment: Path) -> Iterator[Target]:
             )
 
 
-async def speak(target: Target, began: float) -> list[float]:
-    """One stream in real time from `began` on: seconds from each chunk's last packet to its text."""
-    sent: dict[int, float] = {}
-    late: list[float] = []
+class Speaker:
+    """One stream over a connection of its own, which is open once this is made."""
 
-    async def listen(ws: websockets.ClientConnection) -> None:
-        waiting, so_far = list(target.positions), 0
-        async for message in ws:
-            now = time.perf_counter()
-            so_far = target.added(str(message), so_far)
-            while waiting and waiting[0][0] <= so_far:
-                if (place := waiting.pop(0)[1]) in sent:
-                    late.append(now - sent[place])
+    def __init__(self, target: Target) -> None:
+        uri = parse_uri(target.url)
+        self._added, self._waiting, self._so_far = target.added, deque(target.positions), 0
+        self._sent: dict[int, float] = {}
+        self.late: list[float] = []
+        """Seconds from each chunk's last packet to its text."""
+        self._protocol = ClientProtocol(uri, max_size=None)
+        self.socket = socket.create_connection((uri.host, uri.port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._protocol.send_request(self._protocol.connect())
+        self.say(*self._protocol.data_to_send())
+        while self._protocol.state is State.CONNECTING:
+            self.hear()
+        if self._protocol.handshake_exc is not None:
+            raise SystemExit(f"{target.name}: {self._protocol.handshake_exc}")
 
-    async with websockets.connect(target.url, compression=None, ping_interval=None) as ws:
-        listening = asyncio.create_task(listen(ws))
-        if target.first is not None:
-            await ws.send(target.first)
-        for start in range(0, len(target.samples), PACKET):
-            due = began + (start + PACKET) / RATE
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            await ws.send(target.samples[start : start + PACKET].tobytes())
-            sent[start + PACKET] = due  # when the last sample was spoken, whatever the loop of the clients did
-        await ws.send(target.last)
-        await asyncio.sleep(1.0)
-        listening.cancel()
-    return late
+    def say(self, *data: bytes) -> None:
+        """Bytes of frames."""
+        for one in data:
+            self.socket.sendall(one)
+
+    def speak(self, frame: bytes, place: int, due: float) -> None:
+        """A packet, whose last sample, the place-th, was spoken when it was due, whatever the clients' loop did."""
+        self.socket.sendall(frame)
+        self._sent[place] = due
+
+    def hear(self) -> None:
+        """What has come."""
+        self._protocol.receive_data(self.socket.recv(1 << 16))
+        now = time.perf_counter()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                self._so_far = self._added(bytes(event.data).decode(), self._so_far)
+                while self._waiting and self._waiting[0][0] <= self._so_far:
+                    if (place := self._waiting.popleft()[1]) in self._sent:
+                        self.late.append(now - self._sent[place])
+        self.say(*self._protocol.data_to_send())
 
 
-async def load(target: Target, streams: int) -> list[float]:
-    """All latencies of so many streams, whose chunks are spread over time as those of people are."""
+def framed(url: str, messages: Iterable[str | bytes]) -> list[bytes]:
+    """Messages as a client puts them on the wire, masked; once for all streams, which say the same."""
+    protocol = ClientProtocol(parse_uri(url), state=State.OPEN)
+    frames = []
+    for message in messages:
+        if isinstance(message, str):
+            protocol.send_text(message.encode())
+        else:
+            protocol.send_binary(message)
+        frames.append(b"".join(protocol.data_to_send()))
+    return frames
+
+
+def load(target: Target, streams: int) -> list[float]:
+    """All latencies of so many streams in real time, whose chunks are spread over time as those of people are."""
     chance = random.Random(streams)  # noqa: S311
+    ends = range(PACKET, len(target.samples) + 1, PACKET)
+    frames = framed(target.url, [target.samples[end - PACKET : end].tobytes() for end in ends])
+    *first, last = framed(target.url, [*([target.first] if target.first else []), target.last])
+    speakers = [Speaker(target) for _ in range(streams)]
     now = time.perf_counter() + 0.5
-    spoken = [speak(target, now + chance.uniform(0.0, 0.6)) for _ in range(streams)]
-    return [one for stream in await asyncio.gather(*spoken) for one in stream]
+    spoken = [(now + chance.uniform(0.0, 0.6), speaker) for speaker in speakers]
+    due = [(began + end / RATE, n, k) for n, (began, _) in enumerate(spoken) for k, end in enumerate(ends)]
+    due.sort()
+    with selectors.DefaultSelector() as selector:
+        for speaker in speakers:
+            speaker.say(*first)
+            selector.register(speaker.socket, selectors.EVENT_READ, speaker)
+
+        def listen(until: float) -> None:
+            while (left := until - time.perf_counter()) > 0:
+                for key, _ in selector.select(left):
+                    key.data.hear()
+
+        for at, n, k in due:
+            listen(at)
+            speakers[n].speak(frames[k], ends[k], at)
+            if k == len(ends) - 1:
+                speakers[n].say(last)
+        listen(due[-1][0] + 1.0)
+    for speaker in speakers:
+        speaker.socket.close()
+    return [one for speaker in speakers for one in speaker.late]
 
 
 def quantile(late: list[float], share: float) -> float:
@@ -205,7 +259,7 @@ def lag_p99(before: dict[float, float], after: dict[float, float]) -> float:
 def trial(target: Target, streams: int) -> dict[str, object]:
     """One run at a number of streams."""
     lag = loop_lag(target.admin) if target.admin else {}
-    late = asyncio.run(load(target, streams))
+    late = load(target, streams)
     said: dict[str, object] = {
         "server": target.name,
         "streams": streams,
