@@ -12,10 +12,13 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serving import logged, serving
 
 from paraformer.cli import main
+from paraformer.serve import plan
+from paraformer.serve.config import Limits
 from paraformer.serve.engine import Capacity
-from paraformer.serve.plan import Measured, late, plans, speech
+from paraformer.serve.plan import Measured, free_memory, late, plans, speech, too_little
 from paraformer.serve.scheduler import Step
 
 FAST = Measured(step_s=0.015, chunk_s=0.6, whole=0.015, session_bytes=3_000_000, threads=1)
@@ -49,6 +52,31 @@ def test_capacity_keeps_up_with_what_steps_take() -> None:
     assert 8 <= capacity.streams <= 9
     assert Capacity(0.015, 0.6, 5).streams == 5
     assert Capacity(9.0, 0.6, 0).streams == 1
+
+
+def test_streams_that_memory_has_no_room_for_are_told_of_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plan, "free_memory", lambda: 60_000_000)
+    assert too_little(FAST, 5, workers=2) is None
+    with logged() as log, serving(limits=Limits(streams=500)) as running:
+        assert running.process.engine.capacity.streams == 500
+    (told,) = [line["message"] for line in map(json.loads, log.getvalue().splitlines()) if "memory" in line["message"]]
+    assert "500 live streams take" in told and "0.1 GB are free: lower --streams to " in told
+
+
+def test_the_least_that_machine_and_container_say_is_free(tmp_path: Path) -> None:
+    assert free_memory(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 900 kB\nMemAvailable: 500 kB\n")
+    assert free_memory(tmp_path) == 512_000
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.current").write_text("100\n")
+    (group / "memory.max").write_text("max\n")
+    assert free_memory(tmp_path) == 512_000
+    (group / "memory.max").write_text("300\n")
+    assert free_memory(tmp_path) == 200
 
 
 def test_noise_to_measure_with_is_the_same_each_time() -> None:

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
-
 from paraformer.errors import ParaformerError, attempt
 from paraformer.serve.engine import Engine, Seat
 from paraformer.serve.files import Busy, Job, Spool, TooBig
 from paraformer.serve.protocol import (
     OVERLOAD,
-    POLICY,
-    RESTART,
     TOO_BIG,
     Action,
     Append,
@@ -42,8 +38,6 @@ from paraformer.serve.protocol import (
 from paraformer.serve.stream import Stream
 
 log = logging.getLogger("paraformer.serve")
-_TURN = 32
-"""Messages of one client, if they have come already, before the others have their turn."""
 
 
 class Wire(Protocol):
@@ -112,9 +106,11 @@ class Line:
 
     def perform(self, actions: Iterable[Action]) -> None:
         """Do all of it, at once and in order."""
-        waiting = deque(list(actions))
-        while waiting and not self.closing:
-            waiting.extendleft(reversed(list(self._do(waiting.popleft()))))
+        for action in list(actions):
+            if self.closing:
+                return
+            if instead := self._do(action):
+                self.perform(instead)
 
     def _do(self, action: Action) -> Iterable[Action]:
         """One action; returns those that the protocol wants where it cannot be done."""
@@ -122,8 +118,12 @@ class Line:
             case Send(text):
                 self._unsent += len(text)
                 self._outgoing.append(action)
+                self._wake.set()
+                if self._unsent > self._engine.config.limits.unsent:
+                    self.drop("slow")
             case Close():
                 self._outgoing.append(action)
+                self._wake.set()
                 self.closing = True
             case Resume():
                 self._later(self._resume(action))
@@ -134,9 +134,6 @@ class Line:
                     self._work(action)
                 if doing.error is not None:
                     return self._failed(action.utterance, doing.error)
-        if self._unsent > self._engine.config.limits.unsent:
-            self.drop("slow")
-        self._wake.set()
         return ()
 
     def _work(self, action: Open | HandOver | OpenFile | Feed | Append | End | Cancel) -> None:
@@ -283,22 +280,6 @@ class Line:
         self.perform(self._conversation.closing())
 
 
-class SocketWire:
-    """A WebSocket as a wire."""
-
-    def __init__(self, socket: WebSocket) -> None:
-        self._socket = socket
-
-    async def send(self, text: str) -> None:
-        """A text message."""
-        await self._socket.send_text(text)
-
-    async def close(self, code: int, reason: str) -> None:
-        """The closing handshake, unless the client has begun it."""
-        if self._socket.application_state is WebSocketState.CONNECTED:
-            await self._socket.close(code, reason)
-
-
 class Pace:
     """So many messages a second, and no more over a few seconds."""
 
@@ -313,90 +294,13 @@ class Pace:
         return max(0.0, -self._left / self._per_s)
 
 
-async def converse(socket: WebSocket, line: Line, conversation: Conversation, engine: Engine) -> None:
-    """Serve one accepted WebSocket to its end."""
-    engine.lines.add(line)
-    line.perform(conversation.opened())
-    writer = asyncio.create_task(line.write())
-    reader = asyncio.create_task(_read(socket, line, conversation, engine))
-    try:
-        await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
-        if reader.done() and not writer.done():
-            if reader.exception() is not None or reader.result():
-                line.outcome = "lost"
-            if line.closing:
-                await asyncio.wait({writer}, timeout=engine.config.limits.pause_s)
-        elif writer.exception() is not None:
-            line.outcome = "slow"
-            await _closed(socket)
-    finally:
-        engine.lines.discard(line)
-        line.leave()
-        for task in (writer, reader):
-            task.cancel()
-        for result in await asyncio.gather(writer, reader, return_exceptions=True):
-            known = TimeoutError | OSError | RuntimeError | WebSocketDisconnect
-            if isinstance(result, Exception) and not isinstance(result, known):
-                log.error("a connection failed", exc_info=result)
-
-
-async def _closed(socket: WebSocket) -> None:
-    """Let go of a client that does not read; it may never see why."""
-    try:
-        async with asyncio.timeout(1.0):
-            await socket.close(OVERLOAD, "the client does not read")
-    except (TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
-        return
-
-
-async def _read(socket: WebSocket, line: Line, conversation: Conversation, engine: Engine) -> bool:
-    """Take in messages until the client leaves, and tell whether it was cut off."""
-    limits = engine.config.limits
-    pace, until = Pace(limits.messages_per_s), monotonic() + limits.session_s
-    patience, began, taken = limits.first_s, False, 0
-    while not line.closing:
-        try:
-            async with asyncio.timeout(min(patience, max(0.0, until - monotonic()))):
-                message = await socket.receive()
-        except TimeoutError:
-            long = monotonic() >= until
-            if line.owes and not long:
-                continue
-            if began and not line.idle:
-                line.finish()
-                await _comes_true(lambda: line.idle or line.closing, engine.config.drain_s)
-            return _over(line, long)
-        except WebSocketDisconnect as gone:
-            return gone.code in (1005, 1006)
-        if message["type"] == "websocket.disconnect":
-            return message.get("code") in (None, 1005, 1006)
-        patience, began = limits.idle_s, True
-        if line.finishing:
-            continue
-        said = message.get("text")
-        line.perform(conversation.text(said) if said is not None else conversation.binary(message.get("bytes") or b""))
-        taken += 1
-        if (wait := pace.take()) or taken % _TURN == 0:
-            await asyncio.sleep(wait)
-        if line.backlog_s > limits.backlog_s and not await caught_up(line, limits.pause_s, limits.backlog_s):
-            line.perform([Close(OVERLOAD, "audio comes faster than it can be recognised")])
-    return False
-
-
-def _over(line: Line, long: bool) -> bool:
-    line.outcome = "timeout"
-    line.perform(
-        [Close(RESTART if long else POLICY, "the session is too long" if long else "nothing came for too long")]
-    )
-    return False
-
-
 async def caught_up(line: Line, pause_s: float, most_s: float) -> bool:
     """Wait, the socket unread, until the backlog is half of what is too much; False if it does not become so."""
-    return await _comes_true(lambda: line.backlog_s <= most_s / 2, pause_s)
+    return await comes_true(lambda: line.backlog_s <= most_s / 2, pause_s)
 
 
-async def _comes_true(condition: Callable[[], bool], within_s: float) -> bool:
+async def comes_true(condition: Callable[[], bool], within_s: float) -> bool:
+    """Wait for it; False if it has not become so."""
     until = monotonic() + within_s
     while not condition():
         if monotonic() > until:

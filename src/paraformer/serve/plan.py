@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -17,6 +19,12 @@ from paraformer.serve.scheduler import TOGETHER
 
 SERVER_SHARE = 0.15
 """Of the processor's time, what the server itself takes beside recognition: sockets, packets, messages."""
+
+_CONTAINER = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Where a container's limit of memory stands, and what is taken of it: of control groups 2 and 1."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,11 @@ class Measured:
     def limit(self) -> float:
         """Live streams that would fill the time without anything left."""
         return self.chunk_s / self.step_s
+
+    @property
+    def stream_bytes(self) -> int:
+        """Memory of a live stream: its state, and the next one while it steps."""
+        return 2 * self.session_bytes
 
 
 @dataclass(frozen=True)
@@ -108,9 +121,36 @@ def plans(measured: Measured, cores: int, latency_s: float) -> Iterator[Plan]:
             workers * each,
             late(measured, each),
             workers * FULL / measured.whole,
-            workers * each * (measured.session_bytes + 2 * SAMPLE_RATE * 4) / 1e6,
+            workers * each * measured.stream_bytes / 1e6,
         )
         workers *= 2
+
+
+def too_little(measured: Measured, streams: int, workers: int = 1) -> str | None:
+    """What to say where workers of so many streams each need more memory than is free; None where all is well.
+
+    >>> too_little(Measured(0.01, 0.6, 0.01, 3_000_000, 1), 1)
+    """
+    free, needed = free_memory(), workers * streams * measured.stream_bytes
+    if free is None or needed <= free:
+        return None
+    fit = max(1, free // measured.stream_bytes // workers)
+    return (
+        f"{workers * streams} live streams take {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
+        f"lower --streams to {fit}, or give the machine more"
+    )
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that processes here can still have, of the machine and of its container; None where nothing says."""
+    said = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        said.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    for most, now in _CONTAINER:
+        with suppress(OSError, ValueError):
+            said.append(int((root / most).read_text()) - int((root / now).read_text()))
+    return max(0, min(said)) if said else None
 
 
 def late(measured: Measured, streams: int, draws: int = 20) -> float:

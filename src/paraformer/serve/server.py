@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -35,7 +36,8 @@ from paraformer.serve.uvicorn_protocols import GuardedHttp, GuardedSocket
 
 log = logging.getLogger("paraformer.serve")
 SECRET = "PARAFORMER_SERVE_SECRET"  # noqa: S105  the name of a variable
-"""In the environment of one of several workers."""
+WORKERS = "PARAFORMER_SERVE_WORKERS"
+"""In the environment of one of several workers: what they sign keys with, how many they are."""
 PING_S, PONG_S = 30.0, 120.0
 _NO_FAULTS = ("Invalid UTF-8", "ASGI callable returned without completing handshake")
 """What uvicorn calls an error and is none: clients' nonsense, and handshakes that were refused with an answer."""
@@ -84,6 +86,9 @@ class Process:
         measured = plan.measure(recognizer, config.threads, 0.6)
         self.engine = Engine(config, recognizer, measured.step_s)
         self.engine.meters.session.set(measured.session_bytes)
+        little = plan.too_little(measured, self.engine.capacity.streams, int(os.environ.get(WORKERS, "1")))
+        if little is not None:
+            log.warning("%s", little)
         self._parent = os.getppid() if secret else None
         self._stop = asyncio.Event()
         self._servers: list[_Server] = []
@@ -281,7 +286,9 @@ def log_to_stderr() -> None:
 
 
 def run(process: Process, listening: Callable[[int, int], None]) -> None:
-    """Serve in this thread, on uvloop where there is one."""
+    """Serve in this thread, on uvloop where there is one. What this process holds already stays until its end."""
+    gc.collect()
+    gc.freeze()  # full collections, in which everything stands still, took 30 ms for what never changes
     try:
         import uvloop
     except ImportError:

@@ -49,7 +49,8 @@ class Stream:
 
     def feed(self, samples: Packet) -> None:
         """Take in samples: floats in [-1, 1] or int16. Raises AudioError, and nothing changes, for anything else."""
-        samples = packet(samples)
+        if samples.dtype != np.int16:  # of which all are samples, and which the session takes as they are
+            samples = packet(samples)
         if len(samples) and not self._ended:
             self._scheduler.change(lambda: self._take(samples))
 
@@ -151,4 +152,6 @@ class Stream:
             parts.append(head[:lacking])
             lacking -= len(parts[-1])
             self._waiting -= len(parts[-1])
+        if len({part.dtype for part in parts}) > 1:
+            parts = [packet(part) for part in parts]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)

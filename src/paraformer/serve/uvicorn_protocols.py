@@ -32,8 +32,11 @@ class GuardedSocket(WebSocketsSansIOProtocol):
         self._pace = Pace(EMPTY_PER_S)
 
     def data_received(self, data: bytes) -> None:
-        self._rest += data
-        self._feed()
+        if self._rest or self.read_paused or len(data) > _PART:
+            self._rest += data
+            self._feed()
+        else:
+            super().data_received(data)
 
     def _feed(self) -> None:
         """Parse a little at a time, until there is a message: a read full of tiny frames takes a second."""

@@ -24,7 +24,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import AudioError, ParaformerError
 from paraformer.recordings import join_segments
 from paraformer.serve import openai
-from paraformer.serve.doors import Line, SocketWire, converse
+from paraformer.serve.doors import Line
 from paraformer.serve.engine import Engine, Seat
 from paraformer.serve.files import Busy, Spool, TooBig
 from paraformer.serve.funasr import FunasrConversation
@@ -32,6 +32,7 @@ from paraformer.serve.funasr_settings import Dialect
 from paraformer.serve.guard import KEY_PROTOCOL, OWNER, Guard, Keys, Refusal
 from paraformer.serve.protocol import Conversation, Done, Failed, News, Sentence
 from paraformer.serve.realtime import RealtimeConversation
+from paraformer.serve.sockets import SocketWire, converse
 from paraformer.types import Transcript
 
 _PAGE = {

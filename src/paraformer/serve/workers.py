@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from paraformer.errors import ConfigError
 from paraformer.serve.config import ServeConfig
 from paraformer.serve.metrics import SHARED
-from paraformer.serve.server import SECRET, bound
+from paraformer.serve.server import SECRET, WORKERS, bound
 
 log = logging.getLogger("paraformer.serve")
 
@@ -34,7 +34,12 @@ class Workers:
         self._own = TemporaryDirectory(prefix="paraformer-workers-")
         metrics = Path(self._own.name) / "metrics"
         metrics.mkdir()
-        self._environment = {**os.environ, SECRET: secrets.token_hex(32), SHARED: str(metrics)}
+        self._environment = {
+            **os.environ,
+            SECRET: secrets.token_hex(32),
+            WORKERS: str(config.workers),
+            SHARED: str(metrics),
+        }
         os.environ |= self._environment
         self._state = config.state or str(Path(self._own.name) / "streams")
         self._stopping = False
