@@ -119,6 +119,8 @@ def test_the_command(tmp_path: Path, wave: np.ndarray, capsys: pytest.CaptureFix
         assert main(["align", str(path), text, "--model", str(directory)]) == 0
         lines = [line.split("\t")[1:] for line in capsys.readouterr().out.splitlines()]
         assert lines == [["0.850", "1.090", "一"], ["1.730", "1.970", "丁"], ["2.610", "2.850", "丂"]]
+    assert main(["align", str(path), "一" * 300, "--model", str(directory)]) == 1  # longer than any name of a file
+    assert "cannot hold a text of 300 tokens" in capsys.readouterr().err
 
 
 def test_the_published_shape() -> None:

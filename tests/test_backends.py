@@ -8,6 +8,7 @@ from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
+import onnx
 import pytest
 import tiny
 import torch
@@ -172,8 +173,46 @@ def changed(**changes) -> ModelConfig:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_graphs_of_other_settings_are_named(config, file, port) -> None:
-    with pytest.raises(ModelError, match=rf"{file}\.onnx does not fit the settings beside it, at {port}; .* export"):
+    """By the ports of the first graph that has others, or by what a graph before it tells of its settings."""
+    told = rf"({file}\.onnx does not fit the settings beside it, at {port}|encoder\.onnx was made with \S+ \d+, .*)"
+    with pytest.raises(ModelError, match=told + "; .* export"):
         OnnxRunner(tiny.directory(), config)
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("encoder", "heads", 1),
+        ("encoder", "norm_epsilon", 1e-3),
+        ("predictor", "smooth_factor", 0.9),
+        ("predictor", "noise_threshold", 0.1),
+        ("decoder", "heads", 1),
+    ],
+)
+def test_a_graph_of_settings_that_change_no_shape_is_named(kind, part, name, value) -> None:
+    config = tiny.config(kind)
+    other = replace(config, **{part: replace(getattr(config, part), **{name: value})})
+    with pytest.raises(
+        ModelError, match=rf"encoder\.onnx was made with {part}\.{name} .*, and the settings .* {value};"
+    ):
+        OnnxRunner(tiny.directory(kind), other)
+
+
+def test_settings_that_no_graph_computes_with_may_be_others() -> None:
+    OnnxRunner(tiny.directory(), changed(encoder={"dropout": 0.5}, predictor={"tail_threshold": 0.3}))
+
+
+def test_a_graph_that_does_not_tell_its_settings_needs_a_seal(tmp_path) -> None:
+    """Those of earlier versions."""
+    shutil.copytree(tiny.directory(), tmp_path, dirs_exist_ok=True)
+    for graph in contract.graphs(tiny.config()):
+        old = onnx.load(tmp_path / graph.file, load_external_data=False)
+        del old.metadata_props[:]
+        onnx.save(old, tmp_path / graph.file)
+    OnnxRunner(tmp_path, tiny.config(), sealed=True)
+    with pytest.raises(ModelError, match=r"encoder\.onnx does not tell which settings .* has no seal; .* export"):
+        OnnxRunner(tmp_path, tiny.config())
 
 
 def test_graphs_in_each_others_place_are_named(tmp_path) -> None:

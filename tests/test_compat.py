@@ -516,3 +516,38 @@ def test_a_view_of_numbers_a_tensor_of_bfloat16_and_a_closed_file() -> None:
     closed.close()
     with pytest.raises(AudioError, match="is closed; pass it open"):
         readable(closed)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("bom.scp", "\ufeffk {path}\r\n"),
+        ("odd.scp", "k {path}\n\n \n"),
+        ("key.jsonl", '{{"key": "k", "source": "{path}"}}\n'),
+    ],
+)
+def test_lists_are_read_whatever_wrote_them(model: AutoModel, tmp_path: Path, name: str, line: str) -> None:
+    soundfile.write(tmp_path / "a.wav", tiny.signal(9_000), 16000)
+    (tmp_path / name).write_text(line.format(path="a.wav"), encoding="utf-8", newline="")
+    (result,) = model.generate(input=str(tmp_path / name))
+    assert result["key"] == "k"
+
+
+def test_a_nameless_entry_has_the_name_of_its_file(model: AutoModel, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tiny.signal(9_000), 16000)
+    (tmp_path / "list.jsonl").write_text('{"key": null, "source": "a.wav"}\n')
+    (result,) = model.generate(input=str(tmp_path / "list.jsonl"))
+    assert result["key"] == "a"
+
+
+@pytest.mark.parametrize("source", ["5", "null", '""', '["a.wav"]'])
+def test_an_entry_whose_source_is_no_path_is_named(model: AutoModel, tmp_path: Path, source: str) -> None:
+    (tmp_path / "list.jsonl").write_text(f'{{"key": "k", "source": {source}}}\n')
+    with pytest.raises(DataError, match="line 1: not an object with"):
+        model.generate(input=str(tmp_path / "list.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-this-name/model"])
+def test_names_that_no_file_can_have_are_not_found(name: str) -> None:
+    with pytest.raises(ModelNotFound, match="there is no model directory or published model"):
+        AutoModel(model=name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_checkpoint_variants import variant_dir
+from test_checkpoint_variants import E2E, GOLDEN, variant_dir
 
 from paraformer import load
 from paraformer.backends import native
@@ -98,3 +98,14 @@ def test_thousands_of_hotwords(recognizers: dict[str, dict[str, Recognizer]], sp
     many = [KNOWN[i % 36] + KNOWN[(i // 36) % 36] + KNOWN[i // 1296] + KNOWN[i % 7] for i in range(5000)]
     listening = recognizers["seaco"]["torch"].with_hotwords(many)
     assert len(listening.transcribe(speech).tokens) == len(recognizers["seaco"]["torch"].transcribe(speech).tokens)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_empty_list_is_not_none(recognizers, engine: str) -> None:
+    """Of goldens `seaco_e2e`: the hotword "" is a list with "none of these" alone, null is no list."""
+    recognizer = recognizers["seaco"][engine]
+    wave = np.load(GOLDEN / "frontend_offline.npz")["wav_int16"]
+    cases = {case["hotword"]: case for case in E2E["seaco"]["cases"] if case["seg_dict"] and "batch" not in case}
+    for hotword, given in (("", []), ("", [" "]), (None, None)):
+        got = recognizer.transcribe(wave, hotwords=given)
+        assert " ".join(got.text) == cases[hotword]["result"][0]["text"]

@@ -258,6 +258,51 @@ def test_a_funasr_directory_is_packed_once(tmp_path, cache, monkeypatch):
     assert other.name != kept.name
 
 
+def put(path: Path, what: str) -> None:
+    """Something that is no file, in place of one or of a directory."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    match what:
+        case "pipe":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "link to itself":
+            path.symlink_to(path.name)
+
+
+NO_FILES = pytest.mark.parametrize("what", ["pipe", "directory", "device", "link to itself"])
+
+
+@FAST
+@NO_FILES
+@pytest.mark.parametrize("place", ["cache", "int8", "file"])
+def test_what_is_no_file_in_the_cache_holds_nobody_up(tmp_path, cache, place, what):
+    theirs, signal = write_funasr(tmp_path / "funasr"), tiny.signal(40_000)
+    expected = paraformer.load(theirs).transcribe(signal)
+    (kept,) = cache.rglob("*.safetensors")
+    put({"cache": cache, "int8": kept.parent, "file": kept}[place], what)
+    assert paraformer.load(theirs).transcribe(signal) == expected
+
+
+@NO_FILES
+@pytest.mark.parametrize("name", ["config.yaml", "configuration.json", "model.pt", "am.mvn", "tokens.json", "seg_dict"])
+def test_what_is_no_file_in_a_model_directory_is_named(tmp_path, name, what):
+    theirs = write_funasr(tmp_path / "funasr")
+    put(theirs / name, what)
+    with pytest.raises(ModelNotFound, match=name.replace(".", r"\.")):
+        paraformer.load(theirs)
+
+
+@FAST
+def test_the_cache_may_be_named_by_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PARAFORMER_CACHE", "~/kept")
+    paraformer.load(write_funasr(tmp_path / "funasr"))
+    assert list((tmp_path / "kept").rglob("*.safetensors"))
+
+
 @FAST
 @pytest.mark.parametrize("damage", ["cut", "empty", "of another model", "a weight less", "of another kind"])
 def test_a_damaged_file_in_the_cache_is_made_again(tmp_path, cache, damage):
@@ -550,3 +595,27 @@ def test_a_device_without_torch_names_the_extra(base_install, monkeypatch):
     monkeypatch.delitem(sys.modules, "paraformer.backends.torch", raising=False)
     with pytest.raises(MissingExtra, match=r"device 'cuda' needs .* 'paraformer\[torch\]'"):
         paraformer.load(device="cuda")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-this-name/model", "a\0b"])
+@pytest.mark.parametrize("option", ["model", "vad", "punctuation", "speakers"])
+def test_names_that_no_file_can_have_are_not_found(name, option):
+    with pytest.raises(ModelNotFound, match="there is no model directory or published model"):
+        paraformer.load(**{option: name})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lm_weight": 10**400}, "lm_weight must be a number that fits 64 bits"),
+        ({"threads": 10**400}, "threads must be"),
+        ({"backend": "x" * 10_000}, "backend must be"),
+        ({"punctuation": list(range(10_000))}, "punctuation must be"),
+        ({"itn": [["date"]]}, "there is no kind of number"),
+        ({"chunk": list(range(10_000))}, "chunk must be"),
+    ],
+)
+def test_a_value_of_any_size_is_told_shortly(options, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        paraformer.load(**options)
+    assert len(str(error.value)) < 300

@@ -115,6 +115,13 @@ def test_who_may_listen_where(tmp_path: Path) -> None:
         Keys(empty)
 
 
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\ufeffone\r\ntwo\r\n", encoding="utf-8", newline="")
+    keys = Keys(tmp_path / "keys")
+    assert keys.owner("one")
+    assert keys.owner("two")
+
+
 def test_keys_are_read_again_and_bad_ones_leave_the_old(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("one\n")

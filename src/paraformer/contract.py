@@ -17,8 +17,9 @@ rows, L tokens, S steps of the second predictor, N hotwords of M tokens; numbers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from paraformer.config import ContextualConfig, ModelConfig, SanmDecoderConfig, SeacoConfig
 
@@ -183,3 +184,33 @@ def graphs(config: ModelConfig) -> tuple[Graph, ...]:
     if isinstance(config.hotwords, SeacoConfig):
         made += [attention(config), second_decoder(config)]
     return tuple(made)
+
+
+SETTINGS = "settings"
+"""Where a graph's metadata hold `settings`, as JSON."""
+_BESIDE = frozenset(
+    {
+        *("dropout", "attention_dropout", "label_smoothing", "length_normalized", "objective_weight"),
+        *("trains_decoder", "threshold", "tail_threshold", "no_bias_id"),
+    }
+)
+"""Settings that no graph computes with: those of training, and of what stands between the graphs."""
+
+
+def settings(config: ModelConfig) -> dict[str, Any]:
+    """What graphs are traced with, by name as "encoder.heads".
+
+    Many settings, such as the number of heads, change no shape: a graph of others would run, and compute other numbers.
+    """
+    parts = {name: getattr(config, name) for name in ("encoder", "predictor", "decoder", "hotwords")}
+    return {
+        name: value for part, held in parts.items() if held is not None for name, value in _flat(part, asdict(held))
+    }
+
+
+def _flat(at: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{at}.{name}", value)
+        elif name not in _BESIDE:
+            yield f"{at}.{name}", list(value) if isinstance(value, tuple) else value

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from paraformer import contract
 from paraformer.bundle import CONFIG_FILE, FUNASR_FILES, checksum, replacing
 from paraformer.errors import MissingExtra, ModelError, ModelNotFound
+from paraformer.manifests import at_home, is_directory, is_file
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +81,10 @@ def resolve(name: str | Path, *, revision: str | None = None, download: bool = F
     Raises ModelNotFound (no such name, not in the cache, or not to be had), ModelError (changed since it came) and
     MissingExtra (no hub client installed).
     """
-    path = Path(name).expanduser()
-    if str(name) and path.is_dir():
+    path = at_home(name)
+    if str(name) and is_directory(path):
         return path
-    if path.is_file() and str(name) not in ALIASES:
+    if is_file(path) and str(name) not in ALIASES:
         raise ModelNotFound(f"{name} is a file; a model is a directory, so name the one that holds it")
     source = parse(str(name))
     directory = _cached(source, revision)

@@ -61,9 +61,9 @@ class NumberWriter:
 
     def __init__(self, kinds: Collection[str] = KINDS) -> None:
         """kinds: of numbers that are written so. Raises ConfigError for one that there is not."""
-        if unknown := sorted(set(kinds) - set(KINDS)):
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
             raise ConfigError(
-                f"there is no kind of number {', '.join(map(repr, unknown))}; there are {', '.join(KINDS)}"
+                f"there is no kind of number {', '.join(map(repr, unknown)):.60}; there are {', '.join(KINDS)}"
             )
         self._kinds = [kind for kind in KINDS if kind in kinds]
 

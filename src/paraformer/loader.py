@@ -97,7 +97,7 @@ def load(
     threads, lm_weight = as_whole(threads, "threads"), as_number(lm_weight, "lm_weight")
     alternatives = as_whole(alternatives, "alternatives")
     if not 0 <= alternatives < CANDIDATES:
-        raise ConfigError(f"alternatives must be a number from 0 to {CANDIDATES - 1}, not {alternatives}")
+        raise ConfigError(f"alternatives must be a number from 0 to {CANDIDATES - 1}, not {alternatives!s:.60}")
     _check_options(threads, chunk, lm_weight, {"lm": lm, "download": download})
     beside = _beside(backend, device)
     writer = _writer(punctuation, itn, download, beside)
@@ -159,11 +159,13 @@ def _beside(backend: str, device: str) -> str | None:
 
 def _writer(punctuation: bool | str | Path, itn: bool | Collection[str], download: bool, device: str | None) -> Writer:
     if not isinstance(punctuation, bool | str | Path):
-        raise ConfigError(f"punctuation must be true, false or the directory or name of a model, not {punctuation!r}")
+        raise ConfigError(
+            f"punctuation must be true, false or the directory or name of a model, not {punctuation!r:.60}"
+        )
     model = None if isinstance(punctuation, bool) else punctuation
     marks = load_punctuation(model, device=device, download=download) if punctuation is not False else None
     if isinstance(itn, str) or not isinstance(itn, Collection | bool):
-        raise ConfigError(f"itn must be true, false or a list of kinds such as [{KINDS[0]!r}], not {itn!r}")
+        raise ConfigError(f"itn must be true, false or a list of kinds such as [{KINDS[0]!r}], not {itn!r:.60}")
     kinds = KINDS if itn is True else itn or ()
     return Writer(marks, NumberWriter(kinds) if kinds else None)
 
@@ -240,10 +242,10 @@ def locate(model: str | Path | None, *, download: bool = False) -> Path:
 
 def _check_options(threads: int, chunk: object, lm_weight: float, switches: Mapping[str, object]) -> None:
     if not 0 <= threads <= MOST_THREADS:
-        raise ConfigError(f"threads must be 0 (one per core) or from 1 to {MOST_THREADS}, not {threads}")
+        raise ConfigError(f"threads must be 0 (one per core) or from 1 to {MOST_THREADS}, not {threads!s:.60}")
     check_chunk(chunk)
     if not 0 <= lm_weight <= MOST_LM_WEIGHT:  # the scores that it multiplies are kept in float32
-        raise ConfigError(f"lm_weight must be a number from 0 to {MOST_LM_WEIGHT:g}, not {lm_weight!r}")
+        raise ConfigError(f"lm_weight must be a number from 0 to {MOST_LM_WEIGHT:g}, not {lm_weight!r:.60}")
     for name, value in switches.items():
         check_type(value, bool, name)
 
@@ -253,7 +255,7 @@ def _check_engine(backend: str, precision: str, device: str) -> str:
     check_choice(backend, get_args(BackendName), "backend")
     check_choice(precision, _PRECISIONS, "precision")
     if not isinstance(device, str):
-        raise ConfigError(f"device must be a name such as 'cpu' or 'cuda', not {device!r}")
+        raise ConfigError(f"device must be a name such as 'cpu' or 'cuda', not {device!r:.60}")
     if _NUMBERED_CPU.fullmatch(device):
         device = "cpu"
     if backend == "onnx" and precision not in ("auto", "float32"):
@@ -338,7 +340,8 @@ def _open_onnx(bundle: Bundle, threads: int) -> Backend:
         )
     bundle.check(contract.WEIGHTS, *(graph.file for graph in contract.graphs(bundle.config)))
     _check_tensors(bundle)
-    return GraphBackend(OnnxRunner(bundle.directory, bundle.config, threads), bundle.config)
+    runner = OnnxRunner(bundle.directory, bundle.config, threads, sealed="model" in bundle.seal)
+    return GraphBackend(runner, bundle.config)
 
 
 def _check_tensors(bundle: Bundle) -> None:
@@ -385,7 +388,7 @@ def _language_model(directory: Path, bundle: Bundle) -> LanguageModel | None:
 
 def _speakers(model: str | Path | None, count: int | None, download: bool, device: str | None) -> Speakers | None:
     if count is not None and not 1 <= as_whole(count, "speaker_count") <= MOST_SPEAKERS:
-        raise ConfigError(f"speaker_count must be a number from 1 to {MOST_SPEAKERS}, not {count}")
+        raise ConfigError(f"speaker_count must be a number from 1 to {MOST_SPEAKERS}, not {count!s:.60}")
     if model is None:
         if count is not None:
             raise ConfigError('speaker_count needs speakers, the model that tells them apart, such as "cam++"')
@@ -401,7 +404,7 @@ def _segmenter(vad: object, download: bool, device: str | None) -> Segmenter:
     if isinstance(vad, bool):
         return VoiceSegmenter() if vad else split
     if not isinstance(vad, str | Path):
-        raise ConfigError(f"vad must be true, false or the directory or name of a detector of speech, not {vad!r}")
+        raise ConfigError(f"vad must be true, false or the directory or name of a detector of speech, not {vad!r:.60}")
     from paraformer.segment.fsmn import FsmnVad
 
     return FsmnVad.open(locate(vad, download=download), device)

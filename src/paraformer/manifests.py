@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,10 +158,22 @@ def beside(audio: str, directory: Path) -> Path:
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file; no, where the name is too long for one or may not be looked up."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return os.path.isfile(path)  # noqa: PTH113  a Path raises an error then
+
+
+def is_directory(path: str | Path) -> bool:
+    """As `is_file`, of a directory."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_there(path: Path) -> bool:
+    """As `is_file`, of anything."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def at_home(path: str | Path) -> Path:
+    """A path in which ~ is the home, as it is where there is no such user or home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def speakers(names: Iterable[str | None]) -> str:

@@ -111,6 +111,9 @@ class Recognizer:
     def with_hotwords(self, hotwords: Hotwords) -> Recognizer:
         """The same on the same weights, listening for these words instead: a list, or a file with one a line.
 
+        A SeACo-Paraformer that is given an empty list compares with "none of these", as FunASR's with `hotword=""`:
+        not the same as listening for nothing, `hotwords=None`.
+
         Raises UnsupportedModel if the model has no way to, ConfigError for what is no such list.
         """
         twin = copy(self)
@@ -212,7 +215,7 @@ class Recognizer:
             return self.with_hotwords(hotwords).transcribe_each(audios, channel=channel, batch_s=batch_s)
         batch_s = as_number(batch_s, "batch_s")
         if not 0 < batch_s < math.inf:
-            raise ConfigError(f"batch_s must be a number of seconds above 0, not {batch_s!r}")
+            raise ConfigError(f"batch_s must be a number of seconds above 0, not {batch_s!r:.60}")
         if channel == "each":
             return self._channels(audios, batch_s)
         heard = chosen(channel)
@@ -238,7 +241,7 @@ class Recognizer:
         """
         check_chunk(chunk)
         if not isinstance(drop_short_tail, bool):
-            raise ConfigError(f"drop_short_tail must be true or false, not {drop_short_tail!r}")
+            raise ConfigError(f"drop_short_tail must be true or false, not {drop_short_tail!r:.60}")
         chunk = chunk or self.chunk
         if chunk is None and not self.config.streaming:
             raise UnsupportedModel(
@@ -247,7 +250,7 @@ class Recognizer:
         if second_pass is True:
             second_pass = SecondPass()
         elif second_pass is not False and not isinstance(second_pass, SecondPass):
-            raise ConfigError(f"second_pass must be true, false or a SecondPass, not {second_pass!r}")
+            raise ConfigError(f"second_pass must be true, false or a SecondPass, not {second_pass!r:.60}")
         return Session(
             self._listening_for(hotwords),
             chunk or ChunkConfig(),
@@ -411,7 +414,9 @@ def _name(item: Audio, number: int) -> str:
 def check_chunk(chunk: object) -> None:
     """Raises ConfigError for what is no setting of live sessions; None stands for the default."""
     if chunk is not None and not isinstance(chunk, ChunkConfig):
-        raise ConfigError(f"chunk must be a ChunkConfig such as ChunkConfig(left=5, chunk=10, right=5), not {chunk!r}")
+        raise ConfigError(
+            f"chunk must be a ChunkConfig such as ChunkConfig(left=5, chunk=10, right=5), not {chunk!r:.60}"
+        )
 
 
 def _up_to(blocks: Iterator[Samples], seconds: float) -> Iterator[Samples]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from paraformer.products import product
+
 Rows = Float32[np.ndarray, "rows _"]
 Seen = Bool[np.ndarray, "rows rows"] | None
 
@@ -50,7 +52,7 @@ class Blocks:
 
     def linear(self, x: Rows, name: str) -> Rows:
         """A linear layer."""
-        rows: np.ndarray = x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
+        rows: np.ndarray = product(x, self.weights[f"{name}.weight"].T) + self.weights[f"{name}.bias"]
         return rows
 
     def norm(self, x: Rows, name: str) -> Rows:
@@ -63,13 +65,13 @@ class Blocks:
     def _attend(self, query: Rows, key: Rows, value: Rows, seen: Seen) -> Rows:
         width = query.shape[1] // self.heads
         q, k, v = (rows.reshape(-1, self.heads, width).transpose(1, 0, 2) for rows in (query, key, value))
-        scores = (q * np.float32(width**-0.5)) @ k.transpose(0, 2, 1)
+        scores = product(q * np.float32(width**-0.5), k.transpose(0, 2, 1))
         if seen is not None:
             scores = np.where(seen, scores, np.finfo(np.float32).min)
         scores -= scores.max(axis=-1, keepdims=True)
         weights = np.exp(scores)
         weights /= weights.sum(axis=-1, keepdims=True)
-        context: np.ndarray = (weights @ v).transpose(1, 0, 2).reshape(len(query), -1)
+        context: np.ndarray = product(weights, v).transpose(1, 0, 2).reshape(len(query), -1)
         return context
 
     def _memory(self, value: Rows, name: str) -> Rows:

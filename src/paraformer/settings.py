@@ -50,7 +50,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 def by_name(values: Any, where: str) -> Mapping[str, Any]:
     """The values, if they are settings by name. Raises ConfigError for anything else."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where} must hold settings by name, not {values!r}")
+        raise ConfigError(f"{where} must hold settings by name, not {values!r:.60}")
     return values
 
 
@@ -71,10 +71,10 @@ def check_type(value: object, hint: Any, where: str) -> None:
         check_choice(value, get_args(hint), where)
     elif origin in (Union, UnionType):
         if not any(_fits(value, one) for one in get_args(hint)):
-            raise ConfigError(f"{where} cannot be {value!r}")
+            raise ConfigError(f"{where} cannot be {value!r:.60}")
     elif not _fits(value, hint):
         what = _KINDS[origin][1] if origin in _KINDS else "settings by name"
-        raise ConfigError(f"{where} must be {what}, not {value!r}")
+        raise ConfigError(f"{where} must be {what}, not {value!r:.60}")
     elif origin is tuple:
         for item in value:  # type: ignore[attr-defined]
             check_type(item, get_args(hint)[0], where)
@@ -90,15 +90,18 @@ def _fits(value: object, hint: Any) -> bool:
 def as_whole(value: object, where: str) -> int:
     """A whole number, be it NumPy's or Python's, as Python's. Raises ConfigError for anything else."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{where} must be a whole number, not {value!r}")
+        raise ConfigError(f"{where} must be a whole number, not {value!r:.60}")
     return int(value)
 
 
 def as_number(value: object, where: str) -> float:
     """A number, be it NumPy's or Python's, as Python's. Raises ConfigError for anything else."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ConfigError(f"{where} must be a number, not {value!r}")
-    return float(value)
+        raise ConfigError(f"{where} must be a number, not {value!r:.60}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ConfigError(f"{where} must be a number that fits 64 bits, not {value!s:.60}") from error
 
 
 def check_choice(value: object, choices: Iterable[object], where: str) -> None:
@@ -113,7 +116,7 @@ def check_choice(value: object, choices: Iterable[object], where: str) -> None:
         return
     *first, last = map(str, choices)
     listed = f"{', '.join(first)} or {last}" if first else last
-    raise ConfigError(f"{where} must be {listed}, not {value!r}{nearest(value, map(str, choices), alike=0.5)}")
+    raise ConfigError(f"{where} must be {listed}, not {value!r:.60}{nearest(value, map(str, choices), alike=0.5)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from jaxtyping import Float32, Int64
 from paraformer.candidates import IMPOSSIBLE, Candidates
 from paraformer.config import SOS_ID
 from paraformer.language import LanguageModel
+from paraformer.products import product
 from paraformer.sounds import confusions, readings, syllables
 
 EACH_FURTHER = 1.0
@@ -169,7 +170,7 @@ class Spotter:
         shares = np.bincount(sounded.ravel(), weights.ravel(), minlength=count * (size + 1)).reshape(count, -1)[
             :, :size
         ]
-        heard = np.minimum(shares, 1).astype(np.float32) @ confusions() + np.float32(UNHEARD)
+        heard = product(np.minimum(shares, 1).astype(np.float32), confusions()) + np.float32(UNHEARD)
         sounds = np.vstack([np.log(heard).T, np.full((1, count), -np.inf, np.float32)])
         scores: np.ndarray = sounds[self._sounds[self._ids, 0]]
         for others in self._sounds[self._ids].T[1:]:

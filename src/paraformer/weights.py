@@ -67,6 +67,8 @@ def places(path: Path) -> dict[str, Place]:
 
     Raises CheckpointError for a damaged file, or a matrix in 8 bits whose scales are missing or of another shape.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise CheckpointError(f"{path} is not a file; get the model again")
     try:
         with safe_open(path, "np"):  # checks that names, sizes and places are sound
             pass

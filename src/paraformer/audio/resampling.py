@@ -23,9 +23,11 @@ LOWEST_RATE, HIGHEST_RATE = 4000, 192000
 def check_rate(rate: int, name: str) -> int:
     """The rate. Raises AudioError for one that no speech is recorded at, and for what is no whole number."""
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer):
-        raise AudioError(f"{name} has a sample rate of {rate!r}; it must be a whole number of Hz")
+        raise AudioError(f"{name} has a sample rate of {rate!r:.60}; it must be a whole number of Hz")
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"{name} has a sample rate of {rate} Hz; it must lie between {LOWEST_RATE} and {HIGHEST_RATE}")
+        raise AudioError(
+            f"{name} has a sample rate of {rate!s:.60} Hz; it must lie between {LOWEST_RATE} and {HIGHEST_RATE}"
+        )
     return int(rate)
 
 

@@ -7,11 +7,14 @@ by the numbers that stand beside them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from paraformer import contract
+from paraformer.config import ModelConfig
 from paraformer.errors import ModelError
 from paraformer.weights import Place
 
@@ -22,10 +25,19 @@ _DTYPES = {"float32": 1, "int32": 6, "int64": 7, "bool": 9}
 Field = tuple[int, int | memoryview]
 
 
-def check(path: Path, graph: contract.Graph, weights: Mapping[str, Place]) -> None:
-    """Raise ModelError unless inputs and outputs are those of the table, and weights lie where the file has them."""
+def check(
+    path: Path, graph: contract.Graph, weights: Mapping[str, Place], config: ModelConfig, *, sealed: bool = False
+) -> None:
+    """Raise ModelError unless a graph fits the settings and weights beside it.
+
+    Inputs and outputs must be those of the table, weights lie where the file has them, and the settings be those that
+    it was traced with. sealed: these are known to be so of graphs of earlier versions, which do not tell.
+    """
     try:
-        (body,) = _parts(memoryview(path.read_bytes()), 7)
+        message = memoryview(path.read_bytes())
+        (body,) = _parts(message, 7)
+        told = {_text(pair, 1): _text(pair, 2) for pair in _parts(message, 14)}.get(contract.SETTINGS)
+        traced = json.loads(told) if told is not None else None
         ports = [_port(part) for number in (11, 12) for part in _parts(body, number)]
         places = [found for part in _parts(body, 5) if (found := _place(part))]
     except (ValueError, IndexError, KeyError, TypeError) as error:
@@ -34,10 +46,27 @@ def check(path: Path, graph: contract.Graph, weights: Mapping[str, Place]) -> No
     if ports != expected:
         other = next((port[0] for port, found in zip_longest(expected, ports) if port and port != found), ports[-1][0])
         raise ModelError(f"{path} does not fit the settings beside it, at {other}; {_advice(path)}")
+    _check_settings(path, traced, contract.settings(config), sealed=sealed)
     for name, place in places:
         there = weights.get(name)
         if there is None or _flat(there) != place:
             raise ModelError(f"{path} does not fit {contract.WEIGHTS} beside it, at {name}; {_advice(path)}")
+
+
+def _check_settings(path: Path, traced: object, now: Mapping[str, Any], *, sealed: bool) -> None:
+    """Of what this version has more than the one that traced it, a graph says nothing."""
+    if traced is None and sealed:
+        return
+    if not isinstance(traced, dict):
+        raise ModelError(
+            f"{path} does not tell which settings it was made with, and {path.parent} has no seal; {_advice(path)}"
+        )
+    missing = object()
+    if other := next((name for name, value in traced.items() if now.get(name, missing) != value), None):
+        raise ModelError(
+            f"{path} was made with {other} {traced[other]}, and the settings beside it say {now.get(other)}; "
+            f"{_advice(path)}"
+        )
 
 
 def _advice(path: Path) -> str:

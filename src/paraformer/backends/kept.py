@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from paraformer.backends import native, panels
 from paraformer.bundle import Bundle
 from paraformer.errors import CheckpointError, ModelError
+from paraformer.manifests import at_home
 from paraformer.native import layout
 from paraformer.weights import Stored
 
@@ -80,7 +81,7 @@ def _times(directory: Path) -> list[tuple[str, int, int, int]]:
 
 def _cache() -> Path:
     if own := os.environ.get("PARAFORMER_CACHE"):
-        return Path(own)
+        return at_home(own)
     if named := os.environ.get("XDG_CACHE_HOME"):
         return Path(named) / "paraformer"
     try:

@@ -104,9 +104,9 @@ class OnnxRunner:
 
     name = "onnx float32"
 
-    def __init__(self, directory: str | Path, config: ModelConfig, threads: int = 1) -> None:
-        """threads: of one run, 0 for one per core. Raises ModelNotFound if the bundle lacks a graph, ModelError
-        for weights that are not finite and graphs that do not fit them or the settings.
+    def __init__(self, directory: str | Path, config: ModelConfig, threads: int = 1, *, sealed: bool = False) -> None:
+        """threads: of one run, 0 for one per core. sealed: see `graph_files.check`. Raises ModelNotFound if the bundle
+        lacks a graph, ModelError for weights that are not finite and graphs that do not fit them or the settings.
         """
         self.directory = Path(directory)
         self.threads = threads
@@ -116,7 +116,7 @@ class OnnxRunner:
         Stored(weights, mapped=True).check_finite()
         stored = places(weights)
         for graph, path in paths.items():
-            graph_files.check(path, graph, stored)
+            graph_files.check(path, graph, stored, config, sealed=sealed)
         self._open(contract.encoder(config))
 
     def run(self, graph: contract.Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

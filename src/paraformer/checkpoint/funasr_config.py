@@ -232,14 +232,14 @@ def _typed(value: Any, default: Any, where: str) -> Any:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         fits = number and (isinstance(default, float) or value == int(value))
     if not fits:
-        raise ConfigError(f"{where} must be like {default!r}, not {value!r}")
+        raise ConfigError(f"{where} must be like {default!r}, not {value!r:.60}")
     return type(default)(value)
 
 
 def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     conf = settings.get(name) or {}
     if not isinstance(conf, Mapping):
-        raise ConfigError(f"{name} must hold settings, not {conf!r}")
+        raise ConfigError(f"{name} must hold settings, not {conf!r:.60}")
     return conf
 
 
@@ -368,5 +368,5 @@ def _read_chunks(settings: Mapping[str, Any]) -> tuple[TrainingChunk, ...]:
 def _integers(value: Any, key: str) -> tuple[int, ...]:
     row = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     if not row or not all(isinstance(item, int) and not isinstance(item, bool) for item in row):
-        raise ConfigError(f"encoder_conf.{key} must be whole numbers, not {value!r}")
+        raise ConfigError(f"encoder_conf.{key} must be whole numbers, not {value!r:.60}")
     return row

@@ -6,6 +6,7 @@ Nothing of them is ever run: weights load as tensors and plain values alone, YAM
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -193,7 +194,7 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise ModelNotFound(f"there is no model directory {directory}")
     path = directory / METADATA_FILE
-    metadata = _parse_json(_read_text(path), path) if path.is_file() else {}
+    metadata = _parse_json(_read_text(path), path) if os.path.lexists(path) else {}
     if not isinstance(metadata, dict):
         raise ModelError(f"{path} must be a JSON object")
     funasr_config.check_keys(funasr_parts.METADATA, metadata, str(path))
@@ -222,7 +223,7 @@ def section(values: Mapping[str, Any], name: str, path: Path) -> Mapping[str, An
     """The settings below a key of a JSON file, empty where there are none. Raises ModelError for anything else."""
     section = values.get(name)
     if section is not None and not isinstance(section, dict):
-        raise ModelError(f"{path}: {name} must be a JSON object, not {section!r}")
+        raise ModelError(f"{path}: {name} must be a JSON object, not {section!r:.60}")
     return section or {}
 
 
@@ -256,7 +257,7 @@ def find(directory: Path, settings: Sequence[Mapping[str, Any]], file: Named) ->
     named = [value for keys in file.keys for one in settings if (value := _value(one, keys)) is not None]
     for name in named:
         if not isinstance(name, str) or not name:
-            raise ConfigError(f"{directory}: {'.'.join(file.keys[0])} must name a file, not {name!r}")
+            raise ConfigError(f"{directory}: {'.'.join(file.keys[0])} must name a file, not {name!r:.60}")
         if found := next((path for path in _places(directory, name, file.usual) if path.is_file()), None):
             return found
     if named:
@@ -294,6 +295,8 @@ def _listed(tokens: list[Any], path: Path) -> tuple[str, ...]:
 
 
 def _read_text(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        raise ModelNotFound(f"{path} is not a file; get the model again")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

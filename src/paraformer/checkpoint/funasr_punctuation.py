@@ -54,7 +54,7 @@ def read_config(settings: Mapping[str, Any], words: int) -> PunctuationConfig:
         raise UnsupportedModel(f"{different[0]} must be output_size, {width}, not {others[different[0]]}")
     listed = model.get("punc_list")
     if not isinstance(listed, list) or not all(isinstance(mark, str) for mark in listed):
-        raise ConfigError(f"model_conf.punc_list must be a list of marks, not {listed!r}")
+        raise ConfigError(f"model_conf.punc_list must be a list of marks, not {listed!r:.60}")
     marks = [str(mark) for mark in listed]
     return PunctuationConfig(
         vocab_size=words,

@@ -27,7 +27,7 @@ def read(settings: Mapping[str, Any]) -> CamppConfig:
     """Sizes that config.yaml describes. Raises UnsupportedModel for what is not run here, ConfigError."""
     conf = settings.get("model_conf") or {}
     if not isinstance(conf, Mapping):
-        raise ConfigError(f"model_conf must hold settings, not {conf!r}")
+        raise ConfigError(f"model_conf must hold settings, not {conf!r:.60}")
     for key, only in _FIXED.items():
         if conf.get(key, only) != only:
             raise UnsupportedModel(f"model_conf: {key} is {conf[key]!r}, but this version runs only {only!r}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import paraformer
 from paraformer.cli import formats
 from paraformer.errors import DataError
+from paraformer.manifests import is_file
 
 
 def align(options: argparse.Namespace) -> int:
@@ -23,6 +24,6 @@ def _text(given: str) -> str:
     """The text itself, or that of a file of this name."""
     path = Path(given)
     try:
-        return path.read_text(encoding="utf-8-sig") if path.is_file() else given
+        return path.read_text(encoding="utf-8-sig") if is_file(path) else given
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from error

@@ -92,7 +92,7 @@ def _lines(paths: Iterable[Path]) -> Iterator[str]:
     """Raises DataError for a file that is not text."""
     for path in paths:
         try:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig") as file:
                 yield from file
         except UnicodeDecodeError as error:
             raise DataError(

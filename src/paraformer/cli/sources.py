@@ -17,6 +17,7 @@ from jaxtyping import Float32
 from paraformer import audio
 from paraformer.cli.live import PIECE
 from paraformer.errors import AudioError
+from paraformer.manifests import is_file
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -47,7 +48,7 @@ def _matches(pattern: str) -> list[str]:
 
 def size(name: str) -> int:
     """Bytes of an input; 0 where that is not known."""
-    return Path(name).stat().st_size if Path(name).is_file() else 0
+    return Path(name).stat().st_size if is_file(Path(name)) else 0
 
 
 @contextmanager

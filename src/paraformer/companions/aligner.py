@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig, TimingConfig
 from paraformer.errors import ConfigError
+from paraformer.products import product
 from paraformer.sanm import Blocks, Rows, block_shapes, positions
 from paraformer.settings import by_name
 from paraformer.weights import checked
@@ -100,7 +101,7 @@ class AlignerNetwork:
         if timing.from_conv:
             hidden = np.maximum(self._filtered(hidden), 0)
         up = weights["predictor.timing.up.weight"]
-        wide = hidden @ up.transpose(0, 2, 1).reshape(len(up), -1)  # of each row, `rate` rows side by side
+        wide = product(hidden, up.transpose(0, 2, 1).reshape(len(up), -1))  # of each row, `rate` rows side by side
         x = wide.reshape(len(hidden) * timing.rate, -1) + weights["predictor.timing.up.bias"]
         if timing.recurrent:
             x = np.concatenate([self._recur(x, ""), self._recur(x[::-1], "_reverse")[::-1]], axis=1)
@@ -117,18 +118,18 @@ class AlignerNetwork:
         if predictor.version == 1:
             summed = sum(rows * kernel[:, 0, place] for place, rows in enumerate(taps))
         else:
-            summed = sum(rows @ kernel[:, :, place].T for place, rows in enumerate(taps))
+            summed = sum(product(rows, kernel[:, :, place].T) for place, rows in enumerate(taps))
         rows: np.ndarray = summed + self._blocks.weights["predictor.conv.bias"]
         return rows
 
     def _recur(self, x: Rows, end: str) -> Rows:
         """One direction of the LSTM."""
         w = {part: self._blocks.weights[f"predictor.timing.lstm.{part}_l0{end}"] for part in _LSTM}
-        given = x @ w["weight_ih"].T + (w["bias_ih"] + w["bias_hh"])
+        given = product(x, w["weight_ih"].T) + (w["bias_ih"] + w["bias_hh"])
         out = np.zeros_like(x)
         said, kept = np.zeros(x.shape[1], np.float32), np.zeros(x.shape[1], np.float32)
         for row, gates in enumerate(given):
-            enter, forget, new, leave = np.split(gates + w["weight_hh"] @ said, _GATES)
+            enter, forget, new, leave = np.split(gates + product(w["weight_hh"], said[:, None])[:, 0], _GATES)
             kept = _share(forget) * kept + _share(enter) * np.tanh(new)
             said = out[row] = _share(leave) * np.tanh(kept)
         return out

@@ -19,6 +19,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelNotFound, ParaformerError, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.loader import EMBEDDED, check_model, is_punctuation, load, load_punctuation, locate
+from paraformer.manifests import is_directory, is_file
 from paraformer.recognizer import Recognizer
 from paraformer.session import Session
 from paraformer.settings import as_number, by_name, nearest
@@ -94,7 +95,7 @@ class AutoModel:
         self.texts = Texts.open(directory) if is_punctuation(directory) else None
         if self.texts is not None:
             return
-        detector = _detector(vad_model, vad_model_revision, hub, download=not Path(model).is_dir())
+        detector = _detector(vad_model, vad_model_revision, hub, download=not is_directory(model))
         merge_s = as_number(merge_length_s, "merge_length_s")
         cutting = None if vad_model is None else Cutting.by(detector, by_name(vad_kwargs or {}, "vad_kwargs"), merge_s)
         self.recognizer = load(
@@ -179,7 +180,7 @@ def _resolved(model: str | Path, revision: str | None, where: str | None, *, dow
     if where not in (None, "ms", "hf", "modelscope", "huggingface"):
         raise ConfigError(f"hub {where!r} is neither 'ms' (ModelScope) nor 'hf' (Hugging Face)")
     check_model(model)
-    if Path(model).is_dir() or model == EMBEDDED:
+    if is_directory(model) or model == EMBEDDED:
         return model
     name = str(model)
     if where is not None and "/" in name and ":" not in name:
@@ -194,7 +195,7 @@ def _detector(model: str | Path | None, revision: str | None, where: str | None,
     try:
         return locate(_resolved(model, revision, where, download=download), download=download)
     except (ModelNotFound, MissingExtra) as error:
-        if Path(model).is_file():  # of a model, as it may be
+        if is_file(Path(model)):  # of a model, as it may be
             raise
         _log.warning("this package's own detector of speech is used: %s", error)
         return None

@@ -14,6 +14,7 @@ import numpy as np
 
 from paraformer import audio
 from paraformer.errors import AudioError, DataError
+from paraformer.manifests import is_file, lines
 
 LISTS = (".scp", ".txt", ".text", ".json", ".jsonl")
 """Files that hold the paths of others."""
@@ -70,13 +71,8 @@ def _path(path: str) -> Iterator[Named]:
     if Path(path).suffix.lower() not in LISTS:
         yield Named(_stem(path), path)
         return
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}, a list of audio files, cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield _listed(line, Path(path), number)
+    for number, line in lines(Path(path)):
+        yield _listed(line, Path(path), number)
 
 
 def _listed(line: str, where: Path, number: int) -> Named:
@@ -84,14 +80,16 @@ def _listed(line: str, where: Path, number: int) -> Named:
     if where.suffix.lower() in (".json", ".jsonl"):
         try:
             values = json.loads(line)
-            key, path = values.get("key", ""), values["source"]
+            key, path = values.get("key"), values["source"]
+            if not isinstance(path, str) or not path.strip():
+                raise TypeError("no path")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f'{where}, line {number}: not an object with "source", the path of audio') from error
     else:
         *before, path = line.strip().split(maxsplit=1)
         key = before[0] if before else ""
-    beside = where.parent / str(path)
-    return Named(str(key) or _stem(str(path)), str(beside if beside.is_file() and not Path(path).is_file() else path))
+    beside = where.parent / path
+    return Named(str(key or "") or _stem(path), str(beside if is_file(beside) and not is_file(Path(path)) else path))
 
 
 def _stem(name: object) -> str:

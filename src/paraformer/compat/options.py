@@ -12,6 +12,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.loader import MOST_SPEAKERS
+from paraformer.manifests import is_file
 from paraformer.segment import SegmentConfig
 from paraformer.settings import as_number, as_whole, by_name
 
@@ -146,13 +147,13 @@ def _check_names(options: Mapping[str, object]) -> None:
 def _switch(value: object, name: str) -> bool:
     """True or false, be it NumPy's, or 1 or 0."""
     if not isinstance(value, int | np.bool_):
-        raise ConfigError(f"{name} must be true or false, not {value!r}")
+        raise ConfigError(f"{name} must be true or false, not {value!r:.60}")
     return bool(value)
 
 
 def _speakers(value: object, name: str) -> int:
     if not 1 <= (count := as_whole(value, name)) <= MOST_SPEAKERS:
-        raise ConfigError(f"{name} must be a number from 1 to {MOST_SPEAKERS}, not {count}")
+        raise ConfigError(f"{name} must be a number from 1 to {MOST_SPEAKERS}, not {count!s:.60}")
     return count
 
 
@@ -186,7 +187,7 @@ def hotwords(options: Options) -> Hotwords | None:
         raise UnsupportedModel("hotword cannot be an address: fetch the list, and name the file")
     if not given.endswith(".txt"):
         return given.split()
-    return Path(given) if Path(given).is_file() else None
+    return Path(given) if is_file(Path(given)) else None
 
 
 def chunk(options: StreamOptions) -> ChunkConfig:

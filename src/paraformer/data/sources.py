@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from paraformer.data.recordings import on_channel
 from paraformer.data.shar import is_shar, open_shar
 from paraformer.data.skips import Skips
 from paraformer.errors import DataError
+from paraformer.manifests import is_file, is_there, opened
 
 KNOWN = (
     "a directory of prepared sets or one NAME.cuts.jsonl.gz of them, a directory of Shar shards, a Kaldi directory "
@@ -35,9 +35,9 @@ def open_data(source: str | Path, skips: Skips | None = None, channel: Channel =
     Raises DataError that says what was found where nothing known is, or which line is wrong; MissingExtra.
     """
     source, skips = Path(source), Skips() if skips is None else skips
-    if not source.exists() and (short := source.with_name(source.name + CUTS)).is_file():
+    if not is_there(source) and is_file(short := source.with_name(source.name + CUTS)):
         source = short
-    if not source.exists():
+    if not is_there(source):
         raise DataError(f"there is no {source}; check the name. Data may be: {KNOWN}")
     cuts = CutSet.from_cuts(on_channel(_opener(source)(source, skips), channel, skips))
     if not len(cuts):
@@ -80,8 +80,8 @@ def _file(source: Path) -> Opener:
 def _is_lhotse(path: Path) -> bool:
     """Whether the first line of a file is a cut as JSON."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with opened(path) as file:
             first = json.loads(file.readline())
-    except (OSError, EOFError, ValueError):
+    except (DataError, ValueError):
         return False
     return isinstance(first, dict) and "supervisions" in first

@@ -79,7 +79,7 @@ def _segments(path: Path) -> dict[str, tuple[str, float, float | None]]:
             spans[id_] = recording, start, None if end == -1 else end
         except ValueError as error:
             raise DataError(
-                f"{path}: {id_!r} needs a recording, a start and an end in seconds, not {rest!r}"
+                f"{path}: {id_!r} needs a recording, a start and an end in seconds, not {rest!r:.60}"
             ) from error
     return spans
 

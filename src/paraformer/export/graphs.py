@@ -6,6 +6,7 @@ every graph, and the engine maps it into memory.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -156,12 +157,15 @@ def export(model: Paraformer, directory: str | Path) -> list[Path]:
     if model.config.encoder.kind != "sanm":
         raise CheckpointError(f"{model.config.encoder.kind} encoders run on the torch backend only so far")
     stored = places(directory / contract.WEIGHTS)
+    told = {contract.SETTINGS: json.dumps(contract.settings(model.config))}
     model = model.eval()
     modules = _modules(model.config)
     written = []
     for graph in contract.graphs(model.config):
         path = directory / graph.file
-        _refer(trace(modules[graph.file](model), graph, path, fold=False), path, stored)
+        traced = trace(modules[graph.file](model), graph, path, fold=False)
+        helper.set_model_props(traced, told)
+        _refer(traced, path, stored)
         written.append(path)
     return written
 

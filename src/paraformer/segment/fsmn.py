@@ -21,6 +21,7 @@ from paraformer.companions.detector import FsmnConfig, detector_config
 from paraformer.config import SAMPLE_RATE, FrontendConfig
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.kinds import DETECTOR
+from paraformer.products import product
 from paraformer.segment.cut import Cut, Samples
 from paraformer.segment.endpoints import FRAME_MS, EndpointConfig, Endpointer, Span
 from paraformer.settings import from_mapping
@@ -61,7 +62,7 @@ class FsmnNetwork:
         x = np.maximum(self._affine("in_linear2", self._affine("in_linear1", feats)), 0)
         following = []
         for index, before in enumerate(past):
-            rows = np.concatenate([before, x @ self._weight(f"fsmn.{index}.linear").T])
+            rows = np.concatenate([before, product(x, self._weight(f"fsmn.{index}.linear").T)])
             following.append(rows[len(feats) :].copy())
             x = np.maximum(self._affine(f"fsmn.{index}.affine", self._remember(index, rows, len(feats))), 0)
         logits = self._affine("out_linear2", self._affine("out_linear1", x))
@@ -78,7 +79,7 @@ class FsmnNetwork:
         return remembered
 
     def _affine(self, name: str, x: np.ndarray) -> np.ndarray:
-        y: np.ndarray = x @ self._weight(name).T + self.weights[f"encoder.{name}.linear.bias"]
+        y: np.ndarray = product(x, self._weight(name).T) + self.weights[f"encoder.{name}.linear.bias"]
         return y
 
     def _weight(self, name: str) -> np.ndarray:

@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Float32
 from safetensors.numpy import load_file
 
+from paraformer.products import SERIAL
+
 Array = np.ndarray
 
 WINDOW = 512
@@ -25,9 +27,6 @@ CONTEXT = 64
 """Samples before a window that the network sees too."""
 _FRAME, _SHIFT, _BINS, _HIDDEN = 256, 128, 129, 128
 _STRIDES = (1, 2, 2, 1)
-_SERIAL = 1 << 18
-"""Multiplications up to which numpy's BLAS makes a product in the calling thread (OpenBLAS, interface/gemm.c). Larger
-ones wake its own threads, one a processor: products so small gain nothing by them, and lose much where one is busy."""
 _TOGETHER, _ROWS = 4, 64
 """Windows whose gates make one product; rows of a matrix in one product with a vector, which has a lower limit."""
 
@@ -115,5 +114,5 @@ def _convolve(x: Float32[Array, "n t c"], taps: Float32[Array, "taps out"], stri
 
 def _matmul(x: Float32[Array, "n t c"], weight: Float32[Array, "c out"]) -> Float32[Array, "n t out"]:
     """Products of a size that BLAS makes in this thread; one after another they take no longer than a large one."""
-    columns = max(1, _SERIAL // (x.shape[1] * x.shape[2]))
+    columns = max(1, SERIAL // (x.shape[1] * x.shape[2]))
     return np.concatenate([x @ weight[:, at : at + columns] for at in range(0, weight.shape[1], columns)], axis=-1)

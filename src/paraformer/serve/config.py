@@ -135,7 +135,7 @@ def read_config(
 
 def _toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -154,5 +154,5 @@ def _typed(text: str, hint: Any, name: str) -> Any:
         try:
             return hint(text)
         except ValueError as error:
-            raise ConfigError(f"{name} must be a number, not {text!r}") from error
+            raise ConfigError(f"{name} must be a number, not {text!r:.60}") from error
     return text if hint is str else tuple(part.strip() for part in text.split(",") if part.strip())

@@ -51,7 +51,7 @@ class Keys:
         if self._file is None:
             return
         try:
-            lines = self._file.read_text(encoding="utf-8").splitlines()
+            lines = self._file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the keys cannot be read from {self._file}: {error}") from error
         digests = tuple(_digest(line) for line in map(str.strip, lines) if line and not line.startswith("#"))

@@ -16,6 +16,7 @@ from paraformer.companions.voices import BLOCKS, COUNTER, EPSILON, SEGMENT, Camp
 from paraformer.config import FrontendConfig
 from paraformer.fbank import PCM_SCALE, fbank, short_fbank
 from paraformer.kinds import VOICES
+from paraformer.products import product
 from paraformer.settings import from_mapping
 from paraformer.weights import checked
 
@@ -76,12 +77,12 @@ class CamppNetwork:
             for index in range(1, layers + 1):
                 x = np.concatenate([x, self._layer(f"xvector.block{number}.tdnnd{index}", x, dilation)])
             x = self._normed(f"xvector.transit{number}.nonlinear.batchnorm", x)
-            x = self._weights[f"xvector.transit{number}.linear.weight"][:, :, 0] @ x
+            x = product(self._weights[f"xvector.transit{number}.linear.weight"][:, :, 0], x)
         x = self._normed("xvector.out_nonlinear.batchnorm", x)
         spread = x.std(-1, ddof=1) if x.shape[1] > 1 else np.zeros(len(x), np.float32)
         statistics = np.concatenate([x.mean(-1), spread])
         scale, shift = self._norms["xvector.dense.nonlinear.batchnorm"]
-        vector = self._weights["xvector.dense.linear.weight"][:, :, 0] @ statistics
+        vector = product(self._weights["xvector.dense.linear.weight"][:, :, 0], statistics[:, None])[:, 0]
         voice: Float32[np.ndarray, " embedding"] = vector * scale[:, 0] + shift[:, 0]
         return voice
 
@@ -107,12 +108,15 @@ class CamppNetwork:
     def _layer(self, name: str, x: np.ndarray, dilation: int) -> np.ndarray:
         """One layer of a block: what it adds to the channels (variants 6.2)."""
         w = self._weights
-        x = w[f"{name}.linear1.weight"][:, :, 0] @ self._normed(f"{name}.nonlinear1.batchnorm", x)
+        x = product(w[f"{name}.linear1.weight"][:, :, 0], self._normed(f"{name}.nonlinear1.batchnorm", x))
         x = self._normed(f"{name}.nonlinear2.batchnorm", x)
         y = _conv1d(x, w[f"{name}.cam_layer.linear_local.weight"], 1, dilation)
         around = x.mean(-1, keepdims=True) + _segment_means(x)
-        hidden = w[f"{name}.cam_layer.linear1.weight"][:, :, 0] @ around + w[f"{name}.cam_layer.linear1.bias"][:, None]
-        gate = w[f"{name}.cam_layer.linear2.weight"][:, :, 0] @ np.maximum(hidden, 0)
+        hidden = (
+            product(w[f"{name}.cam_layer.linear1.weight"][:, :, 0], around)
+            + w[f"{name}.cam_layer.linear1.bias"][:, None]
+        )
+        gate = product(w[f"{name}.cam_layer.linear2.weight"][:, :, 0], np.maximum(hidden, 0))
         gate = gate + w[f"{name}.cam_layer.linear2.bias"][:, None]
         gated: np.ndarray = y * (np.tanh(gate / 2) / 2 + 0.5)
         return gated
@@ -150,7 +154,7 @@ def _conv2d(x: np.ndarray, weight: np.ndarray, stride: int) -> np.ndarray:
     for i in range(3):
         for j in range(3):
             part = padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + columns]
-            y += weight[:, :, i, j] @ part.reshape(len(x), -1)
+            y += product(weight[:, :, i, j], part.reshape(len(x), -1))
     return y.reshape(len(weight), rows, columns)
 
 
@@ -163,7 +167,8 @@ def _conv1d(x: np.ndarray, weight: np.ndarray, stride: int, dilation: int = 1) -
     y = np.zeros((len(weight), columns), np.float32)
     for tap in range(taps):
         start = tap * dilation
-        y += weight[:, :, tap] @ padded[:, start : start + (columns - 1) * stride + 1 : stride]
+        part = padded[:, start : start + (columns - 1) * stride + 1 : stride]
+        y += product(weight[:, :, tap], part)
     return y
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 
+from paraformer.products import product
+
 FEW = 20
 """Fewer windows, half a minute of speech at most, are one speaker."""
 MOST_SPEAKERS, WINDOWS_EACH = 50, 4
@@ -92,7 +94,7 @@ def _spectral(voices: np.ndarray, speakers: int | None) -> Labels:
 def _cosines(rows: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows / np.maximum(lengths, 1e-12)
-    cosines: np.ndarray = unit @ unit.T
+    cosines: np.ndarray = product(unit, unit.T)
     return cosines
 
 
@@ -129,6 +131,6 @@ def _far_apart(rows: np.ndarray, groups: int, draws: np.random.Generator) -> np.
 def _distances(rows: np.ndarray, centres: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """The square of the distance of each row from each centre, (n, groups)."""
     there = np.stack(list(centres))
-    squares = np.square(rows).sum(1)[:, None] - 2 * (rows @ there.T) + np.square(there).sum(1)
+    squares = np.square(rows).sum(1)[:, None] - 2 * product(rows, there.T) + np.square(there).sum(1)
     distances: np.ndarray = np.maximum(squares, 0.0)
     return distances

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError
+from paraformer.manifests import at_home, is_file
 
 
 def port(text: str) -> int:
     """A TCP port; 0: a free one."""
     if not text.isascii() or not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {text!r:.60}")
     return int(text)
 
 
@@ -67,17 +68,17 @@ def count(text: str) -> int:
 
 def hotwords(text: str) -> Path | list[str]:
     """A file of hotwords, or the words themselves."""
-    file = Path(text).expanduser()
-    if file.suffix and not file.is_file() and len(text.split()) == 1:
+    file = at_home(text)
+    if file.suffix and not is_file(file) and len(text.split()) == 1:
         raise argparse.ArgumentTypeError(f"there is no file {text}")
-    return file if file.is_file() else text.split()
+    return file if is_file(file) else text.split()
 
 
 def path(text: str) -> Path:
     """A path; of one that begins with ~ no shell has made the home, where it stands behind an equals sign."""
     if not text:
         raise argparse.ArgumentTypeError("an empty name names nothing")
-    return Path(text).expanduser()
+    return at_home(text)
 
 
 def place(text: str) -> Path | str:
