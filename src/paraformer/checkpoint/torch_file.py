@@ -71,7 +71,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
             "get it again from where you trust it, or save its state_dict alone"
         ) from error
     except _DAMAGE as error:
-        raise CheckpointError(f"{path} cannot be read as a PyTorch checkpoint: {error}") from error
+        reason = str(error).strip().split(". ")[0].split("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a PyTorch checkpoint: {reason}; get the model again"
+        ) from error
     for nesting in NESTINGS:
         if isinstance(held, dict) and isinstance(held.get(nesting), dict):
             held = held[nesting]
