@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32
-from numpy.lib.stride_tricks import sliding_window_view
 
 from paraformer.config import FrontendConfig
 from paraformer.errors import ModelError
@@ -193,5 +192,6 @@ def lfr(rows: Float32[np.ndarray, "rows mel"], width: int, stride: int) -> Float
     """
     if len(rows) < width:
         return np.zeros((0, width * rows.shape[1]), np.float32)
-    stacked = sliding_window_view(rows, width, axis=0)[::stride].transpose(0, 2, 1)
-    return stacked.reshape(len(stacked), -1)
+    first = np.arange(0, len(rows) - width + 1, stride)
+    stacked: np.ndarray = rows[first[:, None] + np.arange(width)]
+    return stacked.reshape(len(first), -1)

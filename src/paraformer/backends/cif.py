@@ -35,7 +35,7 @@ def integrate(
     if len(row):
         parts = hidden[row, frame] * overlap[row, token, frame].astype(np.float32)[:, None]
         places = row * tokens + token
-        first = np.flatnonzero(np.diff(places, prepend=-1))
+        first = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1])))
         vectors[places[first]] = np.add.reduceat(parts, first, axis=0)
     return vectors.reshape(batch, tokens, dim)
 
@@ -64,10 +64,16 @@ def add_tail(
     final: np.ndarray,
 ) -> tuple[Float32[np.ndarray, "batch rows2 dim"], Float32[np.ndarray, "batch rows2"]]:
     """One more row, and the tail weight after the last row (ends) of each stream that is final (spec 3.1)."""
-    hidden = np.pad(hidden, ((0, 0), (0, 1), (0, 0)))
-    weights = np.pad(weights, ((0, 0), (0, 1)))
+    hidden, weights = _one_more(hidden), _one_more(weights)
     weights[final, ends[final]] += np.float32(config.tail_threshold)
     return hidden, weights
+
+
+def _one_more(rows: np.ndarray) -> np.ndarray:
+    """Rows (B, n, ...) and one of zeros."""
+    more = np.zeros((len(rows), rows.shape[1] + 1, *rows.shape[2:]), rows.dtype)
+    more[:, :-1] = rows
+    return more
 
 
 def step(

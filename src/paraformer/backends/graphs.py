@@ -6,6 +6,7 @@ Keys, values and memory rows go in and out; what a stream keeps is decided here,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -57,6 +58,14 @@ class GraphBackend:
         """See Backend.name."""
         return self._runner.name
 
+    @cached_property
+    def _decoder(self) -> contract.Graph:
+        return contract.decoder(self.config)
+
+    @cached_property
+    def _look_back(self) -> contract.Graph:
+        return contract.look_back(self.config)
+
     def whole(self, feats: Sequence[np.ndarray], hotwords: np.ndarray | None = None) -> list[Decoded]:
         """See ListeningBackend.whole."""
         padded, lengths = pad_rows(feats)
@@ -88,9 +97,9 @@ class GraphBackend:
         c, inputs = self.config, {"memory": hidden, "memory_mask": mask, "embeds": embeds, "counts": counts}
         if not isinstance(c.hotwords, SeacoConfig):
             words = self.encode_hotwords([]) if named is None else named  # trained with "none of them" at least
-            (scores,) = self._runner.run(contract.decoder(c), inputs | {"hotwords": words})
+            (scores,) = self._runner.run(self._decoder, inputs | {"hotwords": words})
             return scores
-        logits, rows = self._runner.run(contract.decoder(c), inputs)
+        logits, rows = self._runner.run(self._decoder, inputs)
         if named is None:
             return logits
         heard = {"rows": rows, "counts": counts}
@@ -168,7 +177,7 @@ class GraphBackend:
             hidden, weights = self._runner.run(contract.encoder(self.config), inputs)
             return hidden, weights, {name: state[name] for name in names}
         inputs |= {"past_keys": state["keys"], "past_values": state["values"], "past_lengths": state["past_lengths"]}
-        hidden, weights, keys, values = self._runner.run(contract.look_back(self.config), inputs)
+        hidden, weights, keys, values = self._runner.run(self._look_back, inputs)
         per_window = self.config.rows_per_window
         kept = (rows.shape[1] - chunk.right) * per_window
         drop = kept if chunk.encoder_look_back > 0 else 0
@@ -217,15 +226,14 @@ class GraphBackend:
 
         Nothing is asked when there is no token at all.
         """
-        graph = contract.decoder(self.config)
         if embeds.shape[1] == 0:
             empty = np.zeros((len(embeds), 0, self.config.vocab_size), np.float32)
             return empty, np.zeros((len(embeds), 0, self.config.units), np.float32) if self.config.units else None, fsmn
         inputs = {"memory": memory, "memory_mask": mask, "embeds": embeds, "counts": counts}
         if fsmn is not None:
             inputs["fsmn"] = fsmn
-        names = [port.name for port in graph.outputs]
-        outputs = dict(zip(names, self._runner.run(graph, inputs), strict=True))
+        names = [port.name for port in self._decoder.outputs]
+        outputs = dict(zip(names, self._runner.run(self._decoder, inputs), strict=True))
         return outputs["logits"], outputs.get("units"), outputs.get("next_fsmn")
 
     def _no_memory(self, batch: int) -> np.ndarray | None:

@@ -131,13 +131,14 @@ class NativeEngine:
             places = _places(inputs["start"], size, self._config)
         else:
             feats = _embed(feats, inputs["start"], c.dim)
-        hidden, weights = np.zeros((batch, size, c.output_dim), np.float32), np.zeros((batch, size), np.float32)
+        room = _room(lengths, size)
+        hidden, weights = room((batch, size, c.output_dim), np.float32), room((batch, size), np.float32)
         outputs, past_size = [hidden, weights], 0
         past: list[np.ndarray | None] = [None, None, None]
         if "past_keys" in inputs:
             past_size = inputs["past_keys"].shape[2]
             past = [inputs["past_keys"], inputs["past_values"], inputs["past_lengths"]]
-            outputs += [np.zeros((batch, c.layers, size * rows, c.dim), np.float32) for _ in range(2)]
+            outputs += [room((batch, c.layers, size * rows, c.dim), np.float32) for _ in range(2)]
         kept = [*outputs[2:], None, None][:2]
         arrays = [feats, lengths, inputs["start"], places, *past, past_size, *outputs[:2], *kept]
         how = self._division(int(lengths.sum()) * rows)
@@ -149,10 +150,11 @@ class NativeEngine:
 
     def _decode(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         batch, longest = inputs["embeds"].shape[:2]
-        logits = np.zeros((batch, longest, self._config.vocab_size), np.float32)
+        room = _room(inputs["counts"], longest)
+        logits = room((batch, longest, self._config.vocab_size), np.float32)
         past, units = inputs.get("fsmn"), self._config.units
         following = None if past is None else np.zeros_like(past)
-        scored = np.zeros((batch, longest, units), np.float32) if units else None
+        scored = room((batch, longest, units), np.float32) if units else None
         rows = np.zeros_like(inputs["embeds"]) if self._model.listener and self._model.listener.second else None
         self._through(self._model.decoder, inputs, past, logits, scored, rows, following)
         return [output for output in (logits, following, scored, rows) if output is not None]
@@ -283,6 +285,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _room(counts: np.ndarray, size: int) -> Any:
+    """What makes an array of `size` rows each for the engine to fill: of zeros, unless it fills all of them."""
+    return np.empty if int(counts.min()) == size else np.zeros
+
+
 def _argument(value: Any) -> Any:
     if isinstance(value, int):
         return c_int(value)
@@ -293,7 +300,7 @@ def _pointer(array: np.ndarray | None) -> c_void_p:
     if array is None:
         return c_void_p(None)
     assert array.flags.c_contiguous
-    return array.ctypes.data_as(c_void_p)
+    return c_void_p(array.ctypes.data)
 
 
 def _embed(

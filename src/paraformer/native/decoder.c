@@ -292,8 +292,8 @@ static void decode(void *decoding, int part) {
 
 /* memory (batch, size, dim), mask (batch, size), embeds (batch, longest, dim) of which counts (batch) are tokens, and where the
  * decoder attends to them, hotwords (hints, dim) -> logits (batch, longest, vocabulary), scored (batch, longest, units) where it
- * has units, and the rows (batch, longest, dim) that logits are made of, zeroed by the caller; NULL: not wanted. past and next (batch, layers, left, dim), or NULL. Threads and the
- * result as in pf_encode. */
+ * has units, and the rows (batch, longest, dim) that logits are made of; NULL: not wanted. past and next (batch, layers, left,
+ * dim), or NULL. What is no token, threads and the result as in pf_encode. */
 PF_EXPORT int pf_decode(const Kernels *kernels, const Decoder *d, int parts, int columns, int32_t *lent_to, int batch, int size,
                         const float *memory_rows, const uint8_t *mask, int longest, const float *embeds,
                         const int64_t *counts, int hints, const float *hotwords, const float *past, float *logits,

@@ -258,9 +258,9 @@ static void encode(void *encoding, int part) {
 
 /* feats (batch, size, input), for an encoder without a front with scale and positions; else first (batch) is the position of
  * the first window and places (batch, size * rows, dim) what is added to rows. lengths (batch) -> hidden (batch, size, dim) and
- * weights (batch, size) before smoothing, both zeroed by the caller; with a past also keys and values (batch, layers,
- * size * rows, dim). By up to `parts` threads, see team_start, that divide columns or rows. Returns 1, with nothing computed,
- * where memory is short. */
+ * weights (batch, size) before smoothing; with a past also keys and values (batch, layers, size * rows, dim). What is beyond
+ * a length is left as it was. By up to `parts` threads, see team_start, that divide columns or rows. Returns 1, with nothing
+ * computed, where memory is short. */
 PF_EXPORT int pf_encode(const Kernels *kernels, const Encoder *e, int parts, int columns, int32_t *lent_to, int batch, int size,
                         const float *feats, const int64_t *lengths, const int64_t *first, const float *places,
                         const float *past_keys, const float *past_values, const int64_t *past_lengths, int past_size,
