@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import paraformer
 from paraformer.bundle import Bundle
 from paraformer.candidates import CANDIDATES
 from paraformer.cli import main
+from paraformer.cli.options.values import alternatives
 from paraformer.confidence import Calibration, Curve
 from paraformer.config import SILENT_IDS
 from paraformer.errors import ConfigError
@@ -123,6 +125,12 @@ def test_a_number_that_cannot_be_is_refused(value: object) -> None:
         paraformer.load(tiny_bundle.directory(), alternatives=value)  # type: ignore[arg-type]
 
 
+def test_the_command_allows_as_many_as_the_library() -> None:
+    assert alternatives(str(CANDIDATES - 1)) == CANDIDATES - 1
+    with pytest.raises(ArgumentTypeError):
+        alternatives(str(CANDIDATES))
+
+
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
 def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str], stream: list[str]) -> None:
     soundfile.write(tmp_path / "a.wav", tiny.signal(40_000), 16_000, "FLOAT")
@@ -138,6 +146,6 @@ def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert plain == told, "without them, no token speaks of any"
     assert main([*command, "--alternatives", "2"]) == 2
     assert "--alternatives goes with --format json" in capsys.readouterr().err
-    for number in ("0", "12", "x"):
+    for number in ("0", "24", "x"):
         with pytest.raises(SystemExit):
             main([*as_json, "--alternatives", number])

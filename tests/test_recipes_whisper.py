@@ -14,14 +14,14 @@ from test_checkpoint_whisper import written
 from training import CONFIG, TEXTS, prepared
 
 from paraformer.checkpoint import native, whisper
-from paraformer.config import SanmDecoderConfig
+from paraformer.config import ChunkConfig, SanmDecoderConfig
 from paraformer.errors import CheckpointError
 from paraformer.model.paraformer import Paraformer
 from paraformer.train.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
 
-from recipes import quiet, reading, stages, texts, whisper_zh
+from recipes import live, quiet, reading, stages, texts, whisper_zh
 
 
 def test_syllables_are_taken_for_those_that_sound_like_them() -> None:
@@ -131,6 +131,49 @@ def test_the_predictor_grows_quiet_and_nothing_else_moves(tmp_path: Path, monkey
     before, after = (native.load(tmp_path / name)[1].state_dict() for name in "ab")
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert moved == {name for name in before if name.startswith("predictor.")}
+
+
+def test_a_model_learns_to_hear_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a crumb; what is held stays."""
+    source = tmp_path / "whisper"
+    source.mkdir()
+    (tmp_path / "text").write_text("\n".join(TEXTS * 30), encoding="utf-8")
+    written("openai", source)
+    reading.main([str(source), str(tmp_path / "a"), str(tmp_path / "text"), "--steps", "1"])
+    data = prepared(tmp_path / "speech")
+    monkeypatch.setattr(live, "TRAIN_SETS", ("tones",))
+    monkeypatch.setattr(live, "NOISES", "dev")
+    arguments = ["--data", str(data), "--steps", "3", "--seconds", "10", "--rate", "1e-3"]
+    live.main([str(tmp_path / "a"), str(tmp_path / "b"), *arguments])
+    before, after = (native.load(tmp_path / name)[1].state_dict() for name in "ab")
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert {"predictor.conv.weight", "encoder.norm.weight"} <= moved
+    assert not any(name.startswith(live.HELD) for name in moved)
+
+
+def test_windows_of_live_steps_in_the_order_of_time() -> None:
+    """The places of committed windows are those of windows 0, 1, ... of the audio."""
+    model = Paraformer(tiny.config("whisper")).eval()
+    chunk = live.LIVE
+    feats, lengths = torch.randn(2, 33, model.encoder.input_dim), torch.tensor([33, 24])
+    with torch.no_grad():
+        encoded = model.encode(feats, lengths, chunk)
+    places = live.in_time(encoded, lengths, chunk)
+    windows = places // chunk.rows * chunk.chunk - chunk.context + places % chunk.rows
+    for row, length in zip(windows, lengths.tolist(), strict=True):
+        assert row[:length].tolist() == list(range(length))
+
+
+def test_one_step_over_all_is_the_whole() -> None:
+    """What a listener hears in a single step without context is what it hears whole."""
+    listener = live.Listener(Paraformer(tiny.config("whisper")).eval())
+    model = listener.model
+    feats, lengths = torch.randn(2, 33, model.encoder.input_dim), torch.tensor([33, 24])
+    at_once = ChunkConfig(left=0, chunk=40, right=0, encoder_look_back=0, decoder_look_back=1)
+    with torch.no_grad():
+        whole, counts = listener.hear(feats, lengths, None)
+        step, _ = listener.hear(feats, lengths, at_once, counts)
+    assert all(float(part) < 1e-6 for part in live.apart(step, whole, lengths, counts).values())
 
 
 def test_a_quiet_predictor_says_the_same_of_speech() -> None:

@@ -12,7 +12,7 @@ from paraformer import native
 from paraformer.lexicon import Lexicon, log_softmax
 from paraformer.native.layout import Scored
 
-CANDIDATES = 20
+CANDIDATES = 24
 """Items of each token that are considered."""
 IMPOSSIBLE = -1e4
 """The log-probability of what cannot be."""

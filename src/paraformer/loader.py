@@ -82,7 +82,7 @@ def load(
         package's own detector, or by FSMN-VAD, whose directory or published name, "fsmn-vad", this is; without it only
         audio over a minute is cut, and nothing left out. lm: let the language model that lies beside the
         weights, if there is one, have its say, with this weight. alternatives: for each token, so many other items that
-        it may have been, at most 11, by their probability. hotwords: words to listen for, a list or the Path of a file
+        it may have been, at most 23, by their probability. hotwords: words to listen for, a list or the Path of a file
         with one a line, unless `transcribe` is given others; for models that have a way to.
     punctuation: True for the package's own model, which punctuates Chinese and leaves models of other languages alone,
         or the directory or published name of a CT-Transformer, "ct-punc".

@@ -47,7 +47,7 @@ HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
 _DIGEST = 32
 """Bytes before a saved session: the SHA-256 of the rest."""
-FORMAT = 5
+FORMAT = 6
 """Of saved sessions; a version that writes something else counts on."""
 
 

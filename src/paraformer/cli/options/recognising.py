@@ -58,7 +58,7 @@ def transcribe(options: argparse.ArgumentParser) -> None:
         type=alternatives,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="with --format json: every token, and N others that it may have been with their confidences (at most 11)",
+        help="with --format json: every token, and N others that it may have been with their confidences (at most 23)",
     )
     options.add_argument(
         "--stream", action="store_true", help="recognise live, 600 ms at a time, printing text as it is decided"

@@ -88,7 +88,7 @@ def place(text: str) -> Path | str:
 
 def alternatives(text: str) -> int:
     """How many others are told of each token."""
-    return _whole(text, 1, 11)
+    return _whole(text, 1, 23)
 
 
 def steps(text: str) -> int:
