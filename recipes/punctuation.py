@@ -1,12 +1,12 @@
 """The package's punctuation model, made of texts by one command.
 
-    python -m recipes.punctuation text/*.txt.xz OUT --minutes 45
+    python -m recipes.punctuation text/*.txt.xz OUT --minutes 95
 
 The texts are a sentence or paragraph a line, with their punctuation. Words are the characters of the recogniser whose
 text is to be punctuated; what is said in letters is one unknown word, as the recogniser has no letters, and numbers are
 read out (cn2an). The last part of each text is held out; OUT/report.json has precision, recall and F1 on it.
 
-Cost: 45 minutes of one core with bfloat16 on a processor with AMX. Result: `docs/punctuation.md`.
+Cost: 95 minutes of one core with bfloat16 on a processor with AMX. Result: `docs/punctuation.md`.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="A punctuation model from texts")
     parser.add_argument("texts", type=Path, nargs="+", metavar="NAME.txt.xz")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=100.0, help="of training")
+    parser.add_argument("--minutes", type=float, default=95.0, help="of training")
     parser.add_argument("--model", help="whose characters are the words (default: the embedded recogniser)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
