@@ -36,20 +36,15 @@ from paraformer.data.prepare import load_cuts
 from paraformer.data.reading import load
 from paraformer.errors import DataError
 from paraformer.model import cif
-from paraformer.model.encoded import Encoded, committed_mask
+from paraformer.model.encoded import Encoded
 from paraformer.model.layers import length_mask
 from paraformer.model.objective import Batch
 from paraformer.model.paraformer import Paraformer
 from paraformer.text import Vocabulary
-from recipes.whisper_zh import LIVE, TRAIN_SETS, WIDER
+from recipes.quiet import NOISES
+from recipes.whisper_zh import CHUNKS, LIVE, TRAIN_SETS, WIDER
 
-NOISES = "noise_esc10"
-CHUNKS = (
-    LIVE,
-    LIVE,
-    LIVE,
-    ChunkConfig(left=5, chunk=8, right=4, encoder_look_back=6, decoder_look_back=1),
-)
+DRAWN_FROM = (LIVE, LIVE, *CHUNKS)
 """One is drawn for every live step."""
 WHOLE = 0.2
 """Share of the steps that are whole."""
@@ -112,9 +107,9 @@ class Listener:
         weights = encoded.weights.float()
         if counts is None:
             counts = weights.detach().sum(-1).round().long().clamp(min=1)
-        embeds = cif.integrate(encoded.hidden.float(), cif.scale_to_targets(weights, counts), int(counts.max()))
-        mask = length_mask(counts, embeds.shape[1])
-        _, units = model.scores(encoded, cif.scale_to_targets(weights, counts), embeds, mask, chunk)
+        scaled = cif.scale_to_targets(weights, counts)
+        embeds = cif.integrate(encoded.hidden.float(), scaled, int(counts.max()))
+        _, units = model.scores(encoded, scaled, embeds, length_mask(counts, embeds.shape[1]), chunk)
         assert units is not None
         rows = self.rows.reshape(*encoded.hidden.shape[:2], -1)
         if chunk is not None:
@@ -126,10 +121,8 @@ class Listener:
 
 def in_time(encoded: Encoded, lengths: Tensor, chunk: ChunkConfig) -> Tensor:
     """Places (B, T) of the committed windows among those of all steps, in the order of time."""
-    assert encoded.rows is not None
-    keep = (encoded.rows & committed_mask(encoded.rows, lengths, chunk)).flatten(1)
     # The first step commits as many windows of the time before the audio as it looks ahead.
-    return (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, chunk.right : chunk.right + int(lengths.max())]
+    return encoded.committed_places(lengths, chunk)[0][:, chunk.right :]
 
 
 def _taken(values: Tensor, order: Tensor) -> Tensor:
@@ -245,7 +238,7 @@ def teach(start: Path, begin: Path, out: Path, batches: Batches, steps: int, rat
     for step, batch in enumerate(itertools.islice(loader, steps), 1):
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, step / WARM) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        parts = lesson(batch, None if rng.random() < WHOLE else CHUNKS[rng.integers(len(CHUNKS))])
+        parts = lesson(batch, None if rng.random() < WHOLE else DRAWN_FROM[rng.integers(len(DRAWN_FROM))])
         optimiser.zero_grad()
         torch.stack([SHARES[name] * loss for name, loss in parts.items()]).sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)

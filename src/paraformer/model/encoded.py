@@ -51,12 +51,16 @@ class Encoded:
 
     def committed_rows(self, lengths: Tensor, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
         """The committed rows of all windows in time order, (B, n, D) and their numbers (B,)."""
+        places, counts = self.committed_places(lengths, chunk)
+        return self.hidden.gather(1, places[..., None].expand(-1, -1, self.hidden.shape[2])), counts
+
+    def committed_places(self, lengths: Tensor, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
+        """Where they stand in hidden, (B, n), and their numbers (B,)."""
         assert self.rows is not None
         keep = (self.rows & committed_mask(self.rows, lengths, chunk)).flatten(1)
         counts = keep.sum(-1)
         # A stable sort by "left out or not" brings the rows that count to the front and keeps them in order.
-        order = (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, : int(counts.max())]
-        return self.hidden.gather(1, order[..., None].expand(-1, -1, self.hidden.shape[2])), counts
+        return (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, : int(counts.max())], counts
 
 
 def committed_mask(rows: Tensor, lengths: Tensor, chunk: ChunkConfig) -> Tensor:
