@@ -18,7 +18,7 @@ from typing import Any, Literal
 from paraformer import contract
 from paraformer.bundle import CONFIG_FILE, FUNASR_FILES, checksum, replacing
 from paraformer.errors import MissingExtra, ModelError, ModelNotFound
-from paraformer.manifests import at_home, is_directory, is_file
+from paraformer.paths import at_home, is_directory, is_file
 
 logger = logging.getLogger(__name__)
 

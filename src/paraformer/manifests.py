@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from paraformer.errors import DataError
+from paraformer.paths import is_file
 
 AUDIO_NAMES = ("path", "audio", "audio_path", "audio_filepath", "file", "filename", "wav", "source")
 TEXT_NAMES = ("text", "sentence", "transcript", "transcription", "target")
@@ -154,26 +154,6 @@ def beside(audio: str, directory: Path) -> Path:
     """A file by its name in a list: in the list's directory or, if it is not there, from the current one."""
     there = directory / audio  # the file itself where its name counts from the root
     return there if Path(audio).is_absolute() or is_file(there) or not is_file(Path(audio)) else Path(audio)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; no, where the name is too long for one or may not be looked up."""
-    return os.path.isfile(path)  # noqa: PTH113  a Path raises an error then
-
-
-def is_directory(path: str | Path) -> bool:
-    """As `is_file`, of a directory."""
-    return os.path.isdir(path)  # noqa: PTH112
-
-
-def is_there(path: Path) -> bool:
-    """As `is_file`, of anything."""
-    return os.path.exists(path)  # noqa: PTH110
-
-
-def at_home(path: str | Path) -> Path:
-    """A path in which ~ is the home, as it is where there is no such user or home."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def speakers(names: Iterable[str | None]) -> str:

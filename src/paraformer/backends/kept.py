@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike
 from paraformer.backends import native, panels
 from paraformer.bundle import Bundle
 from paraformer.errors import CheckpointError, ModelError
-from paraformer.manifests import at_home
 from paraformer.native import layout
+from paraformer.paths import at_home
 from paraformer.weights import Stored
 
 Made = TypeVar("Made")

@@ -8,7 +8,7 @@ from pathlib import Path
 import paraformer
 from paraformer.cli import formats
 from paraformer.errors import DataError
-from paraformer.manifests import is_file
+from paraformer.paths import is_file
 
 
 def align(options: argparse.Namespace) -> int:

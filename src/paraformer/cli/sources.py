@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from paraformer import audio
 from paraformer.cli.live import PIECE
 from paraformer.errors import AudioError
-from paraformer.manifests import is_file
+from paraformer.paths import is_file
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -19,7 +19,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelNotFound, ParaformerError, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.loader import EMBEDDED, check_model, is_punctuation, load, load_punctuation, locate
-from paraformer.manifests import is_directory, is_file
+from paraformer.paths import is_directory, is_file
 from paraformer.recognizer import Recognizer
 from paraformer.session import Session
 from paraformer.settings import as_number, by_name, nearest

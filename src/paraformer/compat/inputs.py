@@ -14,7 +14,8 @@ import numpy as np
 
 from paraformer import audio
 from paraformer.errors import AudioError, DataError
-from paraformer.manifests import is_file, lines
+from paraformer.manifests import lines
+from paraformer.paths import is_file
 
 LISTS = (".scp", ".txt", ".text", ".json", ".jsonl")
 """Files that hold the paths of others."""

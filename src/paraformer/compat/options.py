@@ -12,7 +12,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.hotwords import Hotwords
 from paraformer.loader import MOST_SPEAKERS
-from paraformer.manifests import is_file
+from paraformer.paths import is_file
 from paraformer.segment import SegmentConfig
 from paraformer.settings import as_number, as_whole, by_name
 

@@ -18,7 +18,7 @@ from paraformer import audio
 from paraformer.audio import SAMPLE_RATE
 from paraformer.data.skips import EMPTY, MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import AudioError, AudioNotFound, ParaformerError, attempt
-from paraformer.manifests import is_file
+from paraformer.paths import is_file
 
 SHARD = "shard"
 """Custom field of a cut whose audio lies in a tar: path, first byte, bytes."""

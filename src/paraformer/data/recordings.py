@@ -15,7 +15,7 @@ from paraformer.audio import Channel
 from paraformer.data.reading import CHANNELS, MIX
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import attempt
-from paraformer.manifests import is_file
+from paraformer.paths import is_file
 
 
 def recording_of(audio: Path | bytes, name: str) -> Recording | Skipped:

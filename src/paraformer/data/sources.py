@@ -16,7 +16,8 @@ from paraformer.data.recordings import on_channel
 from paraformer.data.shar import is_shar, open_shar
 from paraformer.data.skips import Skips
 from paraformer.errors import DataError
-from paraformer.manifests import is_file, is_there, opened
+from paraformer.manifests import opened
+from paraformer.paths import is_file, is_there
 
 KNOWN = (
     "a directory of prepared sets or one NAME.cuts.jsonl.gz of them, a directory of Shar shards, a Kaldi directory "

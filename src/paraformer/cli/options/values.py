@@ -8,6 +8,7 @@ from pathlib import Path
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError
+from paraformer.paths import at_home, is_file
 
 
 def port(text: str) -> int:
@@ -67,8 +68,6 @@ def count(text: str) -> int:
 
 def hotwords(text: str) -> Path | list[str]:
     """A file of hotwords, or the words themselves."""
-    from paraformer.manifests import at_home, is_file  # NumPy comes with it, which help has no need of
-
     file = at_home(text)
     if file.suffix and not is_file(file) and len(text.split()) == 1:
         raise argparse.ArgumentTypeError(f"there is no file {text}")
@@ -77,8 +76,6 @@ def hotwords(text: str) -> Path | list[str]:
 
 def path(text: str) -> Path:
     """A path; of one that begins with ~ no shell has made the home, where it stands behind an equals sign."""
-    from paraformer.manifests import at_home  # NumPy comes with it, which help has no need of
-
     if not text:
         raise argparse.ArgumentTypeError("an empty name names nothing")
     return at_home(text)
