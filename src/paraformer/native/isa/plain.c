@@ -1,9 +1,6 @@
 /* Sums of products in C alone, one row and one word after the other: what those of every other family are tested against,
  * and what runs where there is no other. */
-#include <stdint.h>
-#include <string.h>
-
-#include "../kernels.h"
+#include "../numbers.h"
 
 #define NEEDS {0, 0, 0}
 #define FAST {0, 0, 0}
@@ -11,22 +8,16 @@
 enum { BLOCK_ROWS = 1 };
 static const int MOST_ROWS[FORMATS] = {1, 1, 1};
 
-static inline float number(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
 static void add_f32(const uint32_t *x, const uint32_t *w, int words, float *sums) {
     for (int k = 0; k < words; k++, w += PANEL)
-        for (int j = 0; j < PANEL; j++) sums[j] += number(x[k]) * number(w[j]);
+        for (int j = 0; j < PANEL; j++) sums[j] += float_of(x[k]) * float_of(w[j]);
 }
 
 static void add_bf16(const uint32_t *x, const uint32_t *w, int words, float *sums) {
     for (int k = 0; k < words; k++, w += PANEL)
         for (int j = 0; j < PANEL; j++) {
-            sums[j] += number(w[j] << 16) * number(x[k] << 16);
-            sums[j] += number(w[j] & 0xffff0000) * number(x[k] & 0xffff0000);
+            sums[j] += float_of(w[j] << 16) * float_of(x[k] << 16);
+            sums[j] += float_of(w[j] & 0xffff0000) * float_of(x[k] & 0xffff0000);
         }
 }
 
