@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import audio_fuzz
 import numpy as np
@@ -20,7 +20,9 @@ import paraformer
 from paraformer import AudioError, ChunkConfig, ConfigError, DataError, ModelNotFound, UnsupportedModel
 from paraformer.compat import AutoModel, Tasks, pipeline
 from paraformer.compat import options as known
+from paraformer.compat.automodel import Mode
 from paraformer.compat.inputs import readable, samples
+from paraformer.loader import EMBEDDED
 from paraformer.segment import SegmentConfig
 
 LENGTHS = st.one_of(st.integers(960, 60_000), st.sampled_from([9600, 9601, 9602, 19_200, 19_201, 19_900]))
@@ -364,6 +366,34 @@ def test_a_device_that_is_not_there_is_the_cpu(caplog: pytest.LogCaptureFixture)
 def test_what_is_not_offered_says_what_to_use(model: AutoModel, options: Any, message: str) -> None:
     with pytest.raises(UnsupportedModel, match=message):
         model.generate(input=tiny.signal(9600), **options)
+
+
+def test_hotwords_are_words_or_a_file_and_a_file_that_is_not_there_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("达摩院\n魔搭 社区\n", encoding="utf-8")
+    assert known.hotwords({"hotword": "达摩院 魔搭"}) == ["达摩院", "魔搭"]
+    assert known.hotwords({"hotwords": str(words)}) == words
+    assert known.hotwords({}) is None
+    assert not caplog.records
+    missing = str(tmp_path / "missing.txt")
+    model = AutoModel(model=EMBEDDED)
+    speech = tiny.signal(20_000)
+    model.generate(input=speech, hotword=missing)
+    cache: dict[str, Any] = {}
+    for part in np.split(speech, 4):
+        model.generate(input=part, cache=cache, hotword=missing)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"there is no file {missing}: nothing is listened for; hotword names a list by its path"
+    ] * 2  # one for each call of a recording, one for a stream
+
+
+def test_a_pipeline_listens_for_hotwords() -> None:
+    for mode in get_args(Mode):
+        recognise = pipeline(task=Tasks.auto_speech_recognition, model=EMBEDDED, mode=mode)
+        with pytest.raises(ConfigError, match="hotword must be a text"):
+            recognise(audio_in=tiny.signal(20_000), param_dict={"cache": {}, "hotword": 5})
 
 
 def test_settings_of_the_detector() -> None:

@@ -15,9 +15,7 @@ from paraformer.compat.inputs import Input, Named, is_complete_file, named, read
 from paraformer.compat.options import Options, StreamOptions
 from paraformer.compat.punctuation import Texts
 from paraformer.compat.recordings import Diarization, SpeakerMode, Teller
-from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError, MissingExtra, ModelNotFound, ParaformerError, UnsupportedModel
-from paraformer.hotwords import Hotwords
 from paraformer.loader import EMBEDDED, check_model, is_punctuation, load, load_punctuation, locate
 from paraformer.paths import is_directory, is_file
 from paraformer.recognizer import Recognizer
@@ -288,7 +286,8 @@ class Pipeline:
             case "paraformer_fake_streaming":
                 text = _advance(recognizer, audio_in, {**options, "cache": {}, "is_final": True})
             case "paraformer":
-                text = recognizer.transcribe(readable(audio_in, options.get("fs", audio.SAMPLE_RATE))).text
+                recording = readable(audio_in, options.get("fs", audio.SAMPLE_RATE))
+                text = recognizer.transcribe(recording, hotwords=known.hotwords(options)).text
         return {"text": text} if text else []
 
 
@@ -310,7 +309,7 @@ def _advance(recognizer: Recognizer, packet: Any, options: Options, *, shortest:
     new = samples(packet, within_stream=started)  # of a packet as they are: the session resamples across packets
     if final and not started and len(new) * audio.SAMPLE_RATE < shortest * rate:
         return ""
-    session = _session(recognizer, cache, known.chunk(options), rate, known.hotwords(options))
+    session = _session(recognizer, cache, options, rate)
     text = session.accept(new)
     session.take()  # nobody asks for it again, and the stream may go on for days
     if final:
@@ -325,12 +324,11 @@ def _is_complete(source: Any, options: Options) -> bool:
     return is_complete_file(source) and not begins
 
 
-def _session(
-    recognizer: Recognizer, cache: dict[str, Any], chunk: ChunkConfig, rate: int, hotwords: Hotwords | None
-) -> Session:
+def _session(recognizer: Recognizer, cache: dict[str, Any], options: Options, rate: int) -> Session:
     """The stream's session, opened on its first packet, whose hotwords count."""
+    chunk = known.chunk(options)
     if SESSION_KEY not in cache:
-        cache[SESSION_KEY] = recognizer.stream(chunk, rate=rate, hotwords=hotwords)
+        cache[SESSION_KEY] = recognizer.stream(chunk, rate=rate, hotwords=known.hotwords(options))
     session: Session = cache[SESSION_KEY]
     if session.chunk != chunk:
         raise ConfigError("chunk_size and look-backs cannot change within a stream: end it with is_final=True first")

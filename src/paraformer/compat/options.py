@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -15,6 +16,8 @@ from paraformer.loader import MOST_SPEAKERS
 from paraformer.paths import is_file
 from paraformer.segment import SegmentConfig
 from paraformer.settings import as_number, as_whole, by_name
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_CHUNK = (0, 10, 5)
 
@@ -177,7 +180,10 @@ _KINDS: Mapping[str, Callable[[object, str], object]] = {
 
 
 def hotwords(options: Options) -> Hotwords | None:
-    """The words to listen for, None where the option is not given. As in FunASR, a .txt that is not there is none."""
+    """The words to listen for, None where the option is not given.
+
+    As in FunASR recognition goes on without any where a .txt is not there, but a warning says so.
+    """
     given: object = options.get("hotword", options.get("hotwords"))
     if given is None or (isinstance(given, Sequence) and not isinstance(given, str)):
         return cast("Hotwords | None", given)
@@ -187,7 +193,10 @@ def hotwords(options: Options) -> Hotwords | None:
         raise UnsupportedModel("hotword cannot be an address: fetch the list, and name the file")
     if not given.endswith(".txt"):
         return given.split()
-    return Path(given) if is_file(Path(given)) else None
+    if is_file(Path(given)):
+        return Path(given)
+    _log.warning("there is no file %s: nothing is listened for; hotword names a list by its path", given)
+    return None
 
 
 def chunk(options: StreamOptions) -> ChunkConfig:
