@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
 import tiny
@@ -15,9 +13,6 @@ from torch import Tensor
 from paraformer.config import EOS_ID, SOS_ID, ObjectiveConfig, SanmEncoderConfig, TransformerDecoderConfig
 from paraformer.errors import ConfigError
 from paraformer.model.objective import Batch
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
-
 from recipes.autoregressive import Autoregressive
 
 

@@ -16,9 +16,6 @@ from paraformer.cli import main as command
 from paraformer.config import ModelConfig, ObjectiveConfig, TransformerDecoderConfig
 from paraformer.errors import ConfigError
 from paraformer.train.config import TrainConfig, differences, new_model
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
-
 from recipes import augmentation, experiment, hours, paper
 from recipes.experiment import Experiment, Run
 

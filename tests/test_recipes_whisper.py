@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,6 @@ from paraformer.config import ChunkConfig, SanmDecoderConfig
 from paraformer.errors import CheckpointError
 from paraformer.model.paraformer import Paraformer
 from paraformer.train.loop import train
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # recipes lie beside the package, not in it
-
 from recipes import live, quiet, reading, stages, texts, whisper_zh
 
 

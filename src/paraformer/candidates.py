@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctypes import CDLL, byref, c_void_p, pointer
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -47,13 +48,12 @@ class Candidates:
 
         Where the vocabulary is smaller, its first item fills up.
         """
-        if lexicon is None or units is None:
-            lexicon, units = None, None
+        heard = None if lexicon is None or units is None else _Heard(lexicon, units)
         code = native.code()
         if code is not None:
-            return _compiled(code, scores, units, lexicon)
-        if lexicon is not None and units is not None:
-            scores = lexicon.scores(scores, units)
+            return _compiled(code, scores, heard)
+        if heard is not None:
+            scores = heard.lexicon.scores(scores, heard.units)
         found, ids = cls.none(len(scores)), _best(scores, min(CANDIDATES, scores.shape[1]))
         found.ids[:, : ids.shape[1]] = ids
         found.log_probs[:, : ids.shape[1]] = np.take_along_axis(log_softmax(scores), ids, 1)
@@ -69,6 +69,13 @@ class Candidates:
         return self.ids[rows, places], np.exp(self.log_probs[rows, places])
 
 
+class _Heard(NamedTuple):
+    """Scores of units, and the lexicon that they are read by."""
+
+    lexicon: Lexicon
+    units: Float32[np.ndarray, "tokens units"]
+
+
 def _best(scores: Float32[np.ndarray, "tokens vocab"], count: int) -> Int64[np.ndarray, "tokens count"]:
     """The best items of each token."""
     behind = -scores
@@ -79,18 +86,13 @@ def _best(scores: Float32[np.ndarray, "tokens vocab"], count: int) -> Int64[np.n
     return ids
 
 
-def _compiled(
-    code: CDLL,
-    scores: Float32[np.ndarray, "tokens vocab"],
-    units: Float32[np.ndarray, "tokens units"] | None,
-    lexicon: Lexicon | None,
-) -> Candidates:
+def _compiled(code: CDLL, scores: Float32[np.ndarray, "tokens vocab"], heard: _Heard | None) -> Candidates:
     """`Candidates.of` in compiled code, the same to float32's rounding."""
     (tokens, size), found = scores.shape, Candidates.none(len(scores))
     scores = np.ascontiguousarray(scores, np.float32)
     scored = Scored(None, scores.ctypes.data, None, tokens, size, 0, CANDIDATES)
-    if lexicon is not None and units is not None:
-        units = np.ascontiguousarray(units, np.float32)
+    if heard is not None:
+        lexicon, units = heard.lexicon, np.ascontiguousarray(heard.units, np.float32)
         if len(units) != tokens or size < lexicon.size or units.shape[1] < lexicon.units:
             raise IndexError("a lexicon of other items or units")
         scored.lexicon, scored.units, scored.heard = pointer(lexicon.compiled), units.ctypes.data, units.shape[1]
