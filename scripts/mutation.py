@@ -33,6 +33,8 @@ TESTS = {
     "text": ("text",),
     "language": ("language",),
     "candidates": ("candidates",),
+    "lexicon": ("lexicon", "candidates"),
+    "products": ("products",),
     "segment/cut": ("segment",),
     "segment/silero": ("segment",),
     "audio/decoding": ("audio",),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ParaformerError,
         SessionError,
         TrainingError,
+        Unpicklable,
         UnsupportedModel,
     )
     from paraformer.loader import load, load_aligner, load_punctuation
@@ -62,6 +63,7 @@ __all__ = [
     "Token",
     "TrainingError",
     "Transcript",
+    "Unpicklable",
     "UnsupportedModel",
     "load",
     "load_aligner",

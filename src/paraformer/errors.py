@@ -12,6 +12,7 @@ ParaformerError
 ├── TrainingError         (RuntimeError)       a run that went wrong and cannot go on by itself
 ├── SessionError          (RuntimeError)       a live session used out of order, or a saved one that does not fit
 ├── InputFailed           (RuntimeError)       one input of many that failed in a way nobody foresaw
+├── Unpicklable           (TypeError)          a loaded model or a live session that was to leave its process
 └── MissingExtra          (ImportError)        a feature whose optional dependency is not installed
 
 Every message is one sentence or two: what is wrong, where, and what to do.
@@ -72,11 +73,19 @@ class InputFailed(ParaformerError, RuntimeError):
     """One input of many failed in a decoder, a library or an engine, with an error that is not of this package."""
 
 
+class Unpicklable(ParaformerError, TypeError):
+    """A loaded model or a live session was to be pickled: both belong to the process that made them."""
+
+
 class MissingExtra(ParaformerError, ImportError):
     """An optional dependency is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional dependency: pip install 'paraformer[{extra}]'")
+        super().__init__(feature, extra)  # pickled as these two: a pool hands a worker's errors on
+
+    def __str__(self) -> str:
+        feature, extra = self.args
+        return f"{feature} needs an optional dependency: pip install 'paraformer[{extra}]'"
 
 
 @dataclass

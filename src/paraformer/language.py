@@ -125,6 +125,10 @@ class LanguageModel:
         self._unigram, self._unigram_backoff = arrays["unigram"], arrays["unigram_backoff"]
         self._silent = np.isin(np.arange(self.size), SILENT_IDS)
 
+    def __reduce__(self) -> tuple[type[LanguageModel], tuple[dict[str, np.ndarray]]]:
+        """Pickled as what it was made of: the rest has addresses of this process in it."""
+        return LanguageModel, (self._arrays,)
+
     # What only one way of reading the tables needs is made when it is first wanted: the other opens at once.
 
     @cached_property

@@ -42,6 +42,10 @@ class Lexicon:
     def __len__(self) -> int:
         return len(self._shares)
 
+    def __reduce__(self) -> tuple[type[Lexicon], tuple[dict[str, np.ndarray]]]:
+        """Pickled as what it was made of: the rest has addresses of this process in it."""
+        return Lexicon, (self.arrays,)
+
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """What a file keeps."""

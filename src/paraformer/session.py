@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -27,7 +27,7 @@ from paraformer.audio import SAMPLE_RATE, LiveResampler, RateState
 from paraformer.backends.base import Decoded, LiveState
 from paraformer.candidates import Candidates
 from paraformer.config import SILENT_IDS, ChunkConfig
-from paraformer.errors import SessionError
+from paraformer.errors import SessionError, Unpicklable
 from paraformer.frontend import FrontendState
 from paraformer.hotwords import Hotwords, listed
 from paraformer.second_pass import Ended, SecondPass, Sentences, revision
@@ -131,6 +131,13 @@ class Session:
             clock=CifClock(first_window=-chunk.right, window_s=config.row_s),
             waiting=Candidates.none(),
             sentences=None if second_pass is None else Sentences(second_pass.open()),
+        )
+
+    def __reduce__(self) -> NoReturn:
+        """Neither pickled nor copied: a copy would share with this one what both change."""
+        raise Unpicklable(
+            "a session cannot be pickled or copied: keep or send what its save() returns, and go on with "
+            "Recognizer.restore of the same model"
         )
 
     @property

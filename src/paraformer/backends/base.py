@@ -8,15 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol, Self
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from paraformer.config import ChunkConfig, ModelConfig
+from paraformer.errors import Unpicklable
 
 LiveState = Mapping[str, np.ndarray]
 """The state of one stream: names and shapes of paraformer.model.paraformer.ParaformerState, without the batch axis."""
+
+
+class OfOneProcess:
+    """What computes, of whatever kind: memory and threads of one process, which other processes know nothing of.
+
+    All that holds one, as a recogniser, cannot be pickled for it. In a deep copy it is the same one: it is read-only.
+    """
+
+    def __reduce__(self) -> NoReturn:
+        raise Unpicklable(
+            "a loaded model cannot be pickled, as it belongs to the process that loaded it: load it in each process, "
+            "and let the threads of one share it"
+        )
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 @dataclass(frozen=True)

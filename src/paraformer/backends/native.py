@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
 from paraformer import contract, native
+from paraformer.backends.base import OfOneProcess
 from paraformer.backends.layers import FORMATS, Asked, Weights
 from paraformer.backends.panels import PANEL, Precision
 from paraformer.backends.structures import Model, SecondDecoder
@@ -83,7 +84,7 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {**asked.shapes, **trained, "decoder.embed.weight": (config.vocab_size, dim)}
 
 
-class NativeEngine:
+class NativeEngine(OfOneProcess):
     """The functions that `paraformer.contract` lists, of one model; see backends.graphs.Runner."""
 
     def __init__(

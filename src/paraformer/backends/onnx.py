@@ -19,6 +19,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from paraformer import contract, native
 from paraformer.backends import graph_files
+from paraformer.backends.base import OfOneProcess
 from paraformer.config import ModelConfig
 from paraformer.errors import MissingExtra, ModelError, ModelNotFound
 from paraformer.weights import Stored, places
@@ -99,7 +100,7 @@ def _forked() -> None:
         graph.forked()
 
 
-class OnnxRunner:
+class OnnxRunner(OfOneProcess):
     """Runs the exported graphs of a bundle in float32. Graphs are opened when first needed."""
 
     name = "onnx float32"

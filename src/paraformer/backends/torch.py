@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from paraformer.backends.base import (
     Decoded,
     LiveState,
+    OfOneProcess,
     committed,
     fine_rows,
     pad_rows,
@@ -61,7 +62,7 @@ _READABLE = 80
 _STATE = tuple(field.name for field in fields(ParaformerState))
 
 
-class TorchBackend:
+class TorchBackend(OfOneProcess):
     """Runs a Paraformer module, which is put into evaluation mode and into the precision asked for."""
 
     def __init__(
