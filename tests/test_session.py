@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from paraformer.config import ChunkConfig
 from paraformer.errors import AudioError, SessionError
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.language import LanguageModel
-from paraformer.session import FORMAT, Session, advance
+from paraformer.session import Session, advance
 from paraformer.speech_model import SpeechModel
 from paraformer.text import Vocabulary
 from paraformer.types import Segment, Transcript
@@ -152,45 +151,6 @@ def test_bad_packets_are_refused_and_change_nothing() -> None:
     session.accept(tiny.signal(5000))
     session.finish()
     assert_same(session, in_one_go(tiny.signal(5000), ChunkConfig()))
-
-
-@pytest.mark.parametrize("saved", [b"", b"nonsense", b"\x08\0\0\0\0\0\0\0{}      "])
-def test_restoring_something_else_is_refused(saved: bytes) -> None:
-    with pytest.raises(SessionError, match="not a saved session"):
-        Session.restore(tiny.engine(), saved)
-
-
-@given(st.integers(0, 10**9), st.integers(0, 7))
-def test_a_damaged_session_is_refused(place: int, bit: int) -> None:
-    session = open_session(ChunkConfig())
-    session.accept(tiny.signal(12_000))
-    saved = bytearray(session.save())
-    saved[place % len(saved)] ^= 1 << bit
-    with pytest.raises(SessionError, match="damaged"):
-        Session.restore(tiny.engine(), bytes(saved))
-    with pytest.raises(SessionError, match="damaged"):
-        Session.restore(tiny.engine(), session.save()[: place % len(saved)])
-
-
-def test_a_session_comes_back_from_whatever_holds_its_bytes() -> None:
-    session = open_session(ChunkConfig())
-    session.accept(tiny.signal(12_000))
-    for kind in (bytes, bytearray, memoryview):
-        assert_same(Session.restore(tiny.engine(), kind(session.save())), session)
-    for other in (None, "saved", 5, [1, 2]):
-        with pytest.raises(SessionError, match=f"is bytes, as Session.save returns, not {type(other).__name__}"):
-            Session.restore(tiny.engine(), other)  # type: ignore[arg-type]
-
-
-def test_a_session_of_another_version_is_refused() -> None:
-    """Whole and sealed, but of another format, or of none, as before there were formats."""
-    saved = open_session(ChunkConfig()).save()[32:]
-    ours = rb"\"format\": %d" % FORMAT
-    for other in (rb"\"format\": 9", rb"\"format\": 2", rb"\"former\": %d" % FORMAT):
-        content = saved.replace(ours, other)
-        assert content != saved
-        with pytest.raises(SessionError, match="by another version"):
-            Session.restore(tiny.engine(), hashlib.sha256(content).digest() + content)
 
 
 def test_advance_takes_sessions_however_they_come() -> None:

@@ -10,33 +10,28 @@ has changed nothing in any session and can be made again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from jaxtyping import Float32, Shaped
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 
 from paraformer import audio
-from paraformer.audio import SAMPLE_RATE, LiveResampler, RateState
+from paraformer.audio import SAMPLE_RATE, LiveResampler
 from paraformer.backends.base import Decoded, LiveState
 from paraformer.candidates import Candidates
 from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError, Unpicklable
-from paraformer.frontend import FrontendState
 from paraformer.hotwords import Hotwords, listed
 from paraformer.second_pass import Ended, SecondPass, Sentences, revision
-from paraformer.silence import Hearing
 from paraformer.speech_model import Chosen, Span, SpeechModel, audible
+from paraformer.stream_state import StreamState, packed, revision_from, unpacked
 from paraformer.text import TextAssembler
 from paraformer.timestamps import CifClock
 from paraformer.types import Revision, Segment, Token, Transcript
-from paraformer.writing import WritingState, sentences, token_from
+from paraformer.writing import sentences, token_from
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,46 +40,12 @@ _log = logging.getLogger(__name__)
 
 HELD = 2
 """Tokens that a language model of three sees beside one, on either side."""
-_DIGEST = 32
-"""Bytes before a saved session: the SHA-256 of the rest."""
-FORMAT = 6
-"""Of saved sessions; a version that writes something else counts on."""
-
 
 Packet = Shaped[np.ndarray, "..."] | Sequence[float]
 """Samples of one channel as they come, any number of them: an array, a tensor or a list."""
 
 Again = Callable[[SpeechModel, Float32[np.ndarray, " samples"], float], list[Segment]]
 """Recognises a piece that begins at so many seconds of its stream in view of all of it: one segment, or none."""
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """Where a stream stands: all that a step changes but the text and tokens that are decided.
-
-    incoming: what the resampler waits with; rows: of the frontend, not yet stepped; model: keys, values and so on;
-    waiting: tokens, with waiting_spans their times, of which the language model has not seen enough; history: the last
-    ids that it chose; writing: tokens that wait for their marks; hearing: where there was no silence; samples and
-    steps: taken in; ended: no samples will come; done: all is recognised; sentences: of a stream whose sentences are
-    recognised again.
-    """
-
-    incoming: RateState
-    frontend: FrontendState
-    rows: Float32[np.ndarray, "rows dim"]
-    model: LiveState
-    assembler: TextAssembler
-    clock: CifClock
-    waiting: Candidates
-    waiting_spans: tuple[Span, ...] = ()
-    history: tuple[int, ...] = ()
-    writing: WritingState = field(default_factory=WritingState)
-    hearing: Hearing = field(default_factory=Hearing)
-    samples: int = 0
-    steps: int = 0
-    ended: bool = False
-    done: bool = False
-    sentences: Sentences | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +83,7 @@ class Session:
         self._tokens: list[Token] = []
         self._text: list[str] = []
         self._revisions: list[Revision] = []
-        self._state = _State(
+        self._state = StreamState(
             incoming=self._resampler.init_state(),
             frontend=model.frontend.init_state(),
             rows=np.zeros((0, config.frontend.input_dim), np.float32),
@@ -249,42 +210,20 @@ class Session:
 
     def save(self) -> bytes:
         """The whole session; `Recognizer.restore` goes on from there, on any backend and in any precision."""
-        state = self._state
-        arrays = {f"state.{name}": array for name, array in state.model.items()}
-        arrays |= {f"frontend.{name}": array for name, array in state.frontend.to_arrays().items()}
-        arrays |= {"incoming": state.incoming.waiting, "rows": state.rows}
-        arrays |= {"waiting.ids": state.waiting.ids, "waiting.log_probs": state.waiting.log_probs}
-        progress = {
-            "format": FORMAT,
+        values, arrays = self._state.to_dict()
+        values |= {
             "model": self._model.fingerprint,
             "hotwords": self.hotwords,
             "chunk": asdict(self.chunk),
             "rate": self.rate,
-            "received": state.incoming.received,
-            "resampled": state.incoming.given,
             "drop_short_tail": self._drop_short_tail,
-            "samples": state.samples,
-            "steps": state.steps,
-            "ended": state.ended,
-            "done": state.done,
             "text": self.text,
             "tokens": [asdict(token) for token in self._tokens],
-            "history": state.history,
-            "writing": state.writing.to_dict(),
-            "waiting_spans": state.waiting_spans,
-            "assembler": state.assembler.to_dict(),
-            "clock": state.clock.to_dict(),
-            "hearing": state.hearing.to_dict(),
         }
-        if state.sentences is not None:
-            assert self._second_pass is not None
-            values, kept = state.sentences.to_dict()
-            arrays |= {f"sentences.{name}": array for name, array in kept.items()}
-            progress |= {"second_pass": asdict(self._second_pass), "sentences": values}
-            progress |= {"revisions": [asdict(one) for one in self._revisions]}
-        contiguous = {name: array.copy(order="C") for name, array in arrays.items()}
-        saved = bytes(save_arrays(contiguous, {"session": json.dumps(progress)}))
-        return hashlib.sha256(saved).digest() + saved
+        if self._second_pass is not None:
+            values |= {"second_pass": asdict(self._second_pass)}
+            values |= {"revisions": [asdict(one) for one in self._revisions]}
+        return packed(values, arrays)
 
     @classmethod
     def restore(cls, model: SpeechModel, saved: Buffer, again: Again | None = None) -> Session:
@@ -292,47 +231,29 @@ class Session:
 
         It listens for the hotwords that it was listening for, whatever those of the model are.
         """
-        progress, arrays = _parse(saved)
-        model.check(progress["model"])
-        hotwords = tuple(progress["hotwords"])
+        values, arrays = unpacked(saved)
+        model.check(values["model"])
+        hotwords = tuple(values["hotwords"])
         if hotwords != (model.hotwords or ()):
             model = model.listening_for(hotwords)
+        second_pass = SecondPass(**values["second_pass"]) if "second_pass" in values else None
         session = cls(
             model,
-            ChunkConfig(**progress["chunk"]),
-            rate=progress["rate"],
-            drop_short_tail=progress["drop_short_tail"],
-            second_pass=SecondPass(**progress["second_pass"]) if "second_pass" in progress else None,
+            ChunkConfig(**values["chunk"]),
+            rate=values["rate"],
+            drop_short_tail=values["drop_short_tail"],
+            second_pass=second_pass,
             again=again,
         )
-        session._revisions = [_revision_from(one) for one in progress.get("revisions", ())]
-        session._text = [progress["text"]]
-        session._tokens = [token_from(token) for token in progress["tokens"]]
-        session._state = _State(
-            incoming=RateState(arrays["incoming"], progress["received"], progress["resampled"]),
-            frontend=FrontendState.from_arrays(_prefixed(arrays, "frontend.")),
-            rows=arrays["rows"],
-            model=_prefixed(arrays, "state."),
-            assembler=TextAssembler.from_dict(progress["assembler"]),
-            clock=CifClock.from_dict(progress["clock"]),
-            waiting=Candidates(arrays["waiting.ids"], arrays["waiting.log_probs"]),
-            waiting_spans=tuple((start, end) for start, end in progress["waiting_spans"]),
-            history=tuple(progress["history"]),
-            writing=WritingState.from_dict(progress["writing"]),
-            hearing=Hearing.from_dict(progress["hearing"]),
-            sentences=session._restored_sentences(progress, arrays),
-            **{name: progress[name] for name in ("samples", "steps", "ended", "done")},
-        )
+        session._text = [values["text"]]
+        session._tokens = [token_from(token) for token in values["tokens"]]
+        session._revisions = [revision_from(one) for one in values.get("revisions", ())]
+        session._state = StreamState.from_dict(values, arrays, second_pass)
         return session
 
     @property
     def _deferred(self) -> bool:
         return self._second_pass is not None and self._second_pass.deferred
-
-    def _restored_sentences(self, progress: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sentences | None:
-        if self._second_pass is None:
-            return None
-        return Sentences.from_dict(self._second_pass, progress["sentences"], _prefixed(arrays, "sentences."))
 
     # -- from state to state ------------------------------------------------------------------------------------------
 
@@ -341,10 +262,10 @@ class Session:
         """Samples per chunk. A step is due when so many have come, whatever rows they gave (as in spec 7.4)."""
         return self.chunk.chunk * self._model.backend.config.frontend.window_samples
 
-    def _is_ready(self, state: _State) -> bool:
+    def _is_ready(self, state: StreamState) -> bool:
         return not state.done and (state.ended or state.samples >= (state.steps + 1) * self._stride)
 
-    def _fed(self, samples: Packet) -> _State:
+    def _fed(self, samples: Packet) -> StreamState:
         """The state after further samples."""
         if self._state.ended:
             raise SessionError("this session has ended; open a new one for more audio")
@@ -354,7 +275,7 @@ class Session:
             _log.warning("%s", narrow)
         return self._heard(self._state, packet, final=False)
 
-    def _ended(self) -> _State:
+    def _ended(self) -> StreamState:
         """The state after the last sample."""
         if self._state.ended:
             raise SessionError("this session has already ended")
@@ -367,28 +288,30 @@ class Session:
             return replace(state, rows=state.rows[: complete * self.chunk.chunk], sentences=sentences)
         return replace(state, **self._extracted(state, nothing, final=True))
 
-    def _heard(self, state: _State, samples: np.ndarray, *, final: bool) -> _State:
+    def _heard(self, state: StreamState, samples: np.ndarray, *, final: bool) -> StreamState:
         """The state after samples of the session's rate; final: the last ones, of the resampler alone."""
         samples, incoming = self._resampler.step(samples, state.incoming, final=final)
         extracted = self._extracted(state, samples, final=False)
         return replace(state, incoming=incoming, samples=state.samples + len(samples), **extracted)
 
-    def _extracted(self, state: _State, samples: np.ndarray, *, final: bool) -> dict[str, Any]:
+    def _extracted(self, state: StreamState, samples: np.ndarray, *, final: bool) -> dict[str, Any]:
         """What of the state further samples change, once they are at 16 kHz."""
         rows, frontend = self._model.frontend.step(samples, state.frontend, final=final)
         hearing = state.hearing.step(samples, final=final)
         rows, sentences = np.concatenate([state.rows, rows]), self._spoken(state, samples, final=final)
         return {"rows": rows, "frontend": frontend, "hearing": hearing, "sentences": sentences}
 
-    def _spoken(self, state: _State, samples: np.ndarray, *, final: bool) -> Sentences | None:
+    def _spoken(self, state: StreamState, samples: np.ndarray, *, final: bool) -> Sentences | None:
         return None if state.sentences is None else state.sentences.heard(samples, final=final)
 
-    def _next(self, state: _State) -> tuple[np.ndarray, bool]:
+    def _next(self, state: StreamState) -> tuple[np.ndarray, bool]:
         """The rows of the next step, and whether it is the last."""
         final = state.samples < (state.steps + 1) * self._stride
         return state.rows[: len(state.rows) if final else self.chunk.chunk], final
 
-    def _stepped(self, state: _State, decoded: Decoded, model: LiveState, *, final: bool) -> tuple[_State, _Said]:
+    def _stepped(
+        self, state: StreamState, decoded: Decoded, model: LiveState, *, final: bool
+    ) -> tuple[StreamState, _Said]:
         """The state after a step that came to `decoded`, and what it decided."""
         rows, _ = self._next(state)
         assembler, clock = state.assembler.copy(), state.clock.copy()
@@ -422,7 +345,7 @@ class Session:
         return following, _Said(text, tokens)
 
     def _decided(
-        self, state: _State, decoded: Decoded, spans: Sequence[Span], *, final: bool
+        self, state: StreamState, decoded: Decoded, spans: Sequence[Span], *, final: bool
     ) -> tuple[Chosen, Sequence[Span], dict[str, Any]]:
         """The tokens, and their times, on which nothing that is still to come has an influence; and what of the state
         they change.
@@ -443,7 +366,7 @@ class Session:
         undecided = {"waiting": waiting[ready:], "waiting_spans": times[ready:], "history": heard[-HELD:]}
         return chosen, times[:ready], undecided
 
-    def _revised(self, state: _State) -> tuple[_State, list[Revision]]:
+    def _revised(self, state: StreamState) -> tuple[StreamState, list[Revision]]:
         """The state after sentences that are due were recognised again, and what came of them."""
         if state.sentences is None or not state.sentences.due or self._again is None or self._deferred:
             return state, []
@@ -454,7 +377,7 @@ class Session:
                 found.append(one)
         return replace(state, sentences=replace(state.sentences, due=())), found
 
-    def _commit(self, state: _State, said: Sequence[_Said], revisions: Sequence[Revision]) -> None:
+    def _commit(self, state: StreamState, said: Sequence[_Said], revisions: Sequence[Revision]) -> None:
         self._tokens += [token for one in said for token in one.tokens]
         self._text += [one.text for one in said if one.text]
         self._revisions += revisions
@@ -477,7 +400,7 @@ def advance(sessions: Iterable[Session]) -> list[str]:
     return [texts[session] for session in sessions]
 
 
-def _advance(states: dict[Session, _State]) -> dict[Session, str]:
+def _advance(states: dict[Session, StreamState]) -> dict[Session, str]:
     """Step sessions from these states until none is ready; only then do they change."""
     said: dict[Session, list[_Said]] = {session: [] for session in states}
     while ready := [session for session, state in states.items() if session._is_ready(state)]:
@@ -494,31 +417,3 @@ def _advance(states: dict[Session, _State]) -> dict[Session, str]:
     for session, (state, revisions) in revised.items():
         session._commit(state, said[session], revisions)
     return {session: "".join([one.text for one in new]) for session, new in said.items()}
-
-
-def _revision_from(values: Mapping[str, Any]) -> Revision:
-    """The inverse of `asdict`."""
-    segment = values["segment"]
-    tokens = tuple(map(token_from, segment["tokens"]))
-    first, behind = values["replaces"]
-    return Revision(values["number"], (first, behind), Segment(**{**segment, "tokens": tokens}))
-
-
-def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _parse(saved: Buffer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Progress and arrays of a saved session."""
-    try:
-        content = bytes(memoryview(saved))
-    except TypeError as error:
-        raise SessionError(f"a saved session is bytes, as Session.save returns, not {type(saved).__name__}") from error
-    digest, content = content[:_DIGEST], content[_DIGEST:]
-    if hashlib.sha256(content).digest() != digest:
-        raise SessionError("these bytes are not a saved session, or are damaged; pass what Session.save returned")
-    size = int.from_bytes(content[:8], "little")
-    progress: dict[str, Any] = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["session"])
-    if progress.get("format") != FORMAT:
-        raise SessionError("this session was saved by another version of the package; go on with it there")
-    return progress, load_arrays(content)
