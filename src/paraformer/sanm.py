@@ -65,9 +65,12 @@ class Blocks:
     def _attend(self, query: Rows, key: Rows, value: Rows, seen: Seen) -> Rows:
         width = query.shape[1] // self.heads
         q, k, v = (rows.reshape(-1, self.heads, width).transpose(1, 0, 2) for rows in (query, key, value))
+        # Queries are fewer numbers than scores are.
         scores = product(q * np.float32(width**-0.5), k.transpose(0, 2, 1))
         if seen is not None:
+            # Not minus infinity, of which a row that sees nothing would make NaN.
             scores = np.where(seen, scores, np.finfo(np.float32).min)
+        # Without changing what comes out: powers of large scores overflow.
         scores -= scores.max(axis=-1, keepdims=True)
         weights = np.exp(scores)
         weights /= weights.sum(axis=-1, keepdims=True)

@@ -281,6 +281,7 @@ class Session:
             raise SessionError("this session has already ended")
         nothing = np.zeros(0, np.float32)
         state = self._heard(self._state, nothing, final=True)
+        # Without a single sample there is nothing to step through.
         state = replace(state, ended=True, done=state.samples == 0)
         if self._drop_short_tail and state.samples % self._stride < self._model.backend.config.frontend.window_samples:
             complete = state.samples // self._stride - state.steps
@@ -405,6 +406,7 @@ def _advance(states: dict[Session, StreamState]) -> dict[Session, str]:
     said: dict[Session, list[_Said]] = {session: [] for session in states}
     while ready := [session for session, state in states.items() if session._is_ready(state)]:
         first = ready[0]
+        # Those of another chunk or model are another rectangle, and come next.
         batch = [one for one in ready if one.chunk == first.chunk and one._model.backend is first._model.backend]
         taken = [session._next(states[session]) for session in batch]
         frames, final = [rows for rows, _ in taken], [last for _, last in taken]

@@ -77,6 +77,7 @@ class Decoded:
 def _likeliest(scores: Float32[np.ndarray, "tokens items"]) -> Float32[np.ndarray, " tokens"]:
     """The probability of each token's likeliest item."""
     top = scores.max(-1, keepdims=True, initial=-np.inf)
+    # Softmax at its largest alone, whose own power is e^0.
     probabilities: np.ndarray = 1.0 / np.exp(scores - top).sum(-1)
     return probabilities
 
@@ -162,8 +163,10 @@ def split_state(batch: Mapping[str, np.ndarray | list[np.ndarray]], *, unlimited
     """
     streams: list[LiveState] = []
     for index in range(len(batch["position"])):
+        # Copied: a view would keep the whole batch alive as long as one of its streams.
         state = {name: one[index] if isinstance(one, list) else np.array(one[index]) for name, one in batch.items()}
         if unlimited:
+            # Valid rows stand at the end, so what is before them filled the batch up.
             first = state["keys"].shape[1] - int(state["past_lengths"])
             state |= {name: state[name][:, first:].copy() for name in ("keys", "values")}
         streams.append(state)

@@ -72,6 +72,7 @@ class _Graph:
     """One function for one shape; on CUDA only. pool: memory shared with others that never run at the same time."""
 
     def __init__(self, function: Function, setting: Hashable, inputs: Tensors, pool: Any) -> None:
+        # A graph reads where its inputs lay when it was captured, and so others are copied there.
         self._inputs = tuple(tensor.clone() for tensor in inputs)
         side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -80,6 +81,7 @@ class _Graph:
                 function(setting, *self._inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
+        # "thread_local": what other threads do meanwhile, as to allocate, would else spoil the capture.
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._outputs = function(setting, *self._inputs)
 
@@ -87,6 +89,7 @@ class _Graph:
         for held, given in zip(self._inputs, inputs, strict=True):
             held.copy_(given)
         self._graph.replay()
+        # The next run writes to the same memory.
         return tuple(tensor.clone() for tensor in self._outputs)
 
 

@@ -30,6 +30,7 @@ def integrate(
     starts = ends - weights
     index = np.arange(tokens)[None, :, None]
     overlap = np.minimum(ends[:, None], index + 1) - np.maximum(starts[:, None], index)
+    # In the order of rows, tokens and frames: what makes one token stands side by side, and is one stretch to reduceat.
     row, token, frame = np.nonzero(overlap > 0)
     vectors = np.zeros((batch * tokens, dim), np.float32)
     if len(row):
@@ -49,6 +50,7 @@ def complete(
     """Rows, weights and numbers of tokens of whole utterances, by the fixed or the dynamic threshold."""
     if config.threshold == "dynamic":
         total = weights.sum(-1, dtype=np.float64)
+        # Halves up, where np.rint takes them to the even number.
         counts = np.floor(total + 0.5).astype(np.int64)
         factors = counts / np.maximum(total, 1e-6)
         return hidden, weights * factors[:, None].astype(np.float32), counts
@@ -83,9 +85,11 @@ def step(
     carried_vector: Float32[np.ndarray, "batch dim"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vectors (B, L, D), counts (B,), and the weight (B,) and mean vector (B, D) of the unfinished token."""
+    # The unfinished token goes in as one more frame in front, with the weight that it has gathered.
     hidden = np.concatenate([carried_vector[:, None], hidden], 1)
     weights = np.concatenate([carried_weight[:, None], weights], 1)
     counts = token_counts(weights)
+    # One more than any row completes: behind each row's last whole token stands what it has begun.
     vectors = integrate(hidden, weights, int(counts.max()) + 1)
     rest = np.clip(weights.sum(-1, dtype=np.float64) - counts, 0, None).astype(np.float32)
     partial = vectors[np.arange(len(counts)), counts]

@@ -34,6 +34,8 @@ def check(
     it was traced with. sealed: these are known to be so of graphs of earlier versions, which do not tell.
     """
     try:
+        # Fields by their numbers in onnx.proto3: of a model 7 is the graph and 14 what it tells of itself; of a graph
+        # 5 are weights, 11 inputs and 12 outputs.
         message = memoryview(path.read_bytes())
         (body,) = _parts(message, 7)
         told = {_text(pair, 1): _text(pair, 2) for pair in _parts(message, 14)}.get(contract.SETTINGS)
@@ -85,6 +87,7 @@ def _flat(place: Place) -> tuple[int, tuple[int, ...], int, int]:
 
 def _port(part: memoryview) -> tuple[str, int, list[int | None]]:
     """Name, type and sizes of an input or output, of which one that varies is None."""
+    # Of a port 1 is its name, 2 its type; of a tensor's type 1 are its elements, 2 its shape, of which 1 is an axis.
     (kind,) = _parts(part, 2)
     (tensor,) = _parts(kind, 1)
     (element,), (shape,) = _numbers(tensor, 1), _parts(tensor, 2)
@@ -94,11 +97,13 @@ def _port(part: memoryview) -> tuple[str, int, list[int | None]]:
 
 def _place(part: memoryview) -> tuple[str, tuple[int, tuple[int, ...], int, int]] | None:
     """A tensor of the weights file by its name there, as `_flat` has it; None for one within the graph."""
+    # Of a tensor 1 are its sizes, 2 its type, 8 its name and 13 where in another file it lies.
     outside = {_text(pair, 1): _text(pair, 2) for pair in _parts(part, 13)}
     if not outside:
         return None
     (kind,) = _numbers(part, 2)
     sizes = tuple(size for size in _numbers(part, 1) if size != 1)
+    # ".kept": as `export.graphs` calls what a node brings to float32.
     known = _text(part, 8).removeprefix("model.").removesuffix(".kept")
     return known, (kind, sizes, int(outside["offset"]), int(outside["length"]))
 
@@ -132,6 +137,7 @@ def _fields(message: memoryview) -> Iterator[Field]:
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
+        # Three bits tell how a value lies: 0 a number, 1 eight bytes, 5 four, 2 as many as the number before them says.
         wide = {1: 8, 5: 4}.get(key & 7)
         if key & 7 == 0:
             value, at = _varint(message, at)

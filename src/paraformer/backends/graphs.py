@@ -69,6 +69,7 @@ class GraphBackend:
     def whole(self, feats: Sequence[np.ndarray], hotwords: np.ndarray | None = None) -> list[Decoded]:
         """See ListeningBackend.whole."""
         padded, lengths = pad_rows(feats)
+        # Positions count from 1 (spec 2.1).
         inputs = {"feats": padded, "lengths": lengths, "start": np.ones_like(lengths)}
         hidden, weights = self._runner.run(contract.encoder(self.config), inputs)
         rows, summed, counts = cif.complete(self.config.predictor, hidden, weights, lengths)
@@ -108,6 +109,7 @@ class GraphBackend:
             (attention,) = self._runner.run(contract.attention(c), heard | {"hotwords": named})
             choice = shortlist(named, attention)
         (biased,) = self._runner.run(contract.second_decoder(c), heard | {"embeds": embeds, "hotwords": choice})
+        # Only a token for which the second decoder names a hotword is its own.
         none = biased.argmax(-1)[..., None] == c.hotwords.no_bias_id
         return np.where(none, logits, biased)
 
@@ -154,6 +156,7 @@ class GraphBackend:
         following |= {"overlap": rows[:, rows.shape[1] - chunk.context :], "position": state["position"] + counts}
         weights = np.zeros_like(raw)
         for i, (count, last) in enumerate(zip(counts.tolist(), final, strict=True)):
+            # Rows of the context have weight in the step that commits them, and in no other.
             span = committed(chunk, count, last)
             weights[i, span] = raw[i, span]
         padded, summed = cif.add_tail(self.config.predictor, hidden, weights, ends, ending)
@@ -171,6 +174,7 @@ class GraphBackend:
         self, rows: np.ndarray, lengths: np.ndarray, state: dict[str, np.ndarray], chunk: ChunkConfig
     ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray | list[np.ndarray]]]:
         """Rows (B, T, F) through the encoder: hidden, weights, and the keys and values that streams keep."""
+        # Of the first row, which is the overlap's: below 1 before the audio, where rows get no sinusoids (spec 2.1).
         inputs = {"feats": rows, "lengths": lengths, "start": state["position"] - chunk.context + 1}
         names = ("keys", "values", "past_lengths")
         if chunk.encoder_look_back == 0:
@@ -179,11 +183,13 @@ class GraphBackend:
         inputs |= {"past_keys": state["keys"], "past_values": state["values"], "past_lengths": state["past_lengths"]}
         hidden, weights, keys, values = self._runner.run(self._look_back, inputs)
         per_window = self.config.rows_per_window
+        # Rows ahead of their time are heard again in the next step, better, so they do not enter the past.
         kept = (rows.shape[1] - chunk.right) * per_window
         drop = kept if chunk.encoder_look_back > 0 else 0
         lengths = state["past_lengths"] + (chunk.left + chunk.chunk) * per_window
         if chunk.encoder_look_back > 0:
             limit = chunk.encoder_look_back * chunk.chunk * per_window
+            # The first step's addition is not cut, as in FunASR (spec 2.5); see model.encoder.next_past_lengths.
             lengths = np.where(state["past_lengths"] > 0, np.minimum(lengths, limit), lengths)
         return (
             hidden,
@@ -203,6 +209,7 @@ class GraphBackend:
         Without tokens, a stream keeps its own.
         """
         size = state["memory"].shape[1]
+        # What was kept stands at the end of the memory, right before the rows of this step.
         valid = np.arange(size)[None] >= size - state["memory_lengths"][:, None]
         rows = np.concatenate([state["memory"], hidden], 1)
         mask = np.concatenate([valid, np.arange(hidden.shape[1])[None] < ends[:, None]], 1)
@@ -245,6 +252,7 @@ class GraphBackend:
 
 def shortlist(hotwords: np.ndarray, attention: np.ndarray, most: int = SHORTLIST) -> np.ndarray:
     """The twin of paraformer.model.hotwords.shortlist."""
+    # "None of them", the last row, is always among the chosen.
     best = np.argsort(-attention, axis=-1, kind="stable")[:, : min(most, len(hotwords) - 1)]
     chosen: np.ndarray = hotwords[np.pad(best, ((0, 0), (0, 1)), constant_values=len(hotwords) - 1)]
     return chosen

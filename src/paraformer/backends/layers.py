@@ -67,6 +67,7 @@ class Weights:
         """An FSMN memory: (dim, 1, kernel) to (kernel, dim). With a kernel of 0 there is none."""
         if not kernel:
             return Memory()
+        # By place: one tap of all channels is one vector to the kernels.
         taps = np.ascontiguousarray(self.tensor(f"{name}.weight", dim, 1, kernel)[:, 0].T)
         return Memory(self.keep(taps), kernel, left)
 
@@ -102,6 +103,7 @@ class Weights:
             self._matrix(f"{name}.weight_{kind}_{which}", (4 * dim, size), self.precision, 0)
             for kind, size in (("ih", width), ("hh", dim))
         )
+        # torch keeps two biases, which are only ever added.
         bias = self.tensor(f"{name}.bias_ih_{which}", 4 * dim) + self.tensor(f"{name}.bias_hh_{which}", 4 * dim)
         return Lstm(self._layer(given, bias, self.precision), self._layer(before, None, self.precision))
 
@@ -115,6 +117,8 @@ class Weights:
         matrix = panels.Panels.from_arrays(self._tensors, at, n, k, slice_) if precision == "int8" else None
         if matrix is None:
             matrix = self._packed(at, shape, precision, slice_, transposed=transposed)
+        # A file of int8 need not hold what lies in panels as a tensor too, but layers in float beside those are packed
+        # each time.
         if self.precision != "int8" or precision == "int8":
             self.used.pop(at, None)
         if precision == "int8":
@@ -131,8 +135,10 @@ class Weights:
         if pair is None:
             weight = self.tensor(name, *shape)
             if transposed:
+                # (in, out, rate) to (rate * out, in): the finer rows that one row makes, one after another.
                 weight = np.ascontiguousarray(weight.transpose(2, 1, 0).reshape(-1, shape[0]))
             return panels.pack(_as_matrix(weight), precision, self._room, slice_)
+        # As they are: rounded once more, they would come out with another scale.
         whole, scale = pair
         check_shape(name, whole.shape, shape)
         return panels.pack_whole(_as_matrix(whole), scale.reshape(1, -1), self._room, slice_)

@@ -128,6 +128,7 @@ class NativeEngine(OfOneProcess):
         assert isinstance(c, SanmEncoderConfig)
         feats, places = inputs["feats"], None
         batch, size = feats.shape[:2]
+        # Convolutions come before positions, so the engine adds these itself.
         if c.front:
             places = _places(inputs["start"], size, self._config)
         else:
@@ -178,6 +179,7 @@ class NativeEngine(OfOneProcess):
         hidden, lengths = inputs["hidden"], inputs["lengths"]
         batch, size, dim = hidden.shape
         present = np.arange(size)[None] < lengths[:, None]
+        # Only present rows are multiplied; their places are filled again below.
         rows = hidden[present]
         if c.from_conv:
             rows = self._linear(self._model.encoder.conv, self._neighbours(hidden)[present], RELU)
@@ -346,6 +348,7 @@ def _near_sinusoids(width: int, first: int, count: int) -> Float32[np.ndarray, "
 def _sinusoids(positions: Int64[np.ndarray, "*rows"], width: int, first: int = 1) -> Float32[np.ndarray, "*rows width"]:
     """The twin of paraformer.model.layers.sinusoid: angles in turns, so that hours of a stream cost no precision."""
     half = width // 2
+    # Rates rounded as those that published models have learnt with.
     exponents = np.arange(half, dtype=np.float32) * -(np.float32(math.log(10000.0)) / np.float32(half - 1))
     rates = np.exp(exponents.astype(np.float64)).astype(np.float32).astype(np.float64)
     turns = positions[..., None] * (rates / math.tau)

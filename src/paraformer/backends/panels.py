@@ -95,12 +95,14 @@ def pack(weight: Float32[np.ndarray, "n k"], precision: Precision, room: Room, s
     n, k = weight.shape
     if precision == "int8":
         parts = [weight[:, part] for part in _slices(k, slice_)]
+        # At least the smallest normal number, by which a row of zeros can be divided too.
         scales = [np.maximum(np.abs(part).max(1) / np.float32(127), np.finfo(np.float32).tiny) for part in parts]
         whole = [np.rint(part / scale[:, None]) for part, scale in zip(parts, scales, strict=True)]
         return pack_whole(np.concatenate(whole, 1).astype(np.int8), np.stack(scales), room, slice_)
     weight = _padded(weight, precision)
     bits = weight.view(np.uint32)
     if precision == "bfloat16":
+        # To the nearest, halves to the even one, as processors with bfloat16 round.
         bits = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return Panels(_laid_out(bits, room), None, None, n, k)
 
@@ -118,6 +120,7 @@ def pack_whole(
     scales = np.broadcast_to(scales, (len(parts), scales.shape[1]))
     numbers = _padded(whole, "int8")
     sums = np.stack([numbers[:, part].sum(1, dtype=np.int32) for part in parts])
+    # w + 128 as a byte: x86 multiplies unsigned bytes by signed ones, and the engine takes 128 times the others off.
     words = _laid_out(numbers.view(np.uint8) ^ np.uint8(128), room)
     return Panels(words, scales.ravel(), (scales * sums).astype(np.float32).ravel(), n, k, slice_)
 
@@ -165,6 +168,7 @@ class Room:
 
 def save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Write a safetensors file in which those arrays that fill whole cache lines begin at one, in the order given."""
+    # Whole lines first, so that each of them begins where one ends; what is shorter follows.
     order = sorted(arrays, key=lambda name: arrays[name].nbytes % LINE > 0)
     header, end = {}, 0
     for name in order:
@@ -172,6 +176,7 @@ def save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": KIND_NAMES[array.dtype], "shape": array.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
+    # Spaces end the header where a line begins, as the format allows.
     text += b" " * (-(8 + len(text)) % LINE)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -176,6 +176,7 @@ def _decoder(config: ModelConfig, weights: Weights) -> Decoder:
     decoder.last = _feed_forward(weights, "decoder.final", dim, last.ffn_dim)
     decoder.norm = weights.norm("decoder.norm", dim)
     decoder.output = weights.linear("decoder.output", config.vocab_size, dim, precision=side)
+    # hidden: the widest of all, which work space is made for.
     decoder.heard, decoder.hidden = c.layers, max(c.ffn_dim, last.ffn_dim)
     if c.text:
         decoder.units_norm = weights.norm("decoder.text.norm", dim)
@@ -268,6 +269,7 @@ def _second(c: SeacoConfig, vocab_size: int, dim: int, weights: Weights) -> Seco
     decoder.last = _feed_forward(weights, "hotwords.final", dim, c.ffn_dim)
     decoder.norm = weights.norm("hotwords.norm", dim)
     last = made[c.attention_layers - 1].cross
+    # `remembering` has its own copies of the blocks, and so the decoder keeps its attention.
     remembering.blocks[c.attention_layers - 1].cross = Cross()
     output = weights.linear("hotwords.output", vocab_size, dim, precision=beside(weights.precision))
     return SecondDecoder(decoder, output, remembering, last)

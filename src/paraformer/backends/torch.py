@@ -45,6 +45,7 @@ def check_device(name: str) -> None:
     """Raise ConfigError, with the devices that there are, unless torch can compute on the one of this name."""
     try:
         device = torch.device(name)
+        # Asked to compute: on some devices a tensor can be made, and nothing done with it.
         usable = device.type != "meta" and torch.ones(1, device=device).sum().item() == 1
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         found, reason = ["cpu"], str(error).strip().split("\n")[0]
@@ -286,6 +287,7 @@ class TorchVoices:
         """See VoiceEncoder.embed; those of one length are a batch."""
         found: dict[int, np.ndarray] = {}
         for length in {len(rows) for rows in feats}:
+            # Not padded: means over time are taken on the way.
             places = [place for place, rows in enumerate(feats) if len(rows) == length]
             batch = torch.from_numpy(np.stack([feats[place] for place in places])).to(self.device)
             found |= zip(places, _numpy(self.model(batch)), strict=True)
@@ -298,6 +300,7 @@ Plain = TypeVar("Plain", bound=nn.Module)
 def _filled(model: Plain, weights: Mapping[str, np.ndarray], source: str, device: str) -> Plain:
     """A skeleton with these weights, on a device. Raises CheckpointError where they do not fit."""
     check_device(device)
+    # Copied: torch warns of arrays that cannot be written to, as those of a mapped file.
     tensors = {name: torch.from_numpy(np.array(weights[name], np.float32)) for name in weights}
     return strict.fill(model, tensors, {name: name for name in model.state_dict()}, source).to(device)
 

@@ -58,6 +58,7 @@ def spoken_first(scores: Tensor, present: Tensor) -> Tensor:
     for index in SILENT_IDS:
         silent = silent | (ids == index)
     size = scores.shape[1]
+    # Places as well, since a sort in a graph does not promise to keep the order of equal ones.
     order = (silent.long() * size + torch.arange(size)).argsort(-1)
     sure = torch.full_like(scores[:1, :1], NEVER).index_fill(2, torch.tensor([EOS_ID]), 0.0)
     kept = scores.gather(1, order[..., None].expand(-1, -1, scores.shape[2]))
@@ -89,6 +90,7 @@ class LiveEncoderGraph(nn.Module):
             present = spread(mask, encoder.rows)
             rows = encoder.run(encoder.embed(feats, start, mask), present[:, None, :], present)[0]
         hidden = encoder.merge(rows, mask) * mask[..., None]
+        # + 0: a graph's output must be made in it.
         return hidden, speech_lengths + 0, self.model.predictor(hidden, mask)
 
 

@@ -195,6 +195,7 @@ def _refer(traced: onnx.ModelProto, path: Path, stored: Mapping[str, Place]) -> 
         weights.append(_reference(scale, replace(stored[name + SCALE], shape=place.shape[:1])))
         nodes.append(helper.make_node("DequantizeLinear", [kept, scale], [tensor.name], axis=0))
     nodes += traced.graph.node
+    # In front of all others: nodes of a graph stand in an order in which they can be computed.
     del traced.graph.node[:], traced.graph.initializer[:]
     traced.graph.node.extend(nodes)
     traced.graph.initializer.extend(weights)

@@ -41,6 +41,7 @@ def trace(module: nn.Module, graph: contract.Graph, path: Path, *, fold: bool) -
 
 
 def _example(port: contract.Port) -> Tensor:
+    # None is 1, which a trace takes for a size that is always 1.
     sizes = {"B": 2, "T": 7, "P": 5, "K": 7, "L": 3, "N": 4, "M": 3}
     shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.axes]
     match port.dtype:

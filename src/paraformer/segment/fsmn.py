@@ -233,6 +233,7 @@ class FsmnStream:
         samples = np.pad(self._samples, (0, max(0, needed - len(self._samples)))).astype(np.float64)
         frames = np.lib.stride_tricks.sliding_window_view(samples[:needed], _FRAME)[::_SHIFT]
         self._samples = self._samples[count * _SHIFT :].copy()
+        # 1e-6 as the reference adds it (variants 5.4): digital silence is -60 dB.
         levels: np.ndarray = 10 * np.log10(np.square(frames).sum(-1) + 1e-6)
         return levels
 
