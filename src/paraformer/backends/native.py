@@ -27,6 +27,7 @@ from paraformer.backends.structures import Model, SecondDecoder
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig
 from paraformer.errors import UnsupportedModel
 from paraformer.native.layout import RELU, UNCHANGED, Decoder, Linear
+from paraformer.products import product
 
 LEAST_ROWS = 6
 """Of one thread: with fewer, the products would use less of the processor."""
@@ -216,7 +217,7 @@ class NativeEngine(OfOneProcess):
         self._kernels.layer_norm(byref(second.last.norm), _pointer(normed), dim, len(normed), _pointer(normed), dim)
         queries, keys = self._linear(second.last.q, normed), self._linear(second.last.kv, hotwords)[:, :dim]
         query, key = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (queries, keys))
-        scores = query @ key.transpose(0, 2, 1) * np.float32((dim // heads) ** -0.5)
+        scores = product(query, key.transpose(0, 2, 1)) * np.float32((dim // heads) ** -0.5)
         shares = np.exp(scores - scores.max(-1, keepdims=True))
         shares = (shares / shares.sum(-1, keepdims=True)).sum(0)
         return [np.stack([part.sum(0) for part in np.split(shares, np.cumsum(counts)[:-1])])]

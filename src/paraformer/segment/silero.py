@@ -114,5 +114,6 @@ def _convolve(x: Float32[Array, "n t c"], taps: Float32[Array, "taps out"], stri
 
 def _matmul(x: Float32[Array, "n t c"], weight: Float32[Array, "c out"]) -> Float32[Array, "n t out"]:
     """Products of a size that BLAS makes in this thread; one after another they take no longer than a large one."""
+    # As `products.product` does, but divided along columns alone, which of so few rows at a time takes less.
     columns = max(1, SERIAL // (x.shape[1] * x.shape[2]))
     return np.concatenate([x @ weight[:, at : at + columns] for at in range(0, weight.shape[1], columns)], axis=-1)
