@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 import numpy as np
 
 from paraformer import audio
-from paraformer.audio import Channel, blocks_of, channels_of, check_several, chosen, inputs_of
-from paraformer.backends.base import Backend
+from paraformer.audio import Channel, Samples, blocks_of, channels_of, check_several, chosen, inputs_of
+from paraformer.backends.base import Backend, check_streaming
 from paraformer.bundle import Bundle
 from paraformer.confidence import Calibration
 from paraformer.config import ChunkConfig
-from paraformer.errors import ConfigError, ParaformerError, UnsupportedModel, attempt
+from paraformer.errors import ConfigError, ParaformerError, attempt
 from paraformer.frontend import Frontend
 from paraformer.hotwords import Hotwords, listed
 from paraformer.language import LanguageModel
-from paraformer.recordings import Draft, Piece, Recording, Samples, Speakers, Voice
+from paraformer.recordings import Draft, Piece, Recording, Speakers, Voice
 from paraformer.second_pass import SecondPass
 from paraformer.session import Packet, Session, advance
 from paraformer.settings import as_number
@@ -87,7 +87,7 @@ class Recognizer:
         """What computes, and how precisely: "native int8", "onnx float32" and so on."""
         return self._model.backend.name
 
-    def clarity(self, samples: audio.Samples) -> float:
+    def clarity(self, samples: Samples) -> float:
         """How clearly units were heard of samples (16 kHz), in one piece; 1 for a model that hears none."""
         feats = self._model.frontend.whole(samples)
         return self._model.whole([feats])[0][0].clarity if len(feats) else 1.0
@@ -242,18 +242,14 @@ class Recognizer:
         check_chunk(chunk)
         if not isinstance(drop_short_tail, bool):
             raise ConfigError(f"drop_short_tail must be true or false, not {drop_short_tail!r:.60}")
-        chunk = chunk or self.chunk
-        if chunk is None and not self.config.streaming:
-            raise UnsupportedModel(
-                "this model recognises whole utterances only; live recognition needs a streaming one"
-            )
+        check_streaming(self.config)
         if second_pass is True:
             second_pass = SecondPass()
         elif second_pass is not False and not isinstance(second_pass, SecondPass):
             raise ConfigError(f"second_pass must be true, false or a SecondPass, not {second_pass!r:.60}")
         return Session(
             self._listening_for(hotwords),
-            chunk or ChunkConfig(),
+            chunk or self.chunk or ChunkConfig(),
             rate=rate,
             drop_short_tail=drop_short_tail,
             second_pass=second_pass or None,

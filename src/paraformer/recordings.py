@@ -8,15 +8,14 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float32
 
 from paraformer import audio
+from paraformer.audio import Samples
 from paraformer.errors import ParaformerError, attempt
 from paraformer.silence import Hearing
 from paraformer.types import Segment, Token, Transcript
 from paraformer.writing import Writer, readable, sentences
 
-Samples = Float32[np.ndarray, " samples"]
 Voice = tuple[float, float, np.ndarray]
 """Start and end in seconds of a stretch of speech, and a vector that tells who speaks in it."""
 

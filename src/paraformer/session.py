@@ -26,10 +26,10 @@ from paraformer.config import SILENT_IDS, ChunkConfig
 from paraformer.errors import SessionError, Unpicklable
 from paraformer.hotwords import Hotwords, listed
 from paraformer.second_pass import Ended, SecondPass, Sentences, revision
-from paraformer.speech_model import Chosen, Span, SpeechModel, audible
+from paraformer.speech_model import Chosen, SpeechModel, audible
 from paraformer.stream_state import StreamState, packed, revision_from, unpacked
 from paraformer.text import TextAssembler
-from paraformer.timestamps import CifClock
+from paraformer.timestamps import CifClock, Span
 from paraformer.types import Revision, Segment, Token, Transcript
 from paraformer.writing import sentences, token_from
 

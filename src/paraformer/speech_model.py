@@ -27,7 +27,7 @@ from paraformer.language import LanguageModel
 from paraformer.silence import Hearing
 from paraformer.spotting import OFFERED, OWN, Spotter
 from paraformer.text import Vocabulary
-from paraformer.timestamps import fine_times, token_times
+from paraformer.timestamps import Span, fine_times, token_times
 from paraformer.types import Alternative, Token
 from paraformer.writing import Writer
 
@@ -35,9 +35,6 @@ _log = logging.getLogger(__name__)
 
 _SHOWN = 5
 """Words that a warning lists, before it only counts."""
-
-Span = tuple[float, float]
-"""Start and end of a token in seconds."""
 
 
 class Chosen(NamedTuple):

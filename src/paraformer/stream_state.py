@@ -24,9 +24,8 @@ from paraformer.errors import SessionError
 from paraformer.frontend import FrontendState
 from paraformer.second_pass import SecondPass, Sentences
 from paraformer.silence import Hearing
-from paraformer.speech_model import Span
 from paraformer.text import TextAssembler
-from paraformer.timestamps import CifClock
+from paraformer.timestamps import CifClock, Span
 from paraformer.types import Revision, Segment
 from paraformer.writing import WritingState, token_from
 

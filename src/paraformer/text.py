@@ -244,7 +244,7 @@ class _Joiner:
         token = token.strip()
         if token in SILENT_TOKENS or not token:
             return []
-        if all(map(_is_chinese, token)):
+        if all(map(_stands_alone, token)):
             kind = Kind.OTHER if self.piece else Kind.CHINESE  # FunASR keeps the space before a piece left unfinished
             return [*self._letters(), Word(token, index, index, kind)]
         if CONTINUED in token:
@@ -294,10 +294,10 @@ def is_chinese(token: str) -> bool:
     return len(token) == 1 and "\u4e00" <= token <= "\u9fff"
 
 
-def _is_chinese(character: str) -> bool:
-    """FunASR's class: CJK ideographs, digits and "@"."""
+def _stands_alone(character: str) -> bool:
+    """Whether no space is written beside a character: FunASR's class of CJK ideographs, digits and "@"."""
     return "\u4e00" <= character <= "\u9fff" or "0" <= character <= "9" or character == "@"
 
 
 def _is_letter(character: str) -> bool:
-    return character == "'" or (character.isalpha() and not _is_chinese(character))
+    return character == "'" or (character.isalpha() and not _stands_alone(character))

@@ -162,9 +162,12 @@ def funasr_timestamps(
 
 
 _PEAK = 1.0 - 1e-4
+"""FunASR's numbers, here and below: the running value from which a frame is a peak."""
 _PEAK_SHIFT = -1.5
+"""Frames from a peak to the beginning of its token."""
 _LONGEST_TOKEN = 12
 _EDGE_SILENCE = 5
+"""Frames behind the last peak from which on they are silence, of which the last token gets half."""
 
 
 def _peak_places(values: Iterable[float]) -> list[float]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from paraformer.config import ChunkConfig, ModelConfig
-from paraformer.errors import Unpicklable
+from paraformer.errors import Unpicklable, UnsupportedModel
 
 LiveState = Mapping[str, np.ndarray]
 """The state of one stream: names and shapes of paraformer.model.paraformer.ParaformerState, without the batch axis."""
@@ -178,6 +178,12 @@ def _stack_right(arrays: Sequence[np.ndarray], align: bool) -> np.ndarray:
         return np.stack(arrays)
     size = max(array.shape[1] for array in arrays)
     return np.stack([np.pad(array, ((0, 0), (size - array.shape[1], 0), (0, 0))) for array in arrays])
+
+
+def check_streaming(config: ModelConfig) -> None:
+    """Raise UnsupportedModel for a model that was not made for live recognition."""
+    if not config.streaming:
+        raise UnsupportedModel("this model recognises whole utterances only; live recognition needs a streaming one")
 
 
 def committed(chunk: ChunkConfig, count: int, final: bool) -> slice:

@@ -17,6 +17,7 @@ from paraformer.backends import cif
 from paraformer.backends.base import (
     Decoded,
     LiveState,
+    check_streaming,
     committed,
     fine_rows,
     pad_rows,
@@ -25,7 +26,6 @@ from paraformer.backends.base import (
     unit_rows,
 )
 from paraformer.config import SHORTLIST, SOS_ID, ChunkConfig, ModelConfig, SanmDecoderConfig, SeacoConfig
-from paraformer.errors import UnsupportedModel
 
 
 class Runner(Protocol):
@@ -124,10 +124,8 @@ class GraphBackend:
     def init_state(self, chunk: ChunkConfig) -> LiveState:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
         c = self.config
-        if not c.streaming or not isinstance(c.decoder, SanmDecoderConfig):
-            raise UnsupportedModel(
-                "this model recognises whole utterances only; live recognition needs a streaming one"
-            )
+        check_streaming(c)
+        assert isinstance(c.decoder, SanmDecoderConfig), "as that of every streaming model is"
         keys = np.zeros((c.encoder.layers, chunk.past_rows * c.rows_per_window, c.encoder.dim), np.float32)
         count = np.zeros((), np.int64)
         return {

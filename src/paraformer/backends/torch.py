@@ -17,6 +17,7 @@ from paraformer.backends.base import (
     Decoded,
     LiveState,
     OfOneProcess,
+    check_streaming,
     committed,
     fine_rows,
     pad_rows,
@@ -158,10 +159,7 @@ class TorchBackend(OfOneProcess):
 
     def init_state(self, chunk: ChunkConfig) -> LiveState:
         """See Backend.init_state. Raises UnsupportedModel if the model was not made for live recognition."""
-        if not self.config.streaming:
-            raise UnsupportedModel(
-                "this model recognises whole utterances only; live recognition needs a streaming one"
-            )
+        check_streaming(self.config)
         arrays = {name: _numpy(tensor) for name, tensor in self.model.init_state(1, chunk).tensors().items()}
         return split_state(arrays, unlimited=False)[0]
 

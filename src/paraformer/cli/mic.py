@@ -13,9 +13,9 @@ from threading import Event
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 
 import paraformer
+from paraformer.audio import Samples
 from paraformer.cli.live import PIECE, RATE, decisions
 from paraformer.cli.options import loading
 from paraformer.errors import AudioError, MissingExtra
@@ -24,8 +24,6 @@ from paraformer.subtitles import columns
 
 _WIDEST = 1000
 """Characters, more than stand in a line of any terminal."""
-
-Samples = Float32[np.ndarray, " samples"]
 
 
 def mic(options: argparse.Namespace) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from jaxtyping import Float32
 
 from paraformer import audio
+from paraformer.audio import Samples
 from paraformer.cli.live import PIECE
 from paraformer.errors import AudioError
 from paraformer.paths import is_file
@@ -22,7 +22,6 @@ from paraformer.paths import is_file
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-Samples = Float32[np.ndarray, " samples"]
 
 OnRead = Callable[[int], object]
 

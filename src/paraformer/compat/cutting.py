@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from paraformer.audio import SAMPLE_RATE
+from paraformer.audio import SAMPLE_RATE, Samples
 from paraformer.compat import options as known
 from paraformer.recognizer import Segmenter
-from paraformer.recordings import Samples
 from paraformer.segment import FsmnVad, VoiceSegmenter
 
 MERGE_S = 15.0

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from paraformer.audio import blocks_of
+from paraformer.audio import Samples, blocks_of
 from paraformer.compat.cutting import Cutting, Span
 from paraformer.compat.punctuation import Marked, by_character, characters, punctuate, sentence_records
 from paraformer.errors import ParaformerError, attempt
 from paraformer.hotwords import Hotwords
 from paraformer.punctuation import Punctuation
 from paraformer.recognizer import Recognizer
-from paraformer.recordings import Samples, Voice
+from paraformer.recordings import Voice
 from paraformer.speakers import VoiceEncoder, cluster, speaker_of, turns, windows
 from paraformer.speakers.clusters import NEAR
 from paraformer.text import words_of

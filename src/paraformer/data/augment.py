@@ -14,12 +14,12 @@ import numpy as np
 import soxr
 from jaxtyping import Float32
 
+from paraformer.audio import Samples
 from paraformer.data.codecs import CODECS, Codec, through_codec
 from paraformer.data.rooms import convolved, in_room, require_rooms
 from paraformer.errors import ConfigError
 from paraformer.settings import Between, Count, Share, Size
 
-Samples = Float32[np.ndarray, "samples"]
 Changed = Float32[np.ndarray, "changed"]
 Noise = Float32[np.ndarray, "_"]
 """Also other voices. Each of several has a length of its own."""

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float16
 from lhotse.cut import Cut
 
-from paraformer.audio import SAMPLE_RATE
+from paraformer.audio import SAMPLE_RATE, Samples
 from paraformer.config import FrontendConfig
 from paraformer.data.prepare import UNKNOWN, spoken_text
-from paraformer.data.reading import Samples, name_of, readable, voiced_span
+from paraformer.data.reading import name_of, readable, voiced_span
 from paraformer.data.skips import EMPTY, Skips
 from paraformer.errors import DataError
 from paraformer.fbank import fbank

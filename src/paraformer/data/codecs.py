@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import soundfile
 import soxr
-from jaxtyping import Float32
 
-Samples = Float32[np.ndarray, "samples"]
+from paraformer.audio import Samples
+
 Codec = Literal["ulaw", "alaw", "gsm", "mp3", "vorbis", "opus"]
 
 _RATE, _TELEPHONE = 16000, 8000

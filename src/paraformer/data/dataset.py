@@ -20,8 +20,9 @@ from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from lhotse.utils import fastcopy
 from torch.utils.data import Dataset
 
+from paraformer.audio import Samples
 from paraformer.config import FrontendConfig
-from paraformer.data.augment import AugmentConfig, Noise, Samples, augment_frames, augment_samples, spec_augment
+from paraformer.data.augment import AugmentConfig, Noise, augment_frames, augment_samples, spec_augment
 from paraformer.data.prepare import UNKNOWN, spoken_text
 from paraformer.data.reading import VOICED, at_rate, load, name_of, readable, skipped
 from paraformer.data.skips import EMPTY, TOO_LONG, Policy, Skipped, Skips

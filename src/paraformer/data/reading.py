@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 from lhotse import AudioSource, Recording
 from lhotse.audio.backend import get_current_audio_backend, set_current_audio_backend
 from lhotse.augmentation import AudioTransform, Resample
 from lhotse.cut import Cut, MixedCut, MonoCut, PaddingCut
 
 from paraformer import audio
-from paraformer.audio import SAMPLE_RATE
+from paraformer.audio import SAMPLE_RATE, Samples
 from paraformer.data.skips import EMPTY, MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import AudioError, AudioNotFound, ParaformerError, attempt
 from paraformer.paths import is_file
@@ -30,8 +29,6 @@ VOICED = "voiced"
 _ENERGY_FRAME = 160
 _VOICED_DB = -40.0
 _VOICED_MARGIN_S = 0.1
-
-Samples = Float32[np.ndarray, "samples"]
 
 
 def load(cut: Cut) -> Samples:

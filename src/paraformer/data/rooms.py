@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import numpy as np
 from jaxtyping import Float32
 
+from paraformer.audio import Samples
 from paraformer.errors import MissingExtra
 
-Samples = Float32[np.ndarray, "samples"]
 Response = Float32[np.ndarray, "response"]
 
 SMALLEST_M, LARGEST_M = np.array([2.5, 2.5, 2.3]), np.array([10.0, 8.0, 3.8])

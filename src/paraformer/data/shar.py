@@ -20,17 +20,8 @@ from lhotse import AudioSource, CutSet, Recording
 from lhotse.cut import Cut, MonoCut
 from lhotse.shar import AudioTarWriter, JsonlShardWriter
 
-from paraformer.audio import SAMPLE_RATE
-from paraformer.data.reading import (
-    SHARD,
-    VOICED,
-    Samples,
-    libsndfile,
-    name_of,
-    readable,
-    skipped,
-    voiced_span,
-)
+from paraformer.audio import SAMPLE_RATE, Samples
+from paraformer.data.reading import SHARD, VOICED, libsndfile, name_of, readable, skipped, voiced_span
 from paraformer.data.skips import TWICE, UNREADABLE, Skipped, Skips
 from paraformer.errors import DataError, attempt
 

@@ -7,14 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from jaxtyping import Float32
-
-from paraformer.audio import SAMPLE_RATE
+from paraformer.audio import SAMPLE_RATE, Samples
 from paraformer.session import Session
 from paraformer.types import Transcript
-
-Samples = Float32[np.ndarray, " samples"]
 
 PACKET = SAMPLE_RATE * 60 // 1000
 """Samples delivered at a time: 60 ms, one window, so that no step waits longer than its setting says."""

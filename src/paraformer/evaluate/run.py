@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32
 
-from paraformer.audio import SAMPLE_RATE
+from paraformer.audio import SAMPLE_RATE, Samples
 from paraformer.config import ChunkConfig
 from paraformer.errors import ParaformerError, attempt
 from paraformer.evaluate.latency import transcribe_live
@@ -18,8 +17,6 @@ from paraformer.evaluate.results import Failure, Mode, Pass, Scored, score
 from paraformer.manifests import Utterance
 from paraformer.recognizer import Recognizer
 from paraformer.second_pass import revised
-
-Samples = Float32[np.ndarray, " samples"]
 
 Recognised = Scored | Failure
 """What became of one utterance."""

@@ -14,12 +14,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float32
 
-from paraformer.audio import SAMPLE_RATE, regrouped
+from paraformer.audio import SAMPLE_RATE, Samples, regrouped
 from paraformer.errors import ConfigError
 from paraformer.segment.silero import WINDOW, VoiceDetector, VoiceState
 from paraformer.settings import Seconds, Share, check_ranges
 
-Samples = Float32[np.ndarray, " samples"]
 Cut = tuple[float, Float32[np.ndarray, " _"]]
 """A segment: its start in seconds, and its samples."""
 

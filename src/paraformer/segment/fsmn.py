@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from paraformer.audio import packet
+from paraformer.audio import Samples, packet
 from paraformer.backends.companions import on_torch, opened_companion
 from paraformer.bundle import cmvn_from_json, cmvn_to_json
 from paraformer.companions import Companion, save_directory
@@ -22,7 +22,7 @@ from paraformer.config import SAMPLE_RATE, FrontendConfig
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.kinds import DETECTOR
 from paraformer.products import product
-from paraformer.segment.cut import Cut, Samples
+from paraformer.segment.cut import Cut
 from paraformer.segment.endpoints import FRAME_MS, EndpointConfig, Endpointer, Span
 from paraformer.settings import from_mapping
 from paraformer.weights import checked

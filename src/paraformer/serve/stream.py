@@ -82,16 +82,12 @@ class Stream:
     @property
     def due(self) -> bool:
         """Whether something can be done that could not before."""
-        return not self.gone and (self._waiting >= self._wanted or self._ended) and not self._over
+        return not self.gone and (self._waiting >= self._wanted or self._ended) and not self.session.done
 
     @property
     def ready(self) -> bool:
         """Whether a step can be taken."""
         return not self.gone and self.session.ready
-
-    @property
-    def _over(self) -> bool:
-        return self.session.done
 
     def prepare(self, lock: threading.Condition) -> tuple[list[Ended], float | None]:
         """Let the session take in up to a chunk of what has come, or its end.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from paraformer.audio import Samples
 from paraformer.companions.voices import CamppConfig
-from paraformer.recordings import Samples, Voice
+from paraformer.recordings import Voice
 from paraformer.speakers.campplus import VoiceEncoder, features
 from paraformer.speakers.clusters import cluster
 from paraformer.speakers.turns import Turn, speaker_of, turns, windows
