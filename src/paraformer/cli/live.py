@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
+from paraformer.audio import SAMPLE_RATE
 from paraformer.types import Revision, Segment, Token, Transcript
 
 if TYPE_CHECKING:
     from paraformer.session import Session
 
-RATE = 16_000
 PIECE = 9_600
 """Samples delivered at a time: 600 ms."""
 
@@ -37,7 +37,7 @@ class Decision:
 
 
 def decisions(
-    session: Session, pieces: Iterable[Float32[np.ndarray, " _"]], rate: int = RATE, *, second_pass: bool = False
+    session: Session, pieces: Iterable[Float32[np.ndarray, " _"]], rate: int = SAMPLE_RATE, *, second_pass: bool = False
 ) -> Iterator[Decision]:
     """Feed the pieces as they come, then finish; yield whatever new text each of them decides.
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import paraformer
-from paraformer.audio import Samples
-from paraformer.cli.live import PIECE, RATE, decisions
+from paraformer.audio import SAMPLE_RATE, Samples
+from paraformer.cli.live import PIECE, decisions
 from paraformer.cli.options import loading
 from paraformer.errors import AudioError, MissingExtra
 from paraformer.session import Session
@@ -34,12 +34,12 @@ def mic(options: argparse.Namespace) -> int:
         **{name: value for name, value in loading(options).items() if name != "device"},  # of the microphone
     )
     rate, pieces = _microphone(options.device, _first_interrupt())
-    session = recognizer.stream() if rate == RATE else recognizer.stream(rate=rate)
+    session = recognizer.stream() if rate == SAMPLE_RATE else recognizer.stream(rate=rate)
     show(session, pieces, refresh=sys.stdout.isatty(), rate=rate)
     return 0
 
 
-def show(session: Session, pieces: Iterable[Samples], *, refresh: bool, rate: int = RATE) -> None:
+def show(session: Session, pieces: Iterable[Samples], *, refresh: bool, rate: int = SAMPLE_RATE) -> None:
     """Print what the session decides; refresh: keep the last line in view, else print each decision as it comes."""
     recent = ""
     for decision in decisions(session, pieces, rate):
@@ -84,10 +84,10 @@ def _microphone(device: str | None, interrupted: Event) -> tuple[int, Iterator[S
     number = int(device) if device and device.isdigit() else device
     try:
         try:
-            return RATE, _pieces(_input(sounddevice, number, RATE, heard), heard, interrupted)
+            return SAMPLE_RATE, _pieces(_input(sounddevice, number, SAMPLE_RATE, heard), heard, interrupted)
         except sounddevice.PortAudioError:
             rate = round(sounddevice.query_devices(number, "input")["default_samplerate"])
-            if rate == RATE:
+            if rate == SAMPLE_RATE:
                 raise
             return rate, _pieces(_input(sounddevice, number, rate, heard), heard, interrupted)
     except (sounddevice.PortAudioError, ValueError) as error:
@@ -100,7 +100,7 @@ def _input(sounddevice: Any, device: int | str | None, rate: int, heard: queue.S
     def keep(block: np.ndarray, *_: object) -> None:
         heard.put(block[:, 0].copy())
 
-    size = rate * PIECE // RATE
+    size = rate * PIECE // SAMPLE_RATE
     return sounddevice.InputStream(rate, size, device, channels=1, dtype="float32", callback=keep)
 
 

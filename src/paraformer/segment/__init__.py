@@ -1,4 +1,4 @@
-"""Long audio, in flat memory: where somebody speaks (`silero`, `fsmn` with `endpoints`), and cutting at pauses (`cut`)."""
+"""Long audio, in flat memory: where somebody speaks (`silero`; `fsmn`, `endpoints`), and cutting at pauses (`cut`)."""
 
 from __future__ import annotations
 

@@ -138,7 +138,8 @@ class Endpointer:
         if s.phase == "waiting":
             if (c.single and s.since * FRAME_MS > c.start_silence_ms) or (last and s.ended == 0):
                 self.state = replace(s, ended=s.ended + 1, phase="over" if c.single else "waiting")
-                self._forget() if not c.single else None
+                if not c.single:
+                    self._forget()
             elif t >= self._reach:
                 self.state = replace(s, free=max(s.free, t - self._reach))
             return
