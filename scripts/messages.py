@@ -79,14 +79,22 @@ def of_argparse() -> Iterator[str]:
 
 
 def templates(module: ast.Module) -> Iterator[str]:
-    """The texts that a module's code speaks, and those that the functions of GIVEN_BACK return."""
+    """The texts that a module's code speaks, and those that errors and the functions of GIVEN_BACK return."""
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and node.args and (_called(node) in SPOKEN or _is_init(node)):
             yield from _texts(node.args[0], node.args[1:])
         elif isinstance(node, ast.FunctionDef) and node.name.rpartition("_")[2] in GIVEN_BACK:
-            for one in ast.walk(node):
-                if isinstance(one, ast.Return) and one.value is not None:
-                    yield from _texts(one.value, [])
+            yield from _returned(node)
+        elif isinstance(node, ast.ClassDef) and node.name in SPOKEN:
+            for one in node.body:
+                if isinstance(one, ast.FunctionDef) and one.name == "__str__":
+                    yield from _returned(one)
+
+
+def _returned(function: ast.FunctionDef) -> Iterator[str]:
+    for one in ast.walk(function):
+        if isinstance(one, ast.Return) and one.value is not None:
+            yield from _texts(one.value, [])
 
 
 def _called(call: ast.Call) -> str:
