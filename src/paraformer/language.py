@@ -109,7 +109,7 @@ class _CompiledBeam:
             raise IndexError("an item that the vocabulary does not have")
         places = np.empty(len(ids), np.int64)
         beam = Beam(pointer(self._model), *addresses, *ids.shape, BEAM, *before, weight)
-        if not self._code.pf_beam(byref(beam), c_void_p(places.ctypes.data)):
+        if self._code.pf_beam(byref(beam), c_void_p(places.ctypes.data)):
             raise MemoryError("for the best text")
         return places
 

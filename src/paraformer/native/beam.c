@@ -2,7 +2,7 @@
  * numbers where there is no compiled code. */
 #include "beam.h"
 
-#include <string.h>
+#include "numbers.h"
 
 /* A number of 16 bits; no instruction for it is in the plainest set. */
 static float half(uint16_t bits) {
@@ -11,10 +11,7 @@ static float half(uint16_t bits) {
         const float small = (float)fraction * 0x1p-24f;
         return sign ? -small : small;
     }
-    const uint32_t wide = sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
-    float value;
-    memcpy(&value, &wide, sizeof value);
-    return value;
+    return float_of(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13); /* 112: of 127 and 15 */
 }
 
 /* The place of a word among from..to-1, which stand in order, or -1. Halves are chosen without a branch, which nobody could
@@ -86,6 +83,7 @@ static int keep(const Beam *beam, const History *past, int count, int64_t token,
     const int64_t *ids = beam->ids + token * beam->candidates;
     const uint8_t *silent = beam->silent + token * beam->candidates;
     int left = count * (int)beam->candidates, found = 0;
+    /* A heap, since of all ways only some dozens are taken, and to order them all would cost more. */
     for (int way = left; way-- > 0;) heap[way] = way;
     for (int at = left / 2; at-- > 0;) sink(scores, heap, left, at, heap[at]);
     for (; left > 0 && found < beam->width; sink(scores, heap, left, 0, heap[left])) {
@@ -103,6 +101,7 @@ static int keep(const Beam *beam, const History *past, int count, int64_t token,
     return found;
 }
 
+/* places (tokens): of each token the candidate on the best way. Returns whether memory was short. */
 PF_EXPORT int pf_beam(const Beam *beam, int64_t *places) {
     const size_t width = (size_t)beam->width, tokens = (size_t)beam->tokens;
     Arena arena = {0};
@@ -123,6 +122,7 @@ PF_EXPORT int pf_beam(const Beam *beam, int64_t *places) {
             past = next;
             next = other;
         }
+        /* The best way ends first in the last token's list; each tells which one it came from. */
         for (size_t token = tokens; token-- > 0;) {
             const int way = ways[token * width + (size_t)at];
             at = way / (int)beam->candidates;
@@ -130,5 +130,5 @@ PF_EXPORT int pf_beam(const Beam *beam, int64_t *places) {
         }
     }
     arena_free(&arena);
-    return !arena.failed;
+    return arena.failed;
 }

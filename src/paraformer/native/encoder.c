@@ -70,7 +70,7 @@ static void encoder_memory(const Encoding *w, const Run *run, int layer, Rows ro
 static void encoder_finish(const Encoding *w, const Run *run, Workspace *space, int layer, Rows rows) {
     const EncoderBlock *block = run->stack->blocks + layer;
     const int dim = run->stack->dim, hidden = run->stack->hidden, count = rows.to - rows.from;
-    const Rows own = own_rows(space, run->starts[w->batch]);
+    const Rows own = own_rows(space, run->starts[w->batch]); /* of memory and what is kept, which have no columns */
     float *x = run->x + (size_t)rows.from * dim, *inner = run->inner + (size_t)rows.from * hidden;
     Target to_x = {.out = x, .out_stride = dim, .add_stride = dim, .add2_stride = dim};
     if (run->keys) store_keys_values(w, run, layer, own);
@@ -159,6 +159,7 @@ static void fire(const Encoding *w, Rows rows) {
         const Rows its = within(rows, w->starts, b);
         for (int row = its.from; row < its.to; row++) {
             const float *y = w->predicted + (size_t)row * dim;
+            /* In 16 sums, added up in the same order on every processor: a token more or less hangs on the last bits. */
             float lanes[16] = {0}, sum = e->fire_bias;
             for (int i = 0; i < dim; i++) lanes[i % 16] += y[i] * e->fire[i];
             for (int i = 0; i < 16; i++) sum += lanes[i];

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "model.h"
+#include "numbers.h"
 
 /* One layer at work; of each direction the gates of all rows, and of a step's rows: gates, what came out before, cells. */
 typedef struct {
@@ -16,19 +17,8 @@ typedef struct {
 
 /* 1 / (1 + e^-x). */
 static inline float gate(float x) {
-    const float magic = 12582912.0f, reach = 126.0f; /* 1.5 * 2^23, which leaves whole numbers */
-    float at = -x * LOG2_E;
-    at = at < reach ? at : reach, at = at > -reach ? at : -reach;
-    const float whole = at + magic - magic, r = at - whole;
-#define FIRST(term) float y = term;
-#define NEXT(term) y = y * r + term;
-    POWER_TERMS(FIRST, NEXT)
-#undef FIRST
-#undef NEXT
-    const uint32_t bits = (uint32_t)((int)whole + 127) << 23;
-    float power;
-    memcpy(&power, &bits, 4);
-    return 1.0f / (1.0f + y * power);
+    const float at = -x * LOG2_E, most = 126.0f; /* larger powers have no place in a float, and the gate is shut */
+    return 1.0f / (1.0f + exponential(at < most ? at : most));
 }
 
 static inline float tangent(float x) { return 2 * gate(2 * x) - 1; } /* hyperbolic */

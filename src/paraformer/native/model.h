@@ -51,7 +51,7 @@ typedef struct {
     Stack rows, windows;
     Norm merge_norm;
     Linear merge; /* of the rows of a window side by side; k 0: a window is a row, and `windows` are not there */
-    Linear conv;  /* of the predictor, over three windows side by side; k 0: there is `filter` */
+    Linear conv;  /* of the predictor, over a window and its neighbours side by side; k 0: there is `filter` */
     Memory filter; /* of the predictor's first version, each number by itself, and what it adds */
     const float *filter_bias, *fire;
     float fire_bias;
