@@ -17,7 +17,7 @@ from paraformer.frontend import Frontend
 from paraformer.kinds import ALIGNER
 from paraformer.recognizer import Audio
 from paraformer.text import UNKNOWN, Vocabulary
-from paraformer.timestamps import fine_times
+from paraformer.timestamps import WINDOW_S, fine_times
 from paraformer.types import Segment, Token, Transcript
 
 
@@ -50,14 +50,14 @@ class Aligner:
         pieces = [self._pieces(text) for text in texts]
         waves = [np.concatenate([np.zeros(0, np.float32), *blocks_of(audio)]) for audio in audios]
         feats = [self._frontend.whole(wave) for wave in waves]
-        rate = self.bundle.config.predictor.timing
-        assert rate is not None, "an aligner has a second predictor"
+        timing = self.bundle.config.predictor.timing
+        assert timing is not None, "an aligner has a second predictor"
         for rows, tokens in zip(feats, pieces, strict=True):
-            if len(rows) * rate.rate <= len(tokens):
-                raise DataError(f"{len(rows) * 0.06:.2f} s of audio cannot hold a text of {len(tokens)} tokens")
+            if len(rows) * timing.rate <= len(tokens):
+                raise DataError(f"{len(rows) * WINDOW_S:.2f} s of audio cannot hold a text of {len(tokens)} tokens")
         found = self._backend.weights(feats, [len(tokens) for tokens in pieces])
         return [
-            self._transcript(tokens, fine_times(weights, [False] * len(tokens), rate=rate.rate), len(wave))
+            self._transcript(tokens, fine_times(weights, [False] * len(tokens), rate=timing.rate), len(wave))
             for tokens, weights, wave in zip(pieces, found, waves, strict=True)
         ]
 

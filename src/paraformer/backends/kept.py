@@ -54,6 +54,7 @@ def _keep(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Write the file, and remove what stands for the directory as it was, or was left by a process that died."""
     path.parent.mkdir(parents=True, exist_ok=True)
     panels.save(arrays, path)
+    # The first half of a name stands for the directory, the second for what was in it.
     older = [other for other in path.parent.glob(f"{path.name.partition('-')[0]}-*") if other != path]
     for other in (*older, *path.parent.glob(".*.new")):
         with suppress(OSError):  # gone by now, or on Windows in use

@@ -142,6 +142,7 @@ class NativeEngine(OfOneProcess):
             past_size = inputs["past_keys"].shape[2]
             past = [inputs["past_keys"], inputs["past_values"], inputs["past_lengths"]]
             outputs += [room((batch, c.layers, size * rows, c.dim), np.float32) for _ in range(2)]
+        # Keys and values, or the addresses of nothing.
         kept = [*outputs[2:], None, None][:2]
         arrays = [feats, lengths, inputs["start"], places, *past, past_size, *outputs[:2], *kept]
         how = self._division(int(lengths.sum()) * rows)
@@ -156,6 +157,7 @@ class NativeEngine(OfOneProcess):
         room = _room(inputs["counts"], longest)
         logits = room((batch, longest, self._config.vocab_size), np.float32)
         past, units = inputs.get("fsmn"), self._config.units
+        # Of a stream without tokens it stays zero: GraphBackend lets that stream keep its own.
         following = None if past is None else np.zeros_like(past)
         scored = room((batch, longest, units), np.float32) if units else None
         rows = np.zeros_like(inputs["embeds"]) if self._model.listener and self._model.listener.second else None
@@ -165,6 +167,7 @@ class NativeEngine(OfOneProcess):
     def _through(self, decoder: Decoder, inputs: Mapping[str, np.ndarray], *outputs: np.ndarray | None) -> None:
         """Tokens through a decoder; outputs: past, logits, units, rows and the next past; some may be None."""
         memory, embeds, counts = inputs["memory"], inputs["embeds"], inputs["counts"]
+        # Truth values are bytes already.
         mask, hotwords = inputs["memory_mask"].view(np.uint8), inputs.get("hotwords")
         sizes = [len(embeds), memory.shape[1]]
         hints = 0 if hotwords is None else len(hotwords)
@@ -186,6 +189,7 @@ class NativeEngine(OfOneProcess):
             rows = self._linear(self._model.encoder.conv, self._neighbours(hidden)[present], RELU)
         x = np.zeros((batch, size, c.rate * dim), np.float32)
         x[present] = self._linear(timing.up, rows)
+        # The finer rows of a row lie side by side, so they follow one another in memory.
         x = x.reshape(batch, size * c.rate, dim)
         if timing.lstm is not None:
             x = self._recur(timing.lstm, x, lengths * c.rate)
@@ -215,6 +219,7 @@ class NativeEngine(OfOneProcess):
         normed = np.concatenate([row[:count] for row, count in zip(rows, counts, strict=True)])
         dim, heads = normed.shape[1], second.decoder.heads
         self._kernels.layer_norm(byref(second.last.norm), _pointer(normed), dim, len(normed), _pointer(normed), dim)
+        # Keys alone: values would only tell what is made of attention, which nobody asks here.
         queries, keys = self._linear(second.last.q, normed), self._linear(second.last.kv, hotwords)[:, :dim]
         query, key = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (queries, keys))
         scores = product(query, key.transpose(0, 2, 1)) * np.float32((dim // heads) ** -0.5)

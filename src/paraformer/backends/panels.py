@@ -158,6 +158,7 @@ class Room:
             if sys.platform == "win32":
                 memory = mmap.mmap(-1, length)
             else:
+                # Private: forked processes share the pages, since nobody writes to them again.
                 memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             with suppress(AttributeError, OSError):  # a system, or one without such pages
                 memory.madvise(mmap.MADV_HUGEPAGE)

@@ -104,6 +104,7 @@ def _encoder(config: ModelConfig, weights: Weights) -> Encoder:
         encoder.conv = weights.linear("predictor.conv", dim, dim, reach, precision=beside(weights.precision))
     if c.windows:
         at, sizes = "encoder.windows_of_rows", dataclasses.asdict(c.windows)
+        # The memory of windows reaches as far on both sides, whatever that of rows does.
         encoder.windows = _stack(weights, at, "final", dataclasses.replace(c, **sizes, shift=0), dim)
         encoder.merge_norm = weights.norm(f"{at}.norm", rows * c.dim, c.norm_epsilon)
         encoder.merge = weights.linear(f"{at}.merge", dim, rows * c.dim)
@@ -209,6 +210,7 @@ def _decoder_block(
 ) -> DecoderBlock:
     block = _feed_forward(weights, at, dim, c.ffn_dim)
     block.norm2 = weights.norm(f"{at}.norm2", dim)
+    # As in the reference, where the memory of layers without attention is centred.
     block.memory = weights.memory(f"{at}.memory", dim, c.kernel, (c.kernel - 1) // 2 + (c.shift if cross else 0))
     if cross:
         block.cross = _cross(weights, at, "norm3", dim)

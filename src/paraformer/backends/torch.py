@@ -132,6 +132,7 @@ class TorchBackend(OfOneProcess):
         padded, lengths = pad_rows(filled(feats), bucket(max(map(len, feats))))
         heard = self._hear(None, self._put(padded), self._put(lengths))
         counts = heard[-1]
+        # At least one token, since a decoder that is captured must have rows to compute.
         embeds, log_probs, *further = self._spell(bucket(max(1, int(counts.max()))), *heard)
         hidden, lengths_, _, weights, _ = heard
         names = [name for name, there in self._further.items() if there]
@@ -176,6 +177,7 @@ class TorchBackend(OfOneProcess):
             frames, final, states = filled(frames), filled(final), filled(states)
             tokens, size = self._most_tokens(chunk), chunk.chunk
             step = self._stepped if unlimited else self._step  # the past grows with every step: no shape comes twice
+        # Up to a whole chunk, so that a last step of fewer rows has the shape of the others.
         padded, counts = pad_rows(frames, size)
         stacked = stack_states(states)
         inputs = (padded, counts, np.array(final), *(stacked[name] for name in _STATE))
@@ -325,5 +327,6 @@ def _watch_forks() -> None:
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     tensor = tensor.detach().cpu()
+    # NumPy has no bfloat16.
     array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array

@@ -129,7 +129,7 @@ class _Web:
         except Refusal:
             spool.close()
             raise
-        heard = self._heard(request, spool, want.hotwords)
+        heard = self._heard(request, spool, want.hotwords, "openai")
         if want.stream:
             first = await anext(heard)
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -141,7 +141,7 @@ class _Web:
         fields, spool = await self._form(request, "file")
         words = tuple(word for name, value in fields if name == "hotwords" for word in value.split(",") if word.strip())
         began = time()
-        transcript = await _last(self._heard(request, spool, words))
+        transcript = await _last(self._heard(request, spool, words, "funasr"))
         took = time() - began
         return JSONResponse(
             {
@@ -156,7 +156,7 @@ class _Web:
     async def recognition(self, request: Request) -> Response:
         """FunASR's `POST /recognition`."""
         _, spool = await self._form(request, "audio")
-        transcript = await _last(self._heard(request, spool, ()))
+        transcript = await _last(self._heard(request, spool, (), "funasr"))
         sentences = [{"text": s.text, "start": s.start_s, "end": s.end_s} for s in transcript.segments]
         return JSONResponse({"text": transcript.text, "sentences": sentences, "code": 0})
 
@@ -210,8 +210,13 @@ class _Web:
             raise
         return spool
 
-    async def _heard(self, request: Request, spool: Spool, hotwords: tuple[str, ...]) -> AsyncIterator[News]:
-        """What is recognised of an upload, as it is; ends with Done. Raises Refusal. Cancelled if the client leaves."""
+    async def _heard(
+        self, request: Request, spool: Spool, hotwords: tuple[str, ...], proto: str
+    ) -> AsyncIterator[News]:
+        """What is recognised of an upload, as it is; ends with Done. Raises Refusal. Cancelled if the client leaves.
+
+        proto: whose form of it the client speaks, for the meters.
+        """
         if not self._engine.ready:
             spool.close()
             raise Refusal(503, "the server is about to stop", "stopping")
@@ -227,7 +232,7 @@ class _Web:
                     raise _as_refusal(news.error)
                 yield news
                 if isinstance(news, Done):
-                    self._engine.meters.audio.labels("openai").inc(news.transcript.duration_s)
+                    self._engine.meters.audio.labels(proto).inc(news.transcript.duration_s)
                     self._engine.quotas.hear(request.scope[OWNER], news.transcript.duration_s)
                     return
         finally:
