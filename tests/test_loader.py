@@ -53,7 +53,7 @@ def base_install(monkeypatch) -> None:
 
 @FAST
 def test_the_base_install_computes_in_every_precision(base_install, monkeypatch):
-    assert paraformer.load().engine == "native int8"
+    assert (paraformer.load().engine, paraformer.load().device) == ("native int8", "cpu")
     for precision in ("float32", "bfloat16"):
         if native.available(precision):
             assert paraformer.load(precision=precision).engine == f"native {precision}"

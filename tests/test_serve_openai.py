@@ -183,7 +183,8 @@ def test_funasrs_own_http(server: Running) -> None:
     assert post("/asr", "file")["text"] == whole_text()
     heard = post("/recognition", "audio")
     assert (heard["code"], heard["text"], len(heard["sentences"])) == (0, whole_text(), 1)
-    assert json.load(urllib.request.urlopen(server.http + "/health"))["status"] == "ok"
+    health = json.load(urllib.request.urlopen(server.http + "/health"))
+    assert (health["status"], health["device"]) == ("ok", "cpu")
 
 
 # -- without a server ------------------------------------------------------------------------------

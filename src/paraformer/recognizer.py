@@ -87,6 +87,11 @@ class Recognizer:
         """What computes, and how precisely: "native int8", "onnx float32" and so on."""
         return self._model.backend.name
 
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu", or one of torch's, as "cuda:0"."""
+        return str(self._model.backend.device)
+
     def clarity(self, samples: Samples) -> float:
         """How clearly units were heard of samples (16 kHz), in one piece; 1 for a model that hears none."""
         feats = self._model.frontend.whole(samples)

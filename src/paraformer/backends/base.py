@@ -95,6 +95,11 @@ class Backend(Protocol):
         """Backend and precision, for people: "onnx float32"."""
         ...
 
+    @property
+    def device(self) -> object:
+        """Where it computes, in torch's words: "cpu", "cuda:0"."""
+        ...
+
     def whole(self, feats: Sequence[Float32[np.ndarray, "_ dim"]]) -> list[Decoded]:
         """Recognise whole utterances in one padded batch; padding changes nothing. Utterances have at least one row."""
         ...

@@ -58,6 +58,11 @@ class GraphBackend:
         """See Backend.name."""
         return self._runner.name
 
+    @property
+    def device(self) -> str:
+        """See Backend.device."""
+        return "cpu"
+
     @cached_property
     def _decoder(self) -> contract.Graph:
         return contract.decoder(self.config)

@@ -37,6 +37,8 @@ class ForeignBackend:
     A graph of whole utterances keeps its CIF weights to itself: their tokens are said to be spread evenly.
     """
 
+    device = "cpu"
+
     def __init__(self, directory: Path, form: Form, config: ModelConfig, threads: int) -> None:
         """threads: of one run. Raises ModelError for graphs that ONNX Runtime cannot run."""
         self.name = f"{form.runtime} {form.precision}"

@@ -128,7 +128,7 @@ def _live(config: ModelConfig) -> str:
         return "no, whole utterances only"
     chunk = config.live or ChunkConfig()
     delay_ms = (chunk.chunk + chunk.right) * config.frontend.window_samples * 1000 // config.frontend.sample_rate
-    return f"yes, chunk {chunk.left},{chunk.chunk},{chunk.right}: text at most {delay_ms} ms after its sound"
+    return f"yes, chunk {chunk.left},{chunk.chunk},{chunk.right}: sound is heard at most {delay_ms} ms after it came"
 
 
 def pull(options: argparse.Namespace) -> int:

@@ -47,10 +47,8 @@ def serve(options: argparse.Namespace) -> int:
     def listening(port: int, admin: int) -> None:
         scheme = "https" if config.certfile else "http"
         carries = f"carries {process.engine.capacity.streams} live streams"
-        complain = (
-            f"paraformer: {scheme}://{config.host}:{port}/ {carries}; operators: http://{config.admin_host}:{admin}/"
-        )
-        print(complain, file=sys.stderr, flush=True)
+        said = f"paraformer: {scheme}://{config.host}:{port}/ {carries}; operators: http://{config.admin_host}:{admin}/"
+        print(said, file=sys.stderr, flush=True)
 
     server.run(process, listening)
     return 0

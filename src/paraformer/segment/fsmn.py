@@ -96,7 +96,7 @@ class FsmnVad:
 
     @classmethod
     def open(cls, directory: str | Path, device: str | None = None) -> FsmnVad:
-        """A directory of FunASR's (which needs the extra [torch]) or of ours.
+        """A directory of FunASR's or of ours.
 
         device: compute on it by torch; None: without torch. Raises ModelNotFound, ModelError, UnsupportedModel or
         ConfigError, each saying what is wrong.

@@ -104,7 +104,8 @@ class _Web:
     async def health(self, _: Request) -> Response:
         """Whether work is taken; cheap."""
         status = "ok" if self._engine.ready else "stopping"
-        return JSONResponse({"status": status, "device": "cpu", "models_loaded": [self._engine.model_name]})
+        device, models = self._engine.recognizer.device, [self._engine.model_name]
+        return JSONResponse({"status": status, "device": device, "models_loaded": models})
 
     async def models(self, _: Request) -> Response:
         """Names by which this server's model may be asked for."""

@@ -40,7 +40,7 @@ class VoiceEncoder:
 
     @classmethod
     def open(cls, directory: str | Path, device: str | None = None) -> VoiceEncoder:
-        """A directory of FunASR's (extra [torch]) or of ours. device: compute on it by torch; None: without torch.
+        """A directory of FunASR's or of ours. device: compute on it by torch; None: without torch.
 
         Raises what is wrong with it, in one sentence.
         """
