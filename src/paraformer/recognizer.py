@@ -99,19 +99,9 @@ class Recognizer:
 
     def calibrated(self, calibration: Calibration) -> Recognizer:
         """The same on the same weights, with other curves from the decoder's probabilities to confidences."""
-        bundle, model = replace(self.bundle, confidence=calibration), self._model
-        return Recognizer(
-            bundle,
-            model.backend,
-            self.segmenter,
-            self.chunk,
-            lm=model.lm,
-            lm_weight=model.lm_weight,
-            alternatives=model.alternatives,
-            hotwords=model.hotwords,
-            writer=model.writer,
-            speakers=self.speakers,
-        )
+        twin = self._on(replace(self._model, calibration=calibration))
+        twin.bundle = replace(self.bundle, confidence=calibration)
+        return twin
 
     def with_hotwords(self, hotwords: Hotwords) -> Recognizer:
         """The same on the same weights, listening for these words instead: a list, or a file with one a line.
@@ -121,8 +111,12 @@ class Recognizer:
 
         Raises UnsupportedModel if the model has no way to, ConfigError for what is no such list.
         """
+        return self._on(self._listening_for(hotwords))
+
+    def _on(self, model: SpeechModel) -> Recognizer:
+        """The same with another model in its place."""
         twin = copy(self)
-        twin._model = self._listening_for(hotwords)  # noqa: SLF001  # of this very class
+        twin._model = model  # noqa: SLF001  # of this very class
         return twin
 
     def _listening_for(self, hotwords: Hotwords | None) -> SpeechModel:
@@ -297,8 +291,8 @@ class Recognizer:
 
     def _again(self, model: SpeechModel, samples: Samples, start_s: float) -> list[Segment]:
         """A sentence of a stream, by the words that its session listens for."""
-        twin = copy(self)
-        twin._model, twin.speakers = model, None  # noqa: SLF001  # of this very class
+        twin = self._on(model)
+        twin.speakers = None
         return twin.segments(samples, start_s)
 
     # -- whole audio --------------------------------------------------------------------------------------------------

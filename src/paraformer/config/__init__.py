@@ -1,6 +1,7 @@
 """Settings of a model, as frozen dataclasses. They travel with the weights, as JSON.
 
-Foreign spellings (FunASR's YAML) are translated in `paraformer.checkpoint.funasr`; an unknown key is an error here.
+Foreign spellings (FunASR's YAML) are translated in `paraformer.checkpoint.funasr_config`; an unknown key is an error
+here.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ LONGEST_VIEW = 60_000
 class ChunkConfig:
     """How a live session cuts its input, in 60 ms windows: FunASR's `chunk_size=[left, chunk, right]`.
 
-    A step commits `chunk` windows, with `left` earlier and `right` later ones in view; latency is chunk + right.
+    A step commits `chunk` windows, with `left` earlier and `right` later ones in view: a
+    sound waits for `chunk + right` windows at most until it is heard.
     Look-backs count chunks of encoder keys and decoder memory kept from earlier steps; -1: unlimited (encoder only).
     """
 

@@ -105,11 +105,14 @@ def first_place(marks: Tensor, half: int) -> Tensor:
     first = there.long().argmax(1)
     mark = marks.gather(1, first[:, None, None].expand(-1, -1, marks.shape[2]))
     # One cosine has two positions a turn, and rounding moves them; the others tell which of these it is.
+    # Clamped, since a rounded cosine may lie beyond 1.
     angle, turns = mark[:, :, 0].clamp(-1, 1).acos(), torch.arange(_TURNS) * math.tau
     near = (torch.cat([turns + angle, turns - angle], 1) / rates[0]).round()
+    # And their neighbours: near 0 and half a turn a cosine hardly changes from one position to the next.
     places = torch.cat([near - 1, near, near + 1], 1)
     misfit = (mark - (places[:, :, None] * rates).cos()).square().sum(2)
     place = places.gather(1, misfit.argmin(1, keepdim=True))[:, 0].long()
+    # Back from the row that was read to the first one.
     return torch.where(there.any(1), place - first, -marks.shape[1])
 
 

@@ -62,6 +62,7 @@ class _Decoder(nn.Module):
     def forward(
         self, memory: Tensor, memory_mask: Tensor, embeds: Tensor, counts: Tensor, fsmn: Tensor | None = None
     ) -> tuple[Tensor, ...]:
+        # One mask for all tokens of an utterance.
         decoder, mask = self.model.decoder, memory_mask[:, None, :]
         if fsmn is None:
             token_mask = length_mask(counts, embeds.shape[1])
@@ -119,6 +120,7 @@ class _HotwordAttention(nn.Module):
         self.model = model
 
     def forward(self, rows: Tensor, counts: Tensor, hotwords: Tensor) -> Tensor:
+        # One list of hotwords for all utterances.
         attention: Tensor = self.model.hotwords.attention(rows, hotwords[None], length_mask(counts, rows.shape[1]))
         return attention
 
