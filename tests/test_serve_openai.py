@@ -20,7 +20,8 @@ from serving import SAMPLES, Running, sample, serving, whole_text
 from paraformer import Segment, Token, Transcript
 from paraformer.serve.config import Limits
 from paraformer.serve.guard import Refusal
-from paraformer.serve.openai import Asked, answer, asked
+from paraformer.serve.openai import Asked, answer, asked, hotwords
+from paraformer.serve.protocol import MOST_HOTWORDS
 
 FRAMES = Path(__file__).parent / "golden" / "serve" / "openai_http_python.jsonl"
 FILE = SAMPLES / "weather.flac"
@@ -211,6 +212,13 @@ def test_captured_requests_are_understood() -> None:
             assert asked(fields).model == names["model"]
         count += 1
     assert count > 10
+
+
+def test_hotwords_of_forms_stand_in_one_field_or_in_several() -> None:
+    assert hotwords([("keywords[]", "魔搭"), ("hotwords", "达摩院, 通义,")]) == ("魔搭", "达摩院", "通义")
+    assert hotwords([("file", "a")]) == ()
+    with pytest.raises(Refusal, match=str(MOST_HOTWORDS)):
+        hotwords([("hotwords", "词," * (MOST_HOTWORDS + 1))])
 
 
 def test_what_is_asked_in_any_order_and_spelling() -> None:

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from paraformer.config import ChunkConfig
 from paraformer.errors import ConfigError
-from paraformer.serve.protocol import heard
+from paraformer.serve.protocol import MOST_HOTWORDS, heard
 
 Mode = Literal["offline", "online", "2pass"]
 MODES: tuple[Mode, ...] = ("offline", "online", "2pass")
-MOST_HOTWORDS, MOST_HOTWORD_BYTES, MOST_NAME = 1000, 10_000, 256
+MOST_HOTWORD_BYTES, MOST_NAME = 10_000, 256
 MOST_MESSAGE = 64 << 10
 
 
@@ -144,7 +144,7 @@ def hotwords(value: Any) -> tuple[str, ...]:
     words = list(_weighted(value)) if value.lstrip().startswith(("{", "[")) else re.split(r"[\s,，]+", value)
     found = tuple(word for word in words if word)
     if len(found) > MOST_HOTWORDS:
-        raise Refused("there are more than 1000 hotwords")
+        raise Refused(f"there are more than {MOST_HOTWORDS} hotwords")
     return found
 
 

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from paraformer.serve.guard import Refusal
+from paraformer.serve.protocol import MOST_HOTWORDS
 from paraformer.subtitles import cues, srt, vtt
 from paraformer.text import Vocabulary, words_of
 from paraformer.types import Segment, Token, Transcript
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 LANGUAGES = ("zh", "en", "yue", "chinese", "english", "cantonese", "mandarin")
-MOST_HOTWORDS = 1000
-_HALLS = {"text": "text/plain; charset=utf-8", "srt": "text/plain; charset=utf-8", "vtt": "text/vtt; charset=utf-8"}
+_CONTENT_TYPES = {
+    "text": "text/plain; charset=utf-8",
+    "srt": "text/plain; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+}
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,12 @@ class Asked:
     @property
     def content_type(self) -> str:
         """Of the answer."""
-        return _HALLS.get(self.form, "application/json")
+        return _CONTENT_TYPES.get(self.form, "application/json")
 
 
 def asked(fields: Iterable[tuple[str, str]]) -> Asked:
     """What the fields of a form ask for, in any order. Raises Refusal for what cannot be done, naming the field."""
-    values: dict[str, list[str]] = {}
-    for name, value in fields:
-        values.setdefault(name.removesuffix("[]"), []).append(value)
+    values = _by_name(fields)
     form = _last(values, "response_format", "json")
     if form not in get_args(Format):
         known = ", ".join(get_args(Format))
@@ -62,6 +64,18 @@ def asked(fields: Iterable[tuple[str, str]]) -> Asked:
         stream=_last(values, "stream", "").lower() in ("true", "1"),
         hotwords=_hotwords(values),
     )
+
+
+def hotwords(fields: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """What the fields of a form name to listen for. Raises Refusal for too many."""
+    return _hotwords(_by_name(fields))
+
+
+def _by_name(fields: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, value in fields:
+        values.setdefault(name.removesuffix("[]"), []).append(value)
+    return values
 
 
 def _last(values: dict[str, list[str]], name: str, default: str) -> str:

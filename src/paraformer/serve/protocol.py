@@ -23,6 +23,9 @@ from paraformer.types import Segment, Token, Transcript
 
 Packet = Shaped[np.ndarray, " n"]
 
+MOST_HOTWORDS = 1000
+"""That a client may name for a stream or a file."""
+
 NORMAL, UNSUPPORTED, BAD_DATA, POLICY, TOO_BIG, FAILED, RESTART, OVERLOAD = (
     1000, 1003, 1007, 1008, 1009, 1011, 1012, 1013,
 )  # fmt: skip

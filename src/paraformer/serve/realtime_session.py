@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from paraformer.serve.protocol import Packet
+from paraformer.serve.protocol import MOST_HOTWORDS, Packet
 
 RATES = (8000, 16_000, 24_000, 48_000)
 _TURNS = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
@@ -44,7 +44,7 @@ class Session:
     def hotwords(self) -> tuple[str, ...]:
         """What may be said."""
         words = (self.transcription or {}).get("keywords") or []
-        return tuple(word for word in words if isinstance(word, str))[:1000] if isinstance(words, list) else ()
+        return tuple(word for word in words if isinstance(word, str))[:MOST_HOTWORDS] if isinstance(words, list) else ()
 
     @property
     def pause_s(self) -> float:

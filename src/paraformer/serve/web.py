@@ -140,7 +140,11 @@ class _Web:
     async def asr(self, request: Request) -> Response:
         """FunASR's `POST /asr`."""
         fields, spool = await self._form(request, "file")
-        words = tuple(word for name, value in fields if name == "hotwords" for word in value.split(",") if word.strip())
+        try:
+            words = openai.hotwords(fields)
+        except Refusal:
+            spool.close()
+            raise
         began = time()
         transcript = await _last(self._heard(request, spool, words, "funasr"))
         took = time() - began

@@ -16,6 +16,7 @@ from paraformer.serve.engine import Engine
 from paraformer.serve.files import Busy
 from paraformer.serve.protocol import (
     BAD_DATA,
+    MOST_HOTWORDS,
     RESTART,
     Action,
     Close,
@@ -105,7 +106,7 @@ class WyomingConversation:
                 yield _event("pong", {"text": data.get("text")})
             case "transcribe":
                 words = [*_texts(data.get("transcript_names")), *_texts(data.get("transcript_terms"))]
-                self._hotwords = tuple(words[:1000])
+                self._hotwords = tuple(words[:MOST_HOTWORDS])
             case "audio-start":
                 yield from self._start(data)
             case "audio-chunk":
