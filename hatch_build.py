@@ -49,12 +49,14 @@ SHARED = (
     "beam.c",
 )
 """For every processor."""
+_AVX512 = (*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "bf16")), "-mfma")
 FAMILIES = {
     "x86_64": (
         ("plain", ()),
         ("avx2", ("-mavx2", "-mfma")),
         ("avxvnni", ("-mavx2", "-mfma", "-mavxvnni")),
-        ("avx512", (*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "bf16")), "-mfma")),
+        ("avx512", _AVX512),
+        ("amx", (*_AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16")),
     ),
     "aarch64": (("plain", ()), ("neon", ("-march=armv8.2-a+dotprod",))),
 }

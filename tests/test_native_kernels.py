@@ -32,7 +32,7 @@ PRECISIONS: tuple[panels.Precision, ...] = get_args(panels.Precision)
 FORMATS = dict(zip(PRECISIONS, (native.FLOAT32, native.BFLOAT16, native.INT8), strict=True))
 PER_WORD = (1, 2, 4)
 WIDTHS = (1, 3, 15, 16, 17, 63, 64, 65, 200, 300, 301)
-ROWS = range(1, 14)
+ROWS = (*range(1, 18), 31, 32, 33, 47, 65)
 
 
 def computing(format_: int) -> list[str]:
@@ -217,7 +217,7 @@ def test_products(name: str, precision: panels.Precision, asymmetric: bool) -> N
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_slices_are_products_of_their_own(name: str, asymmetric: bool) -> None:
     """A sliced layer is, to the last bit but one, the sum of the layers that its slices would be."""
-    for rows, (n, k) in itertools.product((1, 7, 13), ((65, 300), (200, 129), (17, 256))):
+    for rows, (n, k) in itertools.product((1, 7, 13, 35), ((65, 300), (200, 129), (17, 256), (17, 60))):
         whole = Product.drawn(n, k, rows, 0, asymmetric=asymmetric)
         whole.bias, whole.add = noise(n + -n % panels.PANEL, seed=5), noise(rows, n + 3, seed=6)
         expected = whole.bias[:n] + whole.add[:, :n].astype(np.float64)
@@ -248,7 +248,7 @@ def test_gelu_is_exact(name: str) -> None:
 def test_products_of_integers_are_the_same_to_the_last_bit(name: str) -> None:
     """Also at the ends of their range, where instructions that add pairs in 16 bits would saturate."""
     for n, k in itertools.product((200, 65), (300, 301)):
-        for x in (noise(7, k), np.full((7, k), 127, np.float32), np.full((7, k), -127, np.float32)):
+        for x in (noise(35, k), np.full((35, k), 127, np.float32), np.full((7, k), -127, np.float32)):
             for weight in (noise(n, k, seed=3), np.full((n, k), -1, np.float32), np.ones((n, k), np.float32)):
                 product = Product(weight, None, x, None, None, layout.UNCHANGED, asymmetric=False)
                 np.testing.assert_array_equal(product.by(name, "int8"), product.by("plain", "int8"))
@@ -435,8 +435,14 @@ def test_code_of_other_sources_is_refused(change: str, monkeypatch: pytest.Monke
 def test_what_a_family_needs_is_what_the_processor_must_have() -> None:
     """The bits as features.h has them: AVX-512 alone is enough for float32 there."""
     needs = {name: list(kernels.needs) for name, kernels in FAMILIES.items()}
-    expected = {"avx512": [1, 1 | 4, 1 | 2], "avxvnni": [8 | 16] * 3, "avx2": [8, 8, 8], "neon": [32] * 3}
-    expected["plain"] = [0, 0, 0]
+    expected = {
+        "amx": [1 | 64, 1 | 4 | 128, 1 | 2 | 64],
+        "avx512": [1, 1 | 4, 1 | 2],
+        "avxvnni": [8 | 16] * 3,
+        "avx2": [8, 8, 8],
+        "neon": [32] * 3,
+        "plain": [0, 0, 0],
+    }
     assert needs == {name: expected[name] for name in FAMILIES}
     assert list(FAMILIES) == [name for name in expected if name in FAMILIES]
 
@@ -450,6 +456,8 @@ def test_what_the_processor_has_is_what_the_system_says() -> None:
         4: {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"},
         8: {"avx2", "fma"},
         16: {"avx_vnni"},
+        64: {"amx_tile", "amx_int8"},
+        128: {"amx_tile", "amx_bf16"},
     }
     assert native._features() == sum(bit for bit, names in wanted.items() if names <= set(flags.split()))
 
@@ -465,12 +473,14 @@ def test_what_the_processor_has_is_what_the_system_says() -> None:
         (25, {"float32": "avx512", "bfloat16": "avxvnni", "int8": "avxvnni"}),
         (31, {"float32": "avx512", "bfloat16": "avx512", "int8": "avx512"}),
         (15, {"float32": "avx512", "bfloat16": "avx512", "int8": "avx512"}),
+        (31 | 64, {"float32": "amx", "bfloat16": "avx512", "int8": "amx"}),
+        (31 | 64 | 128, {"float32": "amx", "bfloat16": "amx", "int8": "amx"}),
     ],
 )
 def test_every_processor_gets_the_best_that_it_can_run(
     features: int, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "avx512" not in FAMILIES:
+    if not {"avx512", *expected.values()} <= set(FAMILIES):
         pytest.skip("this processor has not all of them")
     monkeypatch.delenv("PARAFORMER_ISA", raising=False)
     monkeypatch.setattr(native, "_features", lambda: features)
@@ -478,4 +488,6 @@ def test_every_processor_gets_the_best_that_it_can_run(
     for precision, name in expected.items():
         kernels = native.family(FORMATS[precision])
         assert kernels is not None and kernels.name.decode() == name
-        assert native.fast(FORMATS[precision]) == (name == "avx512" or (name != "plain" and precision != "bfloat16"))
+        assert native.fast(FORMATS[precision]) == (
+            name in ("amx", "avx512") or (name != "plain" and precision != "bfloat16")
+        )

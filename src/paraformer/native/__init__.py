@@ -1,7 +1,8 @@
 """The compiled part of the package, from the C sources beside this file: where it was built, and what may run here.
 
-`PARAFORMER_ISA` names the family of processors whose kernels are to be used, of those that this one has: "avx512",
-"avxvnni", "avx2", "neon", "plain"; "none" does without compiled code. So a machine can do what a lesser one would.
+`PARAFORMER_ISA` names the family of processors whose kernels are to be used, of those that this one has: "amx",
+"avx512", "avxvnni", "avx2", "neon", "plain"; "none" does without compiled code. So a machine can do what a lesser one
+would.
 """
 
 from __future__ import annotations

@@ -7,6 +7,10 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* Which registers the operating system saves: 6 is those of AVX, 0xe6 those of AVX-512 as well. */
 static unsigned saved(void) {
@@ -14,6 +18,17 @@ static unsigned saved(void) {
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return low;
+}
+
+/* Whether this process may use tiles: Linux wants to be asked, once for all its threads, and refuses where a thread has a
+ * stack for signals that has no room for them. Elsewhere nobody is known to ask. */
+static int tiles_granted(unsigned kept) {
+#if defined(__linux__) && defined(__x86_64__)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, of <asm/prctl.h> since Linux 5.16 */
+    return (kept >> 17 & 3) == 3 && !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
+#else
+    return (void)kept, 0;
+#endif
 }
 
 /* Asked of the processor itself, because not every compiler's __builtin_cpu_supports knows all of these. */
@@ -30,6 +45,7 @@ PF_EXPORT int pf_features(void) {
     found |= HAS_AVX512;
     if (c >> 11 & 1) found |= HAS_VNNI;
     if (a1 >> 5 & 1) found |= HAS_BF16;
+    if ((d >> 24 & 1) && tiles_granted(kept)) found |= (d >> 25 & 1 ? HAS_AMX_INT8 : 0) | (d >> 22 & 1 ? HAS_AMX_BF16 : 0);
     return found;
 }
 #elif defined(__aarch64__) && defined(__linux__)

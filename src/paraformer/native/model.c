@@ -15,8 +15,8 @@ PF_EXPORT int64_t pf_layout(int which) {
 /* A family of processors' kernels by number, the fastest first; NULL past the end. */
 extern const Kernels kernels_plain;
 #if defined(__x86_64__) || defined(__i386__)
-extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512;
-#define FAMILIES &kernels_avx512, &kernels_avxvnni, &kernels_avx2, &kernels_plain
+extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_amx;
+#define FAMILIES &kernels_amx, &kernels_avx512, &kernels_avxvnni, &kernels_avx2, &kernels_plain
 #elif defined(__aarch64__)
 extern const Kernels kernels_neon;
 #define FAMILIES &kernels_neon, &kernels_plain
