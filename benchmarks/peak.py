@@ -27,7 +27,7 @@ from paraformer.backends.base import Backend
 from paraformer.config import ChunkConfig
 from paraformer.loader import open_model
 
-FAMILIES = ("avx512", "avxvnni", "avx2")
+FAMILIES = ("amx", "avx512", "avxvnni", "avx2")
 """As comparison/peak.c counts them."""
 ROWS = 167
 """Of 10 s."""

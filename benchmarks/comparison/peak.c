@@ -1,12 +1,13 @@
 /* What a core can do at most, in registers alone: the clock, and products of bytes as each family of processors has them. */
 #include <immintrin.h>
 
-/* `count` additions, each of which waits for the one before: a cycle each. Returns their number, a whole multiple of 8. */
+/* `count` additions, each of which waits for the one before: a cycle each. Returns their number, a whole multiple of 8. Of a
+ * register, since some processors add constants without computing. */
 long adds(long count) {
-    long x = 0;
+    long x = 0, one = 1;
     for (long i = 0; i < count / 8; i++) {
-        __asm__ volatile("add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n" : "+r"(x));
-        __asm__ volatile("add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n" : "+r"(x));
+        __asm__ volatile("add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n" : "+r"(x) : "r"(one));
+        __asm__ volatile("add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n" : "+r"(x) : "r"(one));
     }
     return x;
 }
@@ -20,8 +21,8 @@ long adds(long count) {
 #define DOT_AVX2(i)                                                                                   \
     __asm__ volatile("vpmaddwd %2, %3, %1\n vpaddd %1, %0, %0" : "+x"(s##i), "=&x"(t) : "x"(x), "x"(y));
 
-/* Rounds of 12 independent sums; the products of a round: */
-enum { AVX512 = 12 * 64, AVXVNNI = 12 * 32, AVX2 = 12 * 16 };
+/* Rounds of 12 independent sums, or of 4 tiles of them; the products of a round: */
+enum { AMX = 4 * 16 * 16 * 64, AVX512 = 12 * 64, AVXVNNI = 12 * 32, AVX2 = 12 * 16 };
 
 __attribute__((target("avx512f,avx512vnni"))) static void products_avx512(long rounds) {
     __m512i x = _mm512_set1_epi32(1), y = x;
@@ -42,10 +43,27 @@ __attribute__((target("avx2"))) static void products_avx2(long rounds) {
     EACH(KEEP)
 }
 
+/* Four tiles of sums and two of each kind of factors, as the engine has them; zeros, which take as long. */
+static void products_amx(long rounds) {
+    struct {
+        unsigned char palette, other[15];
+        unsigned short bytes[16];
+        unsigned char rows[16];
+    } shapes = {.palette = 1};
+    for (int i = 0; i < 8; i++) shapes.bytes[i] = 64, shapes.rows[i] = 16;
+    __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
+    for (long i = 0; i < rounds; i++) {
+        __asm__ volatile("tdpbsud %tmm6, %tmm4, %tmm0\n tdpbsud %tmm7, %tmm4, %tmm1\n"
+                         "tdpbsud %tmm6, %tmm5, %tmm2\n tdpbsud %tmm7, %tmm5, %tmm3");
+    }
+    __asm__ volatile("tilerelease");
+}
+
 /* Operations, two for a product and its sum, of so many rounds of a family's; the widest first. */
 long products(int family, long rounds) {
-    if (family == 0) products_avx512(rounds);
-    if (family == 1) products_avxvnni(rounds);
-    if (family == 2) products_avx2(rounds);
-    return 2 * rounds * (family == 0 ? AVX512 : family == 1 ? AVXVNNI : AVX2);
+    if (family == 0) products_amx(rounds);
+    if (family == 1) products_avx512(rounds);
+    if (family == 2) products_avxvnni(rounds);
+    if (family == 3) products_avx2(rounds);
+    return 2 * rounds * (family == 0 ? AMX : family == 1 ? AVX512 : family == 2 ? AVXVNNI : AVX2);
 }

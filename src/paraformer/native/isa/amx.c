@@ -33,16 +33,18 @@ static void set_shapes(int rows) {
 }
 
 /* Adds the products of rows with 32 columns, of one tile along k. */
-#define ADD_TILE(PRODUCT, a, stride, b, two)     \
-    _tile_loadd(6, b, PANEL * 4);                \
-    _tile_loadd(4, a, stride * 4);               \
-    PRODUCT(0, 4, 6);                            \
-    _tile_loadd(7, b + TILE, PANEL * 4);         \
-    PRODUCT(1, 4, 7);                            \
-    if (two) {                                   \
+#define ADD_TILE(PRODUCT, a, stride, b, two)           \
+    _tile_loadd(6, b, PANEL * 4);                      \
+    _tile_loadd(7, b + TILE, PANEL * 4);               \
+    _tile_loadd(4, a, stride * 4);                     \
+    if (two) {                                         \
         _tile_loadd(5, a + TILE * stride, stride * 4); \
-        PRODUCT(2, 5, 6);                        \
-        PRODUCT(3, 5, 7);                        \
+    }                                                  \
+    PRODUCT(0, 4, 6);                                  \
+    PRODUCT(1, 4, 7);                                  \
+    if (two) {                                         \
+        PRODUCT(2, 5, 6);                              \
+        PRODUCT(3, 5, 7);                              \
     }
 
 /* Sums of rows and 32 columns, those from `half` on of the panel, over `words` along k that begin at a and b. two: whether
@@ -75,6 +77,11 @@ static void block_sums(int format, const uint32_t *a, size_t stride, const uint3
     const int left = words % TILE, two = rows > TILE;
     for (int i = 0; left && i < rows; i++)
         _mm512_storeu_si512(tiles->rows[i], _mm512_maskz_loadu_epi32(first(left), a + i * stride + words - left));
+    for (int w = 0; left && w < TILE; w++) {
+        const __mmask16 there = w < left ? 0xffff : 0;
+        const uint32_t *word = b + (size_t)(words - left + w) * PANEL;
+        EACH(4, j) _mm512_storeu_si512(tiles->columns[w] + j * LANES, _mm512_maskz_loadu_epi32(there, word + j * LANES));
+    }
     WRITTEN;
     for (int half = 0; half < PANEL; half += 2 * TILE, ahead += (size_t)words / TILE * lines * 64) {
         (format == INT8 ? tile_sums_INT8 : tile_sums_BF16)(a, stride, b + half, words, two, tiles, half, ahead, lines);
@@ -88,51 +95,51 @@ static void block_sums(int format, const uint32_t *a, size_t stride, const uint3
     WRITTEN;
 }
 
-/* One slice along k, `words` from `from` on, of all rows and one panel, whose part of it begins at b. */
-static void multiply_panel(const Acts *acts, const Linear *linear, const Target *target, int column, int from, int words,
-                           const uint32_t *b, Tiles *tiles) {
-    const Target sums = {.out = target->out, .out_stride = target->out_stride};
-    Place place = {.acts = acts, .linear = linear, .column = column, .target = target->activation == GELU ? &sums : target};
-    const int left = words % TILE;
-    EACH(4, j) place.masks[j] = first(linear->n - column - j * LANES);
-    for (int w = 0; left && w < TILE; w++) {
-        const __mmask16 there = w < left ? 0xffff : 0;
-        const uint32_t *word = b + (size_t)(words - left + w) * PANEL;
-        EACH(4, j) _mm512_storeu_si512(tiles->columns[w] + j * LANES, _mm512_maskz_loadu_epi32(there, word + j * LANES));
-    }
-    const size_t stride = (size_t)acts->words_per_row;
-    for (int rows; place.row < acts->rows; place.row += rows) {
-        rows = acts->rows - place.row < BLOCK ? acts->rows - place.row : BLOCK;
-        if (rows < BLOCK || !place.row) set_shapes(rows);
-        const int lines = place.row ? 0 : PANEL / 2; /* of the next panel, all in the first block */
-        block_sums(acts->format, acts->words + place.row * stride + from, stride, b, rows, words, tiles,
-                   (const char *)(b + (size_t)words * PANEL), lines);
-        for (int i = 0; i < rows; i++) {
-            const __m512i begin = _mm512_set1_epi32(acts->begin[place.row + i]);
-            __m512i sum[4];
-            EACH(4, j) sum[j] = _mm512_add_epi32(_mm512_loadu_si512(tiles->sums[i] + j * LANES), begin);
-            store(&place, i, sum[0], sum[1], sum[2], sum[3]);
-        }
-        if (target->activation == GELU) gelu(&place, target, rows);
+/* One slice, `words` along k from `from` on, of the rows and the panel of a place; b: where the panel's part of it begins. */
+static void multiply_slice_by_tiles(const Place *block, int rows, int s, int from, int words, const uint32_t *b,
+                                    Tiles *tiles) {
+    const Acts acts = acts_slice(block->acts, s);
+    const Linear linear = linear_slice(block->linear, s);
+    const Target target = target_slice(block->target, s);
+    Place place = *block;
+    place.acts = &acts, place.linear = &linear, place.target = &target;
+    const size_t stride = (size_t)acts.words_per_row;
+    const char *ahead = (const char *)(b + stride * PANEL); /* the same slice of the next panel, all in the first block */
+    block_sums(acts.format, acts.words + place.row * stride + from, stride, b, rows, words, tiles, ahead, place.row ? 0 : PANEL / 2);
+    for (int i = 0; i < rows; i++) {
+        const __m512i begin = _mm512_set1_epi32(acts.begin[place.row + i]);
+        __m512i sum[4];
+        EACH(4, j) sum[j] = _mm512_add_epi32(_mm512_loadu_si512(tiles->sums[i] + j * LANES), begin);
+        store(&place, i, sum[0], sum[1], sum[2], sum[3]);
     }
 }
 
-static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
-    if (acts->format == F32 || (acts->format == INT8 && acts->rows < ENOUGH)) {
-        multiply_by_registers(acts, linear, target);
-        return;
-    }
+static void multiply_by_tiles(const Acts *acts, const Linear *linear, const Target *target) {
     Tiles tiles;
+    const Target sums = {.out = target->out, .out_stride = target->out_stride};
     const int words = acts->words_per_row, each = linear->slice ? words_for(linear->format, linear->slice) : words;
-    for (int panel = 0; panel < panels_for(linear->n); panel++)
-        for (int from = 0; from < words; from += each) {
-            const Acts some = acts_slice(acts, from / each);
-            const Linear part = linear_slice(linear, from / each);
-            const Target to = target_slice(target, from / each);
-            multiply_panel(&some, &part, &to, panel * PANEL, from, words - from < each ? words - from : each,
-                           linear->words + ((size_t)panel * words + from) * PANEL, &tiles);
+    for (int panel = 0; panel < panels_for(linear->n); panel++) {
+        const uint32_t *b = linear->words + (size_t)panel * words * PANEL;
+        Place place = {.acts = acts, .linear = linear, .column = panel * PANEL};
+        place.target = target->activation == GELU ? &sums : target;
+        EACH(4, j) place.masks[j] = first(linear->n - place.column - j * LANES);
+        for (int rows; place.row < acts->rows; place.row += rows) {
+            rows = acts->rows - place.row < BLOCK ? acts->rows - place.row : BLOCK;
+            if (rows < BLOCK || !place.row) set_shapes(rows);
+            for (int from = 0; from < words; from += each)
+                multiply_slice_by_tiles(&place, rows, from / each, from, words - from < each ? words - from : each,
+                                        b + (size_t)from * PANEL, &tiles);
+            if (target->activation == GELU) gelu(&place, target, rows);
         }
+    }
     _tile_release();
+}
+
+static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
+    if (acts->format == F32 || (acts->format == INT8 && acts->rows < ENOUGH))
+        multiply_by_registers(acts, linear, target);
+    else
+        multiply_by_tiles(acts, linear, target);
 }
 
 #define NEEDS {HAS_AVX512 | HAS_AMX_INT8, HAS_AVX512 | HAS_BF16 | HAS_AMX_BF16, HAS_AVX512 | HAS_VNNI | HAS_AMX_INT8}
