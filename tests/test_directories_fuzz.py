@@ -18,12 +18,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import tiny_bundle
 import torch
 import yaml
+from companion_dirs import WRITERS, companion_dir
 from funasr_dirs import GOLDEN, write_funasr
+from test_checkpoint_variants import variant_dir
 
 import paraformer
 from paraformer import checkpoint
@@ -32,12 +35,14 @@ from paraformer.checkpoint import funasr_parts, native
 from paraformer.errors import ParaformerError
 from paraformer.language import LanguageModel
 from paraformer.model.paraformer import Paraformer
+from paraformer.segment.fsmn import FsmnVad
+from paraformer.speakers import VoiceEncoder
 
 SIGNAL = tiny.signal(25_000)
 OTHER_VALUES: tuple[Any, ...] = (None, "text", 3.5, -1, 0, 7, True, [], {}, [1, 2], {"a": 1}, math.nan, 10**30, "")
 FOREIGN = "not an error of ours"
 FEW = (None, "text", -1)
-"""Of the values, those that every run tries; all of them are slow."""
+"""Of the values, those that every run tries; all of them are slow, as are models of our own form of other kinds."""
 
 
 # -- directories ------------------------------------------------------------------------------------------------------
@@ -117,17 +122,17 @@ def recognised(directory: Path) -> object:
 
 
 @cache
-def expected(directory: Path) -> object:
+def expected(directory: Path, use: Callable[[Path], Any] = recognised) -> object:
     """Of the unharmed directory."""
-    found = recognised(directory)
+    found = use(directory)
     assert len(found) > 8, "a model that says nothing tells nothing"
     return found
 
 
-def outcome(directory: Path, base: Path) -> str:
+def outcome(directory: Path, base: Path, use: Callable[[Path], object] = recognised) -> str:
     """What came of it: "same", "other", or the error."""
     try:
-        return "same" if recognised(directory) == expected(base) else "other"
+        return "same" if use(directory) == expected(base, use) else "other"
     except ParaformerError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  all of them are shown together
@@ -320,3 +325,121 @@ def test_a_harmed_setting_of_a_bundle(tmp_path):
 )
 def test_every_value_of_every_setting(tmp_path, form, name, metadata):
     try_all(tmp_path, form, name, OTHER_VALUES, metadata=metadata)
+
+
+# -- other kinds of models --------------------------------------------------------------------------------------------
+
+
+def heard(directory: Path) -> list[object]:
+    """What a model for whole recordings makes of speech, without and with hotwords."""
+    loaded = paraformer.load(directory, backend="torch", vad=False)
+    transcripts = [loaded.transcribe(speech())]
+    if loaded.config.hotwords is not None:
+        transcripts.append(loaded.transcribe(speech(), hotwords=["万丈", "三上"]))
+    return [(token.text, token.start_s, token.confidence) for one in transcripts for token in one.tokens]
+
+
+@cache
+def speech() -> np.ndarray:
+    with np.load(GOLDEN / "frontend_offline.npz") as arrays:
+        return arrays["wav_int16"].astype(np.float32) / 32768
+
+
+def marked(directory: Path) -> list[object]:
+    loaded = paraformer.load_punctuation(directory)
+    text = "今天abc天气很好hello world我们出去走走吧模型" * 2
+    return [loaded.punctuate(text), *loaded.scores(list(text)).ravel().tolist()]
+
+
+def aligned(directory: Path) -> list[object]:
+    tokens = paraformer.load_aligner(directory).align(SIGNAL, "a hello a").tokens
+    return [time for token in tokens for time in (token.start_s, token.end_s)]
+
+
+def spoken(directory: Path) -> list[object]:
+    detector = FsmnVad.open(directory)
+    scores, _ = detector.network.step(rows(detector.network.config.input_dim), detector.network.init_state())
+    return [*detector.spans(np.concatenate([speech(), np.zeros(32_000, np.float32), speech()])), *scores.ravel()]
+
+
+def rows(width: int) -> np.ndarray:
+    return np.random.default_rng(3).standard_normal((9, width)).astype(np.float32)
+
+
+def voice(directory: Path) -> list[object]:
+    return VoiceEncoder.open(directory)(SIGNAL[:24_000]).tolist()
+
+
+def others_dir(path: Path, name: str) -> Path:
+    """A directory of FunASR's whose settings are, where they may be, not those that it would take for missing ones."""
+    if name not in WRITERS:
+        return variant_dir(path, name)
+    directory = companion_dir(path, name)
+    if name == "detector":
+        settings = yaml.safe_load((directory / "config.yaml").read_text())
+        rules = {"max_end_silence_time": 500, "window_size_ms": 180, "speech_noise_thres": 0.5, "do_extend": 0}
+        rules |= {"sil_to_speech_time_thres": 110, "speech_to_sil_time_thres": 120, "max_single_segment_time": 2000}
+        settings["model_conf"] |= rules | {"speech_2_noise_ratio": 1.1}
+        settings["encoder_conf"]["lstride"] = 2
+        write_yaml(directory / "config.yaml", settings)
+    return directory
+
+
+OTHERS: Mapping[str, Callable[[Path], list[object]]] = {
+    "bicif": heard,
+    "seaco": heard,
+    "contextual": heard,
+    "punctuation": marked,
+    "realtime": marked,
+    "aligner": aligned,
+    "detector": spoken,
+    "voices": voice,
+}
+FILES = ("config.yaml", "configuration.json", "config.json")
+
+
+def try_other(tmp_path: Path, name: str, form: str, others: tuple[Any, ...]) -> int:
+    """Every harm to every setting of a model of this kind. Returns how many there were."""
+    base = others_dir(tmp_path / "theirs", name)
+    if form == "ours":
+        checkpoint.convert(base, tmp_path / "ours")
+        base = tmp_path / "ours"
+    directory, count, wrong = copied(base, tmp_path / "m"), 0, []
+    for file in (base / file for file in FILES if (base / file).exists()):
+        is_yaml = file.suffix == ".yaml"
+        text = file.read_text(encoding="utf-8")
+        values, write = yaml.safe_load(text) if is_yaml else json.loads(text), write_yaml if is_yaml else write_json
+        for place in places(values):
+            if place[0] in ("card", "words", "pieces", "sha256") and len(place) > 1:
+                continue  # free, for training or for checks
+            was = held(values, place)[0][place[-1]]
+            for kind, changed in harmed(values, place, others):
+                write(directory / file.name, changed)
+                found, count = outcome(directory, base, OTHERS[name]), count + 1
+                now = held(changed, place)[0].get(place[-1])
+                meant = isinstance(now, type(was)) or (isinstance(was, int | float) and isinstance(now, int | float))
+                meant |= kind in ("removed", "None") and (name, form) == ("detector", "funasr")  # FunASR's own defaults
+                if found == "same" or (found == "other" and (meant or (place[-1], now) in NOTHING)):
+                    continue
+                if found == "other" or found.startswith(FOREIGN) or str(directory) not in found:
+                    wrong.append(f"{file.name} {'.'.join(place)} {kind}: {found}")
+        replaced(directory / file.name, file.read_bytes())
+    assert not wrong, "\n".join(wrong)
+    return count
+
+
+NOTHING = (("cmvn", None), ("cmvn_file", None), ("dictionary", None), ("dictionary", "text"), ("sanm_shfit", None))
+"""Settings that may be nothing or, of the dictionary, anything, and are then honoured."""
+
+
+@pytest.mark.parametrize("name", ["punctuation", "aligner", "detector", "voices"])
+def test_a_harmed_setting_of_a_companion(tmp_path, name):
+    assert try_other(tmp_path, name, "funasr", FEW[:1]) > 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("form", ["funasr", "ours"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_value_of_every_setting_of_other_kinds(tmp_path, name, form):
+    try_other(tmp_path, name, form, (*OTHER_VALUES, 0.37))

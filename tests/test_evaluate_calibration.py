@@ -166,3 +166,10 @@ def test_the_command_names_what_failed(tmp_path: Path, speech: Path, capsys: pyt
     assert main(["calibrate", str(model), "--data", str(speech)]) == 1
     assert capsys.readouterr().err.count("gone.wav") == 1
     assert Bundle.open(model).confidence.whole is not None
+
+
+def test_what_failed_is_told_where_too_little_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speech = tmp_path / "speech.jsonl"
+    speech.write_text('{"audio": "gone.wav", "text": "一"}', encoding="utf-8")
+    assert main(["calibrate", str(tiny_bundle.directory()), "--data", str(speech)]) == 1
+    assert "gone.wav" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from paraformer.audio import SAMPLE_RATE, blocks_of
 from paraformer.backends.companions import on_torch, opened_companion
 from paraformer.bundle import Bundle, cmvn_from_json
 from paraformer.companions.aligner import AlignerNetwork, config_of
-from paraformer.errors import DataError
+from paraformer.errors import DataError, ModelError
 from paraformer.frontend import Frontend
 from paraformer.kinds import ALIGNER
 from paraformer.recognizer import Audio
@@ -84,6 +84,7 @@ def open_aligner(directory: Path, device: str | None = None) -> Aligner:
     config, extras = opened.parsed(config_of), opened.extras
     cmvn = cmvn_from_json(extras["cmvn"], opened.source)
     bundle = Bundle(directory, config, tuple(extras["tokens"]), cmvn, extras["pieces"], opened.card)
-    if device is None:
-        return Aligner(bundle, AlignerNetwork(config, opened.weights))
-    return Aligner(bundle, on_torch(ALIGNER, config, opened.weights, device))
+    with opened.naming(ModelError):
+        if device is None:
+            return Aligner(bundle, AlignerNetwork(config, opened.weights))
+        return Aligner(bundle, on_torch(ALIGNER, config, opened.weights, device))

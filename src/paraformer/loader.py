@@ -141,10 +141,12 @@ def load_punctuation(
         directory = Path(str(files("paraformer") / "models" / EMBEDDED_PUNCTUATION))
     else:
         directory = locate(model, download=download)
-    bundle = PunctuationBundle.of(opened_companion(directory, PUNCTUATION))
-    if device is None:
-        return Punctuation(bundle)
-    return Punctuation(bundle, on_torch(PUNCTUATION, bundle.config, bundle.weights, device))
+    opened = opened_companion(directory, PUNCTUATION)
+    with opened.naming(ModelError):
+        bundle = PunctuationBundle.of(opened)
+        if device is None:
+            return Punctuation(bundle)
+        return Punctuation(bundle, on_torch(PUNCTUATION, bundle.config, bundle.weights, device))
 
 
 def is_punctuation(directory: Path) -> bool:

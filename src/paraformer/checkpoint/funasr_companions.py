@@ -14,10 +14,17 @@ import numpy as np
 import yaml
 
 from paraformer.bundle import cmvn_from_json, cmvn_to_json, digest_of_spots, replacing
-from paraformer.checkpoint import funasr_aligner, funasr_detector, funasr_punctuation, funasr_voices, torch_file
+from paraformer.checkpoint import (
+    funasr_aligner,
+    funasr_config,
+    funasr_detector,
+    funasr_punctuation,
+    funasr_voices,
+    torch_file,
+)
 from paraformer.checkpoint import funasr_directory as funasr
 from paraformer.checkpoint.form import Form
-from paraformer.checkpoint.funasr_parts import CMVN, DICTIONARY, SETTINGS, TOKENS, WORDS, Named
+from paraformer.checkpoint.funasr_parts import CMVN, DICTIONARY, SETTINGS, TOKENS, WHOLE_MODEL, WORDS, Named
 from paraformer.companions import Companion
 from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
 from paraformer.kinds import RECOGNISER, Kind, mixed_up
@@ -80,8 +87,7 @@ def load(directory: Path, kind: Kind | None = None) -> Companion:
     Raises ModelNotFound (a file is missing), UnsupportedModel (another kind of model), ConfigError (settings),
     CheckpointError (tensors that do not fit, or a file that holds more than tensors), ModelError (anything else).
     """
-    metadata = funasr.read_metadata(directory)
-    paths = funasr.section(metadata, "file_path_metas", directory / funasr.METADATA_FILE)
+    metadata, paths = funasr.read_metadata(directory)
     path = funasr.existing(directory, [paths], SETTINGS)
     settings = funasr.read_settings(path)
     form = _BY_MODEL.get(str(settings.get("model")))
@@ -90,14 +96,15 @@ def load(directory: Path, kind: Kind | None = None) -> Companion:
             raise mixed_up(f"{directory} ({settings['model']})", form.kind if form else RECOGNISER, kind)
         raise UnsupportedModel(f"{path} names a model of kind {settings.get('model')!r}, which is not {kind.what}")
     assert form is not None
-    extras = _extras(form, directory, [paths, settings])
-    try:
-        ours = form.read(settings, extras)
-    except (ConfigError, UnsupportedModel) as error:
-        raise type(error)(f"{path}: {error}") from error
     weights = funasr.existing(directory, [paths], form.weights)
     card = funasr.section(metadata, funasr.OURS, directory / funasr.METADATA_FILE).get("card", {})
-    arrays = _arrays(form, ours, torch_file.read(weights), weights, extras)
+    try:
+        funasr_config.check_keys(WHOLE_MODEL, settings, "")
+        extras = _extras(form, directory, [paths, settings])
+        ours = form.read(settings, extras)
+        arrays = _arrays(form, ours, torch_file.read(weights), weights, extras)
+    except (ConfigError, UnsupportedModel) as error:
+        raise type(error)(f"{path}: {error}") from error
     return Companion(form.kind, ours, arrays, extras, card, digest_of_spots(weights), str(path))
 
 

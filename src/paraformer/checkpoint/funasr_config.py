@@ -129,7 +129,7 @@ def _not_streaming(decoder: DecoderConfig) -> str:
 def read_aligner(settings: Mapping[str, Any], vocab_size: int) -> ModelConfig:
     """The aligner that config.yaml describes, which is a model without a decoder. Errors as those of `read`."""
     check_keys(WHOLE_MODEL, settings, "")
-    _check_fixed(WHOLE_MODEL.fixed, settings, "")
+    check_fixed(WHOLE_MODEL.fixed, settings, "")
     encoder = _read_class({"SANMEncoder": ENCODERS["SANMEncoder"]}, settings, "encoder")
     predictor = _read_predictor({**settings, "model": "BiCifParaformer"}, encoder.dim)
     decoder = SanmDecoderConfig(heads=encoder.heads)
@@ -151,9 +151,9 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     check_keys(WHOLE_MODEL, settings, "")
     _check_kind(settings)
-    _check_fixed(WHOLE_MODEL.fixed, settings, "")
-    check_keys(FRONTEND, _section(settings, "frontend_conf"), "frontend_conf")
-    check_keys(TOKENIZER, _section(settings, "tokenizer_conf"), "tokenizer_conf")
+    check_fixed(WHOLE_MODEL.fixed, settings, "")
+    check_keys(FRONTEND, conf_of(settings, "frontend_conf"), "frontend_conf")
+    check_keys(TOKENIZER, conf_of(settings, "tokenizer_conf"), "tokenizer_conf")
 
 
 def _check_kind(settings: Mapping[str, Any]) -> None:
@@ -181,13 +181,13 @@ def _read_class(classes: Mapping[str, Part], settings: Mapping[str, Any], sectio
     if not isinstance(name, str) or name not in classes:
         raise UnsupportedModel(f"{section} {name!r} is not supported; {', '.join(classes)} are")
     part = classes[name]
-    return part.kind(**_read(part, _section(settings, f"{section}_conf"), f"{section}_conf"))
+    return part.kind(**read_part(part, conf_of(settings, f"{section}_conf"), f"{section}_conf"))
 
 
-def _read(part: Part, conf: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Our fields from FunASR's settings."""
+def read_part(part: Part, conf: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Our fields from FunASR's settings. Raises ConfigError or UnsupportedModel for those that the tables forbid."""
     check_keys(part, conf, where)
-    _check_fixed(part.fixed, conf, where)
+    check_fixed(part.fixed, conf, where)
     missing = sorted(part.needed - set(conf))
     if missing:
         defaults = ", ".join(f"{key}: {part.fields[key][1]!r}" for key in missing)
@@ -213,7 +213,8 @@ def check_keys(part: Part, conf: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"unknown setting{where and f' in {where}'}: {key}{meant}")
 
 
-def _check_fixed(fixed: Fixed, conf: Mapping[str, Any], where: str) -> None:
+def check_fixed(fixed: Fixed, conf: Mapping[str, Any], where: str) -> None:
+    """Raise UnsupportedModel for a setting with another value than the one that we compute."""
     for key, only in fixed.items():
         value = conf.get(key, only.default)
         if value not in only.accepted:
@@ -236,8 +237,9 @@ def _typed(value: Any, default: Any, where: str) -> Any:
     return type(default)(value)
 
 
-def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    conf = settings.get(name) or {}
+def conf_of(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The settings below a key of config.yaml, empty where there are none. Raises ConfigError for anything else."""
+    conf = {} if (found := settings.get(name)) is None else found
     if not isinstance(conf, Mapping):
         raise ConfigError(f"{name} must hold settings, not {conf!r:.60}")
     return conf
@@ -260,7 +262,7 @@ def _read_model_conf(part: Part, settings: Mapping[str, Any]) -> dict[str, Any]:
     hotwords = _HOTWORDS.get(settings["model"])
     shared = _keys(OBJECTIVE) | (_keys(hotwords) if hotwords else set())
     sharing = dataclasses.replace(part, elsewhere={**part.elsewhere, **dict.fromkeys(shared, "another part's")})
-    return _read(sharing, {**_section(settings, "model_conf"), **top}, "model_conf")
+    return read_part(sharing, {**conf_of(settings, "model_conf"), **top}, "model_conf")
 
 
 def _keys(part: Part) -> set[str]:
@@ -271,7 +273,7 @@ def _read_hotwords(settings: Mapping[str, Any], dim: int) -> HotwordConfig | Non
     part = _HOTWORDS.get(settings["model"])
     if part is None:
         return None
-    width = _section(settings, "model_conf").get("inner_dim", 256)
+    width = conf_of(settings, "model_conf").get("inner_dim", 256)
     if width != dim:
         raise ConfigError(f"model_conf.inner_dim is {width!r}, but the encoder's output_size is {dim}")
     ours = _read_model_conf(part, settings)
@@ -288,8 +290,8 @@ _HOTWORDS = {"SeacoParaformer": SEACO, "ContextualParaformer": CONTEXTUAL}
 
 
 def _read_timing(settings: Mapping[str, Any]) -> TimingConfig:
-    conf = _section(settings, "predictor_conf")
-    ours = _read(TIMING, {key: conf[key] for key in TIMING.fields if key in conf}, "predictor_conf")
+    conf = conf_of(settings, "predictor_conf")
+    ours = read_part(TIMING, {key: conf[key] for key in TIMING.fields if key in conf}, "predictor_conf")
     if ours["recurrent"] not in UPSAMPLING:
         *first, last = map(repr, UPSAMPLING)
         raise UnsupportedModel(
@@ -306,7 +308,7 @@ UPSAMPLING = {"cnn": False, "cnn_blstm": True}
 def _read_frontend(settings: Mapping[str, Any]) -> FrontendConfig:
     """FunASR's defaults where there is no section at all; else the settings of a frame are all there or none is."""
     named = {"frontend": "WavFrontend", **settings}
-    conf = _section(settings, "frontend_conf")
+    conf = conf_of(settings, "frontend_conf")
     if not FRONTEND.needed & set(conf):
         named["frontend_conf"] = {**{key: FRONTEND.fields[key][1] for key in FRONTEND.needed}, **conf}
     frontend: FrontendConfig = _read_class(FRONTENDS, named, "frontend")
@@ -324,14 +326,14 @@ def _read_decoder(settings: Mapping[str, Any]) -> DecoderConfig:
 
 def _causal(settings: Mapping[str, Any], section: str) -> Mapping[str, Any]:
     """Settings in which a null sanm_shfit of a decoder is the one that makes its memory causal."""
-    conf = dict(_section(settings, f"{section}_conf"))
+    conf = dict(conf_of(settings, f"{section}_conf"))
     if conf.get("sanm_shfit", 0) is None:
         conf["sanm_shfit"] = (conf.get("kernel_size", 21) - 1) // 2
     return {**settings, f"{section}_conf": conf}
 
 
 def _read_predictor(settings: Mapping[str, Any], dim: int) -> PredictorConfig:
-    width = _section(settings, "predictor_conf").get("idim", dim)
+    width = conf_of(settings, "predictor_conf").get("idim", dim)
     if width != dim:
         raise ConfigError(f"predictor_conf.idim is {width!r}, but the encoder's output_size is {dim}")
     known = {name: PREDICTORS[name] for name in KINDS[settings["model"]].predictors}
@@ -352,7 +354,7 @@ def _read_chunks(settings: Mapping[str, Any]) -> tuple[TrainingChunk, ...]:
     """The parallel lists of chunk settings; a list shorter than the sizes counts with its first entry throughout."""
     if settings["encoder"] != "SANMEncoderChunkOpt":
         return ()
-    conf = _section(settings, "encoder_conf")
+    conf = conf_of(settings, "encoder_conf")
     defaults = {"chunk_size": (16,), "stride": (10,), "pad_left": (0,)}
     lists = [_integers(conf.get(key, defaults.get(key, (1,))), key) for key in CHUNKS]
     count = len(lists[0])

@@ -128,9 +128,7 @@ def locate(directory: Path) -> Directory:
     Raises ModelNotFound for a file that is named and nowhere, or that every model needs; CMVN may be absent only where
     `cmvn_file: null` says so, for without it a model hears noise.
     """
-    metadata = read_metadata(directory)
-    paths = section(metadata, "file_path_metas", directory / METADATA_FILE)
-    funasr_config.check_keys(funasr_parts.PATHS, paths, f"{directory / METADATA_FILE}: file_path_metas")
+    metadata, paths = read_metadata(directory)
     settings_file = existing(directory, [paths], funasr_parts.SETTINGS)
     settings = read_settings(settings_file)
     try:
@@ -189,8 +187,8 @@ def read_cmvn(path: Path) -> Cmvn:
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_metadata(directory: Path) -> dict[str, Any]:
-    """configuration.json, empty where there is none."""
+def read_metadata(directory: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """configuration.json, empty where there is none, and of it the names of files."""
     if not directory.is_dir():
         raise ModelNotFound(f"there is no model directory {directory}")
     path = directory / METADATA_FILE
@@ -198,7 +196,9 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise ModelError(f"{path} must be a JSON object")
     funasr_config.check_keys(funasr_parts.METADATA, metadata, str(path))
-    return metadata
+    paths = section(metadata, "file_path_metas", path)
+    funasr_config.check_keys(funasr_parts.PATHS, paths, f"{path}: file_path_metas")
+    return metadata, paths
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class Part:
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _reasons(why: str, *keys: str) -> Reasons:
+def reasons(why: str, *keys: str) -> Reasons:
+    """One reason for several keys."""
     return dict.fromkeys(keys, why)
 
 
@@ -87,11 +88,11 @@ _UNUSED: Reasons = {
     "padding_idx": "of the input layer `embed`, which input_layer rules out",
     "positionwise_conv_kernel_size": "of convolutional feed-forwards, which positionwise_layer_type rules out",
     "pos_enc_class": "SAN-M encoders never look at it, the others follow pos_enc_layer_type",
-    **_reasons("training drops whole layers", "stochastic_depth_rate"),
-    **_reasons("of low-rank layers, which lora_list rules out", "lora_rank", "lora_alpha", "lora_dropout"),
-    **_reasons("of conversions from TensorFlow", "tf2torch_tensor_name_prefix_torch", "tf2torch_tensor_name_prefix_tf"),
+    **reasons("training drops whole layers", "stochastic_depth_rate"),
+    **reasons("of low-rank layers, which lora_list rules out", "lora_rank", "lora_alpha", "lora_dropout"),
+    **reasons("of conversions from TensorFlow", "tf2torch_tensor_name_prefix_torch", "tf2torch_tensor_name_prefix_tf"),
 }
-_NO_POSITIONS = _reasons("SAN-M drops nothing of its positions", "positional_dropout_rate")
+_NO_POSITIONS = reasons("SAN-M drops nothing of its positions", "positional_dropout_rate")
 _PRE_NORM = {
     "normalize_before": Only(True, (True,), "layer norms after each part"),
     "concat_after": Only(False, (False,), "a layer over attention and its input"),
@@ -129,7 +130,7 @@ def _sanm_encoder(input_layer: str, fixed: Fixed, elsewhere: Reasons) -> Part:
 
 ENCODERS = {
     "SANMEncoder": _sanm_encoder("pe", _NO_LORA, {}),
-    "SANMEncoderChunkOpt": _sanm_encoder("pe_online", {}, _reasons("the lists of `training_chunks`", *CHUNKS)),
+    "SANMEncoderChunkOpt": _sanm_encoder("pe_online", {}, reasons("the lists of `training_chunks`", *CHUNKS)),
     "ConformerEncoder": Part(
         ConformerEncoderConfig,
         {**_ENCODER, **_POSITIONAL, "cnn_module_kernel": ("conv_kernel", 31)},
@@ -211,11 +212,12 @@ TIMING = Part(
         "smooth_factor2": ("smooth_factor", 1.0),
         "noise_threshold2": ("noise_threshold", 0.0),
     },
+    frozenset({"upsample_times", "upsample_type", "use_cif1_cnn", "smooth_factor2", "noise_threshold2"}),
 )
 """Of CifPredictorV3, which has them among its others; upsample_type is "cnn" or "cnn_blstm"."""
 _FINE = dataclasses.replace(
     _predictor(2, 0.0, {}),
-    elsewhere={"idim": "compared with the encoder's output_size", **_reasons("read by `TIMING`", *TIMING.fields)},
+    elsewhere={"idim": "compared with the encoder's output_size", **reasons("read by `TIMING`", *TIMING.fields)},
 )
 PREDICTORS = {
     "CifPredictor": _predictor(1, 0.45, {}),
@@ -243,7 +245,7 @@ FRONTEND = Part(
     {"cmvn_file": "found by `funasr_directory.locate`"},
     {
         "dither": "noise that makes FunASR's results differ from run to run; never computed (docs/quirks.md)",
-        **_reasons("FunASR never looks at it", "filter_length_min", "filter_length_max"),
+        **reasons("FunASR never looks at it", "filter_length_min", "filter_length_max"),
     },
 )
 FRONTENDS = {"WavFrontend": FRONTEND, "WavFrontendOnline": FRONTEND}
@@ -271,7 +273,7 @@ OBJECTIVE = Part(
     ignored={
         "ignore_id": "padding of training targets",
         "use_1st_decoder_loss": "FunASR's Paraformer never looks at it",
-        **_reasons("what training reports", "report_cer", "report_wer", "sym_space", "sym_blank"),
+        **reasons("what training reports", "report_cer", "report_wer", "sym_space", "sym_blank"),
         "extract_feats_in_collect_stats": "of the training's preparation",
     },
     tolerant=True,
@@ -280,7 +282,7 @@ _BIAS_ENCODER = {
     "bias_encoder_type": Only("lstm", ("lstm",), "hotwords as means of their characters"),
 }
 _BIAS_ELSEWHERE: Reasons = {"inner_dim": "compared with the encoder's output_size"}
-_BIAS_TRAINING = _reasons("training drops rows between the layers of the LSTM", "bias_encoder_dropout_rate")
+_BIAS_TRAINING = reasons("training drops rows between the layers of the LSTM", "bias_encoder_dropout_rate")
 SEACO = Part(
     SeacoConfig,
     {
@@ -315,7 +317,7 @@ CONTEXTUAL = Part(
     elsewhere=_BIAS_ELSEWHERE,
     ignored={
         **_BIAS_TRAINING,
-        **_reasons("training, where FunASR has it switched off", "crit_attn_weight", "crit_attn_smooth"),
+        **reasons("training, where FunASR has it switched off", "crit_attn_weight", "crit_attn_smooth"),
         "target_buffer_length": "of FunASR's data loader",
     },
     tolerant=True,
@@ -324,10 +326,10 @@ CONTEXTUAL = Part(
 TOKENIZER = Part(
     dict,
     {},
-    elsewhere=_reasons("found by `funasr_directory.locate`", "token_list", "seg_dict_file", "seg_dict"),
+    elsewhere=reasons("found by `funasr_directory.locate`", "token_list", "seg_dict_file", "seg_dict"),
     ignored={
-        **_reasons("how training texts are cut", "split_with_space", "space_symbol", "remove_non_linguistic_symbols"),
-        **_reasons("how training texts are cut", "unk_symbol", "non_linguistic_symbols", "delimiter", "symbol_value"),
+        **reasons("how training texts are cut", "split_with_space", "space_symbol", "remove_non_linguistic_symbols"),
+        **reasons("how training texts are cut", "unk_symbol", "non_linguistic_symbols", "delimiter", "symbol_value"),
         "bpemodel": "of tokenizers that `tokenizer` rules out",
     },
     tolerant=True,
@@ -342,16 +344,16 @@ WHOLE_MODEL = Part(
     },
     elsewhere={
         "model": "what kind of model it is",
-        **_reasons("classes, from these tables", "encoder", "decoder", "predictor", "frontend"),
-        **_reasons("their settings, from these tables", "encoder_conf", "decoder_conf", "predictor_conf"),
-        **_reasons("their settings, from these tables", "frontend_conf", "model_conf", "tokenizer_conf"),
-        **_reasons("the second decoder of SEACO_DECODER", "seaco_decoder", "seaco_decoder_conf"),
-        **_reasons("compared with the other settings", "vocab_size", "input_size"),
+        **reasons("classes, from these tables", "encoder", "decoder", "predictor", "frontend"),
+        **reasons("their settings, from these tables", "encoder_conf", "decoder_conf", "predictor_conf"),
+        **reasons("their settings, from these tables", "frontend_conf", "model_conf", "tokenizer_conf"),
+        **reasons("the second decoder of SEACO_DECODER", "seaco_decoder", "seaco_decoder_conf"),
+        **reasons("compared with the other settings", "vocab_size", "input_size"),
     },
     ignored={
-        **_reasons("training", "train_conf", "optim", "optim_conf", "scheduler", "scheduler_conf", "specaug"),
-        **_reasons("training", "specaug_conf", "dataset", "dataset_conf", "ctc_conf", "normalize_conf", "init_param"),
-        **_reasons("of FunASR's other readers; `tokenizer_conf` counts", "token_list"),
+        **reasons("training", "train_conf", "optim", "optim_conf", "scheduler", "scheduler_conf", "specaug"),
+        **reasons("training", "specaug_conf", "dataset", "dataset_conf", "ctc_conf", "normalize_conf", "init_param"),
+        **reasons("of FunASR's other readers; `tokenizer_conf` counts", "token_list"),
     },
     tolerant=True,
 )
@@ -363,7 +365,7 @@ METADATA = Part(
         "file_path_metas": "read by `funasr_directory.locate`",
         "paraformer": "what our own `funasr.save` wrote",
     },
-    ignored=_reasons("for hubs", "framework", "task", "model", "pipeline"),
+    ignored=reasons("for hubs", "framework", "task", "model", "pipeline"),
     tolerant=True,
 )
 """configuration.json."""
@@ -373,8 +375,8 @@ PATHS = Part(
     dict,
     {},
     elsewhere={
-        **_reasons("found by `funasr_directory.locate`", "init_param", "config"),
-        **_reasons("sections with files of their own", "tokenizer_conf", "frontend_conf"),
+        **reasons("found by `funasr_directory.locate`", "init_param", "config"),
+        **reasons("sections with files of their own", "tokenizer_conf", "frontend_conf"),
     },
     tolerant=True,
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from paraformer.checkpoint.form import Form
-from paraformer.checkpoint.funasr_parts import Named
+from paraformer.checkpoint.funasr_config import conf_of, read_part
+from paraformer.checkpoint.funasr_parts import ENCODERS, Named, Part, reasons
 from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.kinds import PUNCTUATION
 from paraformer.punctuation.config import PunctuationConfig
@@ -17,7 +19,7 @@ MODELS: Mapping[str, tuple[str, Any]] = {
     "CTTransformerStreaming": ("SANMVadEncoder", "live"),
 }
 """FunASR's classes, their encoder, and what a word sees in them."""
-_FULL_WIDTH = {",": "，", ".": "。", "?": "？", "!": "！"}
+_FULL_WIDTH: Mapping[str, str] = {",": "，", ".": "。", "?": "？", "!": "！"}
 """Marks that FunASR's own template writes as no published model has them."""
 _MODULES = {
     "attention.qkv": "self_attn.linear_q_k_v",
@@ -28,14 +30,15 @@ _MODULES = {
     "norm1": "norm1",
     "norm2": "norm2",
 }
-_FIXED: Mapping[str, tuple[Any, ...]] = {
-    "input_layer": ("pe",),
-    "normalize_before": (True,),
-    "selfattention_layer_type": ("sanm",),
-    "concat_after": (False,),
-}
-_SIZES = ("input_size", "output_size", "attention_heads", "linear_units", "num_blocks", "kernel_size", "sanm_shfit")
-_UNUSED = ("dropout_rate", "positional_dropout_rate", "attention_dropout_rate", "pos_enc_class", "padding_idx")
+_ENCODER = dataclasses.replace(ENCODERS["SANMEncoder"], elsewhere={"input_size": "compared with output_size"})
+"""Of either class: they differ in what a word sees."""
+_MODEL = Part(
+    dict,
+    {"sentence_end_id": ("end", 3)},
+    elsewhere={"punc_list": "the marks", **reasons("compared with output_size", "embed_unit", "att_unit")},
+    ignored=reasons("training", "ignore_id", "dropout_rate", "punc_weight"),
+    tolerant=True,
+)
 
 
 def read_config(settings: Mapping[str, Any], words: int) -> PunctuationConfig:
@@ -46,27 +49,25 @@ def read_config(settings: Mapping[str, Any], words: int) -> PunctuationConfig:
     encoder_class, attention = MODELS[kind]
     if settings.get("encoder") != encoder_class:
         raise UnsupportedModel(f"a {kind} with encoder {settings.get('encoder')!r} is not supported")
-    model, encoder = settings.get("model_conf") or {}, settings.get("encoder_conf") or {}
-    _check_encoder(encoder)
-    width = encoder["output_size"]
-    others = {"input_size": encoder["input_size"], **{key: model.get(key, width) for key in ("embed_unit", "att_unit")}}
+    model, encoder = conf_of(settings, "model_conf"), conf_of(settings, "encoder_conf")
+    sizes = read_part(_ENCODER, encoder, "encoder_conf")
+    end, width = read_part(_MODEL, model, "model_conf")["end"], sizes["dim"]
+    others = {
+        "input_size": encoder.get("input_size"),
+        **{key: model.get(key, width) for key in ("embed_unit", "att_unit")},
+    }
     if different := [key for key, value in others.items() if value != width]:
         raise UnsupportedModel(f"{different[0]} must be output_size, {width}, not {others[different[0]]}")
     listed = model.get("punc_list")
     if not isinstance(listed, list) or not all(isinstance(mark, str) for mark in listed):
         raise ConfigError(f"model_conf.punc_list must be a list of marks, not {listed!r:.60}")
-    marks = [str(mark) for mark in listed]
-    return PunctuationConfig(
-        vocab_size=words,
-        marks=tuple(_FULL_WIDTH.get(mark, mark) for mark in marks),
-        dim=width,
-        heads=encoder["attention_heads"],
-        ffn_dim=encoder["linear_units"],
-        layers=encoder["num_blocks"],
-        kernel=encoder["kernel_size"],
-        shift=encoder["sanm_shfit"],
-        attention=attention,
-    )
+    marks = tuple(_FULL_WIDTH.get(mark, mark) for mark in listed)
+    if marks[end : end + 1] != ("。",):
+        raise UnsupportedModel(
+            f"model_conf.sentence_end_id is {end}, but this version runs only the place of 。in punc_list"
+        )
+    del sizes["attention_dropout"]
+    return PunctuationConfig(**sizes, vocab_size=words, marks=marks, attention=attention)
 
 
 def write_config(config: PunctuationConfig) -> dict[str, Any]:
@@ -104,17 +105,6 @@ def write_config(config: PunctuationConfig) -> dict[str, Any]:
         "tokenizer": "CharTokenizer",
         "tokenizer_conf": {"unk_symbol": "<unk>"},
     }
-
-
-def _check_encoder(encoder: Mapping[str, Any]) -> None:
-    if unknown := sorted(set(encoder) - set(_SIZES) - set(_FIXED) - set(_UNUSED)):
-        raise ConfigError(f"unknown setting in encoder_conf: {', '.join(unknown)}")
-    for key in _SIZES:
-        if isinstance(encoder.get(key), bool) or not isinstance(encoder.get(key), int):
-            raise ConfigError(f"encoder_conf.{key} must be a whole number, not {encoder.get(key)!r}")
-    for key, accepted in _FIXED.items():
-        if encoder.get(key, accepted[0]) not in accepted:
-            raise UnsupportedModel(f"encoder_conf.{key} {encoder[key]!r} is not supported, only {accepted[0]!r}")
 
 
 def _theirs(name: str) -> str:

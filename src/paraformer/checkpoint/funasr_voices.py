@@ -7,35 +7,39 @@ from dataclasses import asdict
 from typing import Any
 
 from paraformer.checkpoint.form import Form
-from paraformer.checkpoint.funasr_parts import Named
+from paraformer.checkpoint.funasr_config import check_fixed, conf_of, read_part
+from paraformer.checkpoint.funasr_parts import FRONTEND, Named, Only, Part
 from paraformer.companions.voices import COUNTER, CamppConfig
-from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.kinds import VOICES
 from paraformer.settings import from_mapping
 
-_SIZES = {
-    "feat_dim": "mel_bins",
-    "embedding_size": "embedding",
-    "growth_rate": "growth",
-    "bn_size": "bottleneck",
-    "init_channels": "channels",
-}
-_FIXED = {"config_str": "batchnorm-relu", "output_level": "segment"}
+NETWORK = Part(
+    CamppConfig,
+    {
+        "feat_dim": ("mel_bins", 80),
+        "embedding_size": ("embedding", 192),
+        "growth_rate": ("growth", 32),
+        "bn_size": ("bottleneck", 4),
+        "init_channels": ("channels", 128),
+    },
+    fixed={
+        "config_str": Only("batchnorm-relu", ("batchnorm-relu",), "other layers"),
+        "output_level": Only("segment", ("segment",), "a vector for each frame"),
+    },
+    ignored={"memory_efficient": "how FunASR trains"},
+    tolerant=True,
+)
 
 
 def read(settings: Mapping[str, Any]) -> CamppConfig:
     """Sizes that config.yaml describes. Raises UnsupportedModel for what is not run here, ConfigError."""
-    conf = settings.get("model_conf") or {}
-    if not isinstance(conf, Mapping):
-        raise ConfigError(f"model_conf must hold settings, not {conf!r:.60}")
-    for key, only in _FIXED.items():
-        if conf.get(key, only) != only:
-            raise UnsupportedModel(f"model_conf: {key} is {conf[key]!r}, but this version runs only {only!r}")
-    return from_mapping(CamppConfig, {ours: conf[key] for key, ours in _SIZES.items() if key in conf}, "model_conf")
+    check_fixed({"fs": FRONTEND.fixed["fs"]}, conf_of(settings, "frontend_conf"), "frontend_conf")
+    return CamppConfig(**read_part(NETWORK, conf_of(settings, "model_conf"), "model_conf"))
 
 
 def _write(ours: Mapping[str, Any]) -> dict[str, Any]:
-    conf = {**{theirs: ours[name] for theirs, name in _SIZES.items()}, **_FIXED, "memory_efficient": True}
+    sizes = {theirs: ours[name] for theirs, (name, _) in NETWORK.fields.items()}
+    conf = {**sizes, **{key: only.default for key, only in NETWORK.fixed.items()}, "memory_efficient": True}
     return {"model": "CAMPPlus", "model_conf": conf, "frontend": "WavFrontend", "frontend_conf": {"fs": 16000}}
 
 

@@ -21,9 +21,11 @@ def calibrate(options: argparse.Namespace) -> int:
     """Fit a curve for each way to recognise, write them, and say what came of it. Returns 1 if any utterance failed."""
     bundle = Bundle.open(options.model)
     utterances, unusable = opened(options.data, options.channel)
+    for failure in unusable:
+        complain(failure.error, failure.id)
     recognizer = paraformer.load(options.model, **loading(options))
     fits, failures = learnt(recognizer, utterances, Normalizer())
-    for failure in {one.id: one for one in (*unusable, *failures)}.values():
+    for failure in {one.id: one for one in failures}.values():
         complain(failure.error, failure.id)
     curves = {mode: found.curve for mode, found in fits.items()}
     calibration = Calibration(**curves, speech=clear_as_speech(recognizer, utterances))

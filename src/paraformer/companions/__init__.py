@@ -7,7 +7,8 @@ under the name of the kind, which tells such a directory from a recogniser's, an
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from safetensors.numpy import save_file
 
 from paraformer import contract
 from paraformer.bundle import CONFIG_FILE, checksum, digest_of_spots, replacing
-from paraformer.errors import ConfigError, ModelError, ModelNotFound, UnsupportedModel
+from paraformer.errors import ConfigError, ModelError, ModelNotFound
 from paraformer.kinds import ALIGNER, COMPANIONS, DETECTOR, PUNCTUATION, RECOGNISER, VOICES, Kind, mixed_up
 from paraformer.weights import SCALE, Storage, Stored, check_finite, quantised
 
@@ -48,9 +49,15 @@ class Companion:
 
     def parsed(self, read: Callable[[Mapping[str, Any]], T]) -> T:
         """The settings as `read` understands them; its errors name the source."""
-        try:
+        with self.naming(ConfigError, ModelError):
             return read(self.settings)
-        except (ConfigError, UnsupportedModel) as error:
+
+    @contextmanager
+    def naming(self, *kinds: type[ConfigError | ModelError]) -> Iterator[None]:
+        """Errors of these kinds, in the block, name the source."""
+        try:
+            yield
+        except kinds as error:
             raise type(error)(f"{self.source}: {error}") from error
 
 
@@ -131,8 +138,14 @@ def _settings(path: Path, kind: Kind) -> dict[str, Any]:
     for key, types in forms.items():
         if not isinstance(values[key], types):
             raise ConfigError(f"{path}: {key} must be {types[0].__name__}, not {type(values[key]).__name__}")
-    for key in ("words", "tokens"):
-        listed = values.get(key, [])
-        if isinstance(listed, list) and not all(isinstance(word, str) for word in listed):
-            raise ConfigError(f"{path}: {key} must be strings")
+    _check_lists(values, path)
     return values
+
+
+def _check_lists(values: Mapping[str, Any], path: Path) -> None:
+    """Of words and of their pieces."""
+    named = {key: values[key] for key in ("words", "tokens") if key in values}
+    named |= {f"pieces of {word!r}": pieces for word, pieces in values.get("pieces", {}).items()}
+    for key, listed in named.items():
+        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+            raise ConfigError(f"{path}: {key} must be a list of strings, not {listed!r:.60}")

@@ -15,7 +15,7 @@ from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig,
 from paraformer.errors import ConfigError
 from paraformer.products import product
 from paraformer.sanm import Blocks, Rows, block_shapes, positions
-from paraformer.settings import by_name
+from paraformer.settings import by_name, check_type
 from paraformer.weights import checked
 
 PARTS = ("vocab_size", "frontend", "encoder", "predictor")
@@ -35,6 +35,7 @@ def config_of(settings: Mapping[str, Any]) -> ModelConfig:
     if missing := [name for name in PARTS if name not in settings]:
         raise ConfigError(f"missing setting in aligner: {', '.join(missing)}")
     heads = by_name(settings["encoder"], "encoder").get("heads", SanmEncoderConfig.heads)
+    check_type(heads, int, "encoder.heads")
     rest = ModelConfig(vocab_size=1, decoder=SanmDecoderConfig(heads=heads)).to_dict()
     config = ModelConfig.from_dict({**rest, **settings})
     if not (isinstance(config.encoder, SanmEncoderConfig) and config.encoder.plain):

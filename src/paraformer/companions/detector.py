@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paraformer.errors import ModelError
+from paraformer.errors import ConfigError, UnsupportedModel
 from paraformer.settings import Count, Layers, Size, by_name, check_ranges, from_mapping
 
 
@@ -31,9 +31,9 @@ class FsmnConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
         if self.right:
-            raise ModelError("this detector's memory looks ahead, which this version does not run")
+            raise UnsupportedModel("this detector's memory looks ahead, which this version does not run")
         if not self.silence_ids or max(self.silence_ids) >= self.outputs:
-            raise ModelError(f"silence_ids {self.silence_ids} are not all among {self.outputs} outputs")
+            raise ConfigError(f"silence_ids {self.silence_ids} are not all among {self.outputs} outputs")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor, by FunASR's name."""
@@ -60,4 +60,4 @@ def detector_config(settings: Mapping[str, Any]) -> FsmnConfig:
     values = dict(by_name(settings, "network"))
     if isinstance(values.get("silence_ids"), list):
         values["silence_ids"] = tuple(values["silence_ids"])
-    return from_mapping(FsmnConfig, values, "network")
+    return from_mapping(FsmnConfig, values, "network", optional=())

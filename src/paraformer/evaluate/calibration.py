@@ -83,7 +83,15 @@ def calibrate(
     for mode, outcomes in ways.items():
         taken = list(outcomes)
         failures += [one for one in taken if isinstance(one, Failure)]
-        fits[mode] = fit([one for one in taken if isinstance(one, Judged)], mode)
+        try:
+            fits[mode] = fit([one for one in taken if isinstance(one, Judged)], mode)
+        except DataError as error:
+            if not failures:
+                raise
+            first = failures[0]
+            raise DataError(
+                f"{error} ({len(failures)} utterances failed, the first {first.id}: {first.error})"
+            ) from None
     return fits, failures
 
 

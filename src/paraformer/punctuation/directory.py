@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from paraformer.companions import Companion, open_directory, save_directory
+from paraformer.companions import Companion, save_directory
 from paraformer.errors import ModelError
 from paraformer.kinds import PUNCTUATION
 from paraformer.punctuation.config import PunctuationConfig
@@ -49,11 +49,6 @@ class PunctuationBundle:
         """As plain values."""
         extras = {"words": list(self.words), "dictionary": self.dictionary}
         return Companion(PUNCTUATION, self.config.to_dict(), self.weights, extras, self.card, self.digest)
-
-
-def open_bundle(directory: Path) -> PunctuationBundle:
-    """Read a directory of ours. Raises ModelNotFound, ConfigError, CheckpointError or ModelError, each naming it."""
-    return PunctuationBundle.of(open_directory(directory, PUNCTUATION))
 
 
 def save_bundle(bundle: PunctuationBundle, directory: Path, *, stored: Storage = "float32") -> None:

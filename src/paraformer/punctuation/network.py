@@ -34,7 +34,7 @@ class Network:
     """Scores of the mark after each word."""
 
     def __init__(
-        self, weights: Mapping[str, np.ndarray], config: PunctuationConfig, source: str = "the weights"
+        self, weights: Mapping[str, np.ndarray], config: PunctuationConfig, source: str = "the punctuation model"
     ) -> None:
         """Raises CheckpointError, naming `source`, unless there are exactly the tensors of the settings."""
         expected = shapes(config)

@@ -19,6 +19,7 @@ from paraformer.bundle import cmvn_from_json, cmvn_to_json
 from paraformer.companions import Companion, save_directory
 from paraformer.companions.detector import FsmnConfig, detector_config
 from paraformer.config import SAMPLE_RATE, FrontendConfig
+from paraformer.errors import ConfigError, ModelError
 from paraformer.frontend import Cmvn, Frontend
 from paraformer.kinds import DETECTOR
 from paraformer.products import product
@@ -102,10 +103,10 @@ class FsmnVad:
         ConfigError, each saying what is wrong.
         """
         opened = opened_companion(Path(directory), DETECTOR)
-        config = opened.parsed(lambda settings: detector_config(settings["network"]))
-        endpoints = opened.parsed(lambda settings: from_mapping(EndpointConfig, settings["endpoints"], "endpoints"))
+        config, endpoints = opened.parsed(_parsed)
         weights = opened.weights
-        network = FsmnNetwork(config, weights) if device is None else on_torch(DETECTOR, config, weights, device)
+        with opened.naming(ModelError):
+            network = FsmnNetwork(config, weights) if device is None else on_torch(DETECTOR, config, weights, device)
         return cls(network, cmvn_from_json(opened.extras["cmvn"], opened.source), endpoints)
 
     def save(self, directory: str | Path) -> None:
@@ -144,6 +145,14 @@ class FsmnVad:
     def open_stream(self) -> FsmnListening:
         """Cut one stream as it comes."""
         return FsmnListening(self)
+
+
+def _parsed(settings: Mapping[str, Any]) -> tuple[FsmnConfig, EndpointConfig]:
+    """Network and rules, of which a directory holds every setting."""
+    if settings.keys() != {"network", "endpoints"}:
+        raise ConfigError(f"a detector has the settings network and endpoints, not {', '.join(sorted(settings))}")
+    endpoints = from_mapping(EndpointConfig, settings["endpoints"], "endpoints", optional=())
+    return detector_config(settings["network"]), endpoints
 
 
 class FsmnStream:

@@ -14,6 +14,7 @@ from jaxtyping import Float32
 from paraformer.backends.companions import on_torch, opened_companion
 from paraformer.companions.voices import BLOCKS, COUNTER, EPSILON, SEGMENT, CamppConfig
 from paraformer.config import FrontendConfig
+from paraformer.errors import ModelError
 from paraformer.fbank import PCM_SCALE, fbank, short_fbank
 from paraformer.kinds import VOICES
 from paraformer.products import product
@@ -45,8 +46,9 @@ class VoiceEncoder:
         Raises what is wrong with it, in one sentence.
         """
         opened = opened_companion(Path(directory), VOICES)
-        config = opened.parsed(lambda settings: from_mapping(CamppConfig, settings, "voices"))
-        return cls(config, opened.weights, device)
+        config = opened.parsed(lambda settings: from_mapping(CamppConfig, settings, "voices", optional=()))
+        with opened.naming(ModelError):
+            return cls(config, opened.weights, device)
 
     def __call__(self, samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " embedding"]:
         """The vector of speech at 16 kHz in [-1, 1]."""
