@@ -105,6 +105,7 @@ class AlignerNetwork:
         wide = product(hidden, up.transpose(0, 2, 1).reshape(len(up), -1))  # of each row, `rate` rows side by side
         x = wide.reshape(len(hidden) * timing.rate, -1) + weights["predictor.timing.up.bias"]
         if timing.recurrent:
+            # The second direction reads from the end, and its rows are turned back.
             x = np.concatenate([self._recur(x, ""), self._recur(x[::-1], "_reverse")[::-1]], axis=1)
         logits = self._blocks.linear(x, "predictor.timing.output")[:, 0]
         shares = np.tanh(logits / 2) / 2 + np.float32(0.5)

@@ -77,10 +77,12 @@ class CamppNetwork:
         x = self._normed("xvector.tdnn.nonlinear.batchnorm", _conv1d(x, self._weights["xvector.tdnn.linear.weight"], 2))
         for number, (layers, dilation) in enumerate(BLOCKS, 1):
             for index in range(1, layers + 1):
+                # Densely connected: every layer sees what all before it in the block have made.
                 x = np.concatenate([x, self._layer(f"xvector.block{number}.tdnnd{index}", x, dilation)])
             x = self._normed(f"xvector.transit{number}.nonlinear.batchnorm", x)
             x = product(self._weights[f"xvector.transit{number}.linear.weight"][:, :, 0], x)
         x = self._normed("xvector.out_nonlinear.batchnorm", x)
+        # Unbiased, as torch's; of one frame it would be NaN.
         spread = x.std(-1, ddof=1) if x.shape[1] > 1 else np.zeros(len(x), np.float32)
         statistics = np.concatenate([x.mean(-1), spread])
         scale, shift = self._norms["xvector.dense.nonlinear.batchnorm"]
@@ -96,12 +98,14 @@ class CamppNetwork:
             for index, stride in ((0, 2), (1, 1)):
                 x = self._residual(f"{layer}.{index}", x, stride)
         x = self._normed("head.bn2", _conv2d(x, self._weights["head.conv2.weight"], 2))
+        # Channel by channel its bands, in the order that the weights behind it know.
         return x.reshape(-1, x.shape[2])
 
     def _residual(self, name: str, x: np.ndarray, stride: int) -> np.ndarray:
         y = self._normed(f"{name}.bn1", _conv2d(x, self._weights[f"{name}.conv1.weight"], stride))
         y = self._normed(f"{name}.bn2", _conv2d(y, self._weights[f"{name}.conv2.weight"], 1), rectified=False)
         if f"{name}.shortcut.0.weight" in self._weights:
+            # The stride is over frequency alone; every frame stays.
             kept = np.einsum("oc,cft->oft", self._weights[f"{name}.shortcut.0.weight"][:, :, 0, 0], x[:, ::stride])
             x = self._normed(f"{name}.shortcut.1", kept, rectified=False)
         rectified: np.ndarray = np.maximum(y + x, 0)
@@ -113,6 +117,7 @@ class CamppNetwork:
         x = product(w[f"{name}.linear1.weight"][:, :, 0], self._normed(f"{name}.nonlinear1.batchnorm", x))
         x = self._normed(f"{name}.nonlinear2.batchnorm", x)
         y = _conv1d(x, w[f"{name}.cam_layer.linear_local.weight"], 1, dilation)
+        # What goes on in the whole stretch and near the frame decides how much of each channel passes.
         around = x.mean(-1, keepdims=True) + _segment_means(x)
         hidden = (
             product(w[f"{name}.cam_layer.linear1.weight"][:, :, 0], around)
@@ -156,6 +161,7 @@ def _conv2d(x: np.ndarray, weight: np.ndarray, stride: int) -> np.ndarray:
     for i in range(3):
         for j in range(3):
             part = padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + columns]
+            # A product for each tap, so that no window is ever laid out nine times over.
             y += product(weight[:, :, i, j], part.reshape(len(x), -1))
     return y.reshape(len(weight), rows, columns)
 

@@ -47,6 +47,7 @@ def cluster(voices: Float[np.ndarray, "n d"], speakers: int | None = None, *, ne
     if speakers is None:
         joined = merged(voices, joined, near=near)
     elif len(pieces) > 1:
+        # Each piece has found all speakers for itself, so those alike are joined until there are as many as were named.
         joined = merged(voices, joined, at_least=speakers, near=-1.0)
     return by_appearance(joined)
 
@@ -81,7 +82,9 @@ def _spectral(voices: np.ndarray, speakers: int | None) -> Labels:
     size = len(similar)
     share = max(_KEPT, _LEAST_KEPT / size)
     weakest = np.argsort(similar, axis=1)[:, : int((1 - share) * size)]
+    # Only what a window is most like counts: the noise of many weak likenesses would join all speakers.
     np.put_along_axis(similar, weakest, 0.0, axis=1)
+    # Two windows may not keep each other; eigenvectors of this kind need a symmetric graph.
     graph = (similar + similar.T) / 2
     np.fill_diagonal(graph, 0.0)
     values, vectors = np.linalg.eigh(np.diag(np.abs(graph).sum(1)) - graph)
