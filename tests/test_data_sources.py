@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +163,28 @@ def test_a_cut_may_name_its_channel(tmp_path: Path) -> None:
     for channel, loud in ((0, False), (1, True)):
         cut = MonoCut(id="a", start=0.0, duration=0.5, channel=channel, recording=recording)
         assert load(cut).any() == loud
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"duration": math.nan}, "cut b begins at 0.0 s and lasts nan s"),
+        ({"duration": math.inf}, "lasts inf s"),
+        ({"duration": -1.0}, "lasts -1.0 s"),
+        ({"start": -1.0}, "begins at -1.0 s"),
+        ({"start": math.nan}, "begins at nan s"),
+        ({"recording": None}, "damaged"),
+        ({"recording": 7}, "damaged"),
+    ],
+)
+def test_cuts_that_cannot_be_are_refused(tmp_path: Path, changed: dict[str, object], said: str) -> None:
+    soundfile.write(tmp_path / "a.wav", sound_of("一")[:8000], RATE)
+    cut = MonoCut("a", 0.0, 0.5, 0, recording=recording_of(tmp_path / "a.wav", "a")).to_dict()
+    rows = [{**cut, "supervisions": []}, {**cut, "id": "b", **changed}]
+    path = tmp_path / "x.cuts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(DataError, match=said):
+        open_data(path)
 
 
 @pytest.mark.parametrize("channel", [1, 2])

@@ -89,6 +89,16 @@ def test_a_row_without_audio_is_named(tmp_path: Path, row: dict[str, object]) ->
         listed(row, tmp_path / "x.csv", 5)
 
 
+@pytest.mark.parametrize("start", [5.0, "2.5", -1, float("nan"), float("inf")])
+def test_a_part_of_a_file_is_refused(tmp_path: Path, start: object) -> None:
+    """NeMo's lists name parts of files: with the whole file, the text of one would be that of all."""
+    row = {"audio_filepath": "a.wav", "text": "一", "duration": 2.0}
+    assert listed({**row, "offset": 0.0}, tmp_path / "x.jsonl", 1) == listed(row, tmp_path / "x.jsonl", 1)
+    assert listed({**row, "start": "of the day"}, tmp_path / "x.jsonl", 1) == listed(row, tmp_path / "x.jsonl", 1)
+    with pytest.raises(DataError, match=r"x\.jsonl, line 3: offset is .* a whole file"):
+        listed({**row, "offset": start}, tmp_path / "x.jsonl", 3)
+
+
 def test_files_stand_beside_their_list_or_where_the_command_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,8 @@ AUDIO_NAMES = ("path", "audio", "audio_path", "audio_filepath", "file", "filenam
 TEXT_NAMES = ("text", "sentence", "transcript", "transcription", "target")
 ID_NAMES = ("id", "key", "utt_id")
 SPEAKER_NAMES = ("speaker", "spk", "speaker_id", "client_id")
+START_NAMES = ("offset", "start", "start_time", "begin", "begin_time")
+"""Where in its file something is said, as NeMo's lists have it; here a line stands for a whole file."""
 _USUAL = frozenset((*AUDIO_NAMES, *TEXT_NAMES, *ID_NAMES, *SPEAKER_NAMES))
 _NOBODY = ("", "unknown")
 
@@ -125,7 +127,8 @@ def _names_all(values: Sequence[str]) -> bool:
 def listed(row: Row, path: Path, number: int) -> Listed:
     """What a row of a list says.
 
-    Raises DataError, naming the line, where it names no audio, has no text but else, or says one of these twice.
+    Raises DataError, naming the line, where it names no audio, has no text but else, says one of these twice, or is
+    about a part of its file.
     """
     if twice := _twice(filter(_USUAL.__contains__, map(_plain, row))):
         raise DataError(f"{path}, line {number}: {twice!r} is there twice; drop one")
@@ -133,6 +136,11 @@ def listed(row: Row, path: Path, number: int) -> Listed:
     audio, text = _first(values, AUDIO_NAMES), _first(values, TEXT_NAMES)
     if not (isinstance(audio, str) and audio.strip() and isinstance(text, str | None)):
         raise DataError(f"{path}, line {number}: {_lacking(values)}")
+    if part := next((name for name in START_NAMES if _begins_later(values.get(name))), None):
+        raise DataError(
+            f"{path}, line {number}: {part} is {values[part]!r:.60}, but a line stands for a whole file; cut the "
+            "files, or give cuts or a Kaldi directory with segments"
+        )
     id_, speaker = (_first(values, names) for names in (ID_NAMES, SPEAKER_NAMES))
     return Listed(
         audio=beside(audio.strip(), path.parent),
@@ -185,6 +193,14 @@ def opened(path: Path) -> Iterator[TextIO]:
         raise DataError(f"there is no file {path}; check the name") from error
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from error
+
+
+def _begins_later(start: Any) -> bool:
+    """Whether a value says that something begins elsewhere than where its file does; other words say nothing."""
+    try:
+        return float(start) != 0
+    except (TypeError, ValueError):
+        return False
 
 
 def _plain(name: str) -> str:

@@ -8,6 +8,7 @@ Opus costs more than the rest of the input pipeline together, so it is done here
 from __future__ import annotations
 
 import io
+import math
 import re
 import tarfile
 import unicodedata
@@ -88,9 +89,15 @@ def read_cuts(path: Path) -> CutSet:
     Raises DataError if it is damaged.
     """
     try:
-        return moved(CutSet.from_file(path), lambda file: str(beside(file, path.parent)))
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        cuts = moved(CutSet.from_file(path), lambda file: str(beside(file, path.parent)))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a manifest of cuts, or damaged; prepare it again: {error}") from error
+    for cut in cuts:
+        if not (cut.start >= 0 and 0 < cut.duration < math.inf):
+            raise DataError(
+                f"{path}: cut {cut.id} begins at {cut.start} s and lasts {cut.duration} s; mend it or drop it"
+            )
+    return cuts
 
 
 def open_archive(archive: Path, skips: Skips) -> Iterator[MonoCut]:
