@@ -33,7 +33,7 @@ TESTS = {
     "timestamps": ("timestamps",),
     "text": ("text",),
     "language": ("language",),
-    "candidates": ("candidates",),
+    "candidates": ("candidates", "lexicon"),
     "lexicon": ("lexicon", "candidates"),
     "products": ("products",),
     "segment/cut": ("segment",),
@@ -42,7 +42,7 @@ TESTS = {
     "audio/resampling": ("audio_resampling",),
     "audio/signal": ("audio",),
     "audio/source": ("audio",),
-    "recognizer": ("recognizer", "speakers"),
+    "recognizer": ("recognizer", "speakers", "hotwords", "second_pass", "confidence"),
     "recordings": ("recognizer", "speakers", "writing"),
     "train/gate": ("train_finetune_gate",),
 }

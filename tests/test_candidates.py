@@ -63,6 +63,17 @@ def test_compiled_code_chooses_what_numpy_chooses(tokens: int, size: int, units:
     assert all(len(set(ids)) == count for ids in got.ids[:, :count].tolist())
 
 
+@pytest.mark.parametrize("way", [pytest.param(Candidates.of, marks=compiled), by_numpy])
+def test_how_scores_lie_in_memory_changes_nothing(way) -> None:
+    scores = np.random.default_rng(3).normal(size=(4, 40)).astype(np.float32)
+    expected = way(scores)
+    assert len(expected) == 4
+    for other in (np.asfortranarray(scores), np.repeat(scores, 2, axis=1)[:, ::2], scores[::-1][::-1]):
+        got = way(other)
+        np.testing.assert_array_equal(got.ids, expected.ids)
+        np.testing.assert_allclose(got.log_probs, expected.log_probs, atol=1e-6)
+
+
 @compiled
 def test_scores_as_far_apart_as_can_be_are_numbers() -> None:
     scores = np.array([[0, -1e30, -100, 88], [-1e30, -1e30, -1e30, -1e30]], np.float32)

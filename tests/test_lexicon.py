@@ -107,3 +107,10 @@ def test_a_damaged_one_is_refused(name: str, harm: str) -> None:
     else:
         arrays[name] = arrays[name][::-1]
     assert not Lexicon.fits(arrays, SIZE, UNITS)
+
+
+def test_nothing_read_and_shares_above_one_are_no_lexicon() -> None:
+    arrays = counted([(3, 1), (4, 2)]).arrays
+    assert Lexicon.fits(arrays, SIZE, UNITS)
+    assert not Lexicon.fits({name: array[:0] for name, array in arrays.items()}, SIZE, UNITS)
+    assert not Lexicon.fits(arrays | {"reading_share": np.array([1, 1.5], np.float16)}, SIZE, UNITS)

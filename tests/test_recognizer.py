@@ -401,3 +401,28 @@ def test_a_piece_that_fails_says_which() -> None:
     tool._model = replace(tool._model, backend=None)  # type: ignore[arg-type]
     with pytest.raises(InputFailed, match=r"the piece at 2\.0 s failed"):
         tool.segments(tiny.signal(16_000), 2.0)
+
+
+def test_without_a_segmenter_a_long_recording_is_one_piece() -> None:
+    samples, tool = tiny.signal(32 * 16_000), recognizer(segmenter=None)
+    [(start_s, piece)] = tool.pieces(np.array_split(samples, 50))
+    assert start_s == 0
+    np.testing.assert_array_equal(piece, samples)
+
+
+@pytest.mark.parametrize("tail", [959, 100])
+def test_a_piece_is_heard_to_its_last_sample(tail: int) -> None:
+    """As `transcribe` hears it: what is left behind the last whole frame may be all that sounds."""
+    samples = np.concatenate([np.zeros(9600, np.float32), tiny.signal(16_000)[:tail]])
+    [piece], whole = recognizer().segments(samples), recognizer().transcribe(samples)
+    assert gist(whole) == [(token.text, round(token.start_s, 4)) for token in piece.tokens] != []
+
+
+def test_no_samples_are_as_clear_as_can_be() -> None:
+    assert recognizer().clarity(np.zeros(0, np.float32)) == 1
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, None])
+def test_whether_a_tail_is_dropped_is_true_or_false(wrong: object) -> None:
+    with pytest.raises(ConfigError, match="drop_short_tail must be true or false"):
+        recognizer().stream(drop_short_tail=wrong)  # type: ignore[arg-type]

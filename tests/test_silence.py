@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from difflib import SequenceMatcher
 from functools import cache
 from importlib.resources import files
@@ -183,6 +184,38 @@ def test_between_two_sounds_a_token_is_heard_near_either(first: int, gap: int, s
     assume(min(abs(start_s - edge) for edge in away) > 1e-6)
     near = any(frame * 0.06 - 0.5 < start_s < frame * 0.06 + 0.56 for frame in (first, first + gap))
     assert Hearing().step(samples, final=True).anything(start_s, start_s, until_s=5.4) == near
+
+
+SOUNDS = st.lists(st.tuples(st.booleans(), st.integers(1, 30)), min_size=1, max_size=8).map(
+    lambda stretches: [sound for sound, frames in stretches for _ in range(frames)]
+)
+"""Of each frame, whether it sounds."""
+
+
+@example([True] + [False] * 20 + [True] * 3, 2.0)
+@given(SOUNDS, st.floats(0, 8))
+def test_stretches_are_half_a_second_apart_and_hold_no_such_pause(sounds: list[bool], start_s: float) -> None:
+    samples = np.repeat(sounds, 960) * np.float32([0.1, -0.1] * (480 * len(sounds)))
+    hearing = Hearing().step(samples)
+    assert all((later[0] - earlier[1]) * 0.06 >= 0.5 for earlier, later in itertools.pairwise(hearing.runs))
+    for first, end in hearing.runs:
+        heard = [frame for frame in range(first, end) if sounds[frame]]
+        assert (heard[0], heard[-1]) == (first, end - 1)
+        assert all((later - earlier - 1) * 0.06 < 0.5 for earlier, later in itertools.pairwise(heard))
+    assert sum(sounds[first:end].count(True) for first, end in hearing.runs) == sounds.count(True)
+    assert all(end * 0.06 > start_s - 0.5 for _, end in hearing.since(start_s, now_s=0.0).runs)
+
+
+@example([True] + [False] * 15 + [True], 12, 12)
+@given(SOUNDS, st.integers(0, 200), st.integers(0, 200))
+def test_what_comes_later_has_no_influence(sounds: list[bool], until: int, start: int) -> None:
+    """A live step may have been given more samples already than it decides about, or not."""
+    samples = np.repeat(sounds, 960) * np.float32([0.1, -0.1] * (480 * len(sounds)))
+    until = min(until, len(sounds))
+    start = min(start, until)
+    all_of_it, so_far = Hearing().step(samples), Hearing().step(samples[: until * 960])
+    times = {"start_s": start * 0.06 + 0.01, "end_s": start * 0.06 + 0.01, "until_s": until * 0.06}
+    assert all_of_it.anything(**times) == so_far.anything(**times)
 
 
 def test_sound_without_a_pause_is_one_stretch() -> None:

@@ -21,8 +21,10 @@ MARGIN_S = 0.5
 FRAME = 960
 """Samples in which a constant offset is told from sound."""
 _FRAME_S = 0.06
-_GAP = 2 * MARGIN_S / _FRAME_S
-"""Shorter gaps between sounds, in frames, hold no silent token: whatever lies in one is near a sound."""
+_GAP = MARGIN_S / _FRAME_S
+"""Shorter gaps between sounds, in frames, hold no silent token: whatever lies in one is near the sound before it.
+
+Twice as much would do for what was heard whole, but a live token may be decided before the sound after it came."""
 _MINUTE_S = 60.0
 
 Samples = Float32[np.ndarray, " samples"]
