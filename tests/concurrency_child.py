@@ -55,9 +55,22 @@ def interrupted(recognizer: paraformer.Recognizer, samples: np.ndarray, number: 
     assert recognizer.transcribe(samples).text == before
 
 
+def begun(recognizer: paraformer.Recognizer, samples: np.ndarray) -> paraformer.Session:
+    session = recognizer.stream()
+    session.accept(samples)
+    return session
+
+
 def forked(recognizer: paraformer.Recognizer, samples: np.ndarray) -> None:
-    """Two children, each made while another thread computes, or holds what one computes with."""
+    """Two children, each made while another thread computes, or holds what one computes with.
+
+    Each recognises, goes on with a stream that its parent began, and has a child itself, which does the same.
+    """
     before, done = recognizer.transcribe(samples).text, threading.Event()
+    half = len(samples) // 2
+    live = begun(recognizer, samples[:half])
+    live.accept(samples[half:])
+    live.finish()
 
     def busy() -> None:
         while not done.is_set():
@@ -67,10 +80,16 @@ def forked(recognizer: paraformer.Recognizer, samples: np.ndarray) -> None:
     other.start()
     for _ in range(2):
         time.sleep(0.03)
+        session = begun(recognizer, samples[:half])
         child = os.fork()
         if child == 0:
+            grandchild = os.fork()
             signal.alarm(60)
             assert recognizer.transcribe(samples).text == before
+            session.accept(samples[half:])
+            session.finish()
+            assert session.text == live.text
+            assert grandchild == 0 or os.waitpid(grandchild, 0)[1] == 0
             sys.exit(0)  # which ends every object, as a program would
         _, status = os.waitpid(child, 0)
         assert status == 0, status
