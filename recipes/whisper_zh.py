@@ -32,6 +32,7 @@ from paraformer.config import (
     FrontConfig,
     ModelConfig,
     ObjectiveConfig,
+    PredictorConfig,
     SanmDecoderConfig,
     SanmEncoderConfig,
     TextConfig,
@@ -140,6 +141,7 @@ def sized(encoder: SanmEncoderConfig, vocab_size: int = 0, units: int = 0) -> Mo
         vocab_size=vocab_size,
         encoder=dataclasses.replace(encoder, front=FRONT, windows=windows, dropout=0.0),
         decoder=decoder,
+        predictor=PredictorConfig(pause_weight=0.1),
         objective=ObjectiveConfig(
             ctc_weight=0.03,  # of an utterance, the others are of a token
             cross_entropy_weight=0.5,

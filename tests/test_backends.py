@@ -103,6 +103,15 @@ def test_carried_weight_joins_two_stretches(weights: np.ndarray, cut: int) -> No
         np.testing.assert_allclose(joined, whole[row, : counts[row]], atol=1e-4)
 
 
+@given(WEIGHTS, st.integers(1, 10), st.integers(0, 2**31))
+def test_the_same_steps_are_pauses(weights: np.ndarray, windows: int, seed: int) -> None:
+    config = PredictorConfig(pause_weight=0.7)
+    carried = np.random.default_rng(seed).random(len(weights), np.float32)
+    state = torch_cif.CifState(torch.from_numpy(carried), torch.zeros(len(weights), 4))
+    theirs = torch_cif.Predictor(config, 4).paused(torch.from_numpy(weights), windows, state)
+    np.testing.assert_array_equal(cif.paused(config, weights, windows, carried), theirs.numpy())
+
+
 def test_tail_weight_goes_after_the_last_row_of_final_streams() -> None:
     weights = np.full((2, 3), 0.1, np.float32)
     hidden, summed = cif.add_tail(

@@ -123,6 +123,15 @@ def test_gradients_reach_weights_and_rows() -> None:
     assert torch.autograd.gradcheck(lambda h, w: cif.integrate(h, w, 2), inputs)
 
 
+def test_a_pause_ends_a_token_that_the_end_would_end_too() -> None:
+    predictor = Predictor(PredictorConfig(pause_weight=0.1), 4)
+    state = CifState(torch.tensor([0.6, 0.5, 0.99, 0.6, 0.98]), torch.ones(5, 4))
+    weights = torch.tensor([[0.0, 0.05], [0.0, 0.04], [0.0, 0.0], [0.05, 0.06], [0.05, 0.0]])
+    assert predictor.paused(weights, 10, state).tolist() == [True, False, True, False, False]  # the last ends by itself
+    assert not predictor.paused(weights, 4, state).any(), "silence within a word"
+    assert not Predictor(PredictorConfig(), 4).paused(weights * 0, 10, state).any(), "FunASR's models wait"
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_predictor_rows_are_independent_of_padding(version: int) -> None:
     predictor = Predictor(PredictorConfig(version=version), 8).eval()  # type: ignore[arg-type]

@@ -85,6 +85,19 @@ def test_live_text_is_near() -> None:
     assert edits <= sum(map(len, TEXTS.values())) / 20
 
 
+@pytest.mark.parametrize("start", range(0, 9600, 1600))
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_was_said_before_a_pause_comes_in_it(name: str, start: int) -> None:
+    """The last character too, wherever chunks begin, and with the time at which it was said."""
+    speech = sound(name)[start:]
+    noise = np.random.default_rng(start).standard_normal(4 * 16_000).astype(np.float32) * 3e-4
+    session = opened(PRECISIONS[-1]).stream()
+    said = session.accept(np.concatenate([speech, noise]))
+    ended_s = session.tokens[-1].end_s
+    assert said and not session.finish()
+    assert ended_s < len(speech) / 16_000 + 0.2
+
+
 @pytest.mark.parametrize("name", BACKENDS[1:])
 def test_live_text_is_the_same_on_every_engine(name: str) -> None:
     recognizer = opened(name)

@@ -111,6 +111,7 @@ class CifClock:
         end = min(reached[-1] if whole else self._now, last + self._window_s)
         self._crossings = self._crossings[_PARTS:] or [self._now]
         self._tokens += 1
+        self._sum = max(self._sum, self._tokens)  # a pause or the end adds what the token lacks
         return start, end
 
 

@@ -7,9 +7,9 @@ frame's stretch of the running sum and [k, k + 1]. One test holds the two togeth
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
-from paraformer.config import PredictorConfig
+from paraformer.config import PAUSE_WINDOWS, PredictorConfig
 
 
 def token_counts(weights: Float32[np.ndarray, "batch rows"]) -> Int64[np.ndarray, " batch"]:
@@ -69,6 +69,20 @@ def add_tail(
     hidden, weights = _one_more(hidden), _one_more(weights)
     weights[final, ends[final]] += np.float32(config.tail_threshold)
     return hidden, weights
+
+
+def paused(
+    config: PredictorConfig,
+    weights: Float32[np.ndarray, "batch rows"],
+    windows: int,
+    carried_weight: Float32[np.ndarray, " batch"],
+) -> Bool[np.ndarray, " batch"]:
+    """Whether a step that commits so many windows is a pause that ends the unfinished token of each stream."""
+    said = weights.sum(-1)
+    begun = carried_weight + said
+    quiet = said < (config.pause_weight if windows >= PAUSE_WINDOWS else 0.0)
+    ended: np.ndarray = quiet & (begun < 1) & (begun + np.float32(config.tail_threshold) >= 1)
+    return ended
 
 
 def _one_more(rows: np.ndarray) -> np.ndarray:

@@ -162,8 +162,10 @@ class GraphBackend:
             # Rows of the context have weight in the step that commits them, and in no other.
             span = committed(chunk, count, last)
             weights[i, span] = raw[i, span]
-        padded, summed = cif.add_tail(self.config.predictor, hidden, weights, ends, ending)
+        paused = cif.paused(self.config.predictor, weights, chunk.chunk, state["weight"]) & ~ending
+        padded, summed = cif.add_tail(self.config.predictor, hidden, weights, ends, ending | paused)
         embeds, tokens, weight, vector = cif.step(padded, summed, state["weight"], state["vector"])
+        weight, vector = weight * ~paused, vector * ~paused[:, None]
         logits, units, decoder = self._decode_step(hidden, ends, embeds, tokens, state)
         following |= decoder | {"weight": weight, "vector": vector}
         spoken = unit_rows(units, tokens.tolist())

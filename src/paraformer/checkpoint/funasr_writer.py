@@ -86,7 +86,11 @@ def check_parts(config: ModelConfig) -> None:
             "FunASR has no encoder with a front, windows of several rows, GELU, another norm epsilon or no memory, as "
             "this model has; keep it in our own format, or export it to funasr-onnx or sherpa-onnx"
         )
-
+    if config.predictor.threshold != "fixed" or config.predictor.pause_weight:
+        raise UnsupportedModel(
+            "FunASR has no predictor with a dynamic threshold or whose tokens a pause ends, as this model has; set "
+            "threshold: fixed and pause_weight: 0 in its settings first, which changes its tokens"
+        )
     if config.predictor.timing is not None and isinstance(config.hotwords, ContextualConfig):
         raise UnsupportedModel("FunASR has no Contextual Paraformer with a second predictor for times")
     if config.predictor.timing is None and isinstance(config.hotwords, SeacoConfig):

@@ -13,6 +13,7 @@ from typing import Any
 
 from paraformer.config.chunks import LONGEST_VIEW, ChunkConfig, TrainingChunk
 from paraformer.config.decoders import (
+    PAUSE_WINDOWS,
     ContextualConfig,
     DecoderConfig,
     HotwordConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "EOS_ID",
     "LATER",
     "LONGEST_VIEW",
+    "PAUSE_WINDOWS",
     "SAMPLE_RATE",
     "SHORTLIST",
     "SILENT_IDS",
@@ -254,7 +256,8 @@ _HOTWORDS: Mapping[str, type] = {"seaco": SeacoConfig, "contextual": ContextualC
 LATER = frozenset(
     {
         *(f"encoder.{name}" for name in ("activation", "norm_epsilon", "front", "windows")),
-        *("decoder.text", "decoder.look_ahead", "objective.units_weight", "predictor.timing", "model.hotwords"),
+        *("decoder.text", "decoder.look_ahead", "objective.units_weight", "predictor.timing", "predictor.pause_weight"),
+        "model.hotwords",
     }
 )
 """Settings that models of earlier versions lack: there the default is what they mean."""

@@ -28,6 +28,10 @@ class TimingConfig:
     noise_threshold: Weight = 0.01
 
 
+PAUSE_WINDOWS = 5
+"""300 ms: shorter silences stand within words."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
     """Continuous integrate-and-fire.
@@ -43,6 +47,9 @@ class PredictorConfig:
     threshold: Literal["fixed", "dynamic"] = "fixed"
     """Weight that makes a token: 1, with the tail added at the end; or, for whole utterances, the paper's: the rounded
     sum of the weights is the count, and the sum divided by it the threshold. Live steps always use the fixed one."""
+    pause_weight: Weight = 0.0
+    """Of a live step of at least PAUSE_WINDOWS, below which it is a pause: that ends what has been said as the end of
+    the audio does, so that a last token need not wait for the next sentence. 0: no pause does, as in FunASR."""
     smooth_factor: Weight = 1.0
     noise_threshold: Weight = 0.0
     dropout: Share = 0.1

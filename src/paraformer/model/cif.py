@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paraformer.config import PredictorConfig
+from paraformer.config import PAUSE_WINDOWS, PredictorConfig
 from paraformer.model.state import State
 from paraformer.model.timing import Timing
 
@@ -24,6 +24,10 @@ class CifState(State):
 
     weight: Tensor
     vector: Tensor
+
+    def without(self, ended: Tensor) -> CifState:
+        """As at the beginning of a stream, for those that ended (B,)."""
+        return CifState(self.weight * ~ended, self.vector * ~ended[:, None])
 
 
 def running_sum(weights: Tensor) -> Tensor:
@@ -161,6 +165,13 @@ class Predictor(nn.Module):
             return hidden, scale_to_targets(weights, counts), counts
         hidden, weights = self.add_tail(hidden, weights, lengths)
         return hidden, weights, token_counts(weights)
+
+    def paused(self, weights: Tensor, windows: int, state: CifState) -> Tensor:
+        """(B,): whether a live step that commits so many windows, of weights (B, T), is a pause that ends a token."""
+        said = weights.sum(-1)
+        begun = state.weight + said
+        quiet = said < (self.config.pause_weight if windows >= PAUSE_WINDOWS else 0.0)
+        return quiet & (begun < 1) & (begun + self.config.tail_threshold >= 1)
 
     def add_tail(self, hidden: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Append the tail weight after each row's end, so that a nearly finished last token fires (spec 3.1).

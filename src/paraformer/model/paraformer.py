@@ -308,9 +308,12 @@ class Paraformer(Trainable):
         committed = (row >= chunk.left) & ((row < chunk.left + chunk.chunk) | final[:, None])
         weights = raw * committed
         rows, summed = self.predictor.add_tail(hidden, weights, mask.sum(-1))
-        # The tail is for the end alone: in every step it would add up to tokens that nobody said.
-        summed = torch.where(final[:, None], summed, F.pad(weights, (0, summed.shape[1] - weights.shape[1])))
+        # The tail is for an end alone: in every step it would add up to tokens that nobody said.
+        paused = self.predictor.paused(weights, chunk.chunk, carry) & ~final
+        ends = (paused | final)[:, None]
+        summed = torch.where(ends, summed, F.pad(weights, (0, summed.shape[1] - weights.shape[1])))
         embeds, fired, carry = cif.step(rows, summed, carry, tokens)
+        carry = carry.without(paused)
         logits, units, decoder = self.decoder.step(hidden, mask, embeds, fired, decoder)
         output = StepOutput(hidden, raw, weights, embeds, fired, logits, units)
         return output, ParaformerState.join(encoder, carry, decoder)
