@@ -97,6 +97,10 @@ def test_a_run_on_other_speech_is_not_continued(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(ConfigError, match=r"speech\.utterances: 11 -> 10"):
         train(dataclasses.replace(CONFIG, steps=1), prepared(tmp_path / "other", TEXTS[1:]), tmp_path / "run")
+    (tmp_path / "corrected").mkdir()
+    corrected = prepared(tmp_path / "corrected", [TEXTS[0][::-1], *TEXTS[1:]])
+    with pytest.raises(ConfigError, match=r"speech\.digest"):
+        train(dataclasses.replace(CONFIG, steps=1), corrected, tmp_path / "run")
 
 
 def test_a_newer_version_with_more_settings_goes_on(data: Path, tmp_path: Path) -> None:

@@ -214,15 +214,15 @@ GROWING = ("steps",)
 """Settings that may become larger. With schedule "cosine" the learning rate goes on as the longer plan has it."""
 
 
-def keep_config(config: TrainConfig, names: Sequence[str], out: Path) -> dict[str, str]:
+def keep_config(config: TrainConfig, speech: Sequence[tuple[str, str]], out: Path) -> dict[str, str]:
     """Write config.json, or compare with the one that is there; returns the permitted changes, as "old -> new".
 
-    names: of the training utterances. Raises ConfigError that shows every setting which changed and must not, the
-    training speech included.
+    speech: name and text of each training utterance. Raises ConfigError that shows every setting which changed and must
+    not, the training speech included.
     """
     path = out / CONFIG
     # Both as JSON has them: tuples are lists there, and would differ from what is read back.
-    new = _plain({**dataclasses.asdict(config), "speech": _fingerprint(names)})
+    new = _plain({**dataclasses.asdict(config), "speech": _fingerprint(speech)})
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else new
     changes = dict(differences(old, new))
     # All of them in one message, or each would be found only after the one before is mended.
@@ -274,7 +274,8 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(as_mapping))
 
 
-def _fingerprint(names: Sequence[str]) -> dict[str, int | str]:
+def _fingerprint(speech: Sequence[tuple[str, str]]) -> dict[str, int | str]:
     """Number and digest of the training utterances: positions within an epoch mean nothing for other speech."""
     # In their order, by which epochs are drawn: the same utterances in another order are other batches.
-    return {"utterances": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}
+    told = "\n".join(f"{name} {text}" for name, text in speech)
+    return {"utterances": len(speech), "digest": hashlib.sha256(told.encode()).hexdigest()[:16]}

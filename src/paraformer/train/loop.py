@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from paraformer.data.dataset import text_of
 from paraformer.errors import ConfigError
 from paraformer.model.objective import Trainable
 from paraformer.model.paraformer import Paraformer
@@ -84,7 +85,7 @@ def train(config: TrainConfig, data: Path, out: Path, *, bar: bool = False, tens
     out.mkdir(parents=True, exist_ok=True)
     speech = Speech.load(config, data)
     with parallel.first_goes_ahead():
-        changes = keep_config(config, [cut.id for cut in speech.train], out)
+        changes = keep_config(config, [(cut.id, text_of(cut)) for cut in speech.train], out)
         setup = set_up(config, speech, out)
     stepper = start(config, setup, fresh=newest(out) is None)
     progress = resume(out, stepper.model, stepper.optimiser)
