@@ -1,7 +1,6 @@
 """The package's punctuation model, made of texts by one command.
 
     python -m recipes.punctuation text/*.txt.xz OUT --minutes 95
-    python -m recipes.punctuation text/*.txt.xz FURTHER --minutes 45 --begin OUT/model.pt
 
 The texts are a sentence or paragraph a line, with their punctuation. Words are the characters of the recogniser whose
 text is to be punctuated; what is said in letters is one unknown word, as the recogniser has no letters, and numbers are
@@ -51,8 +50,7 @@ LENGTHS = (32, 64, 128)
 """Words of a sample; all of a batch are as long."""
 BATCH = 4096
 """Words."""
-RATE, RATE_AGAIN = 1.5e-3, 6e-4
-"""At the top, from nothing and where another run ended."""
+RATE = 1.5e-3
 AT_STARTS = 0.7
 """Share of the samples that begin with a sentence."""
 MOST: Mapping[str, int] = {
@@ -182,20 +180,15 @@ def batches(text: Labelled, rng: np.random.Generator) -> Iterator[tuple[np.ndarr
         yield text.words[places].astype(np.int64), text.marks[places].astype(np.int64)
 
 
-def train(
-    text: Labelled, config: PunctuationConfig, minutes: float, out: Path, begin: Path | None = None
-) -> PunctuationModel:
-    """Teach a model for so many minutes of this process; OUT/model.pt is its last state. begin: such a state.
+def train(text: Labelled, config: PunctuationConfig, minutes: float, out: Path, seed: int = 1) -> PunctuationModel:
+    """Teach a model for so many minutes of this process; OUT/model.pt is its last state.
 
     All is computed in bfloat16, on a copy of the weights; autocast would cast each activation, which takes longer than
     the products.
     """
-    seed, rate = (1, RATE) if begin is None else (2, RATE_AGAIN)
     torch.manual_seed(seed)
     model = PunctuationModel(config)
     torch.nn.init.normal_(model.embed.weight, std=config.dim**-0.5)
-    if begin is not None:
-        model.load_state_dict(torch.load(begin, weights_only=True))
     copy = PunctuationModel(config).bfloat16().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     losses: list[float] = []
@@ -206,7 +199,7 @@ def train(
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, step / 200) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = RATE * min(1.0, step / 200) * 0.5 * (1 + math.cos(math.pi * done))
         losses.append(_learn(model, copy, torch.from_numpy(words), torch.from_numpy(marks)))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -243,7 +236,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("texts", type=Path, nargs="+", metavar="NAME.txt.xz")
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=95.0, help="of training")
-    parser.add_argument("--begin", type=Path, metavar="MODEL.pt", help="go on with what another run has left")
     parser.add_argument("--model", help="whose characters are the words (default: the embedded recogniser)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -259,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             learnt += [text] * TIMES.get(name, 1)
             print(name, len(text.words), len(held_out[name].words), flush=True)
     together = Labelled(np.concatenate([one.words for one in learnt]), np.concatenate([one.marks for one in learnt]))
-    model = train(together, config, options.minutes, options.out, options.begin)
+    model = train(together, config, options.minutes, options.out)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     bundle = PunctuationBundle(config, words, weights, CARD)
     report = {name: measured(Punctuation(bundle), text) for name, text in held_out.items()}
