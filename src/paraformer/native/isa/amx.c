@@ -8,13 +8,13 @@ enum { TILE = 16, BLOCK = 2 * TILE };
  * a row must not depend on how many others come with it. */
 enum { ENOUGH = 8 };
 
-/* What the compiler knows nothing of, since tiles are loaded and stored behind its back: what it has yet to write. */
+/* Tiles are loaded and stored behind the compiler's back: what it has yet to write must be written by now. */
 #define WRITTEN __asm__ volatile("" ::: "memory")
 
-/* Where a slice of words along k ends within a tile, that tile is copied, with zeros behind. */
+/* Sums of up to 32 rows and a panel; and of both the last words along k, where they do not fill a tile, with zeros behind. */
 typedef struct {
-    uint32_t rows[BLOCK][TILE], columns[TILE][PANEL];
     uint32_t sums[BLOCK][PANEL];
+    uint32_t rows[BLOCK][TILE], columns[TILE][PANEL];
 } Tiles;
 
 /* Tiles 0 to 3 are sums, of two halves of up to 32 rows by twice 16 columns; 4 and 5 the halves, 6 and 7 the columns. */
