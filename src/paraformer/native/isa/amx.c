@@ -98,19 +98,18 @@ static void block_sums(int format, const uint32_t *a, size_t stride, const uint3
 /* One slice, `words` along k from `from` on, of the rows and the panel of a place; b: where the panel's part of it begins. */
 static void multiply_slice_by_tiles(const Place *block, int rows, int s, int from, int words, const uint32_t *b,
                                     Tiles *tiles) {
-    const Acts acts = acts_slice(block->acts, s);
-    const Linear linear = linear_slice(block->linear, s);
-    const Target target = target_slice(block->target, s);
-    Place place = *block;
-    place.acts = &acts, place.linear = &linear, place.target = &target;
-    const size_t stride = (size_t)acts.words_per_row;
+    Slice slice;
+    set_slice(&slice, block, s);
+    const Acts *acts = &slice.acts;
+    const int row = block->row;
+    const size_t stride = (size_t)acts->words_per_row;
     const char *ahead = (const char *)(b + stride * PANEL); /* the same slice of the next panel, all in the first block */
-    block_sums(acts.format, acts.words + place.row * stride + from, stride, b, rows, words, tiles, ahead, place.row ? 0 : PANEL / 2);
+    block_sums(acts->format, acts->words + row * stride + from, stride, b, rows, words, tiles, ahead, row ? 0 : PANEL / 2);
     for (int i = 0; i < rows; i++) {
-        const __m512i begin = _mm512_set1_epi32(acts.begin[place.row + i]);
+        const __m512i begin = _mm512_set1_epi32(acts->begin[row + i]);
         __m512i sum[4];
         EACH(4, j) sum[j] = _mm512_add_epi32(_mm512_loadu_si512(tiles->sums[i] + j * LANES), begin);
-        store(&place, i, sum[0], sum[1], sum[2], sum[3]);
+        store(&slice.place, i, sum[0], sum[1], sum[2], sum[3]);
     }
 }
 
@@ -120,9 +119,7 @@ static void multiply_by_tiles(const Acts *acts, const Linear *linear, const Targ
     const int words = acts->words_per_row, each = linear->slice ? words_for(linear->format, linear->slice) : words;
     for (int panel = 0; panel < panels_for(linear->n); panel++) {
         const uint32_t *b = linear->words + (size_t)panel * words * PANEL;
-        Place place = {.acts = acts, .linear = linear, .column = panel * PANEL};
-        place.target = target->activation == GELU ? &sums : target;
-        EACH(4, j) place.masks[j] = first(linear->n - place.column - j * LANES);
+        Place place = first_place(acts, linear, target, &sums, panel);
         for (int rows; place.row < acts->rows; place.row += rows) {
             rows = acts->rows - place.row < BLOCK ? acts->rows - place.row : BLOCK;
             if (rows < BLOCK || !place.row) set_shapes(rows);

@@ -5,6 +5,7 @@
 
 #include "../features.h"
 #include "../kernels.h"
+#include "each.h"
 
 #define LANES 16
 #define BLOCK_ROWS 6 /* 6 rows x 4 registers of sums, 4 of weights and 1 of activations: 29 of 32 */
@@ -200,13 +201,6 @@ ALWAYS void store(const Place *place, int i, __m512i s0, __m512i s1, __m512i s2,
 /* Sums of a few rows and one panel. While they are computed, `lines` cache lines for each word of k are fetched from
  * `ahead`, the next panel: few rows alone would wait for memory. Every sum has a name, since compilers keep arrays in
  * memory, and is held in a register until all are complete: otherwise what is stored last may leave it in the loop. */
-#define EACH_1(DO) DO(0)
-#define EACH_2(DO) EACH_1(DO) DO(1)
-#define EACH_3(DO) EACH_2(DO) DO(2)
-#define EACH_4(DO) EACH_3(DO) DO(3)
-#define EACH_5(DO) EACH_4(DO) DO(4)
-#define EACH_6(DO) EACH_5(DO) DO(5)
-
 #define NAME_SUMS(i)                                                                       \
     __m512i s##i##0 = _mm512_set1_epi32(begin[i]), s##i##1 = s##i##0, s##i##2 = s##i##0, s##i##3 = s##i##0;
 #define HOLD_SUMS(i) __asm__ volatile("" : "+v"(s##i##0), "+v"(s##i##1), "+v"(s##i##2), "+v"(s##i##3));
@@ -253,17 +247,37 @@ DEFINE_ALL(INT8)
 typedef void (*Sums)(const uint32_t *, size_t, const uint32_t *, int, const char *, int, const int32_t *, const Place *);
 static const Sums SUMS[3][BLOCK_ROWS] = {LIST(F32), LIST(BF16), LIST(INT8)};
 
+/* The first rows of a panel. sums: where theirs go before GELU, which then follows. */
+ALWAYS Place first_place(const Acts *acts, const Linear *linear, const Target *target, const Target *sums, int panel) {
+    Place place = {.acts = acts, .linear = linear, .column = panel * PANEL};
+    place.target = target->activation == GELU ? sums : target;
+    EACH(4, j) place.masks[j] = first(linear->n - place.column - j * LANES);
+    return place;
+}
+
+/* A slice, and the place that it has in place of the whole. */
+typedef struct {
+    Acts acts;
+    Linear linear;
+    Target target;
+    Place place;
+} Slice;
+
+ALWAYS void set_slice(Slice *slice, const Place *whole, int s) {
+    slice->acts = acts_slice(whole->acts, s), slice->linear = linear_slice(whole->linear, s);
+    slice->target = target_slice(whole->target, s), slice->place = *whole;
+    slice->place.acts = &slice->acts, slice->place.linear = &slice->linear, slice->place.target = &slice->target;
+}
+
 /* One slice of a few rows and one panel, b. */
 static void multiply_slice(const Place *block, int rows, int s, int from, int count, const uint32_t *b, const char *ahead,
                            int lines) {
-    const Acts acts = acts_slice(block->acts, s);
-    const Linear linear = linear_slice(block->linear, s);
-    const Target target = target_slice(block->target, s);
-    Place place = *block;
-    place.acts = &acts, place.linear = &linear, place.target = &target;
-    const int words = acts.words_per_row, row = place.row;
-    SUMS[acts.format][rows - 1](acts.words + (size_t)row * words + from, words, b + (size_t)from * PANEL, count,
-                                ahead + (size_t)from * lines * 64, lines, acts.begin + row, &place);
+    Slice slice;
+    set_slice(&slice, block, s);
+    const Acts *acts = &slice.acts;
+    const int words = acts->words_per_row, row = block->row;
+    SUMS[acts->format][rows - 1](acts->words + (size_t)row * words + from, words, b + (size_t)from * PANEL, count,
+                                 ahead + (size_t)from * lines * 64, lines, acts->begin + row, &slice.place);
 }
 
 static void multiply_by_registers(const Acts *acts, const Linear *linear, const Target *target) {
@@ -276,9 +290,7 @@ static void multiply_by_registers(const Acts *acts, const Linear *linear, const 
     const Target sums = {.out = target->out, .out_stride = target->out_stride};
     for (int panel = 0; panel < panels; panel++) {
         const uint32_t *b = linear->words + (size_t)panel * words * PANEL;
-        Place place = {.acts = acts, .linear = linear, .column = panel * PANEL};
-        place.target = target->activation == GELU ? &sums : target;
-        EACH(4, j) place.masks[j] = first(linear->n - place.column - j * LANES);
+        Place place = first_place(acts, linear, target, &sums, panel);
         for (int i = 0; i < blocks; i++) {
             const int row = place.row, rows = (acts->rows - row + blocks - i - 1) / (blocks - i);
             const char *ahead = (const char *)b + bytes + i * asked;

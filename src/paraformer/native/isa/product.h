@@ -8,14 +8,9 @@
  *   DOT_FORMAT(i, j): to s<i><j> the products of those weights with x, and with y where there are two;
  * LACKING, where there is one: that products of bytes want lacking(words, count) added, for each row;
  * PARTS, how many words a word of a row in each format becomes, and widen(format, ...), which makes two of one. */
-enum { STRIP = 16, WORDS_AT_ONCE = 512 };
+#include "each.h"
 
-#define EACH_1(DO) DO(0)
-#define EACH_2(DO) EACH_1(DO) DO(1)
-#define EACH_3(DO) EACH_2(DO) DO(2)
-#define EACH_4(DO) EACH_3(DO) DO(3)
-#define EACH_5(DO) EACH_4(DO) DO(4)
-#define EACH_6(DO) EACH_5(DO) DO(5)
+enum { STRIP = 16, WORDS_AT_ONCE = 512 };
 
 /* Every sum has a name, since compilers keep arrays in memory. */
 #define NAME(i, j) Vector s##i##j = load(sums + i * PANEL + j * LANES);
