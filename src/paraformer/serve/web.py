@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
@@ -124,12 +124,9 @@ class _Web:
     async def transcriptions(self, request: Request) -> Response:
         """OpenAI's transcription of an upload."""
         fields, spool = await self._form(request, "file")
-        try:
+        with _closed_if_refused(spool):
             want = openai.asked(fields)
             self._check_model(want.model)
-        except Refusal:
-            spool.close()
-            raise
         heard = self._heard(request, spool, want.hotwords, "openai")
         if want.stream:
             first = await anext(heard)
@@ -140,11 +137,8 @@ class _Web:
     async def asr(self, request: Request) -> Response:
         """FunASR's `POST /asr`."""
         fields, spool = await self._form(request, "file")
-        try:
+        with _closed_if_refused(spool):
             words = openai.hotwords(fields)
-        except Refusal:
-            spool.close()
-            raise
         began = time()
         transcript = await _last(self._heard(request, spool, words, "funasr"))
         took = time() - began
@@ -313,6 +307,16 @@ class _Web:
             if seat is not None:
                 seat.leave()
             engine.quotas.hear(socket.scope[OWNER], line.audio_s)
+
+
+@contextmanager
+def _closed_if_refused(spool: Spool) -> Iterator[None]:
+    """What is refused, in the block, needs its upload no more."""
+    try:
+        yield
+    except Refusal:
+        spool.close()
+        raise
 
 
 async def _until_gone(request: Request, told: asyncio.Queue[News | None]) -> None:
