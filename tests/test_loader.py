@@ -258,6 +258,46 @@ def test_a_funasr_directory_is_packed_once(tmp_path, cache, monkeypatch):
     assert other.name != kept.name
 
 
+@FAST
+def test_a_bundle_is_packed_once_too_so_that_processes_share_its_weights(tmp_path, cache, monkeypatch):
+    ours, signal = checkpoint.convert(write_funasr(tmp_path / "funasr"), tmp_path / "ours"), tiny.signal(40_000)
+    expected = paraformer.load(ours).transcribe(signal)
+    assert len(list(cache.rglob("*.safetensors"))) == 1
+    monkeypatch.setattr(native, "packed", lambda *_: pytest.fail("packed again"))
+    assert paraformer.load(ours).transcribe(signal) == expected
+
+
+@FAST
+def test_processes_that_open_a_model_at_once_share_one_file(tmp_path, cache, monkeypatch):
+    theirs, pack, kept = write_funasr(tmp_path / "funasr"), native.packed, []
+
+    def while_another_does(*arguments):
+        monkeypatch.setattr(native, "packed", pack)
+        paraformer.load(theirs)
+        kept.extend(path.stat().st_ino for path in cache.rglob("*.safetensors"))
+        return pack(*arguments)
+
+    monkeypatch.setattr(native, "packed", while_another_does)
+    paraformer.load(theirs)
+    assert [path.stat().st_ino for path in cache.rglob("*") if path.is_file()] == kept
+
+
+@FAST
+def test_what_nobody_opened_for_a_month_leaves_the_cache(tmp_path, cache):
+    """The directory of a checkpoint that was looked at once may be long gone."""
+    directories = [write_funasr(tmp_path / name) for name in ("forgotten", "used", "new")]
+    kept = []
+    for directory in directories[:2]:
+        paraformer.load(directory)
+        kept.append(next(path for path in cache.rglob("*.safetensors") if path not in kept))
+    for path in kept:
+        os.utime(path, (0, 0))
+    paraformer.load(directories[1])
+    paraformer.load(directories[2])
+    assert len(found := set(cache.rglob("*.safetensors"))) == 2
+    assert kept[0] not in found and kept[1] in found
+
+
 def put(path: Path, what: str) -> None:
     """Something that is no file, in place of one or of a directory."""
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

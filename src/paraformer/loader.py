@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
@@ -319,15 +319,18 @@ def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
         return GraphBackend(native.NativeEngine(weights, bundle.config, precision, threads), bundle.config)
 
     assert bundle.directory is not None
+    read: Callable[[], Mapping[str, Any]]
     if is_ours(bundle.directory):
         _check_tensors(bundle)
-        packed = precision == "int8" and (bundle.directory / contract.PACKED).is_file()
-        name = contract.PACKED if packed else contract.WEIGHTS
-        bundle.check(name)
-        return engine(Stored(bundle.directory / name, mapped=packed))
-    from paraformer.checkpoint import funasr_directory
+        if precision == "int8" and (packed := bundle.directory / contract.PACKED).is_file():
+            bundle.check(contract.PACKED)
+            return engine(Stored(packed, mapped=True))
+        bundle.check(contract.WEIGHTS)
+        read = partial(Stored, bundle.directory / contract.WEIGHTS, mapped=False)
+    else:
+        from paraformer.checkpoint import funasr_directory
 
-    read = partial(funasr_directory.load_weights, bundle, native.shapes(bundle.config))
+        read = partial(funasr_directory.load_weights, bundle, native.shapes(bundle.config))
     return packed_once(bundle, read, engine) if precision == "int8" else engine(read())
 
 

@@ -1,8 +1,9 @@
 """Weights in the engine's int8 layout, packed once and kept in the user's cache: for directories that hold others.
 
-The cache is where PARAFORMER_CACHE says, or `paraformer` where the system has caches (~/.cache or what XDG_CACHE_HOME
-names, ~/Library/Caches, LOCALAPPDATA). It holds one file for each model directory, and may be deleted at any time.
-What is damaged, or was made for another layout, is made again.
+So a model opens in less time, and processes that open it share one copy. The cache is where PARAFORMER_CACHE says, or
+`paraformer` where the system has caches (~/.cache or what XDG_CACHE_HOME names, ~/Library/Caches, LOCALAPPDATA). It
+holds one file for each model directory that was opened in the last month, and may be deleted at any time. What is
+damaged, or was made for another layout, is made again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,8 +30,8 @@ from paraformer.paths import at_home
 from paraformer.weights import Stored
 
 Made = TypeVar("Made")
-_LEFT_S = 3600.0
-"""After which a file that was never finished will not be."""
+_LEFT_S, _UNUSED_S = 3600.0, 30 * 86400.0
+"""After which a file that was never finished will not be, and one that nobody opened is taken away with the next."""
 
 
 def packed_once(
@@ -41,24 +43,47 @@ def packed_once(
     """
     path = _place(bundle)
     with suppress(OSError, ModelError):  # there is none, or it is damaged
-        return use(Stored(path, mapped=True))
+        return _opened(path, use)
     arrays = native.packed(read(), bundle.config)
     try:
-        _keep(arrays, path)
+        with _written(arrays, path.parent) as new:
+            with suppress(OSError, ModelError):  # another process was faster: one copy for both
+                return _opened(path, use)
+            new.replace(path)
+        _tidy(path)
         return use(Stored(path, mapped=True))
     except (OSError, CheckpointError):
         return use(arrays)
 
 
-def _keep(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write the file, and remove what stands for the directory as it was, or was left by a process that died."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    panels.save(arrays, path)
+def _opened(path: Path, use: Callable[[Mapping[str, np.ndarray]], Made]) -> Made:
+    """What `use` makes of the file, which is then known to be wanted."""
+    made = use(Stored(path, mapped=True))
+    with suppress(OSError):  # a cache that others write
+        os.utime(path)
+    return made
+
+
+@contextmanager
+def _written(arrays: Mapping[str, np.ndarray], directory: Path) -> Iterator[Path]:
+    """A file of these arrays, gone after the block unless it has another name by then."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f".{uuid.uuid4().hex}.new"
+    try:
+        panels.save(arrays, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _tidy(path: Path) -> None:
+    """Remove what stands for the directory as it was, and what no process wants any more."""
     # The first half of a name stands for the directory, the second for what was in it.
-    older = [other for other in path.parent.glob(f"{path.name.partition('-')[0]}-*") if other != path]
-    for other in (*older, *path.parent.glob(".*.new")):
+    older = set(path.parent.glob(f"{path.name.partition('-')[0]}-*")) - {path}
+    for other in (*path.parent.glob("*-*.safetensors"), *path.parent.glob(".*.new")):
         with suppress(OSError):  # gone by now, or on Windows in use
-            if other in older or time.time() - other.stat().st_mtime > _LEFT_S:
+            idle_s = time.time() - other.stat().st_mtime
+            if other in older or idle_s > (_LEFT_S if other.suffix == ".new" else _UNUSED_S):
                 other.unlink()
 
 
