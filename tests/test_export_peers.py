@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -62,8 +63,18 @@ def source(model: Source) -> Path:
 
 @cache
 def recognizer(model: Source = "embedded") -> Recognizer:
-    """Other runtimes compute in float32 and know no language model."""
-    return paraformer.load(source(model), vad=False, precision="float32", lm=False)
+    """Other runtimes compute in float32 and know neither a language model nor pauses that end a sentence."""
+    directory = without_pauses(source(model)) if model == "embedded" else source(model)
+    return paraformer.load(directory, vad=False, precision="float32", lm=False)
+
+
+def without_pauses(directory: Path) -> Path:
+    bundle, network = native.load(directory)
+    predictor = replace(bundle.config.predictor, pause_weight=0.0)
+    network.config = replace(bundle.config, predictor=predictor)
+    copied = Path(mkdtemp(prefix="paraformer-peers-"))
+    native.save(replace(bundle, config=network.config), network, copied)
+    return copied
 
 
 @cache

@@ -49,10 +49,10 @@ def write(bundle: Bundle, model: Paraformer, directory: Path, form: Form) -> lis
         case "funasr":
             _write_funasr(bundle, model, directory, form)
         case "funasr-onnx":
-            _leave_lm(bundle, form)
+            _tell_what_stays(bundle, form)
             _write_funasr_onnx(bundle, model, directory, form)
         case "sherpa-onnx":
-            _leave_lm(bundle, form)
+            _tell_what_stays(bundle, form)
             _write_sherpa_onnx(bundle, model, directory, form)
     return sorted(path.name for path in directory.iterdir())
 
@@ -83,13 +83,19 @@ def _copy_lm(bundle: Bundle, directory: Path) -> list[str]:
     return [contract.LM]
 
 
-def _leave_lm(bundle: Bundle, form: Form) -> None:
-    """Other runtimes do not know it, and so may recognise less well than this package does."""
+def _tell_what_stays(bundle: Bundle, form: Form) -> None:
+    """What other runtimes do not know, without which they may recognise less well than this package does."""
     if bundle.directory is not None and (bundle.directory / contract.LM).is_file():
         logger.warning(
             "%s has no place for the language model of %s: it stays behind",
             form.runtime,
             bundle.directory,
+            extra={"note": True},
+        )
+    if form.live and bundle.config.predictor.pause_weight:
+        logger.warning(
+            "%s does not end a sentence at a pause: its last character may wait for the next sentence",
+            form.runtime,
             extra={"note": True},
         )
 
