@@ -376,14 +376,60 @@ def test_times_are_left_out_where_they_do_not_fit_the_text() -> None:
     assert "timestamp" not in engine.messages[-1]
 
 
+@pytest.mark.parametrize(
+    ("text", "timed"),
+    [
+        ("我用python写", True),
+        ("我用 python 写，好", True),
+        ("hello world，你好", True),
+        ("我用python写，好", False),
+        ("我用hello world写", False),
+        ("涨到1500，跌", False),
+        ("。", True),
+    ],
+)
+def test_times_are_left_out_where_funasrs_page_would_lose_count(text: str, timed: bool) -> None:
+    """It counts each character of what stands between marks and spaces, unless that is one word in Latin letters."""
+    engine = Engine(FunasrConversation())
+    engine.text({"mode": "2pass"})
+    engine.binary(b"\0\0")
+    tokens = tuple(Token(one, 0.1 * n, 0.1 * n + 0.1, 0.9) for n, one in enumerate(units(text)))
+    engine.tell(1, Sentence(Segment(text, 0.0, 1.0, tokens)))
+    assert ("timestamp" in engine.messages[-1], "stamp_sents" in engine.messages[-1]) == (timed, True)
+
+
+def test_live_text_that_a_sentence_has_told_already_does_not_come_after_it() -> None:
+    """FunASR's clients would show it twice, behind the sentence."""
+    engine = Engine(FunasrConversation())
+    engine.text({"mode": "2pass"})
+    engine.binary(b"\0\0")  # and the sentence up to 1.8 s
+    late, next_one = Token("界", 1.7, 1.9, 0.9), Token("今", 1.8, 2.6, 0.9)  # which begins with the pause
+    engine.tell(1, Live("界", (late,)))
+    engine.tell(1, Live("界今", (late, next_one)))
+    engine.tell(1, Live("天", (Token("天", 2.6, 2.8, 0.9),)))
+    assert [one["text"] for one in engine.messages[2:]] == ["今", "天"]
+
+
+def test_a_failure_is_told_to_the_client_that_looks_at_its_acknowledgement_alone() -> None:
+    engine = Engine(FunasrConversation())
+    engine.text({"mode": "offline"})
+    engine.binary(b"\0\0")
+    conversation = engine.conversation
+    run(conversation.text('{"is_speaking": false, "is_end": true}'))
+    last, end = sent(run(conversation.news(1, Failed(InputFailed("the audio cannot be read")))))
+    error = {"code": "recognition_failed", "message": "the audio cannot be read"}
+    assert (last["is_final"], last["error"], "is_end" in last) == (True, error, False)
+    assert (end["is_final"], end["error"], end["is_end"]) == (False, error, True)
+
+
 def test_the_page_is_told_how_sure_each_word_is() -> None:
     engine = Engine(FunasrConversation())
     engine.text({"mode": "2pass", "confidences": True})
     engine.binary(b"\0\0")
-    engine.tell(1, Live("好", (Token("好", 1.0, 1.25, 0.5),)))
+    engine.tell(1, Live("好", (Token("好", 2.0, 2.25, 0.5),)))
     live, sentence, last = engine.messages
     assert "segments" not in live
-    assert last["tokens"] == [{"text": "好", "start": 1000, "end": 1250}]
+    assert last["tokens"] == [{"text": "好", "start": 2000, "end": 2250}]
     (described,) = sentence["segments"]
     assert (described["text"], described["start"], described["end"]) == ("你好世界", 1000, 1800)
     assert described["tokens"][0] == {"text": "你", "confidence": 0.9}

@@ -146,7 +146,8 @@ def test_pauses_make_items_and_late_text_is_not_the_next_items() -> None:
         "completed",
     ]
     assert {event.get("item_id", delta["item_id"]) for event in said} == {delta["item_id"]}
-    assert client.tell(1, Live("好", (token("好", 0.8),))) == []
+    assert client.tell(1, Live("好", (token("好", 0.9),))) == []  # it ends a little later than in view of all of it
+    assert client.tell(1, Live("。")) == []
     started, other = client.tell(1, Live("世", (token("世", 2.0),)))
     assert started["audio_start_ms"] == 2000
     assert other["item_id"] != delta["item_id"]

@@ -8,8 +8,9 @@ with as many pairs as there are characters and words, or is left out; the acknow
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ from paraformer.serve.protocol import (
     Sentence,
     StreamOptions,
     said,
+    unheard,
 )
 from paraformer.serve.sent import Sent
 from paraformer.text import Vocabulary, words_of
@@ -62,6 +64,8 @@ class _Utterance:
     sent: Sent | None = None
     """Where the client can go on elsewhere."""
     heard: int = 0
+    heard_s: float = -math.inf
+    """Where the last sentence ended that the client was told."""
 
 
 class FunasrConversation:
@@ -95,7 +99,7 @@ class FunasrConversation:
             self._settings = changed(self._settings, values, self._dialect)
             earlier = resumed(values)
         except Refused as error:
-            yield _error(self._settings, "invalid_request", str(error))
+            yield _error(self._settings, {"code": "invalid_request", "message": str(error)})
             yield Close(POLICY, str(error))
             return
         if earlier is not None and self._current is None:
@@ -134,9 +138,13 @@ class FunasrConversation:
         match news:
             case Live(text) if one.settings.mode == "online" and one.ending:
                 one.held = Segment((one.held.text if one.held else "") + text, 0.0, 0.0, ())
-            case Live(text, tokens):
-                yield _message(self._dialect.online_name, text, one.settings, **_timed(tokens, one.settings))
+            case Live():
+                fresh = unheard(news, one.heard_s)
+                if fresh is not None:
+                    timed = _timed(fresh.tokens, one.settings)
+                    yield _message(self._dialect.online_name, fresh.text, one.settings, **timed)
             case Sentence(segment) if one.settings.mode == "2pass" and not one.file:
+                one.heard_s = segment.end_s
                 if one.held is not None:
                     yield _sentence(one.held, one.settings, final=False)
                 one.held = segment if one.ending else None
@@ -146,8 +154,9 @@ class FunasrConversation:
                 yield from self._last(one, transcript.segments)
             case Failed(error):
                 self._forget(one)
-                yield _error(one.settings, "recognition_failed", str(error))
-                yield from self._acknowledged(one)
+                problem = {"code": "recognition_failed", "message": str(error)}
+                yield _error(one.settings, problem)
+                yield from self._acknowledged(one, error=problem)
             case _:
                 pass
 
@@ -241,9 +250,9 @@ class FunasrConversation:
             yield _final(one.settings, one.held.text if one.held else "", self._dialect.online_name)
         yield from self._acknowledged(one)
 
-    def _acknowledged(self, one: _Utterance) -> Iterator[Action]:
+    def _acknowledged(self, one: _Utterance, **error: Any) -> Iterator[Action]:
         if one.acknowledge:
-            yield _acknowledgement(one.settings)
+            yield _acknowledgement(one.settings, **error)
 
 
 # -- what the server says --------------------------------------------------------------------------------------------
@@ -272,12 +281,13 @@ def _options(settings: Settings) -> StreamOptions:
     )
 
 
-def _acknowledgement(settings: Settings) -> Send:
-    return _message(settings.mode, "", settings, final=True, is_end=True)
+def _acknowledgement(settings: Settings, **error: Any) -> Send:
+    """FunASR's Python client takes one that is not final for a failure, and looks at no other message."""
+    return _message(settings.mode, "", settings, final=not error, is_end=True, **error)
 
 
-def _error(settings: Settings, code: str, message: str) -> Send:
-    return _message(settings.mode, "", settings, final=True, error={"code": code, "message": message})
+def _error(settings: Settings, error: Mapping[str, str]) -> Send:
+    return _message(settings.mode, "", settings, final=True, error=error)
 
 
 def _sentence(segment: Segment, settings: Settings, *, final: bool) -> Send:
@@ -327,7 +337,10 @@ def _described(word: Sequence[Token]) -> dict[str, Any]:
 
 
 def _stamps(segments: Sequence[Segment]) -> dict[str, Any]:
-    """`timestamp` and `stamp_sents`, where each character and word of the texts has its time."""
+    """`timestamp` and `stamp_sents`, where each character and word of the texts has its time.
+
+    The first is left out where FunASR's page would lose count in it, and with it the text.
+    """
     spans = [_spans(segment) for segment in segments]
     if any(len(one) != len(units(segment.text)) for one, segment in zip(spans, segments, strict=True)):
         return {}
@@ -342,9 +355,22 @@ def _stamps(segments: Sequence[Segment]) -> dict[str, Any]:
         for segment, one in zip(segments, spans, strict=True)
     ]
     stamps = [span for one in spans for span in one]
-    return {"timestamp": json.dumps(stamps, separators=(",", ":")), "stamp_sents": sentences}
+    text = join_segments(segment.text for segment in segments)
+    timestamp = {"timestamp": json.dumps(stamps, separators=(",", ":"))} if _counted(text) <= len(stamps) else {}
+    return {**timestamp, "stamp_sents": sentences}
 
 
+def _counted(text: str) -> int:
+    """How many times FunASR's page wants of a text, of which it shows nothing where there are fewer.
+
+    It counts the characters of each stretch before the last, those of words that stand beside Chinese too.
+    """
+    stretches = [one for one in _STRETCHES.split(text) if one]
+    before = (1 if _LETTERS.fullmatch(one) else len(one.encode("utf-16-le")) // 2 for one in stretches[:-1])
+    return sum(before) + bool(stretches)
+
+
+_STRETCHES, _LETTERS = re.compile(r"[。？，、?. ]"), re.compile(r"[a-zA-Z]+")
 _UNITS = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]+)?|[^\W_]")
 _MARKS = re.compile(r"[，。？！、；：,.?!;:]")
 

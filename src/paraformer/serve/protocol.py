@@ -20,6 +20,7 @@ from paraformer.audio import SAMPLE_RATE
 from paraformer.config import ChunkConfig
 from paraformer.errors import ParaformerError
 from paraformer.types import Segment, Token, Transcript
+from paraformer.writing import readable
 
 Packet = Shaped[np.ndarray, " n"]
 
@@ -207,6 +208,22 @@ class Live:
 
     text: str
     tokens: tuple[Token, ...] = ()
+
+
+LATE_S = 0.15
+"""Live and in view of all of it, a token ends at most so far apart."""
+
+
+def unheard(live: Live, heard_s: float) -> Live | None:
+    """Of live text that which no sentence has told yet, when the last one ended at heard_s; None if that is nothing.
+
+    Sentences overtake live text, which waits for the rest of its chunk. A token is known by its end: where a pause is
+    before it, its start may be the end of the last one.
+    """
+    tokens = tuple(token for token in live.tokens if token.end_s > heard_s + LATE_S)
+    if len(tokens) == len(live.tokens):
+        return live
+    return Live(readable(tokens), tokens) if tokens else None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from paraformer.serve.protocol import (
     StreamOptions,
     heard,
     said,
+    unheard,
 )
 from paraformer.serve.realtime_session import Refused, Session, g711
 from paraformer.types import Segment, Token
@@ -64,7 +66,7 @@ class _Buffer:
     samples: int = 0
     pcm: Pcm16 = field(default_factory=Pcm16)
     item: _Item | None = None
-    heard_s: float = 0.0
+    heard_s: float = -math.inf
     """Where the last sentence ended: live text before it comes too late."""
 
     @property
@@ -203,8 +205,8 @@ class RealtimeConversation:
         match news:
             case Speaking(start_s) if buffer.turns and buffer.item is None:
                 yield from self._started(buffer, start_s)
-            case Live(text, tokens) if tokens and tokens[-1].end_s > buffer.heard_s:
-                yield from self._delta(buffer, text, tokens)
+            case Live() if (fresh := unheard(news, buffer.heard_s)) and (fresh.tokens or buffer.item):
+                yield from self._delta(buffer, fresh.text, fresh.tokens)
             case Sentence(segment):
                 yield from self._said(buffer, segment, committed=not current)
             case Done():

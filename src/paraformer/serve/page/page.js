@@ -67,16 +67,18 @@ function hear(message) {
 function take(message) {
   if (message.error) { show("failed", message.error.message); stop(); return; }
   if (message.mode === "2pass-online") {
-    const fresh = message.tokens ?? [], heard = lines.at(-1)?.end ?? 0; // what was heard again already comes late
-    pending.push(...fresh.filter((one) => one.start >= heard)); draw(); delay(fresh.at(-1)?.end); return;
+    const fresh = message.tokens ?? [];
+    pending.push(...fresh.filter(unheard)); draw(); delay(fresh.at(-1)?.end); return;
   }
   if (message.text) {
     for (const line of message.segments ?? [{ text: message.text, start: 0, end: 0, tokens: [] }]) {
-      lines.push(line); pending = pending.filter((one) => one.start >= line.end); draw(line);
+      lines.push(line); pending = pending.filter(unheard); draw(line);
     }
   }
   if (message.is_final) { pending = []; draw(); ending = true; talk = null; socket.close(1000); socket = null; show("ready"); $("times").value = ""; }
 }
+// Of live tokens those of no sentence yet: by their end, since behind a pause the start may be that of the pause.
+function unheard(token) { return token.end > (lines.at(-1)?.end ?? -Infinity) + 150; }
 function delay(heard) {
   if (source && heard !== undefined) $("times").value = `${say.delay} ${Math.max(0, Math.round(source.sent - heard))} ms`;
 }
