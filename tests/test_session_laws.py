@@ -105,6 +105,21 @@ def assert_alike(one: Session, other: Session, shift_s: float = 0.0) -> None:
     np.testing.assert_allclose(times, expected_times + shift_s, rtol=0, atol=5e-5)
 
 
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+@given(CHUNKS, st.lists(st.integers(0, 9_000), max_size=4))
+def test_a_step_comes_with_what_was_missing(rate: int, chunk: ChunkConfig, packets: list[int]) -> None:
+    session = Session(tiny.engine(), chunk, rate=rate)
+    for samples in packets:
+        session.feed(np.zeros(samples, np.float32))
+    missing = session.missing
+    assert isinstance(missing, int) and (missing == 0) == session.ready
+    if missing:
+        session.feed(np.zeros(missing - 1, np.float32))
+        assert not session.ready and session.missing == 1
+        session.feed(np.zeros(1, np.float32))
+        assert session.ready and session.missing == 0
+
+
 @pytest.mark.parametrize("engine", tiny.ENGINES)
 @given(streams(), st.integers(0, 6))
 def test_packets_saving_and_neighbours_change_nothing(engine: str, stream: Stream, saved_at: int) -> None:

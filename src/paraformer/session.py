@@ -145,9 +145,9 @@ class Session:
 
     @property
     def missing(self) -> int:
-        """Samples, at the session's rate, before which no step can be taken: for those who collect packets to feed."""
+        """Samples, at the session's rate, that the next step waits for: for those who collect packets to feed."""
         due = (self._state.steps + 1) * self._stride - self._state.samples
-        return 0 if self.ready else -(-due * self.rate // SAMPLE_RATE)
+        return 0 if self.ready else self._resampler.missing(due, self._state.incoming)
 
     def feed(self, samples: Packet) -> None:
         """Take in samples of one channel, at the session's rate, without recognising yet.

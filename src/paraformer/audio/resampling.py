@@ -110,6 +110,15 @@ class LiveResampler:
         output = np.concatenate([np.zeros(0, np.float32), *made])[: None if total is None else total - state.given]
         return output, RateState(waiting.copy(), received, given)
 
+    def missing(self, samples: int, state: RateState) -> int:
+        """How many samples of input must come before `samples` more of output, at least one, do."""
+        if self.rate == SAMPLE_RATE:
+            return samples
+        before = -(-samples // _BLOCK) - 1
+        place, phase = divmod(state.given * self._down % self._up + before * _BLOCK * self._down, self._up)
+        needed: int = place + _block_of_filter(self.rate, phase).shape[1]
+        return max(0, needed - len(state.waiting))
+
 
 def _half_taps(rate: int) -> int:
     """Input samples that the filter sees on either side."""
