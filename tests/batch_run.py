@@ -29,6 +29,6 @@ if __name__ == "__main__":
     source, directory, os.environ["PIDS"] = sys.argv[1:]
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     batch.Recognition = Watched  # type: ignore[misc]
-    running.planned = partial(running.planned, most=20)
+    running.parts_of = partial(running.parts_of, most=20)
     outcome = batch.transcribe([source], directory, form="json")
     print("done:", outcome.sha256, outcome.inputs, outcome.failed)

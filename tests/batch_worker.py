@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from paraformer.batch.parts import Shelf, planned
+from paraformer.batch.parts import Shelf, parts_of
 from paraformer.batch.places import Input, inputs_of
 from paraformer.batch.worker import Job, Worker, digest_of_file
 
@@ -38,9 +38,10 @@ class Dangerous:
 
 
 def live(source: str, directory: str, patience_s: str) -> None:
-    Shelf(directory, "json").open()
+    shelf = Shelf(directory, "json")
+    shelf.open()
     worker = Worker(Job(directory, "json", Dangerous, float(patience_s)))
-    for part in planned(inputs_of([source])):
+    for part in map(shelf.plan, parts_of(inputs_of([source]))):
         worker({"part": part.to_json()})
 
 

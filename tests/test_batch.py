@@ -20,7 +20,7 @@ import recordings
 if find_spec("ray") is None:
     pytest.skip("paraformer[ray] is not installed", allow_module_level=True)
 
-from paraformer.batch.parts import SUMMARY, Shelf, digest_of, planned
+from paraformer.batch.parts import SUMMARY, Shelf, digest_of, parts_of
 from paraformer.batch.places import inputs_of
 from paraformer.batch.recognising import Recognition
 from paraformer.batch.worker import Job, Worker
@@ -34,7 +34,8 @@ def run_alone(source: Path, out: Path) -> str:
     shelf = Shelf(str(out), "json")
     shelf.open()
     worker = Worker(Job(str(out), "json", Recognition.of(None, {}, tokens=False, channel="mix", batch_s=60.0)))
-    done = [worker({"part": part.to_json()}) for part in planned(inputs_of([str(source)]), most=IN_A_PART)]
+    parts = [shelf.plan(part) for part in parts_of(inputs_of([str(source)]), most=IN_A_PART)]
+    done = [worker({"part": part.to_json()}) for part in parts]
     return digest_of({part["part"]: part["sha256"] for part in done}, "json")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 if find_spec("ray") is None:
     pytest.skip("paraformer[ray] is not installed", allow_module_level=True)
 
-from paraformer.batch.parts import SUMMARY, WORKING, Form, Part, Shelf, digest_of, planned, with_former
+from paraformer.batch.parts import SUMMARY, WORKING, Form, Part, Planned, Shelf, digest_of, parts_of, with_former
 from paraformer.batch.places import Input
 
 FORMS: list[Form] = ["json", "parquet"]
@@ -29,7 +30,7 @@ def row(file: str, **values: Any) -> dict[str, Any]:
 
 @given(SIZES)
 def test_parts_hold_all_inputs_in_order_and_none_is_too_large(sizes: list[int]) -> None:
-    parts = planned(inputs(sizes), 50, 4)
+    parts = list(parts_of(inputs(sizes), 50, 4))
     assert [one for part in parts for one in part.inputs] == inputs(sizes)
     assert [part.name for part in parts] == sorted({part.name for part in parts})
     for part in parts:
@@ -39,13 +40,18 @@ def test_parts_hold_all_inputs_in_order_and_none_is_too_large(sizes: list[int]) 
 
 @given(SIZES, SIZES)
 def test_what_is_added_leaves_full_parts_alone(sizes: list[int], more: list[int]) -> None:
-    before, after = planned(inputs(sizes), 50, 4), planned(inputs(sizes + more), 50, 4)
+    before, after = (list(parts_of(inputs(some), 50, 4)) for some in (sizes, sizes + more))
     assert before[:-1] == after[: max(0, len(before) - 1)]
 
 
-def test_a_part_travels_as_text() -> None:
-    part = Part("part-1", inputs([3, 4]), ["part-0"])
-    assert Part.from_json(part.to_json()) == part
+def test_a_part_travels_by_name_and_its_inputs_lie_on_the_shelf(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path), "json")
+    shelf.open()
+    part = Part("part-1", [*inputs([3, 4]), Input("half \udcff", "/half \udcff", 5)])
+    planned = shelf.plan(part)
+    assert Planned.from_json(planned.to_json()) == replace(planned, former=[]) == Planned("part-1", 3, 12, [])
+    assert shelf.part("part-1") == part
+    assert shelf.names() == []
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -74,7 +80,7 @@ def test_damage_and_absence_are_no_results(form: Form, tmp_path: Path) -> None:
 def test_a_finished_shelf_holds_its_plan_and_says_so_until_it_is_opened_again(tmp_path: Path) -> None:
     shelf = Shelf(str(tmp_path), "json")
     shelf.open()
-    parts = planned(inputs([1, 1, 1]), 50, 2)
+    parts = [shelf.plan(part) for part in parts_of(inputs([1, 1, 1]), 50, 2)]
     for name in (*(part.name for part in parts), "part-000009-old"):
         shelf.put(name, [])
     (tmp_path / "notes.txt").touch()
@@ -88,9 +94,9 @@ def test_a_finished_shelf_holds_its_plan_and_says_so_until_it_is_opened_again(tm
 def test_results_of_another_plan_are_found_by_name(tmp_path: Path) -> None:
     shelf = Shelf(str(tmp_path), "json")
     shelf.open()
-    for part in planned(inputs([1, 1, 1, 1]), 50, 2):
+    for part in parts_of(inputs([1, 1, 1, 1]), 50, 2):
         shelf.put(part.name, [row(one.name) for one in part.inputs])
-    new = planned([Input("first.wav", "", 1), *inputs([1, 1, 1, 1])], 50, 2)
+    new = [shelf.plan(part) for part in parts_of([Input("first.wav", "", 1), *inputs([1, 1, 1, 1])], 50, 2)]
     assert [len(part.former) for part in with_former(new, shelf)] == [1, 2, 1]
 
 

@@ -16,7 +16,7 @@ if find_spec("ray") is None:
     pytest.skip("paraformer[ray] is not installed", allow_module_level=True)
 
 import paraformer
-from paraformer.batch.parts import Form, Shelf, planned, with_former
+from paraformer.batch.parts import Form, Shelf, parts_of, with_former
 from paraformer.batch.places import Input, inputs_of
 from paraformer.batch.recognising import Recognition
 from paraformer.batch.worker import Job, Worker, digest_of_file
@@ -58,7 +58,7 @@ def work(files: Path, out: Path, most: int = 4, make: Any = Spelling, form: Form
     shelf.open()
     Spelling.asked = []
     worker = Worker(Job(str(out), form, make))
-    parts = with_former(planned(inputs_of([str(files)]), most=most), shelf)
+    parts = with_former([shelf.plan(part) for part in parts_of(inputs_of([str(files)]), most=most)], shelf)
     done = [worker({"part": part.to_json()}) for part in parts]
     shelf.finish(parts, {"parts": done})
     assert [part.name for part in parts] == shelf.names()

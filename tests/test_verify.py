@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -180,6 +182,46 @@ def test_damaged_certificates(text: str, own: Path) -> None:
         verify(own)
 
 
+def test_a_value_that_is_gone_or_of_another_kind_is_told(own: Path) -> None:
+    """Whatever stands in its place: nothing is taken to be certified, and nothing else is raised."""
+    good = json.loads((own / FILE).read_text())
+    good["measured"] = {"data": "speech", "utterances": 3, "whole": dict.fromkeys(("torch", "export", "change"), 1.5)}
+    good["measured"]["live"] = None
+    places = [(name,) for name in good] + [("form", name) for name in good["form"]]
+    places += [(name, key) for name in ("versions", "sha256", "differences", "measured") for key in good[name]]
+    places += [("differences", "parity, whole", name) for name in ("tokens", "log_probs")]
+    places += [("measured", "whole", name) for name in ("torch", "export", "change")]
+    for *way, name in places:
+        for wrong in ("gone", None, True, [], {"a": 1}, math.nan, -1e9):
+            values = copy.deepcopy(good)
+            holder = reduce(dict.__getitem__, way, values)
+            del holder[name]
+            if wrong != "gone":
+                holder[name] = wrong
+            (own / FILE).write_text(json.dumps(values))
+            if wrong == "gone" and way and way[0] in ("versions", "sha256", "differences"):
+                continue  # fewer of them are well formed: what is missing is seen when they are compared
+            if wrong is None and name in ("measured", "whole", "live"):
+                continue  # nothing measured
+            with pytest.raises(ModelError, match=FILE):
+                Certificate.read(own)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "golden.npz"])
+def test_a_file_that_the_certificate_does_not_name_is_not_certified(name: str, own: Path) -> None:
+    certificate = Certificate.read(own)
+    replace(certificate, sha256={key: digest for key, digest in certificate.sha256.items() if key != name}).write(own)
+    (own / "README.md").write_text("what hubs add")
+    assert verify(own).changed == (name,)
+
+
+def test_a_certificate_of_other_settings(own: Path) -> None:
+    certificate = Certificate.read(own)
+    replace(certificate, model=replace(certificate.model, live=None)).write(own)
+    with pytest.raises(ModelError, match="other settings than it has"):
+        verify(own)
+
+
 def test_a_certificate_with_other_checks(own: Path) -> None:
     certificate = Certificate.read(own)
     replace(certificate, differences={**certificate.differences, "smell, whole": Difference(0, 0.0)}).write(own)
@@ -201,7 +243,9 @@ def test_verifying_our_own_and_foreign_graphs_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code, exported(OWN), exported(LIVE)], check=True)
 
 
-def test_export_and_verify_as_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_and_verify_as_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     soundfile.write(tmp_path / "talk.wav", tiny.signal(40_000), 16_000)
     (tmp_path / "speech.jsonl").write_text(json.dumps({"audio": "talk.wav", "text": "今天天气很好"}) + "\n")
     out = str(tmp_path / "out")
@@ -210,24 +254,21 @@ def test_export_and_verify_as_commands(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["export", model, out, "--format", "sherpa-onnx", "--live", "--precision", "int8", *data]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     measured = Certificate.read(Path(out)).measured
-    assert measured is not None and measured["utterances"] == 1
-    assert measured["live"]["change"] == measured["live"]["export"] - measured["live"]["torch"]
+    assert measured is not None and measured.live is not None and measured.utterances == 1
+    assert measured.live.change == measured.live.export - measured.live.torch
     assert main(["verify", out]) == 0
     table = capsys.readouterr().out
     assert table.startswith("sherpa-onnx, live, int8, run by onnx; made with paraformer ") and "parity, live" in table
     assert "errors on speech.jsonl (1 utterances), live" in table
     assert table.endswith(f"{out} recognises here as it did where it was exported\n")
-    parts = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    parts["differences"]["parity, live"]["tokens"] = -9
-    (tmp_path / "other").mkdir()
-    shutil.copytree(out, tmp_path / "other", dirs_exist_ok=True)
-    (tmp_path / "other" / "certificate.json").write_text(json.dumps(parts))
-    assert main(["verify", str(tmp_path / "other")]) == 1
-    assert "other recognises otherwise here, by 1 of " in capsys.readouterr().out
+    limits = {"parity, live": Difference(-1, 0.0)}
+    monkeypatch.setattr(Certificate, "limit", lambda _, check: limits.get(check, Difference(99, 99.0)))
+    assert main(["verify", out]) == 1
+    assert "out recognises otherwise here, by 1 of " in capsys.readouterr().out
     (tmp_path / "out" / "tokens.txt").unlink()
     assert main(["verify", out]) == 1
     table = capsys.readouterr().out
-    assert "changed or missing: tokens.txt  FAILED" in table and "get the model again" in table
+    assert "changed, missing or not certified: tokens.txt  FAILED" in table and "get the model again" in table
     assert main(["verify", str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in capsys.readouterr().err
     assert main(["export", model, out]) == 1

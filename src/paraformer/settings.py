@@ -60,6 +60,7 @@ _KINDS: Mapping[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "a text"),
     bool: ((bool,), "true or false"),
     tuple: ((tuple, list), "a list"),
+    Mapping: ((Mapping,), "settings by name"),
     NoneType: ((NoneType,), "nothing"),
 }
 
@@ -78,6 +79,9 @@ def check_type(value: object, hint: Any, where: str) -> None:
     elif origin is tuple:
         for item in value:  # type: ignore[attr-defined]
             check_type(item, get_args(hint)[0], where)
+    elif origin is Mapping and get_args(hint):
+        for name, item in value.items():  # type: ignore[attr-defined]
+            check_type(item, get_args(hint)[1], f"{where}.{name}")
 
 
 def _fits(value: object, hint: Any) -> bool:

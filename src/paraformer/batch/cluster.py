@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from paraformer.batch.parts import Part
+from paraformer.batch.parts import Planned
 from paraformer.batch.worker import Job, Worker
 from paraformer.errors import ParaformerError
 
@@ -15,7 +15,7 @@ MOST_BLOCKS = 10_000
 """In which Ray hands out the parts: so many, and few parts in each."""
 
 
-def work(parts: Sequence[Part], job: Job, *, address: str | None, cpus: int, gpus: int) -> Iterator[dict[str, Any]]:
+def work(parts: Sequence[Planned], job: Job, *, address: str | None, cpus: int, gpus: int) -> Iterator[dict[str, Any]]:
     """Do a job on every part; yields what `Worker` returns, in the order in which parts are finished.
 
     address: of a cluster that runs; None: the one that RAY_ADDRESS names or that runs here, else one of this machine.

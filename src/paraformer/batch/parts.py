@@ -2,6 +2,7 @@
 
 A part holds the results of a few consecutive inputs in a file that is called after them, so it is always the same for
 the same inputs, whoever writes it and however often. A result is known by its key, a digest of all that it depends on.
+What the inputs of a part are lies in a file, too, until all are done: of millions, no process holds more than a part's.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import hashlib
 import json
 import posixpath
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -28,6 +30,8 @@ PART_BYTES, PART_INPUTS = 20_000_000, 200
 """At which a part is full: ten minutes of sound in 16 bits, which is what a worker that dies takes along."""
 WORKING = "_working"
 """Directory beside the parts for what is not finished; its name is one that readers of data sets pass over."""
+PLAN = ".inputs"
+"""What the name of a file in it ends in that holds the inputs of a part."""
 SUMMARY = "_summary.json"
 
 _TEXT, _NUMBER = pa.string(), pa.float64()
@@ -46,34 +50,50 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive inputs. former: other parts, of an earlier plan, that may hold results of some of them."""
+    """Consecutive inputs."""
 
     name: str
     inputs: Sequence[Input]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A part whose inputs, so many and of so many bytes, lie in a file of the shelf.
+
+    former: other parts, of an earlier plan, that may hold results of some of them.
+    """
+
+    name: str
+    inputs: int
+    size: int
     former: Sequence[str] = ()
 
     def to_json(self) -> str:
         """As a worker is sent it."""
-        return json.dumps([self.name, [[one.name, one.place, one.size] for one in self.inputs], list(self.former)])
+        return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Part:
+    def from_json(cls, text: str) -> Planned:
         """The inverse of `to_json`."""
-        name, inputs, former = json.loads(text)
-        return cls(name, [Input(*one) for one in inputs], former)
+        return cls(**json.loads(text))
 
 
-def planned(inputs: Iterable[Input], most_bytes: int = PART_BYTES, most: int = PART_INPUTS) -> list[Part]:
+def parts_of(inputs: Iterable[Input], most_bytes: int = PART_BYTES, most: int = PART_INPUTS) -> Iterator[Part]:
     """The parts of all inputs, in order. What is added at the end leaves all full ones as they are."""
-    groups: list[list[Input]] = []
-    room, size = 0, 0
+    group: list[Input] = []
+    number, size = 0, 0
     for one in inputs:
-        if not groups or room == 0 or size + one.size > most_bytes:
-            groups.append([])
-            room, size = most, 0
-        groups[-1].append(one)
-        room, size = room - 1, size + one.size
-    return [Part(f"part-{number:06d}-{_digest(group)}", group) for number, group in enumerate(groups)]
+        if group and (len(group) == most or size + one.size > most_bytes):
+            yield _part(number, group)
+            group, number, size = [], number + 1, 0
+        group.append(one)
+        size += one.size
+    if group:
+        yield _part(number, group)
+
+
+def _part(number: int, inputs: Sequence[Input]) -> Part:
+    return Part(f"part-{number:06d}-{_digest(inputs)}", inputs)
 
 
 def _digest(inputs: Sequence[Input]) -> str:
@@ -92,6 +112,18 @@ class Shelf:
         """Make it, ready to be written to; what tells that it is complete is gone until it is. Raises OSError."""
         self.system.create_dir(self.working, recursive=True)
         self._delete(SUMMARY)
+
+    def plan(self, part: Part) -> Planned:
+        """Keep the inputs of a part, for whoever will work on it. Raises OSError."""
+        told = json.dumps([[one.name, one.place, one.size] for one in part.inputs]).encode()
+        with self.system.open_output_stream(self._planned(part.name)) as stream:
+            stream.write(zlib.compress(told, 1))
+        return Planned(part.name, len(part.inputs), sum(one.size for one in part.inputs))
+
+    def part(self, name: str) -> Part:
+        """One that was planned. Raises OSError."""
+        with self.system.open_input_file(self._planned(name)) as file:
+            return Part(name, [Input(*one) for one in json.loads(zlib.decompress(file.read()))])
 
     def names(self) -> list[str]:
         """The parts that are there."""
@@ -116,7 +148,7 @@ class Shelf:
         """Write a part in one move, over what was there; returns the digest of its bytes. Raises OSError."""
         return self._put(name + SUFFIXES[self.form], self._bytes(rows))
 
-    def finish(self, parts: Iterable[Part], summary: Mapping[str, Any]) -> None:
+    def finish(self, parts: Iterable[Planned], summary: Mapping[str, Any]) -> None:
         """Take away what is of no plan any more, and say that all is there."""
         planned = {part.name for part in parts}
         for name in self.names():
@@ -141,6 +173,9 @@ class Shelf:
         self.system.move(temporary, self._path(file))
         return hashlib.sha256(data).hexdigest()
 
+    def _planned(self, name: str) -> str:
+        return posixpath.join(self.working, name + PLAN)
+
     def _delete(self, file: str) -> None:
         if self.system.get_file_info([self._path(file)])[0].type == FileType.File:
             self.system.delete_file(self._path(file))
@@ -149,15 +184,17 @@ class Shelf:
         return posixpath.join(self.directory, file)
 
 
-def with_former(parts: Sequence[Part], shelf: Shelf) -> list[Part]:
+def with_former(parts: Sequence[Planned], shelf: Shelf) -> Sequence[Planned]:
     """The same parts, each knowing which others, left by an earlier plan, hold results of its inputs."""
     planned = {part.name for part in parts}
     former: dict[str, str] = {}
     for name in shelf.names():
         if name not in planned:
             former |= dict.fromkeys((row["file"] for row in shelf.rows(name)), name)
+    if not former:
+        return parts
     return [
-        Part(part.name, part.inputs, sorted({former[one.name] for one in part.inputs if one.name in former}))
+        replace(part, former=sorted({former[one.name] for one in shelf.part(part.name).inputs if one.name in former}))
         for part in parts
     ]
 

@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from lhotse.cut import Cut
@@ -22,19 +24,28 @@ from paraformer.data.recordings import moved
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
 from paraformer.errors import DataError, ParaformerError
 
+_RECORDINGS = 16
+"""Whose digests a worker remembers."""
+
 
 def measured_by_many(cuts: Iterable[Cut], skips: Skips, directory: str, address: str | None) -> Iterator[Cut]:
     """What `data.reading.measured` gives, by a cluster: the readable cuts in order; the others go to `skips`.
 
-    directory: for what is finished, so that it is not done again; may be deleted. address, errors: see `batch.run`.
+    Of the cuts none is held here, only their ids. directory: for what is finished, so that it is not done again; may be
+    deleted. address, errors: see `batch.run`; DataError if what was finished is gone before it is read.
     """
-    run(_inputs(cuts), Job(anywhere(directory), "json", Listening), address=address)
-    shelf = Shelf(directory, "json")
+    outcome = run(_inputs(cuts), Job(anywhere(directory), "json", Listening), address=address)
+    shelf, count = Shelf(directory, "json"), 0
     for row in (row for name in shelf.names() for row in shelf.rows(name)):
+        count += 1
         if row["error"] is None:
             yield deserialize_item(row["cut"])
         else:
             skips.add(Skipped(row["file"], UNREADABLE if row["key"] else MISSING, row["error"]))
+    if count != outcome.inputs:
+        raise DataError(
+            f"{directory} was changed meanwhile: it holds {count} of {outcome.inputs} utterances; run this again"
+        )
 
 
 def _inputs(cuts: Iterable[Cut]) -> Iterator[Input]:
@@ -46,24 +57,37 @@ def _inputs(cuts: Iterable[Cut]) -> Iterator[Input]:
         yield Input(name, json.dumps(cut.to_dict(), ensure_ascii=False), round(cut.duration * SAMPLE_RATE * 2))
 
 
-@dataclass(frozen=True)
 class Listening:
     """Measures utterances."""
 
-    alive: Callable[[], None]
+    def __init__(self, alive: Callable[[], None]) -> None:
+        self._alive = alive
+        # Of a recording of an hour, hundreds of cuts come one after the other.
+        self._digest = lru_cache(_RECORDINGS)(self._digest_of)
 
     def key(self, one: Input) -> str:
         """Of the files and of what is said of them. Raises AudioNotFound."""
-        files = [digest_of_file(Input(file, file, 0), self.alive) for file in files_of(_cut(one))]
+        files = [self._digest(file, _state(file)) for file in files_of(_cut(one))]
         return hashlib.sha256("\n".join([*files, one.place]).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _digest_of(self, file: str, _: tuple[int, int] | None) -> str:
+        return digest_of_file(Input(file, file, 0), self._alive)
 
     def results(self, inputs: Iterable[Input]) -> Iterator[Mapping[str, Any] | ParaformerError]:
         """See Work.results."""
         for one in inputs:
-            self.alive()
+            self._alive()
             skips = Skips(named=0)
             found = [{"cut": cut.to_dict()} for cut in measured([_cut(one)], skips)]
             yield found[0] if found else DataError(skips.found[0].detail)
+
+
+def _state(file: str) -> tuple[int, int] | None:
+    """What changes when somebody writes to a file; None where there is none."""
+    with suppress(OSError):
+        found = Path(file).stat()
+        return found.st_size, found.st_mtime_ns
+    return None
 
 
 def _cut(one: Input) -> Cut:

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from paraformer.batch.cluster import work
-from paraformer.batch.parts import Form, Part, Shelf, digest_of, planned, with_former
+from paraformer.batch.parts import Form, Planned, Shelf, digest_of, parts_of, with_former
 from paraformer.batch.places import Input
 from paraformer.batch.worker import Job
 
@@ -34,15 +34,15 @@ def run(inputs: Iterable[Input], job: Job, *, address: str | None, cpus: int = 1
     """Do a job on all inputs, as far as it is not done already; arguments and errors as those of `cluster.work`."""
     shelf = Shelf(job.directory, job.form)
     shelf.open()
-    parts = with_former(planned(inputs), shelf)
+    parts = with_former([shelf.plan(part) for part in parts_of(inputs)], shelf)
     outcome = _counted(parts, work(parts, job, address=address, cpus=cpus, gpus=gpus), job.form)
     shelf.finish(parts, asdict(outcome))
     return outcome
 
 
-def _counted(parts: Sequence[Part], found: Iterable[Mapping[str, Any]], form: Form) -> Outcome:
+def _counted(parts: Sequence[Planned], found: Iterable[Mapping[str, Any]], form: Form) -> Outcome:
     """Count finished parts as they come, on a bar with the time that is left."""
-    total = sum(one.size for part in parts for one in part.inputs)
+    total = sum(part.size for part in parts)
     digests: dict[str, str] = {}
     failures: list[tuple[str, str]] = []
     failed = 0
@@ -52,4 +52,4 @@ def _counted(parts: Sequence[Part], found: Iterable[Mapping[str, Any]], form: Fo
             failed += len(part["failed"])
             failures = sorted([*failures, *((name, why) for name, why in part["failed"])])[:NAMED]
             bar.update(part["bytes"])
-    return Outcome(sum(len(part.inputs) for part in parts), failed, tuple(failures), digest_of(digests, form))
+    return Outcome(sum(part.inputs for part in parts), failed, tuple(failures), digest_of(digests, form))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pyarrow import ArrowException, NativeFile
 from pyarrow.fs import FileType
 
-from paraformer.batch.parts import Form, Part, Row, Shelf
+from paraformer.batch.parts import Form, Part, Planned, Row, Shelf
 from paraformer.batch.places import Input, opened
 from paraformer.batch.tries import MOST, Tries
 from paraformer.errors import AudioNotFound, InputFailed, ParaformerError, attempt
@@ -52,19 +52,20 @@ class Worker:
         self._work = job.work(self._tries.alive)
 
     def __call__(self, row: Mapping[str, str]) -> dict[str, Any]:
-        """Finish a part, as `Part.to_json` has it; returns its name, digest, bytes of its inputs, and who failed."""
-        part = Part.from_json(row["part"])
-        rows = self._rows(part)
+        """Finish a part, as `Planned.to_json` has it; returns its name, digest, bytes of its inputs, and who failed."""
+        planned = Planned.from_json(row["part"])
+        part = self._shelf.part(planned.name)
+        rows = self._rows(part, planned.former)
         return {
             "part": part.name,
             "sha256": self._shelf.put(part.name, rows),
-            "bytes": sum(one.size for one in part.inputs),
+            "bytes": planned.size,
             "failed": [[row["file"], row["error"]] for row in rows if row["error"] is not None],
         }
 
-    def _rows(self, part: Part) -> list[Row]:
-        """The rows of all inputs of a part, in order."""
-        held = {row["file"]: row for name in (*part.former, part.name) for row in self._shelf.rows(name)}
+    def _rows(self, part: Part, former: Iterable[str]) -> list[Row]:
+        """The rows of all inputs of a part, in order. former: parts that may hold some."""
+        held = {row["file"]: row for name in (*former, part.name) for row in self._shelf.rows(name)}
         rows: dict[str, Row] = {}
         open_: list[tuple[Input, str]] = []
         for one in part.inputs:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from paraformer.bundle import checksum, replacing
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.errors import ConfigError, ModelError, ModelNotFound
-from paraformer.settings import from_mapping
+from paraformer.manifests import from_json
+from paraformer.settings import Between, Count, Factor, by_name, check_choice, check_ranges, from_mapping
 from paraformer.weights import Storage
+
+T = TypeVar("T")
 
 FILE = "certificate.json"
 FORMAT = 1
+_PARTS = frozenset((".json", ".yaml", ".txt", ".mvn", ".onnx", ".safetensors", ".npz", ".pt"))
+"""What the names of files end in that some runtime may read; READMEs and the like are no part of a model."""
 
 Runtime = Literal["paraformer", "sherpa-onnx", "funasr-onnx", "funasr"]
 Precision = Literal["fp32", "fp16", "w8", "int8"]
@@ -81,12 +87,34 @@ class Form:
 class Difference:
     """Between two results: tokens to edit, and the largest distance of the log-probabilities of equal tokens."""
 
-    tokens: int
-    log_probs: float
+    tokens: Count
+    log_probs: Factor
 
     def within(self, limit: Difference) -> bool:
         """Whether neither part is above the limit's."""
         return self.tokens <= limit.tokens and self.log_probs <= limit.log_probs
+
+
+Percent = Annotated[float, Between(0.0, 1e6)]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Character errors, in percent, of the model on torch and of its export, and how many more those are."""
+
+    torch: Percent
+    export: Percent
+    change: Annotated[float, Between(-1e6, 1e6)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Errors on so many utterances of some data, in each mode that an export has."""
+
+    data: str
+    utterances: Count
+    whole: Change | None = None
+    live: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +126,7 @@ class Certificate:
     versions: Mapping[str, str]
     sha256: Mapping[str, str]
     differences: Mapping[str, Difference]
-    measured: Mapping[str, Any] | None = None
+    measured: Measured | None = None
 
     def limit(self, check: str) -> Difference:
         """How far a check may be off. In int8 processors round differently, and a near tie may fall either way."""
@@ -120,23 +148,56 @@ class Certificate:
         if not path.is_file():
             raise ModelNotFound(f"{directory} has no {FILE}; make one with `paraformer export`")
         try:
-            return cls._from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} is not a certificate that this version reads: {error}") from error
+            return cls._from_dict(from_json(path.read_text(encoding="utf-8-sig")))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(
+                f"{path} is not a certificate that this version reads: {error}; get the model again, or export it again"
+            ) from error
 
     @classmethod
-    def _from_dict(cls, values: dict[str, Any]) -> Certificate:
-        if values.pop("format") != FORMAT:
-            raise ConfigError(f"its format is not {FORMAT}")
-        values["form"] = from_mapping(Form, values["form"], "form")
-        values["model"] = ModelConfig.from_dict(values["model"])
-        values["differences"] = {name: Difference(**found) for name, found in values["differences"].items()}
-        return from_mapping(cls, values, "certificate")
+    def _from_dict(cls, found: Any) -> Certificate:
+        """Raises ConfigError for what `write` would not have written."""
+        values = dict(by_name(found, "it"))
+        check_choice(values.pop("format", None), (FORMAT,), "format")
+        values |= {name: read(values[name]) for name, read in _READ.items() if name in values}
+        return from_mapping(cls, values, "certificate", optional=())
+
+
+def _part(kind: type[T], where: str, found: Any) -> T:
+    """One part, nothing of which may be missing or out of range."""
+    part = from_mapping(kind, found, where, optional=())
+    check_ranges(part, where)
+    return part
+
+
+def _differences(found: Any) -> dict[str, Difference]:
+    each = by_name(found, "differences")
+    return {name: _part(Difference, f"differences.{name}", one) for name, one in each.items()}
+
+
+def _measured(found: Any) -> Measured | None:
+    if found is None:
+        return None
+    values = by_name(found, "measured")
+    modes = [mode for mode in ("whole", "live") if values.get(mode) is not None]
+    changes = {mode: _part(Change, f"measured.{mode}", values[mode]) for mode in modes}
+    return _part(Measured, "measured", {**values, **changes})
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "form": partial(_part, Form, "form"),
+    "model": ModelConfig.from_dict,
+    "differences": _differences,
+    "measured": _measured,
+}
+"""How each part is read that is more than plain values."""
 
 
 def changed_files(directory: Path, sha256: Mapping[str, str]) -> list[str]:
-    """Names of the files that are gone or not what they were."""
-    return [name for name, digest in sha256.items() if _digest(directory / name) != digest]
+    """Names of the files that are gone, not what they were, or there without being named."""
+    there = (path.name for path in sorted(directory.iterdir()) if path.suffix in _PARTS and path.name[0] != ".")
+    named = {name: _digest(directory / name) == digest for name, digest in sha256.items()}
+    return [name for name in dict.fromkeys((*named, *there)) if name != FILE and not named.get(name)]
 
 
 def _digest(path: Path) -> str | None:

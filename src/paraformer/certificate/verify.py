@@ -69,6 +69,8 @@ def run_checks(directory: Path, form: Form, config: ModelConfig, golden: Golden)
     recognizer = None
     if not form.foreign:  # without calibration, as goldens are of the network alone
         recognizer = Recognizer(*open_model(directory, engine(form))).calibrated(UNCALIBRATED)
+        if form.runtime == "paraformer" and recognizer.config != config:  # FunASR's settings do not say all of ours
+            raise ModelError(f"{directory} was certified with other settings than it has; export the model again")
     return differences(partial(open_backend, directory, form, config), form, golden, recognizer)
 
 

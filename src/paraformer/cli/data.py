@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
@@ -38,16 +39,18 @@ def prepare(options: argparse.Namespace) -> int:
     skips = Skips("stop" if options.stop else "skip")
     options.source = options.source.absolute()  # as it is right in other processes, too
     for name, cuts in _sets(options, skips).items():
-        _line(name, save_cuts(_measured(options, name, cuts, skips), options.target, name))
+        saved = save_cuts(_measured(options, name, cuts, skips), options.target, name)
+        _line(name, saved.utterances, saved.seconds)
     return _left_out(skips)
 
 
 def _measured(options: argparse.Namespace, name: str, cuts: Iterable[Any], skips: Skips) -> Iterator[Any]:
     """The readable cuts, listened to here or by a cluster, which keeps what is finished beside the set."""
+    cuts = _shown(cuts, name)
     if options.ray is None:
         from paraformer.data.reading import measured
 
-        return measured(_shown(cuts, name), skips)
+        return measured(cuts, skips)
     from paraformer.batch.preparing import measured_by_many
 
     return measured_by_many(cuts, skips, str(options.target / f"{name}.parts"), options.ray or None)
@@ -65,7 +68,7 @@ def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Any]]
     from paraformer.data.corpora import CORPORA, open_corpus
     from paraformer.data.prepare import prepare as unpack
     from paraformer.data.reading import spoken
-    from paraformer.data.sources import open_data
+    from paraformer.data.sources import each_of
 
     if options.kind == "archive" and options.ray is not None:
         raise DataError("one machine unpacks an archive: leave out --ray")
@@ -76,10 +79,18 @@ def _sets(options: argparse.Namespace, skips: Skips) -> dict[str, Iterable[Any]]
     if options.kind == "archive":
         return dict(unpack([options.source], options.target, skips))
     name = options.name or options.source.name.split(".")[0]
-    cuts = open_data(options.source, skips, options.channel)
-    if any(source.type == "memory" for cut in cuts for source in cut.recording.sources):
-        raise DataError(f"the audio of {options.source} is inside it, not in files; use `paraformer data shar`")
-    return {name: spoken(cuts, skips)}
+    cuts = each_of(options.source, skips, options.channel)
+    return {name: spoken(_in_files(cuts, options.source), skips)}
+
+
+def _in_files(cuts: Iterable[Any], source: Path) -> Iterator[Any]:
+    """The same cuts. Raises DataError at one whose audio has no file that a manifest could name."""
+    from paraformer.data.reading import in_files
+
+    for cut in cuts:
+        if not in_files(cut):
+            raise DataError(f"the audio of {source} is inside it, not in files; use `paraformer data shar`")
+        yield cut
 
 
 def shar(options: argparse.Namespace) -> int:
@@ -91,7 +102,8 @@ def shar(options: argparse.Namespace) -> int:
 
     skips = Skips("stop" if options.stop else "skip")
     write_shar(_shown(open_data(options.source, skips, options.channel), options.target.name), options.target, skips)
-    _line(str(options.target), open_shar(options.target))
+    cuts = open_shar(options.target)
+    _line(str(options.target), len(cuts), sum(cut.duration for cut in cuts))
     return _left_out(skips)
 
 
@@ -100,9 +112,8 @@ def _shown(cuts: Iterable[T], name: str) -> Iterator[T]:
     yield from tqdm(cuts, desc=name, unit=" utterances", leave=False, disable=None)
 
 
-def _line(name: str, cuts: Collection[Any]) -> None:
-    hours = sum(cut.duration for cut in cuts) / 3600
-    print(f"{name}: {len(cuts)} utterances, {hours:.2f} h")
+def _line(name: str, utterances: int, seconds: float) -> None:
+    print(f"{name}: {utterances} utterances, {seconds / 3600:.2f} h")
 
 
 def _left_out(skips: Skips) -> int:

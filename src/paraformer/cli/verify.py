@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from paraformer.certificate.record import Difference
+from paraformer.certificate.record import Difference, Measured
 from paraformer.certificate.verify import Report, engine
 from paraformer.certificate.verify import verify as check
 from paraformer.loader import locate
@@ -28,13 +27,13 @@ def lines(report: Report) -> list[str]:
     made = ", ".join(f"{package} {version}" for package, version in certificate.versions.items())
     rows = [f"{heading}; made with {made}", f"{'check':<16} {'differs by':<28} may differ by"]
     if report.changed:
-        return [*rows, f"{'files':<16} changed or missing: {', '.join(report.changed)}  FAILED"]
+        return [*rows, f"{'files':<16} changed, missing or not certified: {', '.join(report.changed)}  FAILED"]
     rows.append(f"{'files':<16} {f'{len(certificate.sha256)} as certified':<57} ok")
     rows += [
         f"{check.name:<16} {_shown(check.found):<28} {_shown(check.limit):<28} {'ok' if check.passed else 'FAILED'}"
         for check in report.checks
     ]
-    return [*rows, *_measured(certificate.measured or {})]
+    return [*rows, *_measured(certificate.measured)]
 
 
 def _verdict(report: Report) -> str:
@@ -50,9 +49,9 @@ def _shown(difference: Difference) -> str:
     return f"{difference.tokens} tokens, log-prob {difference.log_probs:.1e}"
 
 
-def _measured(measured: Mapping[str, Any]) -> Iterator[str]:
-    for mode in ("whole", "live"):
-        if mode in measured:
-            before, after = measured[mode]["torch"], measured[mode]["export"]
-            about = f"{measured['data']} ({measured['utterances']} utterances), {mode}"
-            yield f"when made, errors on {about}: {before:.2f} % by torch, {after:.2f} % by this export"
+def _measured(measured: Measured | None) -> Iterator[str]:
+    modes = {} if measured is None else {"whole": measured.whole, "live": measured.live}
+    for mode, change in modes.items():
+        if measured and change:
+            about = f"{measured.data} ({measured.utterances} utterances), {mode}"
+            yield f"when made, errors on {about}: {change.torch:.2f} % by torch, {change.export:.2f} % by this export"

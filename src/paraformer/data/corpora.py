@@ -32,7 +32,7 @@ _RECIPES: Mapping[str, tuple[Callable[[Path], Manifests], str]] = {
 CORPORA = (*_RECIPES, "wenetspeech", "speechio")
 
 
-def open_corpus(name: str, directory: Path, skips: Skips, parts: Sequence[str] = ()) -> dict[str, list[MonoCut]]:
+def open_corpus(name: str, directory: Path, skips: Skips, parts: Sequence[str] = ()) -> dict[str, Iterator[MonoCut]]:
     """The cuts of each part of a corpus, as `NAME_PART`.
 
     parts: of WenetSpeech (L, M, S, DEV, TEST_NET, TEST_MEETING) or SpeechIO (names of directories); empty: all.
@@ -52,7 +52,7 @@ def open_corpus(name: str, directory: Path, skips: Skips, parts: Sequence[str] =
         found = recipe(directory)
     except (AssertionError, OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
         raise DataError(f"{directory} does not hold {name} as published: {error}; it needs {needs}") from error
-    return {f"{name}_{part.lower()}": list(_cuts(manifests)) for part, manifests in found.items()}
+    return {f"{name}_{part.lower()}": _cuts(manifests) for part, manifests in found.items()}
 
 
 def _wenetspeech(parts: Sequence[str]) -> Callable[[Path], Manifests]:
@@ -68,9 +68,9 @@ def _cuts(manifests: Mapping[str, Any]) -> Iterator[MonoCut]:
         yield cut_of(recordings[said.recording_id], said)
 
 
-def _speechio(directory: Path, skips: Skips, parts: Sequence[str]) -> dict[str, list[MonoCut]]:
+def _speechio(directory: Path, skips: Skips, parts: Sequence[str]) -> dict[str, Iterator[MonoCut]]:
     found = [directory / part for part in parts] or sorted(path.parent for path in directory.glob("*/metadata.tsv"))
     if not found:
         raise DataError(f"{directory} holds no SpeechIO set: no directory in it has a metadata.tsv")
     names = {part: part.name.removeprefix("SPEECHIO_ASR_").lower() for part in found}
-    return {f"speechio_{names[part]}": list(to_cuts(table(part / "metadata.tsv"), skips)) for part in found}
+    return {f"speechio_{names[part]}": to_cuts(table(part / "metadata.tsv"), skips) for part in found}

@@ -7,7 +7,9 @@ Opus costs more than the rest of the input pipeline together, so it is done here
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import math
 import re
 import tarfile
@@ -16,23 +18,24 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 import soundfile
 from jaxtyping import Float32
-from lhotse import AudioSource, CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
 from lhotse.cut import Cut, MonoCut
 
 from paraformer import audio
 from paraformer.audio import SAMPLE_RATE
+from paraformer.bundle import replacing
 from paraformer.config import BLANK_ID, EOS_ID, SOS_ID
-from paraformer.data.reading import VOICED, voiced_span
+from paraformer.data.reading import VOICED, recorded, voiced_span
 from paraformer.data.recordings import cut_of, moved, recording_of
 from paraformer.data.shar import is_shar, open_shar
 from paraformer.data.skips import EMPTY, ENTRY, TWICE, UNREADABLE, Skipped, Skips
@@ -84,20 +87,26 @@ def load_cuts(directory: Path, name: str) -> CutSet:
 
 
 def read_cuts(path: Path) -> CutSet:
-    """The cuts of a manifest, in memory; file names count from its directory or, if none is there, the current one.
+    """The cuts of `cuts_in`, in memory."""
+    return CutSet.from_cuts(cuts_in(path))
+
+
+def cuts_in(path: Path) -> Iterator[Cut]:
+    """The cuts of a manifest; file names count from its directory or, if none is there, the current one.
 
     Raises DataError if it is damaged.
     """
     try:
-        cuts = moved(CutSet.from_file(path), lambda file: str(beside(file, path.parent)))
+        for cut in moved(CutSet.from_file(path), lambda file: str(beside(file, path.parent))):
+            if not (cut.start >= 0 and 0 < cut.duration < math.inf):
+                raise DataError(
+                    f"{path}: cut {cut.id} begins at {cut.start} s and lasts {cut.duration} s; mend it or drop it"
+                )
+            yield cut
+    except DataError:
+        raise
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a manifest of cuts, or damaged; prepare it again: {error}") from error
-    for cut in cuts:
-        if not (cut.start >= 0 and 0 < cut.duration < math.inf):
-            raise DataError(
-                f"{path}: cut {cut.id} begins at {cut.start} s and lasts {cut.duration} s; mend it or drop it"
-            )
-    return cuts
 
 
 def open_archive(archive: Path, skips: Skips) -> Iterator[MonoCut]:
@@ -116,40 +125,71 @@ def open_archive(archive: Path, skips: Skips) -> Iterator[MonoCut]:
         yield cut_of(recording, _said(entry, recording.duration, entry.text))
 
 
-def save_cuts(cuts: Iterable[Cut], directory: Path, name: str) -> CutSet:
-    """Write the manifests of a prepared set, cuts last and each file in one move; returns the cuts.
+@dataclass(frozen=True)
+class Saved:
+    """What a set that was written holds."""
+
+    utterances: int
+    seconds: float
+
+
+def save_cuts(cuts: Iterable[Cut], directory: Path, name: str) -> Saved:
+    """Write the manifests of a prepared set as its cuts come, each file in one move, cuts last.
 
     Files below `directory` are named from there, so that it can be moved as a whole, others from the root. Raises
-    DataError for a set without cuts.
+    DataError for a set without cuts; then nothing is written.
     """
-    result = CutSet.from_cuts(cuts)
-    if not len(result):
+    cuts = iter(cuts)
+    if (first := next(cuts, None)) is None:
         raise DataError(f"no usable utterance in {name}: nothing was written")
+    root, known, count, seconds = directory.resolve(), set[str](), 0, 0.0
+    with (
+        _made(directory),
+        _lines(directory / f"{name}{CUTS}") as cut_lines,
+        _lines(directory / f"{name}.supervisions.jsonl.gz") as said_lines,
+        _lines(directory / f"{name}.recordings.jsonl.gz") as recording_lines,
+    ):
+        for cut in moved(chain([first], cuts), lambda file: _named_from(root, file)):
+            for recording in (part.recording for part in recorded(cut) if part.recording.id not in known):
+                known.add(recording.id)
+                recording_lines(recording)
+            for said in cut.supervisions:
+                said_lines(said)
+            cut_lines(cut)
+            count, seconds = count + 1, seconds + cut.duration
+    return Saved(count, seconds)
+
+
+@contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """A directory that is there, and not left empty where the block fails."""
+    new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    written = moved(result, lambda file: _named_from(directory.resolve(), file))
-    recordings = {cut.recording.id: cut.recording for cut in written}
-    _write(RecordingSet.from_recordings(recordings.values()), directory / f"{name}.recordings.jsonl.gz")
-    supervisions = SupervisionSet.from_segments(s for cut in written for s in cut.supervisions)
-    _write(supervisions, directory / f"{name}.supervisions.jsonl.gz")
-    _write(written, directory / f"{name}{CUTS}")
-    return result
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # somebody put something there
+            if new:
+                directory.rmdir()
+        raise
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Callable[[Any], None]]:
+    """What writes lhotse's things to a file that is there when the block ends well. Equal things: equal bytes."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8") as text,
+    ):
+        yield lambda one: print(json.dumps(one.to_dict(), ensure_ascii=False), file=text)
 
 
 def _named_from(directory: Path, file: str) -> str:
     """The name of a file that is right wherever a manifest in `directory` is read."""
     path = Path(file).resolve()
     return str(path.relative_to(directory) if path.is_relative_to(directory) else path)
-
-
-def _write(manifest: CutSet | RecordingSet | SupervisionSet, path: Path) -> None:
-    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".jsonl.gz", delete=False) as file:
-        temporary = Path(file.name)
-    try:
-        manifest.to_file(temporary)
-        temporary.chmod(0o644)  # a temporary file is its owner's alone
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def spoken_text(text: str) -> str:
@@ -195,7 +235,8 @@ def _prepare_one(archive: Path, directory: Path, skips: Skips) -> CutSet:
             names.add(name.casefold())
         if unpacking.error is not None:
             skips.add(Skipped(entry.id, UNREADABLE, str(unpacking.error)))
-    return save_cuts(cuts, directory, archive.stem)
+    save_cuts(cuts, directory, archive.stem)
+    return CutSet.from_cuts(cuts)
 
 
 def _file_name(id_: str, taken: AbstractSet[str]) -> str:

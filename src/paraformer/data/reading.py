@@ -148,10 +148,20 @@ def in_memory(cut: MonoCut) -> MonoCut:
 
 def files_of(cut: Cut) -> list[str]:
     """The files in which the sound of a cut is."""
-    parts = [part for part in _parts(cut) if part.has_recording]
+    parts = recorded(cut)
     shards = [part.custom[SHARD][0] for part in parts if SHARD in (part.custom or {})]
     sources = [source for part in parts for source in part.recording.sources]
     return [*shards, *(source.source for source in sources if source.type == "file")]
+
+
+def in_files(cut: Cut) -> bool:
+    """Whether a manifest can name where the sound of a cut is; that of some comes with the data itself."""
+    return all(source.type != "memory" for part in recorded(cut) for source in part.recording.sources)
+
+
+def recorded(cut: Cut) -> list[Cut]:
+    """The cuts of recordings that a cut was put together from: of most, itself."""
+    return [part for part in _parts(cut) if part.has_recording]
 
 
 def missing_file(cut: Cut) -> str | None:

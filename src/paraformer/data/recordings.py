@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import soundfile
-from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
+from lhotse import AudioSource, Recording, SupervisionSegment
 from lhotse.cut import Cut, MixedCut, MonoCut
 
 from paraformer.audio import Channel
@@ -74,9 +74,9 @@ def on_channel(cuts: Iterable[Cut], channel: Channel, skips: Skips) -> Iterator[
             skips.add(Skipped(cut.id, UNREADABLE, f"there is no channel {channel}"))
 
 
-def moved(cuts: Iterable[Cut], rename: Callable[[str], str]) -> CutSet:
-    """The same cuts, in memory, each file of their audio by the name that `rename` gives it."""
-    return CutSet.from_cuts(_moved(cut, rename) for cut in cuts)
+def moved(cuts: Iterable[Cut], rename: Callable[[str], str]) -> Iterator[Cut]:
+    """The same cuts, each file of their audio by the name that `rename` gives it."""
+    return (_moved(cut, rename) for cut in cuts)
 
 
 def _moved(cut: Cut, rename: Callable[[str], str]) -> Cut:

@@ -59,5 +59,6 @@ class Skips:
             self.add(one)
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.counts.most_common())
+        most_first = sorted(self.counts.items(), key=lambda one: (-one[1], one[0]))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in most_first)
         return f"{len(self.found)} left out ({reasons})" if reasons else "none left out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lhotse import CutSet
@@ -11,7 +11,7 @@ from lhotse.cut import Cut
 
 from paraformer.audio import Channel
 from paraformer.data import hugging_face, tables
-from paraformer.data.prepare import CUTS, open_archive, read_cuts
+from paraformer.data.prepare import CUTS, cuts_in, open_archive
 from paraformer.data.recordings import on_channel
 from paraformer.data.shar import is_shar, open_shar
 from paraformer.data.skips import Skips
@@ -35,15 +35,26 @@ def open_data(source: str | Path, skips: Skips | None = None, channel: Channel =
     each recording, the mean of all unless a cut names its own.
     Raises DataError that says what was found where nothing known is, or which line is wrong; MissingExtra.
     """
-    source, skips = Path(source), Skips() if skips is None else skips
+    return CutSet.from_cuts(each_of(source, Skips() if skips is None else skips, channel))
+
+
+def each_of(source: str | Path, skips: Skips, channel: Channel = "mix") -> Iterator[Cut]:
+    """The cuts of `open_data` one by one; those of tables, lists and manifests are never in memory all at once."""
+    source = Path(source)
     if not is_there(source) and is_file(short := source.with_name(source.name + CUTS)):
         source = short
     if not is_there(source):
         raise DataError(f"there is no {source}; check the name. Data may be: {KNOWN}")
-    cuts = CutSet.from_cuts(on_channel(_opener(source)(source, skips), channel, skips))
-    if not len(cuts):
+    return _any(on_channel(_opener(source)(source, skips), channel, skips), source, skips)
+
+
+def _any(cuts: Iterable[Cut], source: Path, skips: Skips) -> Iterator[Cut]:
+    """The same cuts. Raises DataError, at the end, where there are none."""
+    cut = None
+    for cut in cuts:
+        yield cut
+    if cut is None:
         raise DataError(f"{source} holds no usable utterance: {skips}")
-    return cuts
 
 
 def _opener(source: Path) -> Opener:
@@ -55,7 +66,7 @@ def _directory(source: Path) -> Opener:
     if is_shar(source):
         return open_shar
     if any(source.glob(f"*{CUTS}")):
-        return lambda directory, _: (cut for path in sorted(directory.glob(f"*{CUTS}")) for cut in read_cuts(path))
+        return lambda directory, _: (cut for path in sorted(directory.glob(f"*{CUTS}")) for cut in cuts_in(path))
     if (source / "wav.scp").is_file():
         return lambda directory, skips: tables.to_cuts(tables.kaldi(directory), skips)
     if hugging_face.is_hugging_face(source):
@@ -67,7 +78,7 @@ def _directory(source: Path) -> Opener:
 def _file(source: Path) -> Opener:
     """How to open a file, by its name and, of JSON lines, its first."""
     if source.name.endswith(CUTS) or _is_lhotse(source):
-        return lambda path, _: read_cuts(path)
+        return lambda path, _: cuts_in(path)
     name = source.name.lower().removesuffix(".gz")
     if name.endswith(".tar"):
         return open_archive

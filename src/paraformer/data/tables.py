@@ -20,6 +20,8 @@ from paraformer.data.skips import ENTRY, TWICE, Skipped, Skips
 from paraformer.errors import DataError
 from paraformer.manifests import TEXT_NAMES, Row, beside, json_rows, lines, listed, table_rows
 
+_RECENT = 1000
+"""Recordings that are remembered, since the lines of one stand together; not all of a corpus would fit into memory."""
 _OVERSHOOT_S = 0.5
 """A stretch may end so long after its recording: Kaldi's own limit (extract-segments, --max-overshoot)."""
 
@@ -113,6 +115,8 @@ def to_cuts(utterances: Iterable[Utterance], skips: Skips) -> Iterator[MonoCut]:
     seen: set[str] = set()
     for utterance in utterances:
         if utterance.audio not in recordings:
+            if len(recordings) == _RECENT:
+                del recordings[next(iter(recordings))]
             recordings[utterance.audio] = recording_of(utterance.audio, utterance.id)
         recording = recordings[utterance.audio]
         if utterance.id in seen:

@@ -6,7 +6,6 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from paraformer import __version__
 from paraformer.backends import native
@@ -15,7 +14,7 @@ from paraformer.bundle import Bundle, checksum, making
 from paraformer.certificate import golden
 from paraformer.certificate.checks import recognizers
 from paraformer.certificate.golden import Golden
-from paraformer.certificate.record import Certificate, Form
+from paraformer.certificate.record import Certificate, Form, Measured
 from paraformer.certificate.verify import open_backend, run_checks
 from paraformer.checkpoint import native as native_files
 from paraformer.contract import WEIGHTS
@@ -100,7 +99,7 @@ def _refuse(certificate: Certificate) -> None:
         )
 
 
-def _measured(bundle: Bundle, model: Paraformer, directory: Path, form: Form, data: Path) -> dict[str, Any]:
+def _measured(bundle: Bundle, model: Paraformer, directory: Path, form: Form, data: Path) -> Measured:
     from paraformer.export.measure import change_in_errors
 
     return change_in_errors(bundle, TorchBackend(model), open_backend(directory, form, bundle.config, 1), form, data)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from paraformer.backends.base import Backend
 from paraformer.bundle import Bundle
-from paraformer.certificate.record import Form
+from paraformer.certificate.record import Change, Form, Measured
 from paraformer.errors import DataError
 from paraformer.evaluate.normalise import Normalizer
 from paraformer.evaluate.results import Pass
@@ -17,18 +16,15 @@ from paraformer.evaluate.utterances import Utterance, read_utterances
 from paraformer.recognizer import Recognizer
 
 
-def change_in_errors(bundle: Bundle, reference: Backend, exported: Backend, form: Form, data: Path) -> dict[str, Any]:
-    """Character error rates in percent, for each mode of the export: {"whole": {"torch", "export", "change"}, ...}.
-
-    Also {"data": its name, "utterances": their number}. Raises DataError for data that cannot be used.
-    """
+def change_in_errors(bundle: Bundle, reference: Backend, exported: Backend, form: Form, data: Path) -> Measured:
+    """Character error rates in percent, for each mode of the export. Raises DataError for data that cannot be used."""
     utterances = read_utterances(data)
     passes = [_passes(Recognizer(bundle, backend), form, utterances) for backend in (reference, exported)]
-    measured: dict[str, Any] = {"data": data.name, "utterances": len(utterances)}
+    changes: dict[str, Change] = {}
     for left, right in zip(*passes, strict=True):
-        rates = [100 * one.errors.cer for one in (left, right)]
-        measured[left.mode] = {"torch": rates[0], "export": rates[1], "change": rates[1] - rates[0]}
-    return measured
+        before, after = (100 * one.errors.cer for one in (left, right))
+        changes[left.mode] = Change(before, after, after - before)
+    return Measured(data.name, len(utterances), **changes)
 
 
 def _passes(recognizer: Recognizer, form: Form, utterances: Sequence[Utterance]) -> list[Pass]:

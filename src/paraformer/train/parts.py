@@ -13,6 +13,7 @@ from lhotse.cut import Cut
 
 from paraformer.data.dataset import text_of
 from paraformer.data.prepare import save_cuts
+from paraformer.data.reading import in_files
 from paraformer.data.shar import is_shar, write_shar
 from paraformer.data.skips import EMPTY, Skipped, Skips
 from paraformer.data.sources import open_data
@@ -71,9 +72,7 @@ def hold_out(cuts: Sequence[Cut], seed: int = 0) -> Parts:
 
 def keep(cuts: Sequence[Cut], directory: Path, name: str, skips: Skips) -> None:
     """Write a prepared set; audio that is not in files is packed into shards, once."""
-    # A recording that came with the data itself, as in a Parquet file, has no path that a manifest could name.
-    inside = any(source.type == "memory" for cut in cuts for source in cut.recording.sources)
-    if not inside:
+    if all(map(in_files, cuts)):
         save_cuts(cuts, directory, name)
     elif not is_shar(directory / name):
         write_shar(CutSet.from_cuts(cuts), directory / name, skips)
