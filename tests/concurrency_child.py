@@ -66,19 +66,21 @@ def forked(recognizer: paraformer.Recognizer, samples: np.ndarray) -> None:
 
     Each recognises, goes on with a stream that its parent began, and has a child itself, which does the same.
     """
-    before, done = recognizer.transcribe(samples).text, threading.Event()
+    before = recognizer.transcribe(samples).text
     half = len(samples) // 2
     live = begun(recognizer, samples[:half])
     live.accept(samples[half:])
     live.finish()
 
-    def busy() -> None:
-        while not done.is_set():
-            recognizer.transcribe(samples)
-
-    other = threading.Thread(target=busy)
-    other.start()
     for _ in range(2):
+        made = threading.Event()
+
+        def busy(made: threading.Event = made) -> None:
+            while not made.is_set():
+                recognizer.transcribe(samples)
+
+        other = threading.Thread(target=busy)
+        other.start()
         time.sleep(0.03)
         session = begun(recognizer, samples[:half])
         child = os.fork()
@@ -91,10 +93,10 @@ def forked(recognizer: paraformer.Recognizer, samples: np.ndarray) -> None:
             assert session.text == live.text
             assert grandchild == 0 or os.waitpid(grandchild, 0)[1] == 0
             sys.exit(0)  # which ends every object, as a program would
+        made.set()
         _, status = os.waitpid(child, 0)
         assert status == 0, status
-    done.set()
-    other.join()
+        other.join()
     assert recognizer.transcribe(samples).text == before
 
 
@@ -119,7 +121,7 @@ def tasks(name: str, threads: int, samples: np.ndarray) -> paraformer.Recognizer
     """Prints the threads that came, and the share of all work that those which numpy brought did."""
     at_first = settled()
     recognizer = loaded(name, threads)
-    for audio in (samples, np.resize(samples, LONG * 16000)):
+    for audio in (samples, np.pad(samples, (0, LONG * 16000 - len(samples)))):
         recognizer.transcribe(audio)
     session = recognizer.stream()
     session.accept(samples)
