@@ -21,6 +21,32 @@ def test_a_list_and_a_file_of_the_same_words(tmp_path: Path) -> None:
     assert listed(path) == listed(["达摩院", "", "GPT four", "达摩院"]) == ("达摩院", "GPT four")
 
 
+def test_weights_as_funasrs_runtime_has_them_are_no_part_of_the_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("达摩院 20\n\nGPT four\t-3\n", encoding="utf-8")
+    assert listed(path) == ("达摩院", "GPT four")
+    assert "words.txt gives each hotword a weight" in caplog.text
+    path.write_text("三体 2\n达摩院\n", encoding="utf-8")  # a name, since the other has none
+    assert listed(path) == ("三体 2", "达摩院")
+
+
+@pytest.mark.parametrize("data", ["达摩院".encode("utf-16"), "达摩院".encode("gb18030"), b"\0" * 9], ids=str)
+def test_what_is_no_text_in_utf_8(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"words.txt holds no hotwords .* one word a line"):
+        listed(tmp_path / "words.txt")
+
+
+def test_words_that_cannot_be_heard_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A list in other characters, with punctuation or letters would else do nothing, and nobody know."""
+    recognizer = paraformer.load().with_hotwords(["准时 参加", "准时参加", "準時參加", "GPT", "准时参加。", "准"])
+    assert "left out 4 of 6 hotwords" in caplog.text and "準時參加, GPT, 准时参加。, 准;" in caplog.text
+    samples = audio.read(str(files("paraformer") / "samples" / "meeting.flac"))
+    assert recognizer.transcribe(samples).text == "会议改到明天下午三点请大家准时参加"
+
+
 @pytest.mark.parametrize("empty", [[], (), ["", " \u3000"]])
 def test_nothing_to_listen_for(empty: list[str]) -> None:
     assert listed(empty) == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,11 @@ Hotwords = Sequence[str] | Path
 
 MOST, LONGEST = 100_000, 64
 """Words of a list; characters of a word. Far beyond what helps: a longer list is a language model's business."""
+
+
+_WEIGHTED = re.compile(r"(.*\S)\s+-?\d+")
+"""A line of a list for FunASR's runtime: a word, and how much it weighs there."""
+_log = logging.getLogger(__name__)
 
 
 def listed(hotwords: Hotwords) -> tuple[str, ...]:
@@ -34,7 +41,20 @@ def listed(hotwords: Hotwords) -> tuple[str, ...]:
 
 
 def _lines(path: Path) -> list[str]:
+    """Where every line ends in a number, that is a weight, of which nothing here makes use."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} holds no hotwords in UTF-8: {error}; save it as UTF-8, one word a line") from error
+    except OSError as error:
         raise ConfigError(f"hotwords cannot be read from {path}: {error}; name a text file, one word a line") from error
+    if any("\0" in line for line in lines):
+        raise ConfigError(f"{path} holds no hotwords but bytes; name a text file, one word a line")
+    weighted = [_WEIGHTED.fullmatch(line.strip()) for line in lines if line.strip()]
+    words = [one[1] for one in weighted if one is not None]
+    if not words or len(words) < len(weighted):
+        return lines
+    _log.warning(
+        "%s gives each hotword a weight, as for FunASR's runtime: weights are not used", path, extra={"note": True}
+    )
+    return words

@@ -86,15 +86,27 @@ class SpeechModel:
             raise UnsupportedModel(
                 "hotwords are found by the sound of Chinese characters, which this model has none of"
             )
+        if spotter is not None and spotter.left_out:
+            _log.warning(
+                "left out %d of %d hotwords, whose sound is not known or comes everywhere: %s; name words of two "
+                "or more Chinese characters, and nothing else",
+                len(spotter.left_out),
+                len(hotwords),
+                _some(spotter.left_out),
+                extra={"note": True},
+            )
         return replace(self, hotwords=hotwords, spotter=spotter)
 
     def _encoded(self, hotwords: tuple[str, ...]) -> Float32[np.ndarray, "words dim"]:
         """What the model itself makes of hotwords; those that it has no characters for are left out, and told."""
         ids = {word: tuple(self.vocabulary.hotword(word)) for word in hotwords}
         if unknown := [word for word, known in ids.items() if not known]:
-            shown = ", ".join(unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
             _log.warning(
-                "%d hotwords have no characters that the model knows and are left out: %s", len(unknown), shown
+                "left out %d of %d hotwords, of which the model knows no character: %s",
+                len(unknown),
+                len(hotwords),
+                _some(unknown),
+                extra={"note": True},
             )
         backend = cast("ListeningBackend", self.backend)
         return backend.encode_hotwords(list(dict.fromkeys(filter(None, ids.values()))))
@@ -200,6 +212,10 @@ class SpeechModel:
                     f"the saved session belongs to another model: {_difference(name, theirs, mine)}; restore it with "
                     "the model, language model and weight that made it"
                 )
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words[:_SHOWN]) + (", ..." if len(words) > _SHOWN else "")
 
 
 def _digest(described: object) -> str:

@@ -76,13 +76,16 @@ class Spotter:
     """A list of hotwords for one vocabulary; read-only."""
 
     def __init__(self, words: Sequence[str], tokens: Sequence[str], odds: Odds = OWN) -> None:
-        """Words of a single character are left out, which would come everywhere, and so are those with any that is not
-        in the vocabulary or has no reading.
+        """Spaces in a word mean nothing. What cannot be listened for is in `left_out`: words of a single character,
+        which would come everywhere, and those with any that is not in the vocabulary or has no reading.
         """
         self._odds = odds
         known, places = readings(), syllables()
         ids = {token: index for index, token in enumerate(tokens) if token in known}
-        found = [word for word in dict.fromkeys(words) if len(word) > 1 and all(map(ids.__contains__, word))]
+        joined = {word: "".join(word.split()) for word in words}
+        heard = {word: len(text) > 1 and all(map(ids.__contains__, text)) for word, text in joined.items()}
+        self.left_out = [word for word in joined if not heard[word]]
+        found = list(dict.fromkeys(text for word, text in joined.items() if heard[word]))
         columns = {character: column for column, character in enumerate(dict.fromkeys("".join(found)))}
         lengths = defaultdict[int, list[list[int]]](list)
         for word in found:
