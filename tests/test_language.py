@@ -163,6 +163,9 @@ def test_a_saved_model_is_the_same(tmp_path: Path) -> None:
         LanguageModel.open(tmp_path / "lm", SIZE)
 
 
+LOGS = ("unigram", "unigram_backoff", "bigram", "bigram_backoff", "trigram")
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -176,10 +179,15 @@ def test_a_saved_model_is_the_same(tmp_path: Path) -> None:
         ("unigram_backoff", lambda array: array[:-1]),
         ("unigram", lambda array: array.astype(np.float64)),
         ("bigram", lambda array: array[None]),
+        ("bigram_word", lambda array: array[::-1].copy()),
+        ("trigram_word", lambda array: array[::-1].copy()),
+        *((name, lambda array: array * array.dtype.type(-1)) for name in LOGS),
+        *((name, lambda array: array + array.dtype.type(np.nan)) for name in LOGS),
+        *((name, lambda array: array - array.dtype.type(np.inf)) for name in LOGS),
     ],
 )
 def test_tables_that_do_not_fit_together_are_refused(name: str, change, tmp_path: Path) -> None:
-    model = LanguageModel.count([[3, 4, 5], [5, 6]] * 4, SIZE)
+    model = LanguageModel.count([[3, 4, 5], [3, 4, 6], [5, 6]] * 4, SIZE)
     model._arrays[name] = change(model._arrays[name])
     model.save(tmp_path / "lm")
     with pytest.raises(ModelError, match="not a language model of this vocabulary"):

@@ -302,7 +302,10 @@ class LanguageModel:
 
 
 def _holds_together(arrays: Mapping[str, np.ndarray], size: int) -> bool:
-    """Whether these are tables over `size` items, none of which leads out of another: compiled code reads them."""
+    """Whether these are tables over `size` items, none of which leads out of another, of probabilities and in order.
+
+    Compiled code reads them as they are, and looks items up by halves.
+    """
     if {name: array.dtype for name, array in arrays.items() if name not in READINGS} != _ARRAYS:
         return False
     items, pairs, triples = (
@@ -318,7 +321,25 @@ def _holds_together(arrays: Mapping[str, np.ndarray], size: int) -> bool:
         (items, pairs, triples) == ({size}, {int(arrays["bigrams"].sum())}, {int(arrays["trigrams"].sum())})
         and all(arrays[name].ndim == 1 for name in _ARRAYS)
         and all(int(array.max(initial=0)) < size for array in words)
+        and all(_ascend(arrays[f"{name}_word"], arrays[f"{name}s"]) for name in ("bigram", "trigram"))
+        and all(_are_logs(array) for name, array in arrays.items() if name not in READINGS and array.dtype.kind == "f")
     )
+
+
+def _ascend(words: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether the words of each context are in order, each there once."""
+    ends = counts.cumsum(dtype=np.int64)
+    rising = words[1:] > words[:-1]
+    rising[ends[(ends > 0) & (ends < len(words))] - 1] = True
+    return bool(rising.all())
+
+
+def _are_logs(array: np.ndarray) -> bool:
+    """Whether these are logarithms of probabilities: numbers, none above 0."""
+    if array.dtype == np.float16:  # as their bits stand: a comparison of such numbers takes ten times as long
+        bits = array.view(np.uint16) ^ np.uint16(0x8000)
+        return bool(((bits < 0x7C00) | (bits == 0x8000)).all())
+    return bool(np.isfinite(array).all() and (array <= 0).all())
 
 
 @dataclass(frozen=True, eq=False)

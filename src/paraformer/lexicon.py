@@ -75,22 +75,23 @@ class Lexicon:
 
     @staticmethod
     def fits(arrays: Mapping[str, np.ndarray], size: int, units: int) -> bool:
-        """Whether these are no readings at all, or some of `size` items in so many units, in order."""
+        """Whether these are no readings at all, or some of `size` items in so many units, in order.
+
+        The shares of a unit that is read make it whole.
+        """
         names = arrays.keys() & ARRAYS.keys()
         if not names:
             return True
         if names != ARRAYS.keys() or {name: arrays[name].dtype for name in names} != ARRAYS:
             return False
         items, heard, shares = (arrays[name] for name in ARRAYS)
-        return (
-            items.ndim == 1
-            and len(items) > 0
-            and items.shape == heard.shape == shares.shape
-            and bool((np.diff(items.astype(np.int64)) >= 0).all())
-            and int(items[-1]) < size
-            and int(heard.max()) < units
-            and bool(((shares >= 0) & (shares <= 1)).all())
-        )
+        if not (items.ndim == 1 and len(items) > 0 and items.shape == heard.shape == shares.shape):
+            return False
+        if not (int(items.max()) < size and int(heard.max()) < units and ((shares >= 0) & (shares <= 1)).all()):
+            return False
+        keys = items.astype(np.int64) * units + heard
+        whole = np.bincount(heard, shares.astype(np.float64))[np.unique(heard)]
+        return bool((np.diff(keys) > 0).all() and np.allclose(whole, 1, atol=0.01))
 
     @classmethod
     def count(cls, readings: Iterable[tuple[int, int]], size: int, units: int) -> Lexicon | None:
