@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "PARAFORMER_CACHE" not in os.environ:  # what tests keep goes with them
     os.environ["PARAFORMER_CACHE"] = tempfile.mkdtemp(prefix="paraformer-")
     atexit.register(shutil.rmtree, os.environ["PARAFORMER_CACHE"], ignore_errors=True)
-jaxtyping.jaxtyped = shapes.jaxtyped  # by which its import hook checks the package
+jaxtyping.jaxtyped = shapes.directly  # what its import hook decorates with
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs in the background with it ignored
 
 settings.register_profile("quick", max_examples=30, deadline=None)

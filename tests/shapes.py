@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import is_dataclass
+from functools import wraps
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args
 
 from beartype import beartype
-from jaxtyping import AbstractArray
-from jaxtyping import jaxtyped as every_jaxtyped
+from jaxtyping import AbstractArray, jaxtyped
 
-F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", bound=Callable[..., Any])
 
 REFUSE_THEMSELVES = ("Session.feed", "Session.accept", "Cmvn.__init__")
 """What raises an error of its own for arrays that do not fit, which tests want to see."""
 
+CALL = jaxtyped("context")
+"""Within it, an axis has one length wherever it is named."""
 
-def jaxtyped(target: Any = None, *, typechecker: Any) -> Any:
-    """What jaxtyping's import hook decorates functions and classes with: its own decorator, of those with arrays alone.
 
-    It binds the arguments of every call once more, which most functions would pay for without having anything checked.
+def checked(target: T) -> T:
+    """The function or dataclass, its array annotations checked at each call.
+
+    The others are left to mypy, and functions that have no others as they are: most of all calls.
     """
-    if target is None:
-        return partial(jaxtyped, typechecker=typechecker)
-    function = target.__init__ if isinstance(target, type) else target
-    if function.__qualname__.endswith(REFUSE_THEMSELVES) or not _arrays(function):
+    if isinstance(target, type):
+        if is_dataclass(target):
+            target.__init__ = checked(target.__init__)  # type: ignore[misc]
         return target
-    return every_jaxtyped(target, typechecker=typechecker)
+    hints = {name: _evaluated(hint, target) for name, hint in getattr(target, "__annotations__", {}).items()}
+    arrays = {name: hint for name, hint in hints.items() if _speaks_of_arrays(hint)}
+    if not arrays or target.__qualname__.endswith(REFUSE_THEMSELVES):
+        return target
+    stated, target.__annotations__ = target.__annotations__, arrays
+    once = beartype(target)
+    target.__annotations__ = stated
+
+    @wraps(target)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with CALL:
+            return once(*args, **kwargs)
+
+    return called  # type: ignore[return-value]
 
 
-def checked(function: F) -> F:
-    """The function, its array annotations checked at each call; the others, which mypy checks, are left out."""
-    function.__annotations__ = _arrays(function)
-    return beartype(function)
-
-
-def _arrays(function: Callable[..., Any]) -> dict[str, object]:
-    """The annotations that speak of arrays, as objects."""
-    hints = {name: _evaluated(hint, function) for name, hint in getattr(function, "__annotations__", {}).items()}
-    return {name: hint for name, hint in hints.items() if _speaks_of_arrays(hint)}
+def directly(*, typechecker: Callable[[T], T]) -> Callable[[T], T]:
+    """In place of jaxtyping's own decorator: the check alone, and of the arguments once."""
+    return typechecker
 
 
 def _evaluated(hint: object, function: Callable[..., Any]) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
+from beartype.roar import BeartypeCallHintViolation
 
 from paraformer.audio.signal import chosen
 from paraformer.backends.base import Decoded
@@ -14,13 +14,13 @@ IDS, ROWS, SCORES = np.zeros(2, np.int64), np.zeros(3, np.float32), np.zeros((2,
 
 def test_arguments_of_functions() -> None:
     Decoded.of(SCORES, ROWS)
-    with pytest.raises(TypeCheckError, match="rows"):
+    with pytest.raises(BeartypeCallHintViolation, match="rows"):
         Decoded.of(SCORES, ROWS[None])
 
 
 def test_fields_of_dataclasses_agree_with_each_other() -> None:
     Decoded(IDS, ROWS[:2], ROWS, SCORES)
-    with pytest.raises(TypeCheckError, match="tokens"):
+    with pytest.raises(BeartypeCallHintViolation, match="tokens"):
         Decoded(IDS, ROWS, ROWS, SCORES)
 
 
