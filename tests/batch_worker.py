@@ -14,12 +14,15 @@ from typing import Any
 
 from paraformer.batch.parts import Shelf, parts_of
 from paraformer.batch.places import Input, inputs_of
-from paraformer.batch.worker import Job, Worker, digest_of_file
+from paraformer.batch.worker import Job, Worker, digest_of_file, state_of_file
 
 
 class Dangerous:
     def __init__(self, alive: Callable[[], None]) -> None:
         self._alive = alive
+
+    def state(self, one: Input) -> object:
+        return state_of_file(one.place)
 
     def key(self, one: Input) -> str:
         return digest_of_file(one, self._alive)

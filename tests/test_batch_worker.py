@@ -18,8 +18,8 @@ if find_spec("ray") is None:
 import paraformer
 from paraformer.batch.parts import Form, Shelf, parts_of, with_former
 from paraformer.batch.places import Input, inputs_of
-from paraformer.batch.recognising import Recognition
-from paraformer.batch.worker import Job, Worker, digest_of_file
+from paraformer.batch.recognising import Recognising, Recognition
+from paraformer.batch.worker import Job, Worker, digest_of_file, state_of_file
 from paraformer.errors import ConfigError, InputFailed, ModelError
 from paraformer.records import record
 
@@ -33,6 +33,9 @@ class Spelling:
 
     def __init__(self, alive: Callable[[], None]) -> None:
         self._alive = alive
+
+    def state(self, one: Input) -> object:
+        return state_of_file(one.place)
 
     def key(self, one: Input) -> str:
         return digest_of_file(one, self._alive)
@@ -104,6 +107,43 @@ def test_what_fails_has_its_reason_and_is_finished_but_what_cannot_be_read_is_tr
     (files / "nowhere").write_text("found")
     assert work(tmp_path / "list.txt", tmp_path / "out")[2]["text"] == "gone"
     assert Spelling.asked == ["gone"]
+
+
+class Written(Spelling):
+    """Somebody writes to the inputs after their content was digested."""
+
+    def results(self, inputs: Iterable[Input]) -> Iterator[Any]:
+        for one in inputs:
+            if "b" in Path(one.name).stem:
+                Path(one.place).write_text("half of b")
+            yield from super().results([one])
+
+
+def test_what_is_written_to_while_it_is_read_has_no_result(files: Path, tmp_path: Path) -> None:
+    """Else the text of half a file would be taken for that of the whole, once it is there again."""
+    rows = work(files, tmp_path / "out", make=Written)
+    assert [row["error"] is None for row in rows] == [True, False, True, True, True, True]
+    assert "b.wav was changed while it was read; run this again" in rows[1]["error"] and rows[1]["key"] is None
+    (files / "b.wav").write_text("b")
+    assert [row["text"] for row in work(files, tmp_path / "out")] == list("abcdef")
+    assert Spelling.asked == ["b"]
+
+
+def test_a_recording_that_goes_away_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = recordings.write(tmp_path / "in", 4)
+    key = Recognising.key
+
+    def gone_after_it(self: Recognising, one: Input) -> str:
+        found = key(self, one)
+        if one.name == names[-1]:
+            Path(names[1]).unlink()
+        return found
+
+    monkeypatch.setattr(Recognising, "key", gone_after_it)
+    asked = Recognition.of(None, {}, tokens=False, channel="mix", batch_s=60.0)
+    rows = work(tmp_path / "in", tmp_path / "out", make=asked)
+    assert [row["error"] is None for row in rows] == [True, False, True, True]
+    assert rows[1]["error"] == f"there is no file {names[1]}; check the name" and rows[1]["key"] is None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

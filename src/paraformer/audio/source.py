@@ -175,6 +175,8 @@ class Seekable(ByteSource):
         super().__init__(file, name)
         try:
             self.start = int(file.tell())
+        except AudioError:  # of a file that knows what is wrong with it
+            raise
         except (OSError, ValueError) as error:
             raise AudioError(f"{name} cannot be read: {error}") from error
 

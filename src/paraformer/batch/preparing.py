@@ -6,9 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from lhotse.cut import Cut
@@ -18,7 +16,7 @@ from paraformer.audio import SAMPLE_RATE
 from paraformer.batch.parts import Shelf
 from paraformer.batch.places import Input, anywhere
 from paraformer.batch.running import run
-from paraformer.batch.worker import Job, digest_of_file
+from paraformer.batch.worker import Job, digest_of_file, state_of_file
 from paraformer.data.reading import files_of, measured
 from paraformer.data.recordings import moved
 from paraformer.data.skips import MISSING, UNREADABLE, Skipped, Skips
@@ -65,12 +63,16 @@ class Listening:
         # Of a recording of an hour, hundreds of cuts come one after the other.
         self._digest = lru_cache(_RECORDINGS)(self._digest_of)
 
+    def state(self, one: Input) -> object:
+        """Of the files."""
+        return [state_of_file(file) for file in files_of(_cut(one))]
+
     def key(self, one: Input) -> str:
         """Of the files and of what is said of them. Raises AudioNotFound."""
-        files = [self._digest(file, _state(file)) for file in files_of(_cut(one))]
+        files = [self._digest(file, state_of_file(file)) for file in files_of(_cut(one))]
         return hashlib.sha256("\n".join([*files, one.place]).encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _digest_of(self, file: str, _: tuple[int, int] | None) -> str:
+    def _digest_of(self, file: str, _: object) -> str:
         return digest_of_file(Input(file, file, 0), self._alive)
 
     def results(self, inputs: Iterable[Input]) -> Iterator[Mapping[str, Any] | ParaformerError]:
@@ -80,14 +82,6 @@ class Listening:
             skips = Skips(named=0)
             found = [{"cut": cut.to_dict()} for cut in measured([_cut(one)], skips)]
             yield found[0] if found else DataError(skips.found[0].detail)
-
-
-def _state(file: str) -> tuple[int, int] | None:
-    """What changes when somebody writes to a file; None where there is none."""
-    with suppress(OSError):
-        found = Path(file).stat()
-        return found.st_size, found.st_mtime_ns
-    return None
 
 
 def _cut(one: Input) -> Cut:

@@ -13,7 +13,7 @@ from typing import Any
 from paraformer import __version__
 from paraformer.audio import Channel
 from paraformer.batch.places import Input
-from paraformer.batch.worker import Reading, digest_of_file
+from paraformer.batch.worker import Reading, digest_of_file, state_of_file
 from paraformer.bundle import digest_of_spots
 from paraformer.errors import ConfigError, ModelError, ParaformerError
 from paraformer.hotwords import listed
@@ -70,6 +70,10 @@ class Recognising:
     def __init__(self, asked: Recognition, alive: Callable[[], None]) -> None:
         self._asked, self._alive = asked, alive
         self._recognizer = load(asked.model, **asked.options)
+
+    def state(self, one: Input) -> object:
+        """See Work.state."""
+        return state_of_file(one.place)
 
     def key(self, one: Input) -> str:
         """See Work.key."""
