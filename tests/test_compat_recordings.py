@@ -52,10 +52,15 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+BUILT: dict[str, AutoModel] = {}
+
+
 def built(parts: dict[str, Path], build: dict[str, Any]) -> AutoModel:
-    """In float32, as FunASR computes."""
-    given = {key: parts[key] if one is True else one for key, one in build.items()}
-    return AutoModel(model=parts["model"], quantize=False, **given)
+    """In float32, as FunASR computes; one of each kind."""
+    if (key := json.dumps(build, sort_keys=True)) not in BUILT:
+        given = {key: parts[key] if one is True else one for key, one in build.items()}
+        BUILT[key] = AutoModel(model=parts["model"], quantize=False, **given)
+    return BUILT[key]
 
 
 TOLD: dict[str, list[dict[str, Any]]] = {}
