@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from paraformer.cli.options import parser
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+HERE = Path(__file__).parent
+DEPLOY = HERE.parent / "deploy"
+TOOLS = Path(os.environ.get("PARAFORMER_CLIENTS", HERE.parent / ".venv-peers" / "clients")) / "deploy" / "bin"
 CHART = DEPLOY / "helm" / "paraformer"
 
 
@@ -56,7 +61,7 @@ def test_the_chart_renders_to_what_kubernetes_knows(values: dict[str, Any]) -> N
     (deployment,) = rendered("deployment.yaml", values)
     spec = deployment["spec"]["template"]["spec"]
     (container,) = spec["containers"]
-    assert spec["terminationGracePeriodSeconds"] == values["server"]["drainSeconds"] + 10
+    assert spec["terminationGracePeriodSeconds"] == values["server"]["drainSeconds"] + 15
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["resources"] == values["resources"]
@@ -76,6 +81,40 @@ def test_without_autoscaling_the_chart_has_its_replicas(values: dict[str, Any]) 
     values["autoscaling"]["enabled"] = False
     assert rendered("deployment.yaml", values)[0]["spec"]["replicas"] == values["replicas"]
     assert rendered("autoscaler.yaml", values) == []
+
+
+@pytest.mark.peers
+def test_helm_and_kubernetes_know_the_chart(values: dict[str, Any]) -> None:
+    """Rendered by Helm, with values and names of all kinds; values that it could not serve with are refused."""
+    if not (TOOLS / "python").exists():
+        pytest.skip("Helm is not installed; scripts/peers installs it")
+    command = [TOOLS / "python", HERE / "peer_chart.py", CHART]
+    done = subprocess.run(command, capture_output=True, timeout=200, check=False, env={**os.environ, "PYTHONPATH": ""})
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+    told = json.loads(done.stdout.decode().splitlines()[-1])
+    assert told["found"] == told["accepted"] == []
+    assert told["valid"] == 2 * 3 * 2 * 3 * 3 + 3 * 2 * 3
+    ours = [one for name in ("deployment", "service", "autoscaler") for one in rendered(f"{name}.yaml", values)]
+    assert sorted(told["demo"], key=str) == sorted(ours, key=str)
+
+
+@pytest.mark.peers
+def test_hadolint_has_nothing_to_say() -> None:
+    if not (TOOLS / "hadolint").exists():
+        pytest.skip("hadolint is not installed; scripts/peers installs it")
+    done = subprocess.run([TOOLS / "hadolint", DEPLOY / "Dockerfile"], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.decode()) == (0, "")
+
+
+def test_what_the_container_is_built_of_is_there_and_no_more() -> None:
+    """pip finds all that pyproject.toml names, and no checkout's own files are sent along."""
+    lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    asked = [line for line in lines if line and not line.startswith("#")]
+    assert asked[0] == "*"
+    taken = [line[1:] for line in asked if line.startswith("!")]
+    assert all((HERE.parent / name).exists() for name in taken)
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    assert all(name.split("/")[0] in taken for name in (project["readme"], *project["license-files"], "hatch_build.py"))
 
 
 def test_the_container_starts_the_server() -> None:
