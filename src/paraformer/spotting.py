@@ -90,7 +90,7 @@ class Spotter:
         lengths = defaultdict[int, list[list[int]]](list)
         for word in found:
             lengths[len(word)].append([columns[character] for character in word])
-        self._words = {length: np.array(rows, np.int64) for length, rows in lengths.items()}
+        self._words = {length: np.array(rows, np.int64).T.copy() for length, rows in lengths.items()}
         self._ids = np.array([ids[character] for character in columns], np.int64)
         self._columns = np.full(len(tokens), -1, np.int64)
         self._columns[self._ids] = np.arange(len(self._ids))
@@ -99,6 +99,12 @@ class Spotter:
         self._sounds = np.full((len(tokens), most), len(places), np.int64)
         for character, index in ids.items():
             self._sounds[index, : len(known[character])] = [places[one] for one in known[character]]
+        self._first = self._sounds[self._ids, 0]
+        self._others = [
+            (characters, column[characters])
+            for column in self._sounds[self._ids, 1:].T
+            if len(characters := np.flatnonzero(column < len(places)))
+        ]
 
     @property
     def knows_characters(self) -> bool:
@@ -139,11 +145,11 @@ class Spotter:
         tail = candidates[len(candidates) - longest :]
         scores, likely = self._scores(tail), tail.log_probs[:, 0].astype(np.float64)
         for count in range(longest, 2, -1):
-            heard, least = scores[:, longest - count :], float(likely[longest - count :].sum())
+            heard, least = scores[longest - count :], float(likely[longest - count :].sum())
             for length, words in self._words.items():
                 if length > count:
-                    sums = sum(heard[words[:, place], place] for place in range(count))
-                    if float(np.max(sums)) - least + self._odds.allowance(length) > 0:
+                    said = float(_sums(heard, words[:count]).max())
+                    if said - least + self._odds.allowance(length) > 0:
                         return count
         return 0
 
@@ -152,20 +158,20 @@ class Spotter:
         likely = candidates.log_probs[np.arange(len(places)), places].astype(np.float64)
         before = np.append(0.0, likely.cumsum())
         for length, words in self._words.items():
-            count = len(likely) - length + 1
-            if count < 1:
+            if length > len(likely):
                 continue
-            sums = sum(scores[words[:, place], place : place + count] for place in range(length))
-            gains = sums - (before[length:] - before[:-length]) + self._odds.allowance(length) - scale.against
-            for word, begin in np.argwhere(gains > (0.0 if scale.lm is None else -LM_MOST)).tolist():
-                columns = words[word]
+            against = before[length:] - before[:-length] - self._odds.allowance(length) + scale.against
+            sums = _sums(scores, words)
+            least = against - (0.0 if scale.lm is None else LM_MOST)
+            for begin, word in np.argwhere(sums > least.astype(np.float32)[:, None]).tolist():
+                columns = words[:, word]
                 ids = tuple(self._ids[columns].tolist())
-                gain = float(gains[word, begin]) + LM_WEIGHT * scale.difference(ids, begin)
+                gain = float(sums[begin, word]) - float(against[begin]) + LM_WEIGHT * scale.difference(ids, begin)
                 if gain > 0:
-                    heard = scores[columns, begin + np.arange(length)].tolist()
+                    heard = scores[begin + np.arange(length), columns].tolist()
                     yield Spotted(begin, ids, tuple(heard), gain)
 
-    def _scores(self, candidates: Candidates) -> Float32[np.ndarray, "characters tokens"]:
+    def _scores(self, candidates: Candidates) -> Float32[np.ndarray, "tokens characters"]:
         """Log-probabilities of the hotwords' characters by what was heard of each token."""
         count, size = len(candidates), len(syllables())
         sounded = self._sounds[candidates.ids] + (size + 1) * np.arange(count)[:, None, None]
@@ -173,18 +179,28 @@ class Spotter:
         shares = np.bincount(sounded.ravel(), weights.ravel(), minlength=count * (size + 1)).reshape(count, -1)[
             :, :size
         ]
-        heard = product(np.minimum(shares, 1).astype(np.float32), confusions()) + np.float32(UNHEARD)
-        sounds = np.vstack([np.log(heard).T, np.full((1, count), -np.inf, np.float32)])
-        scores: np.ndarray = sounds[self._sounds[self._ids, 0]]
-        for others in self._sounds[self._ids].T[1:]:
-            several = others < size
-            scores[several] = np.maximum(scores[several], sounds[others[several]])
-        scores -= np.float32(self._odds.other_character)
+        said = np.flatnonzero(shares.any(axis=0))
+        heard = product(np.minimum(shares[:, said], 1).astype(np.float32), confusions()[said])
+        sounds = np.log(heard + np.float32(UNHEARD)) - np.float32(self._odds.other_character)
+        scores: np.ndarray = sounds.take(self._first, axis=1)
+        for characters, others in self._others:
+            scores[:, characters] = np.maximum(scores[:, characters], sounds[:, others])
         columns = self._columns[candidates.ids]
         tokens, ranks = np.nonzero(columns >= 0)
         own = columns[tokens, ranks]
-        scores[own, tokens] = np.maximum(scores[own, tokens], candidates.log_probs[tokens, ranks])
+        scores[tokens, own] = np.maximum(scores[tokens, own], candidates.log_probs[tokens, ranks])
         return scores
+
+
+def _sums(
+    scores: Float32[np.ndarray, "tokens characters"], words: Int64[np.ndarray, "length words"]
+) -> Float32[np.ndarray, "places words"]:
+    """Of the scores of each word's characters, given as columns, one token after another from each place on."""
+    places = len(scores) - len(words) + 1
+    sums: np.ndarray = scores[:places].take(words[0], axis=1)
+    for later, columns in enumerate(words[1:], 1):
+        sums += scores[later : later + places].take(columns, axis=1)
+    return sums
 
 
 def _best(found: Iterator[Spotted]) -> list[Spotted]:
