@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import wraps
+from inspect import isgeneratorfunction
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args
 
@@ -29,13 +30,11 @@ def checked(target: T) -> T:
         if is_dataclass(target):
             target.__init__ = checked(target.__init__)  # type: ignore[misc]
         return target
-    hints = {name: _evaluated(hint, target) for name, hint in getattr(target, "__annotations__", {}).items()}
-    arrays = {name: hint for name, hint in hints.items() if _speaks_of_arrays(hint)}
-    if not arrays or target.__qualname__.endswith(REFUSE_THEMSELVES):
+    if not _arrays(target) or target.__qualname__.endswith(REFUSE_THEMSELVES):
         return target
-    stated, target.__annotations__ = target.__annotations__, arrays
-    once = beartype(target)
-    target.__annotations__ = stated
+    if isgeneratorfunction(target):  # which beartype would look at when its first value is wanted, within another call
+        return jaxtyped(target, typechecker=_of_arrays)
+    once = _of_arrays(target)
 
     @wraps(target)
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -48,6 +47,20 @@ def checked(target: T) -> T:
 def directly(*, typechecker: Callable[[T], T]) -> Callable[[T], T]:
     """In place of jaxtyping's own decorator: the check alone, and of the arguments once."""
     return typechecker
+
+
+def _of_arrays(function: T) -> T:
+    """The function as beartype checks it, with no annotations but those of arrays."""
+    stated, function.__annotations__ = function.__annotations__, _arrays(function)
+    once = beartype(function)
+    function.__annotations__ = stated
+    return once
+
+
+def _arrays(function: Callable[..., Any]) -> dict[str, object]:
+    """The annotations that speak of arrays, as objects."""
+    hints = {name: _evaluated(hint, function) for name, hint in getattr(function, "__annotations__", {}).items()}
+    return {name: hint for name, hint in hints.items() if _speaks_of_arrays(hint)}
 
 
 def _evaluated(hint: object, function: Callable[..., Any]) -> object:
