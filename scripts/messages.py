@@ -20,6 +20,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from paraformer import errors
+from paraformer.cli.complain import ADVICE
 from paraformer.cli.options import parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +57,7 @@ def extracted() -> dict[str, str]:
     for path in sorted(SOURCE.rglob("*.py")):
         for template in templates(ast.parse(path.read_text(encoding="utf-8"))):
             found.setdefault(template, str(path.relative_to(SOURCE)))
-    return found | dict.fromkeys(SYSTEM, "errno")
+    return found | dict.fromkeys((*SYSTEM, *ADVICE.values()), "errno")
 
 
 def helps(options: argparse.ArgumentParser) -> Iterator[str]:

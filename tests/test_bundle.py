@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
+from safetensors import SafetensorError
 
-from paraformer.bundle import Bundle, replacing
+from paraformer.bundle import Bundle, making, replacing
 from paraformer.config import ChunkConfig, ModelConfig, TrainingChunk
-from paraformer.errors import ConfigError, ModelError, ModelNotFound
+from paraformer.errors import AudioNotFound, ConfigError, ModelError, ModelNotFound
 from paraformer.frontend import Cmvn
 
 TOKENS = ("<blank>", "<s>", "</s>", "你", "好", "he@@", "llo", "<unk>")
@@ -132,6 +134,27 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("I/O error: no room (os error 28)")], ids=repr
+)
+@pytest.mark.parametrize("write", [replacing, making])
+def test_a_full_disk_is_told_with_what_was_to_be_written(write, error, tmp_path) -> None:
+    """The system names no file in such an error, and a library the temporary one."""
+    with pytest.raises(OSError, match=r"\[Errno 28\] No space left on device: '.*model'$"), write(tmp_path / "model"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_about_another_file_stays_as_it_is(tmp_path) -> None:
+    for error in (
+        FileNotFoundError(2, "none", "other"),
+        AudioNotFound("there is no other"),
+        SafetensorError("cut"),
+    ):
+        with pytest.raises(type(error), match=re.escape(str(error))), replacing(tmp_path / "model"):
+            raise error
 
 
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written():

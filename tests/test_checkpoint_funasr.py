@@ -581,3 +581,16 @@ def test_weights_for_other_engines_are_the_models_in_float32(tmp_path):
     for name, tensor in model.state_dict().items():
         assert weights[name].dtype == np.float32
         np.testing.assert_array_equal(weights[name], tensor.numpy())
+
+
+def test_a_full_disk_is_no_error_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 128 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*model.pt'"):
+        funasr.save_tensors({"a": torch.zeros(3)}, tmp_path / "model.pt")
+    assert not list(tmp_path.iterdir())

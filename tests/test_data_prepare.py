@@ -209,3 +209,21 @@ def test_voiced_span_leaves_silence_out() -> None:
     assert voiced_span(samples) == pytest.approx((0.4, 1.1), abs=0.011)
     assert voiced_span(np.zeros(16000, np.float32)) == (0.0, 1.0)
     assert voiced_span(np.zeros(10, np.float32)) == (0.0, 10 / 16000)
+
+
+def test_a_full_disk_ends_it_and_leaves_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each utterance would be told to be damaged, and those before made a set that is never completed."""
+    archive, write = write_archive(tmp_path / "tones.tar", ["一二", "三四", "四"]), Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "tones-1.wav":
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    skips = Skips()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*tones-1.wav'"):
+            prepare([archive], tmp_path / "out", skips)
+    assert not skips.found
+    assert len(prepare([archive], tmp_path / "out", skips)["tones"]) == 3

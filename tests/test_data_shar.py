@@ -186,3 +186,16 @@ def test_ids_of_any_form_are_found_in_a_shard(plain: CutSet, tmp_path: Path, id_
     write_shar([dataclasses.replace(next(iter(plain)), id=id_)], tmp_path / "ours", Skips("stop"))
     [cut] = open_shar(tmp_path / "ours", Skips("stop"))
     assert cut.id == id_
+
+
+def test_a_full_disk_ends_it_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuts = prepare([write_archive(tmp_path / "tones.tar", ["一二", "三四"])], tmp_path / "sets")["tones"]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    skips = Skips()
+    monkeypatch.setattr("lhotse.shar.AudioTarWriter.write", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*shards'"):
+        write_shar(cuts, tmp_path / "shards", skips)
+    assert not skips.found and {path.name for path in tmp_path.iterdir()} == {"tones.tar", "sets"}

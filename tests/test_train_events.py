@@ -42,3 +42,15 @@ def test_the_parts_of_a_run_are_added_up() -> None:
     lines = [{"step": 3, "speed": vars(parts[0])}, {"step": 4, "total": 1.0}, {"step": 9, "speed": vars(parts[1])}]
     assert throughput(lines) == Throughput(30.0, 2.0, 6.0, 0.7)
     assert throughput(lines[1:2]) is None
+
+
+@pytest.mark.parametrize("rest", [b'{"time": 1, "ep', b"\0" * 9, b"\xff\n"], ids=repr)
+def test_half_a_line_is_no_event_and_the_next_begins_anew(rest: bytes, tmp_path: Path) -> None:
+    """As a process that was killed leaves one, or a disk that was full."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + rest)
+    assert read_events(path) == [{"step": 1}, {"step": 2}]
+    with Reporter(tmp_path, 4, Progress(step=2), MODEL.frontend, bar=False, tensorboard=False) as report:
+        report.note(Progress(step=3), {})
+    assert [event["step"] for event in read_events(path)] == [1, 2, 3]
+    assert len(path.read_bytes().splitlines()) == 3

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
+from safetensors import SafetensorError
 
 from paraformer import contract
 from paraformer.confidence import UNCALIBRATED, Calibration
@@ -261,16 +263,39 @@ def _digest(value: Any) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which takes the place of `path` when the block ends well: all of it or nothing."""
+    """A temporary path to write to, which takes the place of `path` when the block ends well: all of it or nothing.
+
+    Raises OSError that names `path`, whichever file could not be written.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}.new")  # short: the name of `path` may be as long as a disk allows
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # some writers make files that nobody else may read
-        temporary.replace(path)
+        with naming(path, temporary):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)  # some writers make files that nobody else may read
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an error of the system while `path` is written name it: that of a full disk names none, or a temporary one.
+
+    safetensors' own become the errors of the system that they tell of.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = None if error.filename is None else str(error.filename)
+        if error.errno is not None and (named is None or (temporary and named.startswith(str(temporary)))):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    except SafetensorError as error:
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
 @contextmanager
@@ -282,14 +307,15 @@ def making(directory: Path) -> Iterator[Path]:
     directory = directory.resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
-    temporary.mkdir()
     try:
-        yield temporary
-        if directory.is_dir():
-            for path in sorted(temporary.iterdir()):
-                path.replace(directory / path.name)
-        else:
-            temporary.replace(directory)
+        with naming(directory, temporary):
+            temporary.mkdir()
+            yield temporary
+            if directory.is_dir():
+                for path in sorted(temporary.iterdir()):
+                    path.replace(directory / path.name)
+            else:
+                temporary.replace(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,18 @@ def _write_tensors(path: Path, model: Paraformer) -> None:
         if not name.startswith("ctc.") or funasr_writer.has_shared_ctc(model.config)
     }
     names = funasr_names(model.config, tensors)
-    with replacing(path) as temporary:
-        torch.save({names[ours]: tensor for ours, tensor in tensors.items()}, temporary)
+    save_tensors({names[ours]: tensor for ours, tensor in tensors.items()}, path)
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write what FunASR reads by `torch.load`, atomically. Raises OSError, which torch would not tell from its own."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(dict(tensors), file)
+        except RuntimeError as error:
+            if isinstance(before := error.__context__, OSError):
+                raise OSError(before.errno, before.strerror) from error
+            raise
 
 
 def _write_text(path: Path, text: str) -> None:

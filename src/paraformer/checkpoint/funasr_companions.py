@@ -112,12 +112,13 @@ def save(companion: Companion, directory: Path) -> None:
     """Write a directory that FunASR's `AutoModel` opens, each file atomically."""
     import torch
 
+    from paraformer.checkpoint.funasr import save_tensors
+
     form = next(form for form in FORMS if form.kind is companion.kind)
     directory.mkdir(parents=True, exist_ok=True)
     names = form.theirs(companion.settings)
     tensors = {names.get(name, name): torch.from_numpy(np.array(companion.weights[name])) for name in companion.weights}
-    with replacing(directory / form.weights.usual[0]) as temporary:
-        torch.save(tensors, temporary)
+    save_tensors(tensors, directory / form.weights.usual[0])
     settings = form.write(companion.settings, companion.extras)
     _write(directory / SETTINGS.usual[0], yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     files: dict[str, Any] = {"init_param": form.weights.usual[0], "config": SETTINGS.usual[0]}

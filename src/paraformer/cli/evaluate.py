@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import paraformer
 from paraformer.audio import Channel
+from paraformer.bundle import naming
 from paraformer.cli.complain import complain
 from paraformer.cli.options import loading
 from paraformer.config import ChunkConfig
@@ -55,7 +56,8 @@ def evaluate(options: argparse.Namespace) -> int:
         for without, listening in zip(plain.passes, evaluation.passes, strict=True):
             print("", *hotword_lines(without, listening, words), sep="\n")
     if options.report:
-        options.report.write_text(html_report(evaluation), encoding="utf-8")
+        with naming(options.report):
+            options.report.write_text(html_report(evaluation), encoding="utf-8")
     return 1 if failures else 0
 
 

@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict
 
 import paraformer
+from paraformer.bundle import naming
 from paraformer.cli.options import loading
 from paraformer.errors import MissingExtra
 
@@ -36,7 +37,8 @@ def plan(options: argparse.Namespace) -> int:
         late = f"{1000 * row.latency_s:.0f} ms"
         print(f"{row.workers:7}  {row.streams:12}  {late:>16}  {row.file_hours:15.0f}  {row.memory_mb:14.0f} MB")
     if options.values:
-        options.values.write_text(_values(rows[-1].streams, rows[-1].workers, threads), encoding="utf-8")
+        with naming(options.values):
+            options.values.write_text(_values(rows[-1].streams, rows[-1].workers, threads), encoding="utf-8")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Iterable
@@ -126,6 +127,10 @@ def _progress(names: list[str], options: argparse.Namespace) -> AbstractContextM
     return tqdm(total=total, unit="B", unit_scale=True, leave=False)
 
 
+_OF_THE_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT)
+"""Errors of the system that befall what is written: nobody reads it, or there is no room."""
+
+
 @dataclass(frozen=True)
 class _Work:
     """What all inputs share."""
@@ -148,8 +153,9 @@ class _Work:
             longest_s = max([one.duration_s for one in heard] if isinstance(heard, list) else [heard.duration_s])
             self._tell(name, longest_s, perf_counter() - started)
             return True
-        if isinstance(work.error.__cause__, BrokenPipeError):  # nobody reads the output: no failure of this input
-            raise work.error.__cause__
+        cause = work.error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _OF_THE_OUTPUT:  # no failure of this input
+            raise cause
         with self._beside_the_bar():
             complain(work.error, name)
         return False

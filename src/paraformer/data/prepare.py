@@ -32,8 +32,8 @@ from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
 from lhotse.cut import Cut, MonoCut
 
 from paraformer import audio
-from paraformer.audio import SAMPLE_RATE
-from paraformer.bundle import replacing
+from paraformer.audio import SAMPLE_RATE, Samples
+from paraformer.bundle import naming, replacing
 from paraformer.config import BLANK_ID, EOS_ID, SOS_ID
 from paraformer.data.reading import VOICED, recorded, voiced_span
 from paraformer.data.recordings import cut_of, moved, recording_of
@@ -229,12 +229,17 @@ def _prepare_one(archive: Path, directory: Path, skips: Skips) -> CutSet:
     cuts: list[MonoCut] = []
     names: set[str] = set()
     for entry, read in _members(archive, skips):
+        samples = np.zeros(0, np.float32)
         with attempt(entry.id) as unpacking:
-            name = _file_name(entry.id, names)
-            cuts.append(_unpack(entry, read(), audio_directory / f"{name}.wav"))
-            names.add(name.casefold())
+            samples = _decoded(entry, read())
         if unpacking.error is not None:
             skips.add(Skipped(entry.id, UNREADABLE, str(unpacking.error)))
+            continue
+        name = _file_name(entry.id, names)
+        names.add(name.casefold())
+        path = audio_directory / f"{name}.wav"
+        _write_wave(samples, path)
+        cuts.append(_describe(entry, path, samples))
     save_cuts(cuts, directory, archive.stem)
     return CutSet.from_cuts(cuts)
 
@@ -294,14 +299,21 @@ def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
     return member.read()
 
 
-def _unpack(entry: Entry, data: bytes, path: Path) -> MonoCut:
-    """Decode one utterance to a 16-bit wave file and describe it."""
+def _decoded(entry: Entry, data: bytes) -> Samples:
+    """The samples of one utterance."""
     channels = [np.concatenate([np.zeros(0, np.float32), *blocks()]) for blocks in audio.channels_of(io.BytesIO(data))]
     samples = audio.mono(np.stack(channels, axis=1), SAMPLE_RATE, entry.id)
     if not len(samples):
         raise DataError(f"utterance {entry.id} holds no samples")
-    soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE, subtype="PCM_16")
-    return _describe(entry, path, samples)
+    return samples
+
+
+def _write_wave(samples: Samples, path: Path) -> None:
+    """In 16 bits. Raises OSError, which libsndfile would not tell from a sound that it cannot write."""
+    wave = io.BytesIO()
+    soundfile.write(wave, np.clip(samples, -1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    with naming(path):
+        path.write_bytes(wave.getbuffer())
 
 
 def _describe(entry: Entry, path: Path, samples: Float32[np.ndarray, "samples"]) -> MonoCut:

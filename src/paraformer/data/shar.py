@@ -21,6 +21,7 @@ from lhotse.cut import Cut, MonoCut
 from lhotse.shar import AudioTarWriter, JsonlShardWriter
 
 from paraformer.audio import SAMPLE_RATE, Samples
+from paraformer.bundle import naming
 from paraformer.data.reading import SHARD, VOICED, libsndfile, name_of, readable, skipped, voiced_span
 from paraformer.data.skips import TWICE, UNREADABLE, Skipped, Skips
 from paraformer.errors import DataError, attempt
@@ -98,11 +99,24 @@ def write_shar(cuts: Iterable[Cut], directory: Path, skips: Skips) -> int:
         raise DataError(f"{directory} is there already; name a new directory for the shards")
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        with naming(directory, partial):
+            partial.mkdir(parents=True)
+            packed = _packed(cuts, partial, skips)
+            if not packed:
+                raise DataError(f"no usable utterance for {directory}: nothing was written")
+            partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return packed
+
+
+def _packed(cuts: Iterable[Cut], directory: Path, skips: Skips) -> int:
+    """Write the shards; returns how many utterances are in them. Raises OSError."""
     packed: set[str] = set()
     with (
-        JsonlShardWriter(str(partial / "cuts.%06d.jsonl.gz"), shard_size=SHARD_SIZE) as described,
-        AudioTarWriter(str(partial / "recording.%06d.tar"), shard_size=SHARD_SIZE, format="flac") as sounding,
+        JsonlShardWriter(str(directory / "cuts.%06d.jsonl.gz"), shard_size=SHARD_SIZE) as described,
+        AudioTarWriter(str(directory / "recording.%06d.tar"), shard_size=SHARD_SIZE, format="flac") as sounding,
     ):
         for cut, samples in readable(cuts, skips):
             if cut.id in packed:
@@ -114,11 +128,9 @@ def write_shar(cuts: Iterable[Cut], directory: Path, skips: Skips) -> int:
                 described.write(_placed(cut, recording, samples))
                 packed.add(cut.id)
             if packing.error is not None:
+                if isinstance(cause := packing.error.__cause__, OSError):
+                    raise cause  # the disk's fault, not that of what is written
                 skips.add(skipped(cut, packing.error))
-    if not packed:
-        shutil.rmtree(partial)
-        raise DataError(f"no usable utterance for {directory}: nothing was written")
-    partial.rename(directory)
     return len(packed)
 
 

@@ -85,9 +85,13 @@ def save(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress
     except (OSError, CheckpointException) as error:
         shutil.rmtree(partial, ignore_errors=True)
         last = newest(out)
+        cause = _cause(error)
+        if last is None:
+            raise CheckpointError(
+                f"{path} could not be saved: {cause}; mend that, and give the same command again"
+            ) from error
         raise CheckpointError(
-            f"{path} could not be saved: {_cause(error)}; "
-            + (f"{last.name} is whole, and the same command goes on from there" if last else "there is none before it")
+            f"{path} could not be saved: {cause}; mend that, and the same command goes on from {last.name}, which is whole"
         ) from error
     parallel.barrier()
     return path
@@ -132,8 +136,10 @@ def save_weights(out: Path, model: nn.Module, progress: Progress, cer: float, ke
         with replacing(path) as temporary:
             # repr keeps every bit of the rate by which the best are chosen.
             save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary, {"cer": repr(cer)})
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} could not be saved: {error}; make room, and the same command goes on") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be saved: {error.strerror}; mend that, and the same command goes on"
+        ) from error
     for worse in best_weights(out)[keep:]:
         worse.unlink()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tqdm import tqdm
 
-from paraformer.bundle import replacing
+from paraformer.bundle import naming, replacing
 from paraformer.config import FrontendConfig
 from paraformer.errors import MissingExtra
 from paraformer.evaluate.cer import ErrorCounts
@@ -170,7 +170,7 @@ class Reporter:
         if self.path is None:
             return
         line = {"time": round(time.time()), "epoch": progress.epoch, "step": progress.step, **values}
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         if self.board is not None:
             for name, value in _flat(values):
@@ -178,10 +178,21 @@ class Reporter:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The lines of an events.jsonl, oldest first; none where there is no such file."""
+    """The lines of an events.jsonl, oldest first; none where there is no such file.
+
+    What is no event, as half a line of a process that was killed or whose disk was full, is left out.
+    """
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [event for line in path.read_bytes().splitlines() if (event := _event(line)) is not None]
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "step" in event else None
 
 
 def throughput(events: Sequence[Mapping[str, Any]]) -> Throughput | None:
@@ -192,11 +203,11 @@ def throughput(events: Sequence[Mapping[str, Any]]) -> Throughput | None:
 
 def _drop_events_after(path: Path, step: int) -> None:
     """A run that goes on from an older checkpoint reports the steps since then again."""
-    events = read_events(path)
-    kept = [event for event in events if event["step"] <= step]
-    if len(kept) < len(events):
+    kept = [event for event in read_events(path) if event["step"] <= step]
+    lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept).encode()
+    if path.is_file() and path.read_bytes() != lines:
         with replacing(path) as temporary:
-            temporary.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept), encoding="utf-8")
+            temporary.write_bytes(lines)
 
 
 def _board(directory: Path, step: int) -> SummaryWriter:

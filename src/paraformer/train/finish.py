@@ -106,4 +106,5 @@ def trained_on(config: TrainConfig, data: Path) -> dict[str, float]:
 
 def _write_lines(path: Path, pairs: list[tuple[str, str]]) -> None:
     lines = [json.dumps({"reference": r, "hypothesis": h}, ensure_ascii=False) for r, h in pairs]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
