@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(place: str, data: Path, tm
     greedy = dataclasses.replace(CONFIG, save_s=0.0)
     with monkeypatch.context() as patch:
         patch.setattr(f"paraformer.train.checkpoints.{place}", full)
-        with pytest.raises(CheckpointError, match=r"No space left.*goes on from step-0000002, which is whole"):
+        with pytest.raises(CheckpointError, match=r"No space left.*goes on from step-0000002$"):
             train(greedy, data, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000002"]
     assert same(train(CONFIG, data, tmp_path).model, straight.model)

@@ -91,7 +91,7 @@ def save(out: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress
                 f"{path} could not be saved: {cause}; mend that, and give the same command again"
             ) from error
         raise CheckpointError(
-            f"{path} could not be saved: {cause}; mend that, and the same command goes on from {last.name}, which is whole"
+            f"{path} could not be saved: {cause}; mend that, and the same command goes on from {last.name}"
         ) from error
     parallel.barrier()
     return path
