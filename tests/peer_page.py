@@ -64,6 +64,13 @@ def file(page: Page, url: str, recording: str, folder: str) -> dict[str, Any]:
     }
 
 
+def crowded(page: Page) -> bool:
+    """Whether the button is in sight after an hour of talk."""
+    sentence = "document.querySelector('#text p').cloneNode(true)"
+    page.evaluate(f"for (let n = 0; n < 60; n++) document.querySelector('#text').append({sentence})")
+    return bool(page.evaluate("document.querySelector('#record').getBoundingClientRect().bottom <= innerHeight"))
+
+
 def accessible(page: Page) -> list[str]:
     """Controls without a name, which a screen reader could not read out."""
     script = """() => [...document.querySelectorAll('button, input, select, textarea, meter')].filter((one) =>
@@ -93,6 +100,7 @@ def main(chromium: str, url: str, recording: str, folder: str) -> dict[str, Any]
             found[name]["overflow"] = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             page.screenshot(path=f"{folder}/{name}-done.png")
             found["unnamed"] = accessible(page)
+            found[name]["in sight"] = crowded(page)
             if name == "wide":
                 found["file"] = file(page, url, recording, folder)
             browser.close()

@@ -134,6 +134,7 @@ def test_the_page_in_chromium_with_a_microphone(tmp_path: Path) -> None:
     assert heard["wide"]["delay"].startswith("延迟")
     assert (heard["wide"]["connections"], heard["narrow"]["connections"]) == (1, 2)
     assert heard["wide"]["overflow"] == heard["narrow"]["overflow"] == 0
+    assert heard["wide"]["in sight"] and heard["narrow"]["in sight"]
     assert heard["file"]["srt"].startswith("1\n00:00:0")
     assert heard["file"]["buttons"] == ["开始录音", "Record"]
     assert heard["file"]["shades"] > 20

@@ -49,13 +49,14 @@ function sentence(line) {
 }
 function draw(added) {
   const box = $("text"), last = box.querySelector(".live");
+  const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 60; // who reads what was said earlier is left there
   if (last) last.remove();
   if (added) box.append(sentence(added));
   if (pending.length) {
     const p = document.createElement("p"), span = document.createElement("span");
     p.className = "live"; span.className = "pending"; span.textContent = pending.map((one) => one.text).join(""); p.append(span); box.append(p);
   }
-  box.scrollTop = box.scrollHeight;
+  if (follows) box.scrollTop = box.scrollHeight;
   for (const id of ["save-txt", "save-srt", "save-vtt"]) $(id).disabled = !lines.length;
 }
 function hear(message) {
