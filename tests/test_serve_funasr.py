@@ -294,7 +294,7 @@ def test_closing_ends_what_is_open_with_all_that_was_said() -> None:
         "[" * 9999,
         '{"audio_fs": Infinity}',
         '{"a": ' * 9 + "1" + "}" * 9,
-        " " * 65537,
+        f'{{"a": "{"x" * 65536}"}}',
     ],
 )
 def test_what_is_no_message_closes_the_connection(message: str) -> None:

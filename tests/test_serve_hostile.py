@@ -8,9 +8,11 @@ from __future__ import annotations
 import gc
 import io
 import json
+import multiprocessing
 import os
 import random
 import re
+import select
 import socket
 import struct
 import tempfile
@@ -34,7 +36,7 @@ from serving import SAMPLES, Running, embedded, live_text, logged, sample, servi
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from paraformer.serve import guard
+from paraformer.serve import decoding, guard
 from paraformer.serve import uvicorn_protocols as protocols_module
 from paraformer.serve.config import Limits
 from paraformer.serve.files import Spool
@@ -161,6 +163,11 @@ def test_forms_of_many_parts(server: Running) -> None:
     assert post(server, field * 10_000 + b"--b--\r\n")[0] == 400
     assert post(server, b"--b\r\nContent-Disposition: form-data; " + b"x" * (1 << 20) + b"\r\n\r\n--b--\r\n")[0] == 400
     assert post(server, b"--b\r\n" + b"X: y\r\n" * 100_000 + b"\r\n--b--\r\n")[0] == 400
+    heard = part((SAMPLES / "weather.flac").read_bytes())
+    assert post(server, field * 64 + heard)[0] == 200
+    assert post(server, field * 65 + heard)[0] == 400
+    assert post(server, field.replace(b"1", b"1" * (64 << 10)) + heard)[0] == 200
+    assert post(server, field.replace(b"1", b"1" * (65 << 10)) + heard)[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -178,12 +185,16 @@ def test_slow_heads(server: Running, begin: bytes) -> None:
 
 @pytest.mark.parametrize("unit", [b"", b"x"])
 def test_slow_bodies(server: Running, unit: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused while the client goes on, not only once it has stopped."""
     monkeypatch.setattr(guard, "_BODY_S", 0.5)
     sock = connected(server, FORM + chunk(BEGUN))
-    with suppress(OSError):
-        for _ in range(20):
+    for _ in range(100):
+        with suppress(OSError):
             sock.sendall(chunk(unit) if unit else b"")
-            time.sleep(0.1)
+        if select.select([sock], [], [], 0.1)[0]:
+            break
+    else:
+        pytest.fail("it may go on for ever")
     assert rest(sock).startswith(b"HTTP/1.1 408 ")
 
 
@@ -317,6 +328,22 @@ def elsewhere(port: int) -> Iterator[bytes]:
             f'<Representation id="1"><BaseURL>{place}</BaseURL></Representation></AdaptationSet></Period></MPD>'
         ).encode()
     yield f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio {port} RTP/AVP 0\n".encode()
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="this system tells no process's limits")
+def test_who_decodes_has_little_time_and_memory_and_writes_nothing(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(600 * 16_000, np.int16), 16_000)
+    others = multiprocessing.active_children()
+    with (tmp_path / "long.wav").open("rb") as file:
+        blocks = decoding.blocks(file.fileno(), None, Limits(decode_s=7.0, decode_bytes=1 << 30))
+        next(blocks)
+        (child,) = (one for one in multiprocessing.active_children() if one not in others)
+        lines = Path(f"/proc/{child.pid}/limits").read_text().splitlines()
+        next(blocks)
+    del blocks  # which ends the child
+    most = {line[:26].strip(): line[26:].split()[1] for line in lines}
+    assert (most["Max cpu time"], most["Max address space"]) == ("7", str(1 << 30))
+    assert (most["Max file size"], most["Max core file size"]) == ("0", "0")
 
 
 def test_files_that_point_elsewhere(server: Running) -> None:

@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 from paraformer.cli.complain import library_warnings
 from paraformer.cli.serve import _self_signed
 from paraformer.errors import ConfigError
+from paraformer.serve import guard
 from paraformer.serve.config import Limits, ServeConfig, read_config
 from paraformer.serve.guard import Keys, Refusal
 from paraformer.serve.quotas import Quotas
@@ -86,12 +87,23 @@ def test_a_key_for_one_connection(server: Running) -> None:
             pass
 
 
+def test_a_key_for_one_connection_ends_after_a_minute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(KEY)
+    keys, now = Keys(tmp_path / "keys"), time.time()
+    early, late = (keys.lend("somebody")[0] for _ in range(2))
+    monkeypatch.setattr(guard, "time", lambda: now + 59)
+    assert keys.owner(early) == "somebody"
+    monkeypatch.setattr(guard, "time", lambda: now + 61)
+    assert keys.owner(late) is None
+
+
 def test_other_sites_pages_and_other_names_of_this_machine(server: Running) -> None:
     key = {"Authorization": f"Bearer {KEY}"}
     assert get(server, "/v1/models", Origin="https://evil.example", **key) == 403
     assert get(server, "/v1/models", Origin="https://good.example", **key) == 200
     assert get(server, "/v1/models", Origin=server.http, **key) == 200
     assert get(server, "/v1/models", Origin="null", **key) == 403
+    assert get(server, "/v1/models", Origin="http://[", **key) == 403
     assert get(server, "/v1/models", Host="evil.example", **key) == 421
     with (
         pytest.raises(websockets.InvalidStatus) as refused,

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
-from urllib.parse import urlsplit
 
 from paraformer.errors import ConfigError
 from paraformer.serve.config import LOOPBACK, ServeConfig
@@ -178,7 +177,7 @@ class Guard:
         scope[OWNER] = owner
 
     def _same(self, origin: str, host: str) -> bool:
-        return urlsplit(origin).netloc == host or origin in self._config.origins
+        return (host != "" and origin.partition("://")[2] == host) or origin in self._config.origins
 
 
 def _headers(scope: Scope) -> dict[str, str]:

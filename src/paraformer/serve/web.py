@@ -29,7 +29,7 @@ from paraformer.serve.engine import Engine, Seat
 from paraformer.serve.files import Busy, Spool, TooBig
 from paraformer.serve.funasr import FunasrConversation
 from paraformer.serve.funasr_settings import Dialect
-from paraformer.serve.guard import KEY_PROTOCOL, OWNER, Guard, Keys, Refusal
+from paraformer.serve.guard import OWNER, Guard, Keys, Refusal
 from paraformer.serve.protocol import Conversation, Done, Failed, News, Sentence
 from paraformer.serve.realtime import RealtimeConversation
 from paraformer.serve.sockets import SocketWire, converse
@@ -300,8 +300,8 @@ class _Web:
         conversation = begin()
         line = Line(engine, conversation, SocketWire(socket), proto, seat)
         try:
-            offered = [one for one in socket.scope.get("subprotocols", ()) if not one.startswith(KEY_PROTOCOL)]
-            await socket.accept(next((one for one in offered if one in ("binary", "realtime")), None))
+            offered = socket.scope.get("subprotocols", ())
+            await socket.accept(next((one for one in offered if one in ("binary", "realtime")), None))  # never a key
             await converse(socket, line, conversation, engine)
         finally:
             if seat is not None:
