@@ -45,12 +45,12 @@ def packed_once(
     with suppress(OSError, ModelError):  # there is none, or it is damaged
         return _opened(path, use)
     arrays = native.packed(read(), bundle.config)
+    _tidy(path)  # first, for the room that it makes
     try:
         with _written(arrays, path.parent) as new:
             with suppress(OSError, ModelError):  # another process was faster: one copy for both
                 return _opened(path, use)
             new.replace(path)
-        _tidy(path)
         return use(Stored(path, mapped=True))
     except (OSError, CheckpointError):
         return use(arrays)
@@ -79,11 +79,11 @@ def _written(arrays: Mapping[str, np.ndarray], directory: Path) -> Iterator[Path
 def _tidy(path: Path) -> None:
     """Remove what stands for the directory as it was, and what no process wants any more."""
     # The first half of a name stands for the directory, the second for what was in it.
-    older = set(path.parent.glob(f"{path.name.partition('-')[0]}-*")) - {path}
-    for other in (*path.parent.glob("*-*.safetensors"), *path.parent.glob(".*.new")):
+    older = f"{path.name.partition('-')[0]}-"
+    for other in {*path.parent.glob("*-*.safetensors"), *path.parent.glob(".*.new")} - {path}:
         with suppress(OSError):  # gone by now, or on Windows in use
             idle_s = time.time() - other.stat().st_mtime
-            if other in older or idle_s > (_LEFT_S if other.suffix == ".new" else _UNUSED_S):
+            if other.name.startswith(older) or idle_s > (_LEFT_S if other.suffix == ".new" else _UNUSED_S):
                 other.unlink()
 
 
