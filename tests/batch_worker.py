@@ -45,7 +45,7 @@ def live(source: str, directory: str, patience_s: str) -> None:
     shelf.open()
     worker = Worker(Job(directory, "json", Dangerous, float(patience_s)))
     for part in map(shelf.plan, parts_of(inputs_of([source]))):
-        worker({"part": part.to_json()})
+        worker(part)
 
 
 if __name__ == "__main__":

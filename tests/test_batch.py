@@ -35,7 +35,7 @@ def run_alone(source: Path, out: Path) -> str:
     shelf.open()
     worker = Worker(Job(str(out), "json", Recognition.of(None, {}, tokens=False, channel="mix", batch_s=60.0)))
     parts = [shelf.plan(part) for part in parts_of(inputs_of([str(source)]), most=IN_A_PART)]
-    done = [worker({"part": part.to_json()}) for part in parts]
+    done = [worker(part) for part in parts]
     return digest_of({part["part"]: part["sha256"] for part in done}, "json")
 
 

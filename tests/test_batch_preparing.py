@@ -30,7 +30,7 @@ asked: list[list[str]] = []
 def work_here(parts: Iterable[Planned], job: Job, **_: Any) -> Iterator[dict[str, Any]]:
     worker = Worker(job)
     for part in parts:
-        yield worker({"part": part.to_json()})
+        yield worker(part)
 
 
 class Noted(preparing.Listening):

@@ -16,11 +16,12 @@ if find_spec("ray") is None:
     pytest.skip("paraformer[ray] is not installed", allow_module_level=True)
 
 import paraformer
-from paraformer.batch.parts import Form, Shelf, parts_of, with_former
+from paraformer.batch.cluster import Hand, handed_on
+from paraformer.batch.parts import Form, Planned, Shelf, parts_of, with_former
 from paraformer.batch.places import Input, inputs_of
 from paraformer.batch.recognising import Recognising, Recognition
 from paraformer.batch.worker import Job, Worker, digest_of_file, state_of_file
-from paraformer.errors import ConfigError, InputFailed, ModelError
+from paraformer.errors import ConfigError, InputFailed, MissingExtra, ModelError
 from paraformer.records import record
 
 CHILD = Path(__file__).parent / "batch_worker.py"
@@ -62,7 +63,7 @@ def work(files: Path, out: Path, most: int = 4, make: Any = Spelling, form: Form
     Spelling.asked = []
     worker = Worker(Job(str(out), form, make))
     parts = with_former([shelf.plan(part) for part in parts_of(inputs_of([str(files)]), most=most)], shelf)
-    done = [worker({"part": part.to_json()}) for part in parts]
+    done = [worker(part) for part in parts]
     shelf.finish(parts, {"parts": done})
     assert [part.name for part in parts] == shelf.names()
     return rows_of(out, form)
@@ -215,6 +216,22 @@ def test_another_model_on_another_machine_is_refused(tmp_path: Path) -> None:
     (moved / "notes.txt").write_text("changed")
     with pytest.raises(ModelError, match="not the same on all machines"):
         recognition(lambda: None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ModelError("another model"), MissingExtra("Work", "ray"), OSError(28, "No space left on device", "out/part-0")],
+    ids=repr,
+)
+def test_what_stops_a_worker_stops_the_run_in_the_same_words(error: Exception, tmp_path: Path) -> None:
+    def cannot(alive: Callable[[], None]) -> Any:
+        raise error
+
+    row = Hand(Job(str(tmp_path), "json", cannot))({"part": Planned("part-0", 1, 1).to_json()})
+    with pytest.raises(type(error)) as raised:
+        handed_on(row)
+    assert str(raised.value) == str(error)
+    assert handed_on({"done": '{"part": "part-0"}'}) == {"part": "part-0"}
 
 
 def test_threads_are_counted_on_a_cluster() -> None:

@@ -290,7 +290,7 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     except OSError as error:
         named = None if error.filename is None else str(error.filename)
         if error.errno is not None and (named is None or (temporary and named.startswith(str(temporary)))):
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     except SafetensorError as error:
         if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from paraformer import errors
 from paraformer.batch.parts import Planned
 from paraformer.batch.worker import Job, Worker
 from paraformer.errors import ParaformerError
@@ -35,19 +37,45 @@ def work(parts: Sequence[Planned], job: Job, *, address: str | None, cpus: int, 
         raise ParaformerError(f"the cluster has no room for a worker of {cpus} CPUs and {gpus} GPUs; ask for fewer")
     rows = [{"part": part.to_json()} for part in parts]
     found = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map(
-        Worker,  # type: ignore[arg-type]  # is made in each process
+        Hand,  # type: ignore[arg-type]  # is made in each process
         fn_constructor_args=(job,),
         compute=ray.data.ActorPoolStrategy(min_size=min(fitting, len(parts)), max_size=len(parts)),
         num_cpus=cpus,
         num_gpus=gpus or None,
     )
     try:
-        yield from found.iter_rows()
+        yield from map(handed_on, found.iter_rows())
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, ParaformerError | OSError):
-            raise cause from error
         raise ParaformerError(f"the cluster could not go on: {str(error).strip().splitlines()[-1]}") from error
+
+
+class Hand:
+    """A worker as Ray keeps one: what stops it is handed on, since Ray tells of an error no more than that it came."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._worker: Worker | None = None
+
+    def __call__(self, row: Mapping[str, str]) -> dict[str, str]:
+        """Do a part, as `Planned.to_json` has it; what `Worker` returns, or "stopped", as JSON."""
+        done: dict[str, Any]
+        try:
+            self._worker = self._worker or Worker(self._job)
+            done = self._worker(Planned.from_json(row["part"]))
+        except ParaformerError as error:
+            done = {"stopped": [type(error).__name__, *error.args]}
+        except OSError as error:
+            done = {"stopped": ["OSError", error.errno, error.strerror or str(error), error.filename]}
+        return {"done": json.dumps(done)}
+
+
+def handed_on(row: Mapping[str, str]) -> dict[str, Any]:
+    """What `Hand` returned. Raises what stopped it."""
+    done: dict[str, Any] = json.loads(row["done"])
+    if "stopped" not in done:
+        return done
+    kind, *told = done["stopped"]
+    raise (OSError if kind == "OSError" else getattr(errors, kind))(*told)
 
 
 def _connect(address: str | None) -> None:

@@ -14,6 +14,7 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from pyarrow import parquet
 from pyarrow.fs import FileSelector, FileType
 
 from paraformer.batch.places import Input, opened
+from paraformer.bundle import naming
 
 Form = Literal["json", "parquet"]
 Row = dict[str, Any]
@@ -115,9 +117,9 @@ class Shelf:
 
     def plan(self, part: Part) -> Planned:
         """Keep the inputs of a part, for whoever will work on it. Raises OSError."""
-        told = json.dumps([[one.name, one.place, one.size] for one in part.inputs]).encode()
-        with self.system.open_output_stream(self._planned(part.name)) as stream:
-            stream.write(zlib.compress(told, 1))
+        told, path = json.dumps([[one.name, one.place, one.size] for one in part.inputs]), self._planned(part.name)
+        with naming(Path(path)), self.system.open_output_stream(path) as stream:
+            stream.write(zlib.compress(told.encode(), 1))
         return Planned(part.name, len(part.inputs), sum(one.size for one in part.inputs))
 
     def part(self, name: str) -> Part:
@@ -168,9 +170,10 @@ class Shelf:
 
     def _put(self, file: str, data: bytes) -> str:
         temporary = posixpath.join(self.working, uuid.uuid4().hex)
-        with self.system.open_output_stream(temporary) as stream:
-            stream.write(data)
-        self.system.move(temporary, self._path(file))
+        with naming(Path(self._path(file)), Path(temporary)):
+            with self.system.open_output_stream(temporary) as stream:
+                stream.write(data)
+            self.system.move(temporary, self._path(file))
         return hashlib.sha256(data).hexdigest()
 
     def _planned(self, name: str) -> str:

@@ -56,9 +56,11 @@ class Worker:
         self._tries = Tries(self._shelf.system, self._shelf.working, job.patience_s)
         self._work = job.work(self._tries.alive)
 
-    def __call__(self, row: Mapping[str, str]) -> dict[str, Any]:
-        """Finish a part, as `Planned.to_json` has it; returns its name, digest, bytes of its inputs, and who failed."""
-        planned = Planned.from_json(row["part"])
+    def __call__(self, planned: Planned) -> dict[str, Any]:
+        """Finish a part; returns its name, digest, bytes of its inputs, and who failed.
+
+        Raises OSError and ParaformerError for what is no fault of an input.
+        """
         part = self._shelf.part(planned.name)
         rows = self._rows(part, planned.former)
         return {
