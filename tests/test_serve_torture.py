@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import pytest
@@ -265,6 +266,34 @@ def test_messages_of_one_byte(server: Running, count: int) -> None:
         client.send(frame(TEXT, b'{"is_speaking": false}'))
         client.sock.settimeout(120)
         heard = client.answers('"is_final": true')
+    assert "".join(json.loads(payload)["text"] for opcode, payload in heard if opcode == TEXT) == live_text()
+
+
+def test_a_flood_of_messages_leaves_the_others_their_turn(server: Running) -> None:
+    late: list[float] = []
+
+    def told(asked: float) -> None:
+        late.append(time.monotonic() - asked)
+
+    with Client(server) as client:
+        client.send(frame(TEXT, b'{"mode": "online"}'))
+        client.send(b"\x82\x81\0\0\0\0\0" * 100_000)
+        for _ in range(100):
+            server.call(partial(told, time.monotonic()))
+            time.sleep(0.01)
+    assert max(late) < 0.5
+
+
+def test_a_client_that_talks_too_fast_is_slowed_and_heard() -> None:
+    data, count, per_s = sample().tobytes(), 600, 50
+    size = -(-len(data) // count)
+    with serving(limits=Limits(messages_per_s=per_s)) as running, Client(running) as client:
+        began = time.monotonic()
+        client.send(frame(TEXT, b'{"mode": "online"}'))
+        client.send(b"".join(frame(BINARY, data[at : at + size]) for at in range(0, len(data), size)))
+        client.send(frame(TEXT, b'{"is_speaking": false}'))
+        heard = client.answers('"is_final": true')
+    assert time.monotonic() - began > (count - 10 * per_s) / per_s - 0.1
     assert "".join(json.loads(payload)["text"] for opcode, payload in heard if opcode == TEXT) == live_text()
 
 
