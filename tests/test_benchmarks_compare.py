@@ -217,10 +217,6 @@ def test_live_steps_do_more_than_whole_recognition() -> None:
     assert roofline.per_second_live(config, ChunkConfig(), 4) > roofline.per_second(config, 1, 4)
 
 
-def test_rates_are_measured() -> None:
-    assert all(rate > 0 for rate in roofline.rates(1).values())
-
-
 # -- the machine and the page -----------------------------------------------------------------------------------------
 
 
@@ -293,9 +289,10 @@ def test_command_measures_ours(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     data = json.loads((tmp_path / "out" / "embedded.json").read_text())
     assert all(one["error"] is None for one in data["rows"])
-    measured = {key for one in data["rows"] for key in one["figures"]}
-    assert {"whole_3", "whole_10", "live_p99_ms", "streams", "hour_s", "start_s"} <= measured
-    assert {"whole_peak_mb", "live_peak_mb", "installed_mb", "fp32_gops", "int8_gops"} <= measured
+    measured = {key: figure for one in data["rows"] for key, figure in one["figures"].items()}
+    assert {"whole_3", "whole_10", "live_p99_ms", "streams", "hour_s", "start_s"} <= measured.keys()
+    assert {"whole_peak_mb", "live_peak_mb", "installed_mb"} <= measured.keys()
+    assert measured["fp32_gops"] > 0 and measured["int8_gops"] > 0
     page = (tmp_path / "out" / "embedded.md").read_text()
     assert "a second measured; whole 10 s:" in page
     assert str(tmp_path / "runs") not in json.dumps(data["rows"])

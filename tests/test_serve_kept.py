@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -254,14 +255,14 @@ def test_a_reload_drops_no_stream() -> None:
 
 def test_files_that_a_stop_does_not_wait_for_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     tool = paraformer.load()
-    slow = tool.segments
+    slow, answered = tool.segments, threading.Event()
 
     def segments(*given: Any) -> Any:
-        time.sleep(2.0)
+        answered.wait(5.0)
         return slow(*given)
 
-    monkeypatch.setattr(tool, "segments", segments)
     with serving(tool, drain_s=0.3) as running:
+        monkeypatch.setattr(tool, "segments", segments)
         body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
         body += (SAMPLES / "meeting.flac").read_bytes() + b"\r\n--b--\r\n"
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -272,6 +273,7 @@ def test_files_that_a_stop_does_not_wait_for_are_told(monkeypatch: pytest.Monkey
         assert stopped.value.code == 503
         assert stopped.value.headers["Retry-After"] == "1"
         stopped.value.close()
+        answered.set()
 
 
 # -- several processes ----------------------------------------------------------------------------------------------
