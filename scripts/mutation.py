@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 TESTS = {
-    "session": ("session", "session_laws", "session_goldens", "language", "silence"),
+    "session": ("session", "session_laws", "session_goldens", "second_pass", "language", "silence"),
     "stream_state": ("stream_state", "session", "second_pass"),
     "speech_model": ("session", "language", "alternatives", "hotwords", "silence"),
     "silence": ("silence",),

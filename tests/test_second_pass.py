@@ -60,7 +60,8 @@ def test_sentences_are_what_the_whole_pass_hears() -> None:
     assert bounds[-1] == len(tokens)
     live = heard(recognizer().stream(), talk(), [])
     assert live.tokens == tokens
-    assert live.take_revisions() == []
+    assert live.take_revisions() == live.take_ended() == []
+    assert live.speaking_since_s is None
     text = revised(live.transcript(), revisions).text
     assert text == "".join(one.segment.text for one in revisions)
     assert "15%" in text
@@ -123,13 +124,18 @@ def test_what_is_kept_is_bounded() -> None:
 
 def test_those_who_recognise_again_themselves() -> None:
     session = recognizer().stream(second_pass=SecondPass(0.6, deferred=True))
-    ended = []
+    ended, begun = [], dict[float, None]()
+    assert session.speaking_since_s is None
     for start in range(0, len(talk()), 4_000):
         session.accept(talk()[start : start + 4_000])
         ended += session.take_ended()
+        if session.speaking_since_s is not None:
+            begun[session.speaking_since_s] = None
     session.finish()
     ended += session.take_ended()
-    assert session.take_revisions() == []
+    assert session.take_ended() == session.take_revisions() == []
+    assert session.speaking_since_s is None
+    assert list(begun) == pytest.approx([one.start_s for one in ended])
     texts = [segment.text for one in ended for segment in recognizer().segments(one.samples, one.start_s)]
     assert texts == [one.segment.text for one in expected()[1]]
 
