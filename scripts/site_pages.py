@@ -19,6 +19,12 @@ BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
 """Pages that lie beside docs/."""
 SECTIONS = {"Start": "入门", "Better": "用好", "Train": "训练", "Reference": "参考", "Measured": "测量"}
 HOME = "首页"
+_HAN, _MARK = "\u2e80-\u2fff\u3400-\u9fff\uf900-\ufaff", "\u3000-\u303f\uff00-\uffef“”‘’—…"
+_BREAK = re.compile(
+    rf"(?<=[{_HAN}{_MARK}])\n *(?=[{_HAN}{_MARK}])"  # between characters
+    rf"|(?<=[{_MARK}])\n *(?!\d+\. )(?=[\w`\[]|\*\*)|(?<=[\w`)*])\n *(?=[{_MARK}])"  # or on either side of a mark
+)
+"""Where a line of a Chinese paragraph ends and no space belongs."""
 
 
 def assemble(chinese: bool) -> None:
@@ -31,7 +37,8 @@ def assemble(chinese: bool) -> None:
     if chinese:
         for page in (ROOT / "docs").glob("*.zh.md"):
             name = page.name.replace(".zh.md", ".md")
-            (target / name).write_text(linked(page.read_text(encoding="utf-8")), encoding="utf-8")
+            text = unbroken(linked(page.read_text(encoding="utf-8")))
+            (target / name).write_text(text, encoding="utf-8")
     for page in target.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
         page.write_text(re.sub(r"\]\(\.\./(CHANGELOG|CONTRIBUTING)\.md", r"](\1.md", text), encoding="utf-8")
@@ -47,6 +54,12 @@ def linked(text: str) -> str:
         return f"]({page}.md{anchor})"
 
     return re.sub(r"\]\((\w[\w-]*)(\.zh)?\.md([^)]*)\)", link, text)
+
+
+def unbroken(text: str) -> str:
+    """A Chinese page without the ends of lines inside its paragraphs, where browsers would show spaces."""
+    parts = re.split(r"(^ *```.*?^ *```$)", text, flags=re.DOTALL | re.MULTILINE)
+    return "".join(part if at % 2 else _BREAK.sub("", part) for at, part in enumerate(parts))
 
 
 def settings(chinese: bool) -> str:

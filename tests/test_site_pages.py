@@ -19,6 +19,21 @@ def test_links_of_a_chinese_page_fit_its_site() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("分给集群的\n处理器，\n  文本", "分给集群的处理器，文本"),
+        ("用 `--ray`\n，写进 int8\n目录。\n`key`", "用 `--ray`，写进 int8\n目录。`key`"),
+        ("一段。\n\n二段\n* 甲。\n* 乙\n1. 丙。\n2. 丁", "一段。\n\n二段\n* 甲。\n* 乙\n1. 丙。\n2. 丁"),
+        ("| 甲 | 乙。|\n|---|---|\n| 丙 | 丁 |", "| 甲 | 乙。|\n|---|---|\n| 丙 | 丁 |"),
+        ("看：\n\n```sh\n# 注\n释\n```\n文\n字", "看：\n\n```sh\n# 注\n释\n```\n文字"),
+        ("题\n<!-- slow: 注 -->\n```sh", "题\n<!-- slow: 注 -->\n```sh"),
+    ],
+)
+def test_lines_of_a_chinese_paragraph_have_no_space_between_them(text: str, shown: str) -> None:
+    assert site_pages.unbroken(text) == shown
+
+
 @pytest.mark.parametrize("chinese", [False, True])
 def test_both_sites_have_the_same_pages(chinese: bool) -> None:
     project = tomllib.loads(site_pages.settings(chinese))["project"]
