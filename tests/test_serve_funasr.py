@@ -440,6 +440,17 @@ def test_the_page_is_told_how_sure_each_word_is() -> None:
     assert [one["text"] for one in engine.messages[-1]["segments"]] == ["你好世界", "今天天气很好"]
 
 
+def test_the_page_is_told_subtitles_that_can_be_read() -> None:
+    engine = Engine(FunasrConversation())
+    engine.text({"mode": "2pass", "confidences": True})
+    engine.binary(b"\0\0")
+    engine.tell(1, Sentence(segment("今天天气很好我们一起去公园散步吧你好世界今天天气很好")))
+    (described,) = engine.messages[-1]["segments"]
+    first, second = described["cues"]
+    assert first["text"] + second["text"] == described["text"]
+    assert described["start"] == first["start"] < first["end"] <= second["start"] < second["end"] == described["end"]
+
+
 def test_marks_are_no_characters_with_times() -> None:
     engine = Engine(FunasrConversation())
     engine.text({"mode": "2pass", "confidences": True})

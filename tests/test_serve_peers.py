@@ -136,5 +136,6 @@ def test_the_page_in_chromium_with_a_microphone(tmp_path: Path) -> None:
     assert heard["wide"]["overflow"] == heard["narrow"]["overflow"] == 0
     assert heard["wide"]["in sight"] and heard["narrow"]["in sight"]
     assert heard["file"]["srt"].startswith("1\n00:00:0")
+    assert all(len(cue.splitlines()[2]) <= 18 for cue in heard["file"]["srt"].strip().split("\n\n"))
     assert heard["file"]["buttons"] == ["开始录音", "Record"]
     assert heard["file"]["shades"] > 20

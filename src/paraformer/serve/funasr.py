@@ -46,8 +46,9 @@ from paraformer.serve.protocol import (
     unheard,
 )
 from paraformer.serve.sent import Sent
+from paraformer.subtitles import cues
 from paraformer.text import Vocabulary, words_of
-from paraformer.types import Segment, Token
+from paraformer.types import Segment, Token, Transcript
 
 
 @dataclass
@@ -304,7 +305,7 @@ def _whole(segments: Sequence[Segment], settings: Settings) -> Send:
 
 
 def _sure(segments: Sequence[Segment], settings: Settings) -> dict[str, Any]:
-    """`segments` with the confidence of each word or character, where they were asked for."""
+    """`segments` with the confidence of each word or character and their subtitles, where they were asked for."""
     if not settings.confidences:
         return {}
     described = [
@@ -313,6 +314,10 @@ def _sure(segments: Sequence[Segment], settings: Settings) -> dict[str, Any]:
             "start": _ms(segment.start_s),
             "end": _ms(segment.end_s),
             "tokens": [_described(word) for word in _words(segment.tokens)],
+            "cues": [
+                {"text": cue.text, "start": _ms(cue.start_s), "end": _ms(cue.end_s)}
+                for cue in cues(Transcript(segment.text, segment.end_s, (segment,)))
+            ],
         }
         for segment in segments
     ]

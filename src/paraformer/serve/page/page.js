@@ -192,7 +192,12 @@ function send(file) {
 }
 function save(kind) {
   const name = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt" }[kind], mark = kind === "srt" ? "," : ".";
-  const cues = lines.map((line, n) => `${kind === "srt" ? n + 1 + "\n" : ""}${clock(line.start, mark)} --> ${clock(line.end, mark)}\n${line.text}`);
+  const all = lines.flatMap((line) => line.cues ?? [line]), written = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
+  const cues = all.map((cue, n) => {
+    const end = Math.min(cue.end, all[n + 1]?.start ?? cue.end);
+    const text = kind === "vtt" ? cue.text.replace(/[&<>]/g, (one) => written[one]) : cue.text;
+    return `${kind === "srt" ? n + 1 + "\n" : ""}${clock(cue.start, mark)} --> ${clock(end, mark)}\n${text}`;
+  });
   const text = kind === "txt" ? lines.map((line) => line.text).join("\n") : (kind === "vtt" ? "WEBVTT\n\n" : "") + cues.join("\n\n");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text + "\n"], { type: name })); link.download = "paraformer." + kind; link.click();
