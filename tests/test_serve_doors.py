@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import websockets
-from serving import Running, live_text, sample, serving, whole_text
+from serving import Running, embedded, live_text, sample, serving, whole_text
 from websockets.sync.client import connect
 
 import paraformer
@@ -195,6 +198,32 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_go_on() -> None:
             until(lambda: not running.process.engine.lines)
         assert metric(running, 'paraformer_sessions_total{outcome="slow"') == 1
         assert "".join(one["text"] for one in speak(running.ws, "online")) == live_text()
+
+
+def spoken(running: Running, count: int) -> str:
+    """All text of a recording said so many times over, all at once."""
+    data = np.tile(sample(), count).tobytes()
+    with connect(running.ws, compression=None) as ws:
+        ws.send('{"mode": "online"}')
+        for place in range(0, len(data), 3200):
+            ws.send(data[place : place + 3200])
+        ws.send('{"is_speaking": false}')
+        texts = [json.loads(ws.recv(timeout=60))]
+        while not texts[-1]["is_final"]:
+            texts.append(json.loads(ws.recv(timeout=60)))
+    return "".join(one["text"] for one in texts)
+
+
+def test_audio_that_comes_too_fast_waits_and_is_refused_where_nothing_goes_on() -> None:
+    with serving(limits=Limits(backlog_s=1.0, pause_s=2.0, messages_per_s=1e6)) as running:
+        scheduler, session = running.process.engine.scheduler, embedded().stream()
+        assert spoken(running, 4) == session.accept(np.tile(sample(), 4)) + session.finish()
+        stuck = threading.Event()
+        scheduler.ask(partial(stuck.wait, 30.0))
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            spoken(running, 4)
+        stuck.set()
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1013
 
 
 def test_a_stop_drains() -> None:
