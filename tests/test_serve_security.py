@@ -251,13 +251,13 @@ def test_logs_hold_no_keys_and_no_words(server: Running) -> None:
     with logged() as log:
         logging.getLogger("paraformer.serve").setLevel(logging.DEBUG)
         with connect(server.ws, subprotocols=["binary", f"openai-insecure-api-key.{KEY}"]) as ws:  # type: ignore[list-item]
-            ws.send(json.dumps({"mode": "online", "wav_name": "x\n[ERROR] \x1b[31m"}))
+            ws.send(json.dumps({"mode": "online", "wav_name": "x\n[ERROR] \x1b[31m", "hotwords": "a-secret-word 公园"}))
             ws.send(sample().tobytes()[:40_000])
             ws.send('{"is_speaking": false}')
             while not json.loads(ws.recv(timeout=20))["is_final"]:
                 pass
         get(server, "/v1/models", Authorization=f"Bearer {KEY}")
-    for secret in (KEY, "[ERROR]", live_text()[:4]):
+    for secret in (KEY, "[ERROR]", "secret-word", live_text()[:4]):
         assert secret not in log.getvalue()
 
 

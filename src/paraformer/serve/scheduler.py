@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
 
@@ -30,6 +32,20 @@ PATIENCE_S = 1.0
 """A whole piece waits no longer than this for live streams."""
 Deliver = Callable[[Sequence[tuple[Stream, News]]], None]
 """Takes what one round found; called in the scheduler's thread."""
+
+
+QUOTES: ContextVar[bool] = ContextVar("quotes", default=False)
+"""Whether what is warned of may quote a client's words, which no log is to hold."""
+
+
+@contextmanager
+def quoting() -> Iterator[None]:
+    """While the recogniser is told a client's words."""
+    before = QUOTES.set(True)
+    try:
+        yield
+    finally:
+        QUOTES.reset(before)
 
 
 @dataclass(frozen=True)
@@ -94,9 +110,10 @@ class Scheduler:
     def restore(self, saved: Saved) -> Stream:
         """Go on with a stream. Raises SessionError if it is of another model."""
         tool = self.listening_for(saved.options.hotwords)
-        session = tool.restore(saved.session)
-        if tool is not self.recognizer:  # a client that comes back may name others
-            session.listen_for(saved.options.hotwords)
+        with quoting():
+            session = tool.restore(saved.session)
+            if tool is not self.recognizer:  # a client that comes back may name others
+                session.listen_for(saved.options.hotwords)
         return self._joined(Stream(self, saved.options, session, tool, saved))
 
     def listening_for(self, hotwords: tuple[str, ...]) -> Recognizer:
@@ -104,7 +121,8 @@ class Scheduler:
         if not hotwords:
             return self.recognizer
         try:
-            return self.recognizer.with_hotwords(hotwords)
+            with quoting():
+                return self.recognizer.with_hotwords(hotwords)
         except UnsupportedModel as error:
             if not self._told:
                 self._told = True

@@ -32,6 +32,7 @@ from paraformer.serve import decoding, plan, web, wyoming
 from paraformer.serve.config import ServeConfig
 from paraformer.serve.engine import Engine
 from paraformer.serve.guard import Keys
+from paraformer.serve.scheduler import QUOTES
 from paraformer.serve.uvicorn_protocols import GuardedHttp, GuardedSocket
 
 log = logging.getLogger("paraformer.serve")
@@ -273,7 +274,7 @@ def log_to_stderr() -> None:
     """Let everything that this process logs be JSON lines on standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    handler.addFilter(lambda record: not record.getMessage().startswith(_NO_FAULTS))
+    handler.addFilter(lambda record: not QUOTES.get() and not record.getMessage().startswith(_NO_FAULTS))
     logging.getLogger().addHandler(handler)
     logging.getLogger("paraformer").handlers.clear()  # the command's own, which prints warnings and fails for them
     for name, level in (
