@@ -291,6 +291,23 @@ def test_standard_input_is_heard_while_it_comes(form: str, model: str) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("extra", [[], ["--stream"]], ids=["whole", "live"])
+@pytest.mark.parametrize("form", ["mp4", "mov", "matroska"])
+def test_a_film_on_standard_input_is_heard_as_its_file(
+    form: str, extra: list[str], model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe, in which nobody can go back to an index."""
+    file = io.BytesIO()
+    encode(file, form, tiny.signal(40_000))
+    (tmp_path / "film").write_bytes(file.getvalue())
+    assert main(["transcribe", "--model", model, *extra, str(tmp_path / "film")]) == 0
+    expected = capfd.readouterr().out
+    command = [sys.executable, "-m", "paraformer.cli", "transcribe", "--model", model, *extra, "-"]
+    done = subprocess.run(command, input=file.getvalue(), capture_output=True, check=False)
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, expected, b"")
+    assert expected.strip()
+
+
 def encode(file: io.BytesIO, form: str, speech: np.ndarray) -> None:
     """Speech at 16 kHz as AAC in a file that FFmpeg alone reads."""
     av = pytest.importorskip("av")

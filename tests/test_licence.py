@@ -38,6 +38,7 @@ def test_the_card_of_the_embedded_model_says_the_same():
     assert card["sources"], "CC-BY-SA asks for the names of the sources"
 
 
-def test_the_readme_names_them_too():
-    [line] = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "Licences:" in line]
+@pytest.mark.parametrize(("page", "word"), [("README.md", "Licences:"), ("README.zh.md", "许可证：")])
+def test_the_readme_names_them_too(page, word):
+    [line] = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if word in line]
     assert all(licence in line for licence in PARTS)

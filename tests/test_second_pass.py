@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from importlib.resources import files
 
 import numpy as np
@@ -92,6 +94,31 @@ def test_neighbours_and_feeding_change_nothing() -> None:
     assert (sessions[0].tokens, sessions[0].take_revisions()) == expected()
     assert sessions[0].tokens == sessions[2].tokens
     assert sessions[1].take_revisions()
+
+
+def test_a_second_pass_that_fails_changes_nothing_and_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every time, before it succeeds: no live text, no sentence is lost, told twice or another."""
+    undisturbed = expected()
+    backend, session = recognizer()._model.backend, recognizer().stream(second_pass=True)
+    whole, outcomes, failed, text = backend.whole, itertools.cycle(["fails", "goes well"]), 0, ""
+
+    def failing(feats: Sequence[np.ndarray]) -> object:
+        if next(outcomes) == "fails":
+            raise MemoryError
+        return whole(feats)
+
+    monkeypatch.setattr(backend, "whole", failing)
+    packets = [talk()[start : start + 9600] for start in range(0, len(talk()), 9600)]
+    for call in (*(partial(session.accept, packet) for packet in packets), session.finish):
+        for _ in range(9):
+            try:
+                text += call()
+                break
+            except MemoryError:
+                failed += 1
+    assert failed >= 4
+    assert text == session.text
+    assert (session.tokens, session.take_revisions()) == undisturbed
 
 
 @pytest.mark.parametrize("length", [0, 1, 959, 9_600, 70_000])
