@@ -85,13 +85,18 @@ def test_live_text_is_near() -> None:
     assert edits <= sum(map(len, TEXTS.values())) / 20
 
 
+@cache
+def smallest() -> paraformer.Recognizer:
+    return opened(PRECISIONS[-1])
+
+
 @pytest.mark.parametrize("start", range(0, 9600, 1600))
 @pytest.mark.parametrize("name", TEXTS)
 def test_what_was_said_before_a_pause_comes_in_it(name: str, start: int) -> None:
     """The last character too, wherever chunks begin, and with the time at which it was said."""
     speech = sound(name)[start:]
     noise = np.random.default_rng(start).standard_normal(4 * 16_000).astype(np.float32) * 3e-4
-    session = opened(PRECISIONS[-1]).stream()
+    session = smallest().stream()
     said = session.accept(np.concatenate([speech, noise]))
     ended_s = session.tokens[-1].end_s
     assert said and not session.finish()
