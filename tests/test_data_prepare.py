@@ -13,7 +13,7 @@ from paraformer.data.prepare import load_cuts, prepare, save_cuts, spoken_text, 
 from paraformer.data.reading import load, measured, voiced_span
 from paraformer.data.skips import Skips
 from paraformer.data.sources import open_data
-from paraformer.errors import DataError
+from paraformer.errors import AudioError, DataError
 from paraformer.evaluate.utterances import read_utterances
 
 
@@ -227,3 +227,14 @@ def test_a_full_disk_ends_it_and_leaves_nobody_out(tmp_path: Path, monkeypatch: 
             prepare([archive], tmp_path / "out", skips)
     assert not skips.found
     assert len(prepare([archive], tmp_path / "out", skips)["tones"]) == 3
+
+
+@pytest.mark.parametrize(("share", "rate"), [(0.5, 16000), (1.0, 8000), (1.3, 16000)])
+def test_a_file_that_became_another_is_no_longer_the_utterance(share: float, rate: int, tmp_path: Path) -> None:
+    """lhotse takes samples of any rate, and makes up half a second that is missing by mirroring what there is."""
+    (cut,) = prepare([write_archive(tmp_path / "tones.tar", ["一二"])], tmp_path / "out")["tones"]
+    (source,) = cut.recording.sources
+    samples = load(cut)
+    soundfile.write(source.source, np.resize(samples, round(share * len(samples))), rate)
+    with pytest.raises(AudioError, match=r"holds .* s at .*, but 0.80 s at 16000 Hz when it was prepared; prepare it"):
+        load(cut)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from lhotse import AudioSource, Recording
 from lhotse.audio.backend import get_current_audio_backend, set_current_audio_backend
 from lhotse.augmentation import AudioTransform, Resample
@@ -26,6 +27,8 @@ CHANNELS, MIX = "channels", "mix"
 """Custom field of a cut whose recording has several channels of which it is the mean."""
 VOICED = "voiced"
 """Custom field of a cut: start and end of speech in it, seconds; joining leaves the rest out."""
+_OFF_S = 0.05
+"""By which the length of a file may be told otherwise, as decoders of mp3 do."""
 _ENERGY_FRAME = 160
 _VOICED_DB = -40.0
 _VOICED_MARGIN_S = 0.1
@@ -59,11 +62,32 @@ def _samples(cut: Cut) -> Samples:
         return samples
     if isinstance(cut, MonoCut):
         recording = _as_recorded(in_memory(cut).recording)
+        _check_as_described(recording)
         channel = None if (cut.custom or {}).get(CHANNELS) == MIX else cut.channel
         sound = recording.load_audio(channels=channel, offset=cut.start, duration=cut.duration)
         return audio.mono(sound.T, recording.sampling_rate, str(cut.id))
     sound = cut.load_audio()
     return np.zeros(0, np.float32) if sound is None else audio.mono(sound.T, cut.sampling_rate, str(cut.id))
+
+
+def _check_as_described(recording: Recording) -> None:
+    """Raise AudioError for files that are no longer what the manifest says, which lhotse would not tell.
+
+    It takes samples of any rate for those of the manifest's, and makes up half a second that is missing by mirroring.
+    """
+    if recording.transforms:
+        return
+    files = (source.source for source in recording.sources if source.type == "file")
+    for file in (file for file in files if is_file(Path(file))):
+        found = soundfile.info(file)
+        if (
+            found.samplerate != recording.sampling_rate
+            or abs(found.frames - recording.num_samples) > _OFF_S * found.samplerate
+        ):
+            raise AudioError(
+                f"{file} holds {found.duration:.2f} s at {found.samplerate} Hz, but {recording.duration:.2f} s at "
+                f"{recording.sampling_rate} Hz when it was prepared; prepare it again"
+            )
 
 
 def _as_recorded(recording: Recording) -> Recording:
