@@ -438,3 +438,14 @@ def test_a_buffer_may_be_used_again(rate: int, dtype: type) -> None:
     session.finish()
     expected.finish()
     assert session.tokens == expected.tokens
+
+
+def test_letters_that_wait_for_others_come_with_the_end() -> None:
+    """They may begin an abbreviation, so a stream that ends with some has text until its very last step."""
+    letters = (*tiny.TOKENS[:3], *"abcdefghijklmnopqrstuvwx", "<unk>")
+    session = Session(replace(tiny.engine(), vocabulary=Vocabulary(letters, None)), ChunkConfig())
+    session.accept(tiny.signal(40_000))
+    told = session.text
+    said = session.finish()
+    assert session.text == told + said == Vocabulary.join([token.text for token in session.tokens])
+    assert len(said) > len(session.tokens) // 2
