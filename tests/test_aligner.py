@@ -107,6 +107,8 @@ def test_what_cannot_be_aligned(aligner: paraformer.Aligner, wave: np.ndarray) -
         aligner.align(wave[:8000], "一" * 99)
     with pytest.raises(AudioError):
         aligner.align("nowhere.wav", "一")
+    with pytest.raises(DataError, match=r"300\.1 s of audio are more than the 300 s .* cut it at a pause"):
+        aligner.align(np.zeros(round(300.1 * 16000), np.float32), "一")
 
 
 def test_the_command(tmp_path: Path, wave: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:

@@ -343,10 +343,13 @@ def test_a_file_sent_in_packets_is_one_stream(model: AutoModel) -> None:
     assert text == live(speech / np.float32(32768), ChunkConfig(left=0))
 
 
-def test_a_device_that_is_not_there_is_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "gpu", "gpu:0"])
+def test_a_device_that_is_not_there_is_the_cpu(device: str, caplog: pytest.LogCaptureFixture) -> None:
+    """ModelScope calls cuda gpu."""
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    model = AutoModel(model=str(tiny_bundle.directory()), device="cuda")
+    model = AutoModel(model=str(tiny_bundle.directory()), device=device)
+    assert f"no device '{device.replace('gpu', 'cuda')}' here" in caplog.text
     assert "going on on the CPU" in caplog.text
     assert model.generate(input=tiny.signal(40_000))[0]["text"]
     with pytest.raises(ConfigError, match="nonsense"):
@@ -366,6 +369,11 @@ def test_a_device_that_is_not_there_is_the_cpu(caplog: pytest.LogCaptureFixture)
 def test_what_is_not_offered_says_what_to_use(model: AutoModel, options: Any, message: str) -> None:
     with pytest.raises(UnsupportedModel, match=message):
         model.generate(input=tiny.signal(9600), **options)
+
+
+def test_what_exports_is_told(model: AutoModel) -> None:
+    with pytest.raises(UnsupportedModel, match=f"use `paraformer export {model.model_path} OUT --format funasr-onnx`"):
+        model.export(type="onnx", quantize=False)
 
 
 def test_hotwords_are_words_or_a_file_and_a_file_that_is_not_there_is_told(

@@ -20,6 +20,9 @@ from paraformer.text import UNKNOWN, Vocabulary
 from paraformer.timestamps import WINDOW_S, fine_times
 from paraformer.types import Segment, Token, Transcript
 
+LONGEST_S = 300.0
+"""Of a recording: it is taken in one piece, and memory grows with the square of that, 1 GB for these five minutes."""
+
 
 class Weighing(Protocol):
     """What computes an aligner: `AlignerNetwork`, or its plain form on torch."""
@@ -40,8 +43,8 @@ class Aligner:
     def align(self, audio: Audio, text: str) -> Transcript:
         """The text as a transcript of one recording, each character or piece of a word with its time.
 
-        The recording is taken in one piece, so it should be minutes long at most. Raises AudioError for audio that
-        cannot be used, DataError for a text without anything to align or a recording too short to hold it.
+        Raises AudioError for audio that cannot be used, DataError for a text without anything to align and a recording
+        of more than LONGEST_S or too short to hold it.
         """
         return self.align_all([audio], [text])[0]
 
@@ -49,6 +52,11 @@ class Aligner:
         """As align, several in one batch, which changes nothing."""
         pieces = [self._pieces(text) for text in texts]
         waves = [np.concatenate([np.zeros(0, np.float32), *blocks_of(audio)]) for audio in audios]
+        if (longest_s := max(map(len, waves), default=0) / SAMPLE_RATE) > LONGEST_S:
+            raise DataError(
+                f"{longest_s:.1f} s of audio are more than the {LONGEST_S:.0f} s that are aligned at a time; "
+                "cut it at a pause, and its text there"
+            )
         feats = [self._frontend.whole(wave) for wave in waves]
         timing = self.bundle.config.predictor.timing
         assert timing is not None, "an aligner has a second predictor"

@@ -133,6 +133,12 @@ class AutoModel:
             return [{"key": "stream", "text": _advance(self.recognizer, input, said)}]
         return list(self._whole(named(input, said.get("key")), said))
 
+    def export(self, *_: object, **options: object) -> Never:
+        """Raises UnsupportedModel, which says what exports."""
+        raise UnsupportedModel(
+            f"AutoModel exports nothing here; use `paraformer export {self.model_path} OUT --format funasr-onnx`"
+        )
+
     def _is_live(self, source: Any, options: Options) -> bool:
         """Whether a call is about a packet of a stream: a file is whole unless a chunk is asked for."""
         asked = any(name in options for name in StreamOptions.__annotations__)
@@ -216,8 +222,9 @@ def _device(name: str | None, ngpu: int | None) -> str:
     """The device, or as with FunASR the CPU where there is none of a known kind."""
     if name is None or name == "cpu" or ngpu == 0:
         return "cpu"
-    if not str(name).startswith(("cuda", "mps", "xpu", "npu")):
+    if not str(name).startswith(("cuda", "gpu", "mps", "xpu", "npu")):
         return name  # and `load` says what is wrong with it
+    name = name.replace("gpu", "cuda")  # ModelScope's word
     try:
         from paraformer.backends.torch import check_device
 

@@ -98,7 +98,7 @@ def mic(options: argparse.ArgumentParser) -> None:
 def align(options: argparse.ArgumentParser) -> None:
     """Of `paraformer align`."""
     options.description = "When each character or word of a known text was spoken."
-    options.add_argument("audio", type=path, metavar="FILE", help="audio file, minutes long at most")
+    options.add_argument("audio", type=path, metavar="FILE", help="audio file, 5 minutes long at most")
     options.add_argument("text", metavar="TEXT", help="what is said in it, or a file that holds it")
     options.add_argument("--model", default="fa-zh", metavar="DIR|NAME", help="FunASR's aligner (default: %(default)s)")
     options.add_argument(
