@@ -149,8 +149,8 @@ async def steady(crowd: Crowd, chance: random.Random) -> None:
     messages = await client.run(280.0)
     crowd.counts["resumed"] += client.resumed
     online = mode == "online"
-    heard = "".join(m["text"] for m in messages if online or m["mode"] == "2pass-online")
-    crowd.judge(f"steady {mode}", "all", heard, one.live)
+    heard = "".join(m["text"] for m in messages if online or m["mode"] == "2pass-offline")
+    crowd.judge(f"steady {mode}", "all", heard, one.live if online else one.sentences[0.6])
 
 
 async def hasty(crowd: Crowd, chance: random.Random) -> None:
