@@ -117,8 +117,8 @@ def test_the_command(tmp_path: Path, wave: np.ndarray, capsys: pytest.CaptureFix
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes((wave * 32768).astype(np.int16).tobytes())
     (tmp_path / "text.txt").write_text("一丁丂\n", encoding="utf-8")
-    for text in ("一丁丂", str(tmp_path / "text.txt")):
-        assert main(["align", str(path), text, "--model", str(directory)]) == 0
+    for text, device in (("一丁丂", []), (str(tmp_path / "text.txt"), ["--device", "cpu"])):
+        assert main(["align", str(path), text, "--model", str(directory), *device]) == 0
         lines = [line.split("\t")[1:] for line in capsys.readouterr().out.splitlines()]
         assert lines == [["0.850", "1.090", "一"], ["1.730", "1.970", "丁"], ["2.610", "2.850", "丂"]]
     assert main(["align", str(path), "一" * 300, "--model", str(directory)]) == 1  # longer than any name of a file

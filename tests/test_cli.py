@@ -37,7 +37,7 @@ from paraformer.cli import main, sources
 from paraformer.cli.formats import render
 from paraformer.cli.live import decisions
 from paraformer.cli.mic import _tail, show
-from paraformer.cli.options import FORMATS
+from paraformer.cli.options import FORMATS, loading, parser
 from paraformer.cli.results import targets
 from paraformer.loader import choose, locate
 from paraformer.subtitles import MAX_COLUMNS, MAX_S, columns, cues
@@ -125,6 +125,16 @@ def test_settings_reach_the_recognizer(wav: Path, loaded: list[dict[str, object]
     assert loaded == [{"model": "zh", "chunk": chunk, "precision": "int8", "threads": 3, "lm": False}]
     main(["transcribe", str(wav), "--backend", "torch", "--device", "cuda"])
     assert (loaded[1]["backend"], loaded[1]["device"]) == ("torch", "cuda")
+
+
+@pytest.mark.parametrize("given", [["transcribe", "a"], ["evaluate", "--data", "a"], ["calibrate", "a", "--data", "a"]])
+def test_what_computes_is_chosen_wherever_files_are_recognised(given: list[str]) -> None:
+    how = {"backend": "torch", "device": "cuda", "precision": "float32", "threads": 3, "batch": 9.0}
+    options = parser().parse_args(
+        [*given, *(word for name, value in how.items() for word in (f"--{name}", str(value)))]
+    )
+    assert {name: getattr(options, name) for name in how} == how
+    assert loading(options).items() >= {name: how[name] for name in how if name != "batch"}.items()
 
 
 def test_one_bad_file_is_reported_and_the_rest_go_on(

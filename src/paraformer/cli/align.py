@@ -7,6 +7,7 @@ from pathlib import Path
 
 import paraformer
 from paraformer.cli import formats
+from paraformer.cli.options import loading
 from paraformer.errors import DataError
 from paraformer.paths import is_file
 
@@ -14,7 +15,7 @@ from paraformer.paths import is_file
 def align(options: argparse.Namespace) -> int:
     """Print the times of a text in a recording. Returns 0."""
     text = _text(options.text)
-    aligner = paraformer.load_aligner(options.model)
+    aligner = paraformer.load_aligner(options.model, **loading(options))
     found = aligner.align(options.audio, text)
     print(formats.render(found, options.format, name=str(options.audio), timestamps=True))
     return 0

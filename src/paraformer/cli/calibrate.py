@@ -24,7 +24,8 @@ def calibrate(options: argparse.Namespace) -> int:
     for failure in unusable:
         complain(failure.error, failure.id)
     recognizer = paraformer.load(options.model, **loading(options))
-    fits, failures = learnt(recognizer, utterances, Normalizer())
+    batch = {} if options.batch is None else {"batch_s": options.batch}
+    fits, failures = learnt(recognizer, utterances, Normalizer(), **batch)
     for failure in {one.id: one for one in failures}.values():
         complain(failure.error, failure.id)
     curves = {mode: found.curve for mode, found in fits.items()}

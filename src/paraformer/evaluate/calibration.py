@@ -68,7 +68,7 @@ def judge(tokens: Sequence[Token], reference: str, normalizer: Normalizer) -> Ju
 
 
 def calibrate(
-    recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer
+    recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer, *, batch_s: float = 60.0
 ) -> tuple[dict[Mode, Fitted], list[Failure]]:
     """What was fitted for each way in which the model recognises, and the utterances that could not be recognised.
 
@@ -77,7 +77,7 @@ def calibrate(
     plain, fits, failures = recognizer.calibrated(UNCALIBRATED), dict[Mode, Fitted](), []
     ways: dict[Mode, Iterator[Judged | Failure]] = {}
     if not plain.config.training_chunks:
-        ways["whole"] = judged_whole(plain, utterances, normalizer)
+        ways["whole"] = judged_whole(plain, utterances, normalizer, batch_s=batch_s)
     if plain.config.streaming:
         ways["live"] = judged_live(plain, utterances, normalizer)
     for mode, outcomes in ways.items():
@@ -107,11 +107,11 @@ def clear_as_speech(recognizer: Recognizer, utterances: Sequence[Utterance]) -> 
 
 
 def judged_whole(
-    recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer
+    recognizer: Recognizer, utterances: Sequence[Utterance], normalizer: Normalizer, *, batch_s: float
 ) -> Iterator[Judged | Failure]:
-    """Each utterance in view of all of itself; one that fails gives its failure."""
+    """Each utterance in view of all of itself, batch_s seconds in a batch; one that fails gives its failure."""
     unreadable: dict[str, ParaformerError] = {}
-    results = recognizer.transcribe_each(samples_of(utterances, unreadable))
+    results = recognizer.transcribe_each(samples_of(utterances, unreadable), batch_s=batch_s)
     for utterance, result in zip(utterances, results, strict=True):
         outcome = unreadable.get(utterance.id, result)
         if isinstance(outcome, ParaformerError):

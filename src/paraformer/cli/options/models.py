@@ -178,4 +178,5 @@ def calibrate(options: argparse.ArgumentParser) -> None:
     )
     one_channel(options)
     machine(options)
+    batch(options)
     speed(options)

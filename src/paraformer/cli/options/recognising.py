@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from paraformer.cli.options.shared import batch, cluster, machine, recognition, written
+from paraformer.cli.options.shared import batch, cluster, device, machine, recognition, written
 from paraformer.cli.options.values import alternatives, channel_or_each, count, path, place, port, positive, rate, steps
 
 FORMATS = ("text", "json", "srt", "vtt", "tsv", "ctm", "rttm", "textgrid", "parquet")
@@ -101,6 +101,7 @@ def align(options: argparse.ArgumentParser) -> None:
     options.add_argument("audio", type=path, metavar="FILE", help="audio file, 5 minutes long at most")
     options.add_argument("text", metavar="TEXT", help="what is said in it, or a file that holds it")
     options.add_argument("--model", default="fa-zh", metavar="DIR|NAME", help="FunASR's aligner (default: %(default)s)")
+    device(options)
     options.add_argument(
         "--format", choices=("tsv", "json", "ctm", "srt"), default="tsv", help="as of transcribe (default: %(default)s)"
     )

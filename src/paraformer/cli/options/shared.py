@@ -74,6 +74,11 @@ def machine(options: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="what computes: the package's own engine, ONNX Runtime or PyTorch (default: the first of these that can)",
     )
+    device(options)
+
+
+def device(options: argparse.ArgumentParser) -> None:
+    """Where PyTorch computes."""
     options.add_argument(
         "--device", default=argparse.SUPPRESS, metavar="NAME", help="of PyTorch: cuda, cuda:1 (default: cpu)"
     )
