@@ -148,6 +148,16 @@ def test_whole_audio(model: AutoModel, tmp_path: Path) -> None:
     assert recognise(audio_in=np.zeros(16_000)) == []
 
 
+def test_long_audio_without_a_detector_is_recognised_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = AutoModel(model=str(tiny_bundle.directory())), list[int]()
+    backend = model.recognizer._model.backend
+    whole = backend.whole
+    monkeypatch.setattr(backend, "whole", lambda feats: (rows.extend(map(len, feats)), whole(feats))[1])
+    assert model.generate(input=tiny.signal(16_000 * 130))[0]["text"]
+    assert max(rows) <= 60 / 0.06 + 2
+    assert sum(rows) >= 130 / 0.06
+
+
 def test_whole_audio_as_a_stream(tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
     soundfile.write(path, tiny.signal(40_000), 16_000, subtype="FLOAT")

@@ -78,6 +78,20 @@ def test_shards_give_the_batches_of_plain_files(plain: CutSet, shards: Path) -> 
         torch.testing.assert_close(here.batch.targets, there.batch.targets)
 
 
+def test_shards_are_right_from_anywhere(plain: CutSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made under a relative name, read in another directory, and again after they were moved."""
+    monkeypatch.chdir(tmp_path)
+    write_shar(plain, Path("shards"), Skips("stop"))
+    expected = [load(cut) for cut in plain]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for place in ("shards", "moved"):
+        for cut, samples in zip(open_shar(Path("..") / place), expected, strict=True):
+            np.testing.assert_array_equal(load(cut), samples)
+        if place == "shards":
+            (tmp_path / "shards").rename(tmp_path / "moved")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # lhotse leaves files open
 def test_lhotse_reads_our_shards_and_we_read_those_of_lhotse(plain: CutSet, shards: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
