@@ -449,3 +449,18 @@ def test_letters_that_wait_for_others_come_with_the_end() -> None:
     said = session.finish()
     assert session.text == told + said == Vocabulary.join([token.text for token in session.tokens])
     assert len(said) > len(session.tokens) // 2
+
+
+def test_what_may_begin_a_hotword_waits_for_the_rest_of_it() -> None:
+    """Of a model without a language model, too, which else waits for nothing."""
+    spotter = Mock(side_effect=lambda candidates, *_, **__: candidates)
+    spotter.begun.side_effect = lambda waiting: min(2, len(waiting))
+    session = Session(replace(tiny.engine(), spotter=spotter), ChunkConfig())
+    whole = in_one_go(tiny.signal(60_000), ChunkConfig())
+    for start in range(0, 60_000, 9_600):
+        session.accept(tiny.signal(60_000)[start : start + 9_600])
+        waiting = len(session._state.waiting)
+        assert waiting == min(2, len(session.tokens) + waiting)
+    session.finish()
+    assert_same(session, whole)
+    assert spotter.call_count == session._state.steps
