@@ -69,7 +69,7 @@ class Run:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
 @pytest.mark.timeout(600)
 def test_each_file_has_one_result_whoever_dies(tmp_path: Path) -> None:
-    count = 800
+    count = 2000
     names = recordings.write(tmp_path / "in", count)
     size = count // IN_A_PART
     first = Run(tmp_path / "in", tmp_path / "out", tmp_path / "first")

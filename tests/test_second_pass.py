@@ -149,6 +149,17 @@ def test_what_is_kept_is_bounded() -> None:
     assert most < 2.5 * LONGEST_S * 16_000 * 4
 
 
+def test_a_sentence_that_is_nothing_the_second_time_takes_its_live_text_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one without live text that is nothing again is not told."""
+    monkeypatch.setattr(Recognizer, "_again", lambda *_: [])
+    session = heard(recognizer().stream(second_pass=True), talk(), [])
+    revisions = session.take_revisions()
+    assert [one.replaces for one in revisions] == [
+        one.replaces for one in expected()[1] if one.replaces[0] < one.replaces[1]
+    ]
+    assert revised(session.transcript(), revisions).text == ""
+
+
 def test_those_who_recognise_again_themselves() -> None:
     session = recognizer().stream(second_pass=SecondPass(0.6, deferred=True))
     ended, begun = [], dict[float, None]()
