@@ -18,7 +18,7 @@ from paraformer.backends import native
 from paraformer.backends.base import Backend
 from paraformer.backends.companions import kind_in, on_torch, opened_companion
 from paraformer.backends.graphs import GraphBackend
-from paraformer.backends.kept import packed_once
+from paraformer.backends.kept import opened, packed_once
 from paraformer.backends.panels import Precision
 from paraformer.bundle import Bundle, is_ours
 from paraformer.candidates import CANDIDATES
@@ -324,7 +324,7 @@ def _open_native(bundle: Bundle, precision: Precision, threads: int) -> Backend:
         _check_tensors(bundle)
         if precision == "int8" and (packed := bundle.directory / contract.PACKED).is_file():
             bundle.check(contract.PACKED)
-            return engine(Stored(packed, mapped=True))
+            return engine(opened(packed))
         bundle.check(contract.WEIGHTS)
         read = partial(Stored, bundle.directory / contract.WEIGHTS, mapped=False)
     else:

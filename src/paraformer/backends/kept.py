@@ -1,7 +1,7 @@
 """Weights in the engine's int8 layout, packed once and kept in the user's cache: for directories that hold others.
 
-So a model opens in less time, and processes that open it share one copy. The cache is where PARAFORMER_CACHE says, or
-`paraformer` where the system has caches (~/.cache or what XDG_CACHE_HOME names, ~/Library/Caches, LOCALAPPDATA). It
+So a model opens in less time, and processes can share one copy (`sharing`). The cache is where PARAFORMER_CACHE says,
+or `paraformer` where the system has caches (~/.cache or what XDG_CACHE_HOME names, ~/Library/Caches, LOCALAPPDATA). It
 holds one file for each model directory that was opened in the last month, and may be deleted at any time. What is
 damaged, or was made for another layout, is made again.
 """
@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,12 +33,28 @@ from paraformer.weights import Stored
 Made = TypeVar("Made")
 _LEFT_S, _UNUSED_S = 3600.0, 30 * 86400.0
 """After which a file that was never finished will not be, and one that nobody opened is taken away with the next."""
+_shared: ContextVar[bool] = ContextVar("shared", default=False)
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Models that are opened in this block share their weights with other processes that open them so."""
+    token = _shared.set(True)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def opened(path: Path) -> Mapping[str, np.ndarray]:
+    """The arrays of a file in the engine's layout. Raises as `Stored`."""
+    return Stored(path, mapped=True) if _shared.get() else panels.resident(Stored(path, mapped=False))
 
 
 def packed_once(
     bundle: Bundle, read: Callable[[], Mapping[str, ArrayLike]], use: Callable[[Mapping[str, np.ndarray]], Made]
 ) -> Made:
-    """What `use` makes of what `native.packed` makes of the weights that `read` gives, mapped from a file once kept.
+    """What `use` makes of what `native.packed` makes of the weights that `read` gives, from a file once kept.
 
     A cache that cannot be written to goes without. Raises as `read`, `native.packed` and `use`.
     """
@@ -51,14 +68,14 @@ def packed_once(
             with suppress(OSError, ModelError):  # another process was faster: one copy for both
                 return _opened(path, use)
             new.replace(path)
-        return use(Stored(path, mapped=True))
+        return use(opened(path))
     except (OSError, CheckpointError):
         return use(arrays)
 
 
 def _opened(path: Path, use: Callable[[Mapping[str, np.ndarray]], Made]) -> Made:
     """What `use` makes of the file, which is then known to be wanted."""
-    made = use(Stored(path, mapped=True))
+    made = use(opened(path))
     with suppress(OSError):  # a cache that others write
         os.utime(path)
     return made

@@ -12,6 +12,7 @@ from typing import Any
 
 from paraformer import __version__
 from paraformer.audio import Channel
+from paraformer.backends.kept import sharing
 from paraformer.batch.places import Input
 from paraformer.batch.worker import Reading, digest_of_file, state_of_file
 from paraformer.bundle import digest_of_spots
@@ -69,7 +70,8 @@ class Recognising:
 
     def __init__(self, asked: Recognition, alive: Callable[[], None]) -> None:
         self._asked, self._alive = asked, alive
-        self._recognizer = load(asked.model, **asked.options)
+        with sharing():  # among the workers of a machine; recognition of whole files is as fast so
+            self._recognizer = load(asked.model, **asked.options)
 
     def state(self, one: Input) -> object:
         """See Work.state."""
