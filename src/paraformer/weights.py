@@ -8,9 +8,9 @@ the bit, and quantising these again gives the same whole numbers. What is no mat
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,12 +120,12 @@ class Stored(Mapping[str, np.ndarray]):
     """The arrays of a safetensors file; matrices in 8 bits come as the float32 that they stand for.
 
     mapped: others stay in the file, mapped into memory. Else each is read when it is asked for, and never kept here, so
-    that a model can be brought into another layout without being in memory twice.
+    that a model can be brought into another layout without being in memory twice. memory: gives so many bytes for one.
     """
 
-    def __init__(self, path: Path, *, mapped: bool) -> None:
+    def __init__(self, path: Path, *, mapped: bool, memory: Callable[[int], np.ndarray] | None = None) -> None:
         """Raises as `places`, and CheckpointError for numbers of a kind that is not read here."""
-        self._path = path
+        self._path, self._memory = path, memory or partial(np.empty, dtype=np.uint8)
         self._places = places(path)
         for name, place in self._places.items():
             if place.kind not in _KINDS:
@@ -165,7 +165,12 @@ class Stored(Mapping[str, np.ndarray]):
         place, kind = self._places[name], _KINDS[self._places[name].kind]
         if self._bytes is not None:
             return self._bytes[place.begin : place.begin + place.size].view(kind).reshape(place.shape)
-        return np.fromfile(self._path, kind, math.prod(place.shape), offset=place.begin).reshape(place.shape)
+        found = self._memory(place.size)
+        with self._path.open("rb") as file:
+            file.seek(place.begin)
+            if file.readinto(found.data) < place.size:
+                raise CheckpointError(f"{self._path} became shorter while it was read; get the model again")
+        return found.view(kind).reshape(place.shape)
 
     def __contains__(self, name: object) -> bool:
         return name in self._places and name not in self._scales  # without a look at the numbers

@@ -48,7 +48,9 @@ def sharing() -> Iterator[None]:
 
 def opened(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of a file in the engine's layout. Raises as `Stored`."""
-    return Stored(path, mapped=True) if _shared.get() else panels.resident(Stored(path, mapped=False))
+    if _shared.get():
+        return Stored(path, mapped=True)
+    return dict(Stored(path, mapped=False, memory=panels.Room().bytes))
 
 
 def packed_once(
