@@ -12,6 +12,7 @@ import argparse
 import os
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ def clustered(source: Path, out: Path, workers: int) -> tuple[float, float]:
     """The same by a cluster; seconds are those of all, at the rate between the first part and the last."""
     import ray
 
-    with Watch() as watch:
+    with Cost() as watch:
         ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         began = time.time()
         outcome = batch.transcribe([str(source)], str(out), form="json")
@@ -102,33 +103,46 @@ def clustered(source: Path, out: Path, workers: int) -> tuple[float, float]:
     return len(times) / rate, watch.cpu_s()
 
 
-@dataclass
-class Watch:
-    """Processor time and memory of this process and all below it, looked at every half second."""
+class Watch(ABC):
+    """Looks at this process and all below it every `every_s` seconds, while a block runs."""
 
-    times: dict[int, float] = field(default_factory=dict)
-    memory: list[int] = field(default_factory=list)
-    over: Event = field(default_factory=Event)
+    every_s = 0.5
 
     def __enter__(self) -> Self:
-        self.before = sum(os.times()[:2])
-        self.thread = Thread(target=self.look)
-        self.thread.start()
+        self._over = Event()
+        self._thread = Thread(target=self._looking)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
+        self._over.set()
+        self._thread.join()
+
+    def _looking(self) -> None:
+        while not self._over.wait(self.every_s):
+            self.look()
+
+    @abstractmethod
+    def look(self) -> None:
+        """Once."""
+
+
+@dataclass
+class Cost(Watch):
+    """Processor time and memory."""
+
+    times: dict[int, float] = field(default_factory=dict)
+    memory: list[int] = field(default_factory=list)
+    before: float = field(default_factory=lambda: sum(os.times()[:2]))
 
     def look(self) -> None:
-        """Until it is over."""
-        while not self.over.wait(0.5):
-            largest = 0
-            for pid, fields in below(os.getpid()):
-                self.times[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
-                if (worker := resident(pid)) and b"MapWorker" in worker[0]:
-                    largest = max(largest, worker[1])
-            self.memory.append(largest)
+        """What each process took so far, and the largest worker."""
+        largest = 0
+        for pid, fields in below(os.getpid()):
+            self.times[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
+            if (worker := resident(pid)) and b"MapWorker" in worker[0]:
+                largest = max(largest, worker[1])
+        self.memory.append(largest)
 
     def cpu_s(self) -> float:
         """Of all together."""

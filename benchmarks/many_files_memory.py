@@ -16,11 +16,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from many_files import below, make
+from many_files import Watch, below, make
 
 from paraformer import audio, batch
 from paraformer.batch.recognising import Recognising, Recognition
@@ -74,7 +73,7 @@ def main() -> None:
             batch.Recognition = StoodInFor  # type: ignore[misc]
         ray.init("local", num_cpus=asked.workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         before = os.times()
-        with Watch(out) as watch:
+        with Memory(out) as watch:
             outcome = batch.transcribe([str(source)], str(out), form="json", tokens=True)
         assert (outcome.inputs, outcome.failed) == (count, 0)
         print(watch.table(len(list(out.glob("part-*")))))
@@ -94,38 +93,28 @@ def linked(directory: Path, hours: float) -> int:
 
 
 @dataclass
-class Watch:
-    """Memory of this process and all below it, looked at every second, with how many parts there are."""
+class Memory(Watch):
+    """Memory of each kind of process, with how many parts there are."""
 
+    every_s = 1.0
     out: Path
     seen: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    over: Event = field(default_factory=Event)
-
-    def __enter__(self) -> Self:
-        self.thread = Thread(target=self.look)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
 
     def look(self) -> None:
-        """Until it is over."""
-        while not self.over.wait(1):
-            sizes = {"driver": private(os.getpid()), "worker": 0.0, "others": 0.0, "store": shared_mb()}
-            for pid, _ in below(os.getpid()):
-                try:
-                    name = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    size = private(pid)
-                except OSError:
-                    continue
-                if b"MapWorker" in name:
-                    sizes["worker"] = max(sizes["worker"], size)
-                else:
-                    sizes["others"] += size
-            if self.out.is_dir():
-                self.seen.append((sum(1 for _ in self.out.glob("part-*")), sizes))
+        """At all of them."""
+        sizes = {"driver": private(os.getpid()), "worker": 0.0, "others": 0.0, "store": shared_mb()}
+        for pid, _ in below(os.getpid()):
+            try:
+                name = Path(f"/proc/{pid}/cmdline").read_bytes()
+                size = private(pid)
+            except OSError:
+                continue
+            if b"MapWorker" in name:
+                sizes["worker"] = max(sizes["worker"], size)
+            else:
+                sizes["others"] += size
+        if self.out.is_dir():
+            self.seen.append((sum(1 for _ in self.out.glob("part-*")), sizes))
 
     def table(self, parts: int) -> str:
         """The largest sizes within each tenth of the parts."""

@@ -62,20 +62,20 @@ def packed_once(
     """
     path = _place(bundle)
     with suppress(OSError, ModelError):  # there is none, or it is damaged
-        return _opened(path, use)
+        return _used(path, use)
     arrays = native.packed(read(), bundle.config)
     _tidy(path)  # first, for the room that it makes
     try:
         with _written(arrays, path.parent) as new:
             with suppress(OSError, ModelError):  # another process was faster: one copy for both
-                return _opened(path, use)
+                return _used(path, use)
             new.replace(path)
         return use(opened(path))
     except (OSError, CheckpointError):
         return use(arrays)
 
 
-def _opened(path: Path, use: Callable[[Mapping[str, np.ndarray]], Made]) -> Made:
+def _used(path: Path, use: Callable[[Mapping[str, np.ndarray]], Made]) -> Made:
     """What `use` makes of the file, which is then known to be wanted."""
     made = use(opened(path))
     with suppress(OSError):  # a cache that others write
