@@ -17,6 +17,7 @@ from typing import get_args
 from unittest.mock import patch
 
 import numpy as np
+import test_backends_stacks as stacks
 import test_backends_variants as variants
 import tiny
 from numpy.typing import ArrayLike
@@ -26,6 +27,7 @@ from paraformer.backends import native as engine
 from paraformer.backends.base import Decoded
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.panels import LINE, Precision, Room
+from paraformer.backends.stacks import NativeStack
 from paraformer.bundle import Bundle
 from paraformer.config import ChunkConfig, ModelConfig
 from paraformer.weights import Stored
@@ -48,6 +50,11 @@ def main() -> None:
                 one, three = (variants.whole(variants.engine(kind, "int8", n), variants.WORDS[words]) for n in (1, 3))
             assert_same(one, three)
         print(kind, family, by, "clean", flush=True)
+    for family, precision in itertools.product(native.families(), get_args(Precision)):
+        os.environ[native.SWITCH] = family
+        if engine.available(precision):
+            check_stacks(precision)
+            print("stacks", family, precision, "clean", flush=True)
 
 
 def alone(room: Room, size: int) -> np.ndarray:
@@ -93,6 +100,14 @@ def check(name: str, config: ModelConfig, weights: Mapping[str, ArrayLike], fami
                     heard[backend], states[backend] = backend.step(packets, [final] * 2, states[backend], chunk)
                 assert_same(heard[one], heard[three])
         print(name, family, precision, by, "clean", flush=True)
+
+
+def check_stacks(precision: Precision) -> None:
+    """Those of what stands beside a recogniser, of any number of rows."""
+    for config, width in itertools.product(stacks.CONFIGS, stacks.WIDTHS):
+        stack = NativeStack(stacks.weights(config, width), config, width, "its.", precision)
+        for rows in stacks.ROWS:
+            stack(stacks.noise(rows, width))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ from pathlib import Path
 import numpy as np
 import paraformer
 from paraformer.companions.detector import FsmnConfig
-from paraformer.sanm import Blocks, block_shapes
+from paraformer.config import SanmEncoderConfig
+from paraformer.sanm import Blocks, shapes
 from paraformer.segment.fsmn import FsmnNetwork
 from paraformer.speakers.clusters import _cosines
 
@@ -49,14 +50,15 @@ def ran_ns():
 
 recognizer = paraformer.load(hotwords=["地铁站", "上海"])
 marks = paraformer.load_punctuation()
-blocks = Blocks(weights({f"b.{name}": shape for name, shape in block_shapes(512, 512, 2048, 11).items()}), 4, 0)
+encoder = SanmEncoderConfig(layers=1)
+blocks = Blocks(weights(shapes(encoder, 512)), encoder, 512, "")
 detector = FsmnNetwork(FsmnConfig(), weights(FsmnConfig().shapes()))
 rows = rng.standard_normal((300, 512)).astype(np.float32)
 feats = rng.standard_normal((300, 400)).astype(np.float32)
 before = ran_ns()
 recognizer.transcribe(rng.standard_normal(160_000).astype(np.float32) / 20)
 marks.punctuate("今天天气很好我们出去玩吧然后去吃饭" * 20)
-blocks.block(rows, "b")
+blocks(rows)
 detector.step(feats, detector.init_state())
 _cosines(rows)
 assert ran_ns() - before < 5e6, ran_ns() - before

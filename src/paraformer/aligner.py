@@ -10,6 +10,7 @@ import numpy as np
 
 from paraformer.audio import SAMPLE_RATE, blocks_of
 from paraformer.backends.companions import on_torch, opened_companion
+from paraformer.backends.stacks import stacks
 from paraformer.bundle import Bundle, cmvn_from_json
 from paraformer.companions.aligner import AlignerNetwork, config_of
 from paraformer.errors import DataError, ModelError
@@ -21,7 +22,7 @@ from paraformer.timestamps import WINDOW_S, fine_times
 from paraformer.types import Segment, Token, Transcript
 
 LONGEST_S = 300.0
-"""Of a recording: it is taken in one piece, and memory grows with the square of that, 1 GB for these five minutes."""
+"""Of a recording: it is taken in one piece, and in NumPy memory grows with the square of that, to 1 GB for so much."""
 
 
 class Weighing(Protocol):
@@ -94,5 +95,5 @@ def open_aligner(directory: Path, device: str | None = None) -> Aligner:
     bundle = Bundle(directory, config, tuple(extras["tokens"]), cmvn, extras["pieces"], opened.card)
     with opened.naming(ModelError):
         if device is None:
-            return Aligner(bundle, AlignerNetwork(config, opened.weights))
+            return Aligner(bundle, AlignerNetwork(config, opened.weights, stacks("float32")))
         return Aligner(bundle, on_torch(ALIGNER, config, opened.weights, device))

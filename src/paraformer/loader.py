@@ -20,6 +20,7 @@ from paraformer.backends.companions import kind_in, on_torch, opened_companion
 from paraformer.backends.graphs import GraphBackend
 from paraformer.backends.kept import opened, packed_once
 from paraformer.backends.panels import Precision
+from paraformer.backends.stacks import stacks
 from paraformer.bundle import Bundle, is_ours
 from paraformer.candidates import CANDIDATES
 from paraformer.config import ChunkConfig, ModelConfig
@@ -30,6 +31,7 @@ from paraformer.kinds import PUNCTUATION
 from paraformer.language import LanguageModel
 from paraformer.punctuation import Punctuation
 from paraformer.punctuation.directory import PunctuationBundle
+from paraformer.punctuation.network import Network
 from paraformer.recognizer import LM_WEIGHT, Recognizer, Segmenter, check_chunk
 from paraformer.recordings import Speakers
 from paraformer.settings import as_number, as_whole, check_choice, check_type
@@ -145,7 +147,7 @@ def load_punctuation(
     with opened.naming(ModelError):
         bundle = PunctuationBundle.of(opened)
         if device is None:
-            return Punctuation(bundle)
+            return Punctuation(bundle, Network(bundle.weights, bundle.config, stacks("int8")))
         return Punctuation(bundle, on_torch(PUNCTUATION, bundle.config, bundle.weights, device))
 
 

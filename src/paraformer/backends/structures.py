@@ -87,7 +87,7 @@ def _encoder(config: ModelConfig, weights: Weights) -> Encoder:
     dim, input_dim = c.output_dim, config.frontend.input_dim
     encoder = Encoder(
         front=_front(config, weights),
-        rows=_stack(weights, "encoder", "norm", c, c.dim if c.front else input_dim),
+        rows=stack(weights, "encoder.", "norm", c, c.dim if c.front else input_dim),
         fire=weights.vector("predictor.output.weight", 1, dim),
         fire_bias=float(weights.tensor("predictor.output.bias", 1)[0]),
         attention=FORMATS[weights.precision],
@@ -105,7 +105,7 @@ def _encoder(config: ModelConfig, weights: Weights) -> Encoder:
     if c.windows:
         at, sizes = "encoder.windows_of_rows", dataclasses.asdict(c.windows)
         # The memory of windows reaches as far on both sides, whatever that of rows does.
-        encoder.windows = _stack(weights, at, "final", dataclasses.replace(c, **sizes, shift=0), dim)
+        encoder.windows = stack(weights, f"{at}.", "final", dataclasses.replace(c, **sizes, shift=0), dim)
         encoder.merge_norm = weights.norm(f"{at}.norm", rows * c.dim, c.norm_epsilon)
         encoder.merge = weights.linear(f"{at}.merge", dim, rows * c.dim)
     return encoder
@@ -126,16 +126,16 @@ def _front(config: ModelConfig, weights: Weights) -> Front:
     return Front(convs=convs, count=len(convs), frames=config.frontend.lfr_n, bands=bands)
 
 
-def _stack(weights: Weights, at: str, norm: str, c: SanmEncoderConfig, width: int) -> Stack:
-    """Blocks of c.dim, of which the first is given rows of another width."""
+def stack(weights: Weights, at: str, norm: str, c: SanmEncoderConfig, width: int) -> Stack:
+    """Blocks of c.dim, of which the first is given rows of another width. at: with what their names begin."""
     widths = [width] + [c.dim] * (c.layers - 1)
     blocks = (EncoderBlock * c.layers)(
-        *(_encoder_block(weights, f"{at}.blocks.{index}", c, width) for index, width in enumerate(widths[: c.layers]))
+        *(_encoder_block(weights, f"{at}blocks.{index}", c, width) for index, width in enumerate(widths[: c.layers]))
     )
     weights.kept.append(blocks)
     return Stack(
         blocks=blocks,
-        norm=weights.norm(f"{at}.{norm}", c.dim, c.norm_epsilon),
+        norm=weights.norm(f"{at}{norm}", c.dim, c.norm_epsilon),
         layers=c.layers,
         dim=c.dim,
         input=width,

@@ -1,4 +1,4 @@
-"""The aligner in NumPy: an encoder, and the finer integrate-and-fire that tells when known tokens were spoken.
+"""The aligner without torch: an encoder, and the finer integrate-and-fire that tells when known tokens were spoken.
 
 `paraformer.model.aligner` is its plain form (variants 2.2, 2.5).
 """
@@ -14,7 +14,8 @@ from jaxtyping import Float32
 from paraformer.config import ModelConfig, SanmDecoderConfig, SanmEncoderConfig, TimingConfig
 from paraformer.errors import ConfigError
 from paraformer.products import product
-from paraformer.sanm import Blocks, Rows, block_shapes, positions
+from paraformer.sanm import Blocks, MakesStack, Rows, linear, positions
+from paraformer.sanm import shapes as stack_shapes
 from paraformer.settings import by_name, check_type
 from paraformer.weights import checked
 
@@ -49,12 +50,7 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors, those of the first predictor among them, which the second may begin with."""
     encoder, predictor, timing = _parts(config)
     d = encoder.dim
-    found: dict[str, tuple[int, ...]] = {}
-    for index in range(encoder.layers):
-        inner = d if index else config.frontend.input_dim
-        block = block_shapes(inner, d, encoder.ffn_dim, encoder.kernel)
-        found |= {f"encoder.blocks.{index}.{name}": shape for name, shape in block.items()}
-    found |= {"encoder.norm.weight": (d,), "encoder.norm.bias": (d,)}
+    found = {f"encoder.{name}": shape for name, shape in stack_shapes(encoder, config.frontend.input_dim).items()}
     taps = predictor.left + predictor.right + 1
     found |= {"predictor.conv.weight": (d, 1 if predictor.version == 1 else d, taps), "predictor.conv.bias": (d,)}
     found |= {"predictor.output.weight": (1, d), "predictor.output.bias": (1,)}
@@ -76,13 +72,16 @@ def _parts(config: ModelConfig) -> tuple[SanmEncoderConfig, Any, TimingConfig]:
 class AlignerNetwork:
     """Read-only: threads may share one."""
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
-        """Raises CheckpointError unless `weights` holds exactly the tensors of the settings."""
+    def __init__(self, config: ModelConfig, weights: Mapping[str, np.ndarray], stack: MakesStack = Blocks) -> None:
+        """stack: what makes the encoder's blocks.
+
+        Raises CheckpointError unless `weights` holds exactly the tensors of the settings.
+        """
         self.config = config
         encoder, _, _ = _parts(config)
-        self._blocks = Blocks(
-            checked("the aligner", weights, shapes(config)), encoder.heads, encoder.shift, encoder.norm_epsilon
-        )
+        arrays = checked("the aligner", weights, shapes(config))
+        self._stack = stack(weights, encoder, config.frontend.input_dim, "encoder.")
+        self._predictor = {name: array for name, array in arrays.items() if name.startswith("predictor.")}
 
     def weights(self, feats: Sequence[Float32[np.ndarray, "_ f"]], tokens: Sequence[int]) -> list[np.ndarray]:
         """Of each utterance, given its rows and its number of tokens, the weights that tell when they were spoken."""
@@ -90,43 +89,39 @@ class AlignerNetwork:
 
     def _encode(self, feats: Rows) -> Rows:
         encoder, _, _ = _parts(self.config)
-        x = feats * np.float32(encoder.dim**0.5) + positions(*feats.shape)
-        for index in range(encoder.layers):
-            x = self._blocks.block(x, f"encoder.blocks.{index}")
-        return self._blocks.norm(x, "encoder.norm")
+        return self._stack(feats * np.float32(encoder.dim**0.5) + positions(*feats.shape))
 
     def _fine(self, hidden: Rows) -> Float32[np.ndarray, " steps"]:
         """The weights before they are scaled (variants 2.2)."""
         _, _, timing = _parts(self.config)
-        weights = self._blocks.weights
         if timing.from_conv:
             hidden = np.maximum(self._filtered(hidden), 0)
-        up = weights["predictor.timing.up.weight"]
+        up = self._predictor["predictor.timing.up.weight"]
         wide = product(hidden, up.transpose(0, 2, 1).reshape(len(up), -1))  # of each row, `rate` rows side by side
-        x = wide.reshape(len(hidden) * timing.rate, -1) + weights["predictor.timing.up.bias"]
+        x = wide.reshape(len(hidden) * timing.rate, -1) + self._predictor["predictor.timing.up.bias"]
         if timing.recurrent:
             # The second direction reads from the end, and its rows are turned back.
             x = np.concatenate([self._recur(x, ""), self._recur(x[::-1], "_reverse")[::-1]], axis=1)
-        logits = self._blocks.linear(x, "predictor.timing.output")[:, 0]
+        logits = linear(x, self._predictor, "predictor.timing.output")[:, 0]
         shares = np.tanh(logits / 2) / 2 + np.float32(0.5)
         fine: Float32[np.ndarray, " steps"] = np.maximum(shares * timing.smooth_factor - timing.noise_threshold, 0)
         return fine.astype(np.float32)
 
     def _filtered(self, hidden: Rows) -> Rows:
         """The first predictor's convolution."""
-        predictor, kernel = self.config.predictor, self._blocks.weights["predictor.conv.weight"]
+        predictor, kernel = self.config.predictor, self._predictor["predictor.conv.weight"]
         padded = np.pad(hidden, ((predictor.left, predictor.right), (0, 0)))
         taps = [padded[place : place + len(hidden)] for place in range(kernel.shape[2])]
         if predictor.version == 1:
             summed = sum(rows * kernel[:, 0, place] for place, rows in enumerate(taps))
         else:
             summed = sum(product(rows, kernel[:, :, place].T) for place, rows in enumerate(taps))
-        rows: np.ndarray = summed + self._blocks.weights["predictor.conv.bias"]
+        rows: np.ndarray = summed + self._predictor["predictor.conv.bias"]
         return rows
 
     def _recur(self, x: Rows, end: str) -> Rows:
         """One direction of the LSTM."""
-        w = {part: self._blocks.weights[f"predictor.timing.lstm.{part}_l0{end}"] for part in _LSTM}
+        w = {part: self._predictor[f"predictor.timing.lstm.{part}_l0{end}"] for part in _LSTM}
         given = product(x, w["weight_ih"].T) + (w["bias_ih"] + w["bias_hh"])
         out = np.zeros_like(x)
         said, kept = np.zeros(x.shape[1], np.float32), np.zeros(x.shape[1], np.float32)

@@ -283,3 +283,23 @@ PF_EXPORT int pf_encode(const Kernels *kernels, const Encoder *e, int parts, int
     arena_free(&arena);
     return !ready;
 }
+
+/* x (rows, input) -> y (rows, dim), through blocks and the norm after them, by the caller's thread; they may be one place,
+ * and any number of threads may share a stack. attention: its format. Returns 1, with nothing computed, where memory is
+ * short. */
+PF_EXPORT int pf_blocks(const Kernels *kernels, const Stack *stack, int attention, int rows, const float *x, float *y) {
+    const int starts[] = {0, rows};
+    Team team;
+    Arena arena = {0};
+    Encoding w = {.kernels = kernels, .team = &team, .batch = 1, .rows = {.stack = stack, .starts = starts}};
+    team_start(&team, 1, NULL);
+    const Most most = run_alloc(&w, &w.rows, &arena, (Most){0});
+    w.spaces = workspaces_alloc(&arena, kernels, &team, 0, most, attention);
+    if (!arena.failed) {
+        memcpy(w.rows.input, x, (size_t)rows * stack->input * 4);
+        encoder_blocks(&w, &w.rows, w.spaces);
+        kernels->layer_norm(&stack->norm, w.rows.x, stack->dim, rows, y, stack->dim);
+    }
+    arena_free(&arena);
+    return arena.failed;
+}

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PF_ABI = 9 };
+enum { PF_ABI = 10 };
 
 /* Everything else is invisible outside the library, where another library might use the same name. */
 #ifdef _WIN32

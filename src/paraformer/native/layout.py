@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from typing import Any
 
-ABI = 9
+ABI = 10
 """PF_ABI of the sources that belong to this file."""
 FLOAT32, BFLOAT16, INT8 = 0, 1, 2
 """Formats of rows and weights."""
@@ -239,7 +239,7 @@ class Scored(Structure):
 
 STRUCTURES = (
     *(Linear, Acts, Target, Norm, Attended, Filter, Fbank, Kernels),
-    *(EncoderBlock, Conv, Encoder, DecoderBlock, Decoder, Lstm),
+    *(EncoderBlock, Conv, Stack, Encoder, DecoderBlock, Decoder, Lstm),
     *(Ngrams, Beam, Lexicon, Scored),
 )
 """In the order in which pf_layout tells their sizes."""

@@ -7,8 +7,8 @@
 PF_EXPORT int64_t pf_layout(int which) {
     const size_t layout[] = {PF_ABI,         sizeof(Linear), sizeof(Acts),    sizeof(Target),       sizeof(Norm),
                              sizeof(Attended), sizeof(Filter), sizeof(Fbank),   sizeof(Kernels),      sizeof(EncoderBlock),
-                             sizeof(Conv),   sizeof(Encoder), sizeof(DecoderBlock), sizeof(Decoder),      sizeof(Lstm),
-                             sizeof(Ngrams), sizeof(Beam),    sizeof(Lexicon), sizeof(Scored)};
+                             sizeof(Conv),   sizeof(Stack),   sizeof(Encoder), sizeof(DecoderBlock), sizeof(Decoder),
+                             sizeof(Lstm),   sizeof(Ngrams),  sizeof(Beam),    sizeof(Lexicon),      sizeof(Scored)};
     return which < (int)(sizeof(layout) / sizeof(*layout)) ? (int64_t)layout[which] : 0;
 }
 

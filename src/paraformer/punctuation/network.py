@@ -1,4 +1,4 @@
-"""The CT-Transformer in NumPy: one text at a time, without torch and without a graph.
+"""The CT-Transformer: one text at a time, without torch and without a graph.
 
 `paraformer.model.punctuation` is its plain form. Rows of the embedding are read when they are needed, so that a table
 of half a million words may stay in its file.
@@ -12,19 +12,17 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from paraformer.punctuation.config import PunctuationConfig
-from paraformer.sanm import Blocks, block_shapes, positions
+from paraformer.sanm import Blocks, MakesStack, Stack, linear, positions
+from paraformer.sanm import shapes as stack_shapes
 from paraformer.weights import check_names
 
 
 def shapes(config: PunctuationConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors."""
     d = config.dim
-    block = block_shapes(d, d, config.ffn_dim, config.kernel)
     return {
         "embed.weight": (config.vocab_size, d),
-        **{f"blocks.{i}.{name}": shape for i in range(config.layers) for name, shape in block.items()},
-        "norm.weight": (d,),
-        "norm.bias": (d,),
+        **stack_shapes(config.encoder, d),
         "output.weight": (len(config.marks), d),
         "output.bias": (len(config.marks),),
     }
@@ -34,25 +32,29 @@ class Network:
     """Scores of the mark after each word."""
 
     def __init__(
-        self, weights: Mapping[str, np.ndarray], config: PunctuationConfig, source: str = "the punctuation model"
+        self, weights: Mapping[str, np.ndarray], config: PunctuationConfig, stack: MakesStack = Blocks
     ) -> None:
-        """Raises CheckpointError, naming `source`, unless there are exactly the tensors of the settings."""
-        expected = shapes(config)
-        arrays = {name: weights[name] for name in weights}
-        check_names(expected, {name: array.shape for name, array in arrays.items()}, source)
+        """stack: what makes the blocks; those of a live model, with what they see, are made in NumPy.
+
+        Raises CheckpointError unless there are exactly the tensors of the settings.
+        """
+        check_names(shapes(config), {name: weights[name].shape for name in weights}, "the punctuation model")
         self.config = config
-        self._embed = arrays.pop("embed.weight")
-        kept = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-        self._blocks = Blocks(kept, config.heads, config.shift)
+        self._embed = weights["embed.weight"]
+        self._output = {name: np.asarray(weights[name], np.float32) for name in ("output.weight", "output.bias")}
+        make = stack if config.attention == "whole" else Blocks
+        self._stack: Stack = make(weights, config.encoder, config.dim, "")
 
     def scores(self, ids: Int64[np.ndarray, " words"], heard: int | None = None) -> Float32[np.ndarray, "words marks"]:
         """Before softmax; ids: of the words of one text. heard: see `PunctuationModel.forward`."""
-        config, blocks = self.config, self._blocks
+        config, stack = self.config, self._stack
         x = self._embed[ids].astype(np.float32) * np.float32(config.dim**0.5)
         x += positions(len(ids), config.dim)
-        for layer in range(config.layers):
-            x = blocks.block(x, f"blocks.{layer}", self._seen(len(ids), layer, heard))
-        return blocks.linear(blocks.norm(x, "norm"), "output")
+        if isinstance(stack, Blocks):
+            x = stack(x, [self._seen(len(ids), layer, heard) for layer in range(config.layers)])
+        else:
+            x = stack(x)
+        return linear(x, self._output, "output")
 
     def _seen(self, count: int, layer: int, heard: int | None) -> Bool[np.ndarray, "words words"] | None:
         """Which words (columns) each word (row) sees; None: all."""
