@@ -154,13 +154,15 @@ class Product:
         add, add2 = (noise(rows, n + 3, seed=s) if seed & s else None for s in (2, 4))
         return cls(noise(n, k), bias, noise(rows, k, seed=9, offset=1.0), add, add2, seed % 3, asymmetric)
 
-    def by(self, name: str, precision: panels.Precision, slice_: int = 0) -> np.ndarray:
-        """What a family makes of it."""
+    def by(self, name: str, precision: panels.Precision, slice_: int = 0, *, centred: bool = False) -> np.ndarray:
+        """What a family makes of it. centred: as if zero were zero in all rows, so that integers alone are added up."""
         format_, (n, k) = FORMATS[precision], self.weight.shape
         packed = panels.pack(self.weight, precision, panels.Room(), slice_)
         total = packed.sum if self.asymmetric else None
         pointers = [address(array) for array in (packed.words, packed.scale, total, self.bias)]
         rows = Rows.of(name, self.x, format_, asymmetric=self.asymmetric and precision == "int8", slice_=slice_)
+        if centred:
+            rows.zero[:] = 0
         out = np.full((len(self.x), n + 1), np.float32(7))
         target = layout.Target(
             address(out), n + 1, address(self.add), address(self.add2), n + 3, n + 3, self.activation
@@ -253,6 +255,50 @@ def test_products_of_integers_are_the_same_to_the_last_bit(name: str) -> None:
             for weight in (noise(n, k, seed=3), np.full((n, k), -1, np.float32), np.ones((n, k), np.float32)):
                 product = Product(weight, None, x, None, None, layout.UNCHANGED, asymmetric=False)
                 np.testing.assert_array_equal(product.by(name, "int8"), product.by("plain", "int8"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_added_may_lie_where_the_result_goes(name: str) -> None:
+    for n in (1, 12, 64, 77):
+        product = Product(
+            noise(n, 9), None, noise(3, 9, seed=1), noise(3, n + 3, seed=2), None, layout.UNCHANGED, False
+        )
+        expected = product.by(name, "float32")
+        packed, rows = panels.pack(product.weight, "float32", panels.Room()), Rows.of(name, product.x, native.FLOAT32)
+        assert product.add is not None
+        out = product.add.copy()
+        layer = layout.Linear(address(packed.words), None, None, None, 9, n, native.FLOAT32)
+        for add, add2 in ((address(out), None), (None, address(out))):
+            out[:] = product.add
+            target = layout.Target(address(out), n + 3, add, add2, n + 3, n + 3, layout.UNCHANGED)
+            FAMILIES[name].multiply(byref(rows.acts), byref(layer), byref(target))
+            np.testing.assert_array_equal(out[:, :n], expected)
+
+
+def kinds_of_rows(rows: int, k: int) -> Iterator[np.ndarray]:
+    """Around zero or around another number, behind an activation, with a few large numbers; all as far as can be."""
+    x = noise(rows, k, seed=rows)
+    few = np.random.default_rng(k).random((rows, k)) < 0.01
+    yield from (x, x + 9, np.maximum(x, 0), np.where(few, 40 * x, x), np.sign(x), np.abs(np.sign(x)) + few)
+
+
+@pytest.mark.parametrize("name", computing(native.INT8))
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_products_of_rows_of_every_kind_are_the_same_to_the_last_bit(name: str, asymmetric: bool) -> None:
+    for rows, k, slice_ in (
+        (1, 3, 0),
+        (5, 33, 0),
+        (61, 130, 0),
+        (7, 515, 256),
+        (130, 512, 0),
+        (9, 2048, 0),
+        (3, 4101, 0),
+        (2, 9000, 4800),
+    ):
+        for x in kinds_of_rows(rows, k):
+            product = Product(noise(65, k, seed=3), None, x, None, None, layout.UNCHANGED, asymmetric)
+            got, expected = (product.by(one, "int8", slice_, centred=True) for one in (name, "plain"))
+            np.testing.assert_array_equal(got, expected, err_msg=f"{rows} rows of {k}")
 
 
 # -- attention --------------------------------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ long adds(long count) {
 #define DOT_AVX512(i) __asm__ volatile("vpdpbusd %1, %2, %0" : "+v"(s##i) : "v"(x), "v"(y));
 #define DOT_AVXVNNI(i) __asm__ volatile("%{vex%} vpdpbusd %1, %2, %0" : "+x"(s##i) : "x"(x), "x"(y));
 #define DOT_AVX2(i)                                                                                   \
-    __asm__ volatile("vpmaddwd %2, %3, %1\n vpaddd %1, %0, %0" : "+x"(s##i), "=&x"(t) : "x"(x), "x"(y));
+    __asm__ volatile("vpmaddubsw %2, %3, %1\n vpmaddwd %2, %1, %1\n vpaddd %1, %0, %0"               \
+                     : "+x"(s##i), "=&x"(t) : "x"(x), "x"(y));
 
 /* Rounds of 12 independent sums, or of 4 tiles of them; the products of a round: */
-enum { AMX = 4 * 16 * 16 * 64, AVX512 = 12 * 64, AVXVNNI = 12 * 32, AVX2 = 12 * 16 };
+enum { AMX = 4 * 16 * 16 * 64, AVX512 = 12 * 64, AVXVNNI = 12 * 32, AVX2 = 12 * 32 };
 
 __attribute__((target("avx512f,avx512vnni"))) static void products_avx512(long rounds) {
     __m512i x = _mm512_set1_epi32(1), y = x;
@@ -36,7 +37,7 @@ __attribute__((target("avx2"))) static void products_avxvnni(long rounds) {
     EACH(KEEP)
 }
 
-/* Bytes widened to 16 bits, multiplied in pairs and added: no instruction for bytes does without saturating. */
+/* Bytes multiplied and added in pairs of 16 bits, and those in pairs of 32. */
 __attribute__((target("avx2"))) static void products_avx2(long rounds) {
     __m256i x = _mm256_set1_epi32(1), y = x, t;
     EACH(ZERO_256) for (long i = 0; i < rounds; i++) { EACH(DOT_AVX2) }

@@ -55,3 +55,50 @@ static void extremes(const float *x, int k, float *largest, float *smallest) {
     *largest = of_all(_mm256_max_ps(_mm256_max_ps(top[0], top[1]), _mm256_max_ps(top[2], top[3])), 1);
     *smallest = of_all(_mm256_min_ps(_mm256_min_ps(low[0], low[1]), _mm256_min_ps(low[2], low[3])), 0);
 }
+
+#define OWN_STORE
+static inline __m256 float_gelu(__m256 x) {
+    const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+    const __m256 near = _mm256_min_ps(size, _mm256_set1_ps(GELU_REACH));
+    const __m256 at = _mm256_fmadd_ps(near, _mm256_set1_ps(2.0f / GELU_REACH), _mm256_set1_ps(-1.0f));
+#define FIRST(term) __m256 half = _mm256_set1_ps(term);
+#define NEXT(term) half = _mm256_fmadd_ps(half, at, _mm256_set1_ps(term));
+    GELU_TERMS(FIRST, NEXT)
+#undef FIRST
+#undef NEXT
+    const __m256 of_one = _mm256_set1_ps(0.5f);
+    return _mm256_fmadd_ps(size, _mm256_min_ps(half, of_one), _mm256_mul_ps(of_one, x));
+}
+
+/* As family.h has it, a register at a time. */
+static void store(const Acts *acts, const Linear *linear, const Target *target, int row, int column, const uint32_t *sums) {
+    float *out = target->out + row * target->out_stride + column;
+    const float *scale = linear->scale ? linear->scale + column : NULL;
+    const float *sum = scale && linear->sum ? linear->sum + column : NULL;
+    const float *bias = linear->bias ? linear->bias + column : NULL;
+    const float *add = target->add ? target->add + row * target->add_stride + column : NULL;
+    const float *add2 = target->add2 ? target->add2 + row * target->add2_stride + column : NULL;
+    const __m256 factor = _mm256_set1_ps(scale ? acts->scale[row] : 0), zero = _mm256_set1_ps(sum ? acts->zero[row] : 0);
+    for (int j = 0; j < PANEL && column + j < linear->n; j += LANES) {
+        const Vector whole = load(sums + j);
+        __m256 y = (__m256)whole;
+        if (scale) y = _mm256_mul_ps(_mm256_cvtepi32_ps(whole), _mm256_mul_ps(_mm256_loadu_ps(scale + j), factor));
+        if (sum) y = _mm256_fmadd_ps(_mm256_loadu_ps(sum + j), zero, y);
+        if (bias) y = _mm256_add_ps(y, _mm256_loadu_ps(bias + j));
+        if (target->activation == RELU) y = _mm256_max_ps(y, _mm256_setzero_ps());
+        if (target->activation == GELU) y = float_gelu(y);
+        if (column + j + LANES <= linear->n) {
+            if (add) y = _mm256_add_ps(y, _mm256_loadu_ps(add + j));
+            if (add2) y = _mm256_add_ps(y, _mm256_loadu_ps(add2 + j));
+            _mm256_storeu_ps(out + j, y);
+        } else {
+            float last[LANES];
+            _mm256_storeu_ps(last, y);
+            for (int i = 0; column + j + i < linear->n; i++) {
+                if (add) last[i] += add[j + i];
+                if (add2) last[i] += add2[j + i];
+                out[j + i] = last[i];
+            }
+        }
+    }
+}

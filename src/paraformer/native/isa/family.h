@@ -113,6 +113,7 @@ static inline float gelu(float x) {
     return MULTIPLY_ADD(size, half < 0.5f ? half : 0.5f, 0.5f * x);
 }
 
+#ifndef OWN_STORE
 /* Finish and store the sums of a row and the columns from `column` on: floats, or whole numbers where there is a scale. */
 static void store(const Acts *acts, const Linear *linear, const Target *target, int row, int column, const uint32_t *sums) {
     const int count = least(PANEL, linear->n - column);
@@ -139,6 +140,7 @@ static void store(const Acts *acts, const Linear *linear, const Target *target, 
     else
         memcpy(out, y, (size_t)count * 4);
 }
+#endif
 
 /* `rows` rows from `row` on and one slice of a panel, w. ahead: weights that will be wanted soon. */
 static void multiply_block(const Acts *acts, const Linear *linear, const Target *target, int row, int rows, int column,
@@ -153,6 +155,12 @@ static void multiply_block(const Acts *acts, const Linear *linear, const Target 
 }
 
 static void multiply(const Acts *acts, const Linear *linear, const Target *target) {
+#ifdef OWN_INT8
+    if (acts->format == INT8) {
+        multiply_int8(acts, linear, target);
+        return;
+    }
+#endif
     const int words = acts->words_per_row, each = linear->slice ? words_for(linear->format, linear->slice) : words;
     const int most = MOST_ROWS[acts->format], blocks = (acts->rows + most - 1) / most;
     for (int panel = 0; panel < panels_for(linear->n); panel++) {
