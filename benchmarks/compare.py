@@ -4,7 +4,7 @@
     python benchmarks/compare.py --shape embedded --rounds 5
     python benchmarks/compare.py --shape large --device cuda         on a GPU: ours, in bfloat16 too, and FunASR
     python benchmarks/compare.py --systems paraformer,funasr-onnx --cases whole,live --rounds 1 --out runs/try
-    PARAFORMER_ISA=avx2 python benchmarks/compare.py --shape large   ours on lesser kernels, into files of their own
+    PARAFORMER_ISA=avx2 python benchmarks/compare.py --shape large   all as where there is AVX2 alone, into own files
 
 The first run installs the peers (scripts/peers) and makes the models (runs/, some 9 GB for the large shape). Every
 system and case is measured in a process of its own on one core; rounds interleave the systems, so that a ratio compares
@@ -19,13 +19,13 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from comparison import machine, models, report, results
+from comparison import hidden, machine, models, report, results
 from comparison.systems import DEFAULT, LOOK_BACK, ONCE, SYSTEMS, Outcome, System, run
 from comparison.worker import CASES, Job
 
@@ -41,12 +41,14 @@ PEERS = ("funasr", "funasr-onnx", "sherpa-onnx", "onnxruntime", "torch")
 class Comparison:
     """The rounds of one comparison and what they gave."""
 
-    def __init__(self, options: argparse.Namespace, python: Path) -> None:
-        """python: of the peers."""
+    def __init__(self, options: argparse.Namespace, python: Path, hidden: Mapping[str, str]) -> None:
+        """python: of the peers; hidden: variables for them."""
         self.options = options
         self.python = python
+        self.hidden = hidden
         self.folder = options.runs / options.shape
         self.ours = models.directory(options.shape, self.folder)
+        self.log = self.folder / "complaints.log"
         self.rows: list[dict[str, Any]] = []
 
     def measure(self) -> None:
@@ -88,7 +90,7 @@ class Comparison:
     def _run(self, job: Job, ours: bool) -> Outcome:
         """One measurement, once the machine is idle or patience is at its end."""
         machine.wait_until_idle(self.options.patience_s)
-        outcome = run(job, Path(sys.executable) if ours else self.python, self.folder / "complaints.log")
+        outcome = run(job, Path(sys.executable) if ours else self.python, self.log, self.hidden)
         if job.case == "start" and outcome.error is None:
             return replace(outcome, figures={"start_s": outcome.wall_s})
         return outcome
@@ -175,11 +177,14 @@ def main() -> None:
     """The command."""
     options = _options()
     python = installed_peers(options.systems)
-    comparison = Comparison(options, python)
+    peers = any(not SYSTEMS[name].ours for name in options.systems)
+    lesser = os.environ.get(SWITCH) == hidden.KERNELS and peers
+    comparison = Comparison(
+        options, python, hidden.environment(python, options.runs / hidden.KERNELS) if lesser else {}
+    )
     if options.shape == "embedded" and not models.known_to_funasr(comparison.ours):
         print("FunASR does not know a model like the embedded one: left out", flush=True)
         options.systems = [name for name in options.systems if SYSTEMS[name].runtime != "funasr"]
-    peers = any(not SYSTEMS[name].ours for name in options.systems)
     models.prepare(options.shape, comparison.folder, python if peers else None)
     models.write_audio(comparison.folder / "audio", max(*options.seconds, options.live_s), options.files_s)
     comparison.measure()

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +16,7 @@ import onnx
 import pytest
 import tiny
 import torch
-from comparison import machine, models, plots, report, results, roofline, streams, systems, worker
+from comparison import hidden, machine, models, plots, report, results, roofline, streams, systems, worker
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -304,3 +308,40 @@ def test_what_a_card_would_run_runs_on_a_numbered_cpu(precision: str) -> None:
     assert engine.recognizer.engine == f"torch {precision}"
     streams_ = [engine.open() for _ in range(2)]
     assert engine.step(streams_, [np.zeros(worker.PACKET, np.float32)] * 2) == ["", ""]
+
+
+# -- hidden -----------------------------------------------------------------------------------------------------------
+
+ASKS = """
+#include <cpuid.h>
+unsigned integers(void) {
+    unsigned a, b, c, d;
+    __cpuid_count(7, 0, a, b, c, d);
+    return b;
+}
+"""
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64"
+    or sys.platform != "linux"
+    or not all(map(shutil.which, ("cc", "objdump", "readelf"))),
+    reason="needs x86-64, Linux, a compiler and binutils",
+)
+def test_a_hidden_unit_is_not_seen_and_another_is(tmp_path: Path) -> None:
+    """By a library that asks the processor itself."""
+    (tmp_path / "asks.c").write_text(ASKS)
+    library = tmp_path / "asks.so"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", tmp_path / "asks.c", "-o", library], check=True)
+    seen = ctypes.CDLL(str(library)).integers()
+    changed = shutil.copy(library, tmp_path / "changed.so")
+    assert hidden.hide(changed) == 1
+    variables = hidden.answering(tmp_path)
+    code = f"import ctypes; print(ctypes.CDLL({str(changed)!r}).integers())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    avx2, avx512f, avx512bw = 1 << 5, 1 << 16, 1 << 30
+    assert int(done.stdout) & (avx512f | avx512bw) == 0
+    assert int(done.stdout) & avx2 == seen & avx2
+    assert hidden.hide(changed) == 0

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,17 @@ class Outcome:
     error: str | None = None
 
 
-def run(job: Job, python: Path, log: Path) -> Outcome:
-    """Measure in a process of its own, on as many cores as it has threads. What it complains about goes to the log."""
+def run(job: Job, python: Path, log: Path, hidden: Mapping[str, str] | None = None) -> Outcome:
+    """Measure in a process of its own, on as many cores as it has threads. What it complains about goes to the log.
+
+    hidden: variables for a peer's process, see `hidden.environment`.
+    """
     ours = job.runtime == "paraformer"
-    inherited = os.environ.get("PYTHONPATH") if ours else None
+    changed = {} if ours else dict(hidden or {})
+    inherited = os.environ.get("PYTHONPATH") if ours else changed.get("PYTHONPATH")
     paths = [str(BENCHMARKS), *([inherited] if inherited else [])]
     threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    environment = os.environ | threads | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment = os.environ | threads | changed | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [str(python), "-m", "comparison.worker", json.dumps(asdict(job))]
     before, start = machine.Load.now(), time.perf_counter()
     with log.open("ab") as complaints:
