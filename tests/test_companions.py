@@ -16,7 +16,7 @@ from punctuation_goldens import tokens
 from test_segment_fsmn import GOLDEN, VAD, detector, samples
 from test_speakers import arrays
 
-from paraformer import checkpoint, companions, load_aligner, load_punctuation, native
+from paraformer import checkpoint, companions, load_aligner, load_punctuation
 from paraformer.backends.companions import kind_in, on_torch, opened_companion
 from paraformer.checkpoint import funasr_companions, torch_file
 from paraformer.cli import main
@@ -119,9 +119,7 @@ def use(name: str, directory: Path, device: str | None = None) -> Any:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_in_torch_and_without(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By NumPy, which has torch's numbers; the engine's are held to these in test_backends_stacks.py."""
-    monkeypatch.setenv(native.SWITCH, "none")
+def test_in_torch_and_without(name: str, tmp_path: Path) -> None:
     source = companion_dir(tmp_path / "theirs", name)
     checkpoint.convert(source, tmp_path / "ours")
     found = [use(name, tmp_path / form, device) for form in ("theirs", "ours") for device in (None, "cpu")]

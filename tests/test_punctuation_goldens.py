@@ -8,21 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from punctuation_goldens import GOLDEN, cases, tensors, write
-from punctuation_goldens import model as loaded
+from punctuation_goldens import GOLDEN, cases, model, tensors, write
 
+from paraformer import load_punctuation
 from paraformer.checkpoint.funasr_punctuation import _theirs, read_config
 from paraformer.compat.punctuation import by_character, punctuate, punctuate_live, sentence_records
 from paraformer.model.punctuation import PunctuationModel
 from paraformer.punctuation import Punctuation, PunctuationConfig
+from paraformer.punctuation.directory import save_bundle
 from paraformer.punctuation.network import shapes
 
 MARKS = ("<unk>", "_", "，", "。", "？", "、")
-
-
-def model(name: str, directory: Path, **changed: Any) -> Punctuation:
-    """One that computes by NumPy alone, which gives the reference's own numbers."""
-    return Punctuation(loaded(name, directory, **changed).bundle)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +52,12 @@ def test_scores_of_both_forms(offline: Punctuation):
     assert np.abs(scores.numpy() - golden["logits"]).max() < 1e-5
 
 
-def test_scores_of_the_form_that_is_fast_here(tmp_path: Path):
+def test_scores_without_the_engine_and_in_8_bits(offline: Punctuation, tmp_path: Path):
     golden = np.load(GOLDEN / "punc_logits.npz")
-    expected = golden["logits"][0]
-    assert np.abs(loaded("punc", tmp_path)._network.scores(golden["ids"]) - expected).max() < 0.02 * expected.std()
+    ids, expected = golden["ids"], golden["logits"][0]
+    assert np.abs(Punctuation(offline.bundle)._network.scores(ids) - expected).max() < 1e-5
+    save_bundle(offline.bundle, tmp_path, stored="int8")
+    assert 0 < np.abs(load_punctuation(tmp_path)._network.scores(ids) - expected).max() < 0.1 * expected.std()
 
 
 @pytest.mark.parametrize("heard", [0, 1, 2, 7, 25])

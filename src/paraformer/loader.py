@@ -147,8 +147,13 @@ def load_punctuation(
     with opened.naming(ModelError):
         bundle = PunctuationBundle.of(opened)
         if device is None:
-            return Punctuation(bundle, Network(bundle.weights, bundle.config, stacks("int8")))
+            return Punctuation(bundle, Network(bundle.weights, bundle.config, stacks(_computed_in(bundle.weights))))
         return Punctuation(bundle, on_torch(PUNCTUATION, bundle.config, bundle.weights, device))
+
+
+def _computed_in(weights: object) -> Precision:
+    """Int8 for what is kept in 8 bits; what others publish in float32 keeps its scores."""
+    return "int8" if isinstance(weights, Stored) and weights.storage == "int8" else "float32"
 
 
 def is_punctuation(directory: Path) -> bool:

@@ -112,7 +112,11 @@ def in_8_bits(found: Mapping[str, Place]) -> list[str]:
 
 def storage(path: Path) -> Storage:
     """How a file keeps its weights. Raises as `places`."""
-    kinds = {place.kind for place in places(path).values()}
+    return _storage(places(path))
+
+
+def _storage(found: Mapping[str, Place]) -> Storage:
+    kinds = {place.kind for place in found.values()}
     return "int8" if "I8" in kinds else "float16" if kinds == {"F16"} else "float32"
 
 
@@ -141,6 +145,11 @@ class Stored(Mapping[str, np.ndarray]):
         whole, scale = pair
         product: np.ndarray = whole * scale
         return product
+
+    @property
+    def storage(self) -> Storage:
+        """How the weights are kept."""
+        return _storage(self._places)
 
     def in_8_bits(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """The whole numbers and scales of a matrix, as `quantised` makes them; None where it is not kept so."""
