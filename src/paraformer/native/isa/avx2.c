@@ -99,7 +99,10 @@ static inline __m128i moved_word(const uint32_t *row, int word, int numbers, int
     return _mm_and_si128(_mm_sub_epi16(_mm_cvtepi8_epi16(x), _mm_set1_epi16((int16_t)moved)), there);
 }
 
-static void begin_close(Close *rows, int words) { rows->first[0] = rows->rows = 0, rows->per_row = words; }
+static void begin_close(Close *rows, int words) {
+    rows->first[0] = rows->moved[0] = rows->rows = 0;
+    rows->per_row = words;
+}
 
 /* Take in one more row of `numbers` numbers. sum: of them. Returns whether there was room. */
 static int bring_close(Close *to, const uint32_t *row, int numbers, int moves, int sum) {
@@ -189,7 +192,7 @@ static void sum_weights(const Linear *linear, int column, int numbers, uint32_t 
 static void multiply_slice(const Acts *acts, const Linear *linear, const Target *target, int from, int words,
                            int numbers) {
     Close rows;
-    uint32_t sums[MOST_CLOSE * PANEL], whole[PANEL];
+    uint32_t sums[MOST_CLOSE * PANEL], whole[PANEL] = {0};
     const int deep = words > DEPTH, moves = linear->sum != NULL && !deep;
     const size_t stride = (size_t)acts->words_per_row;
     for (int row = 0, count; row < acts->rows; row += count) {
@@ -202,11 +205,11 @@ static void multiply_slice(const Acts *acts, const Linear *linear, const Target 
             const uint32_t *next = column + PANEL < linear->n ? w + stride * PANEL : w;
             const int columns = least(PANEL, linear->n - column);
             if (moves) sum_weights(linear, column, numbers, whole);
-            for (int i = 0; i < count; i++)
-                for (int j = 0; j < PANEL; j++) {
-                    const uint32_t moved = moves ? (uint32_t)rows.moved[i] * whole[j] : 0;
-                    sums[i * PANEL + j] = (uint32_t)acts->begin[row + i] + moved;
-                }
+            for (int i = 0; i < count; i++) {
+                const Vector begin = _mm256_set1_epi32(acts->begin[row + i]), moved = _mm256_set1_epi32(rows.moved[i]);
+                for (int j = 0; j < PANEL; j += LANES)
+                    save(sums + i * PANEL + j, _mm256_add_epi32(begin, _mm256_mullo_epi32(moved, load(whole + j))));
+            }
             for (int at = 0; deep && at < words; at += DEPTH) { /* a row for itself, since not all of it stays at hand */
                 begin_close(&rows, least(DEPTH, words - at));
                 bring_close(&rows, x + at, least(4 * DEPTH, numbers - 4 * at), 0, 0);
