@@ -301,6 +301,16 @@ def test_products_of_rows_of_every_kind_are_the_same_to_the_last_bit(name: str, 
             np.testing.assert_array_equal(got, expected, err_msg=f"{rows} rows of {k}")
 
 
+@pytest.mark.parametrize("name", computing(native.INT8))
+def test_rows_that_hold_nan_are_multiplied_too(name: str) -> None:
+    """To what is of no use, but in finite time, and beside others as if those were alone."""
+    product = Product(noise(65, 63, seed=3), None, noise(400, 63), None, None, layout.UNCHANGED, asymmetric=True)
+    expected = product.by(name, "int8")
+    # The largest number stands before NaN where vectors would lose it.
+    product.x[::2, 1], product.x[::2, 33] = np.logspace(3, 12, 200), np.nan
+    np.testing.assert_array_equal(product.by(name, "int8")[1::2], expected[1::2])
+
+
 # -- attention --------------------------------------------------------------------------------------------------------
 
 

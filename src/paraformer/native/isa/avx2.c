@@ -108,7 +108,8 @@ static void begin_close(Close *rows, int words) {
 static int bring_close(Close *to, const uint32_t *row, int numbers, int moves, int sum) {
     const int words = to->per_row, all = numbers / (4 * LANES) * LANES;
     if (to->rows == MOST_CLOSE || (to->rows + 1) * words > CLOSE_WORDS) return 0;
-    int moved = moves ? sum / numbers : 0;
+    /* A byte, as every mean is but one of numbers with NaN: what is moved by more might not have room, taken apart. */
+    int moved = moves ? (int8_t)(sum / numbers) : 0;
     /* Behind an activation most numbers are the least one, -127, and the mean is too high. */
     if (moves && far_from(row, words, -PART) < far_from(row, words, moved)) moved = -PART;
     const Vector by = _mm256_set1_epi8((char)moved), most = _mm256_set1_epi8(PART), least = _mm256_set1_epi8(-PART);

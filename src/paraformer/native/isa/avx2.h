@@ -1,5 +1,6 @@
 /* Registers of 8 words, floats or halves of them: what AVX2 and AVX-VNNI have in common. */
 #include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 
 #include "../kernels.h"
@@ -41,17 +42,18 @@ static inline float of_all(__m256 x, int largest) {
     return each[0];
 }
 
-/* The largest and the smallest number of a row; four registers at once, since one alone would wait for itself. */
+/* The largest and the smallest number of a row; four registers at once, since one alone would wait for itself. NaN is passed
+ * over: of two operands the second is taken where either is NaN. */
 static void extremes(const float *x, int k, float *largest, float *smallest) {
     __m256 top[4], low[4];
-    for (int j = 0; j < 4; j++) top[j] = low[j] = _mm256_set1_ps(x[0]);
+    for (int j = 0; j < 4; j++) top[j] = _mm256_set1_ps(-INFINITY), low[j] = _mm256_set1_ps(INFINITY);
     int i = 0;
     for (; i + 4 * LANES <= k; i += 4 * LANES)
         for (int j = 0; j < 4; j++) {
             const __m256 some = _mm256_loadu_ps(x + i + j * LANES);
-            top[j] = _mm256_max_ps(top[j], some), low[j] = _mm256_min_ps(low[j], some);
+            top[j] = _mm256_max_ps(some, top[j]), low[j] = _mm256_min_ps(some, low[j]);
         }
-    for (; i < k; i++) top[0] = _mm256_max_ps(top[0], _mm256_set1_ps(x[i])), low[0] = _mm256_min_ps(low[0], _mm256_set1_ps(x[i]));
+    for (; i < k; i++) top[0] = _mm256_max_ps(_mm256_set1_ps(x[i]), top[0]), low[0] = _mm256_min_ps(_mm256_set1_ps(x[i]), low[0]);
     *largest = of_all(_mm256_max_ps(_mm256_max_ps(top[0], top[1]), _mm256_max_ps(top[2], top[3])), 1);
     *smallest = of_all(_mm256_min_ps(_mm256_min_ps(low[0], low[1]), _mm256_min_ps(low[2], low[3])), 0);
 }

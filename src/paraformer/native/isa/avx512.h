@@ -58,7 +58,8 @@ static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, i
     }
     for (int i = whole; i < k; i += LANES) {
         const __mmask16 mask = first(k - i);
-        const __m512i q = _mm512_maskz_mov_epi32(mask, bytes(_mm512_maskz_loadu_ps(mask, x + i), factor, middle));
+        const __m512i y = bytes(_mm512_maskz_loadu_ps(mask, x + i), factor, middle);
+        const __m512i q = _mm512_maskz_max_epi32(mask, y, _mm512_set1_epi32(-128)); /* also of NaN, as packs makes it */
         sum = _mm512_add_epi32(sum, q);
         _mm512_mask_cvtsepi32_storeu_epi8((int8_t *)words + i, mask, q);
     }

@@ -50,16 +50,16 @@ static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, i
     const float zero = asymmetric ? 0.5f * largest + 0.5f * smallest : 0.0f;
     const float above = largest - zero, below = zero - smallest, reach = above > below ? above : below;
     const float factor = reach > 0 ? 127.0f / reach : 0.0f;
-    int sum = 0;
+    uint32_t sum = 0; /* may overflow where there is NaN, which becomes the least whole number */
     words[words_for(INT8, k) - 1] = 0;
     for (int i = 0; i < k; i++) {
         const int q = nearest((x[i] - zero) * factor);
         to[i] = (int8_t)q;
-        sum += q;
+        sum += (uint32_t)q;
     }
     acts->scale[row] = reach / 127.0f;
     acts->zero[row] = zero;
-    acts->begin[row] = -128 * sum;
+    acts->begin[row] = (int32_t)(0u - 128u * sum);
 }
 
 static void acts_fill(Acts *acts, const float *x, size_t stride, int k, int asymmetric) {
@@ -253,10 +253,11 @@ static void pack_rows(int format, const Attended *rows, int width, const float *
 }
 
 /* Powers in a row's format, from its `from`-th on, and their sum; of INT8, that of the whole numbers that they become. */
-static void put_powers(int format, const float *powers, int count, uint32_t *words, int from, float *sum, int *whole) {
+static void put_powers(int format, const float *powers, int count, uint32_t *words, int from, float *sum,
+                       uint32_t *whole) {
     for (int i = 0; format == INT8 && i < count; i++) {
         const int q = nearest(MULTIPLY_ADD(powers[i], 254.0f, -127.0f));
-        *whole += q;
+        *whole += (uint32_t)q;
         ((int8_t *)words)[from + i] = (int8_t)q;
     }
     for (int i = 0; format != INT8 && i < count; i++) *sum += powers[i];
@@ -267,7 +268,7 @@ static void put_powers(int format, const float *powers, int count, uint32_t *wor
 static void softmax(Acts *weights, int row, const float *x, int count, float factor) {
     const float in_bits = factor * LOG2_E;
     float top, low, sum = 0, powers[PANEL];
-    int whole = 0;
+    uint32_t whole = 0;
     extremes(x, count, &top, &low);
     top *= in_bits;
     uint32_t *words = weights->words + (size_t)row * weights->words_per_row;
@@ -277,9 +278,9 @@ static void softmax(Acts *weights, int row, const float *x, int count, float fac
         for (int i = 0; i < some; i++) powers[i] = exponential(MULTIPLY_ADD(x[from + i], in_bits, -top));
         put_powers(weights->format, powers, some, words, from, &sum, &whole);
     }
-    weights->scale[row] = 1.0f / (weights->format == INT8 ? (float)(whole + 127 * count) : sum);
+    weights->scale[row] = 1.0f / (weights->format == INT8 ? (float)(int32_t)(whole + 127u * (uint32_t)count) : sum);
     weights->zero[row] = 127.0f * weights->scale[row];
-    weights->begin[row] = weights->format == INT8 ? -128 * whole : 0;
+    weights->begin[row] = weights->format == INT8 ? (int32_t)(0u - 128u * whole) : 0;
 }
 
 /* -- filters -------------------------------------------------------------------------------------------------------- */
