@@ -38,10 +38,11 @@ class Network:
 
         Raises CheckpointError unless there are exactly the tensors of the settings.
         """
-        check_names(shapes(config), {name: weights[name].shape for name in weights}, "the punctuation model")
+        arrays = {name: weights[name] for name in weights}  # once, since a large table may be in 8 bits
+        check_names(shapes(config), {name: array.shape for name, array in arrays.items()}, "the punctuation model")
         self.config = config
-        self._embed = weights["embed.weight"]
-        self._output = {name: np.asarray(weights[name], np.float32) for name in ("output.weight", "output.bias")}
+        self._embed = arrays["embed.weight"]
+        self._output = {name: np.asarray(arrays[name], np.float32) for name in ("output.weight", "output.bias")}
         make = stack if config.attention == "whole" else Blocks
         self._stack: Stack = make(weights, config.encoder, config.dim, "")
 
