@@ -46,7 +46,7 @@ static Linear pack_values(const Kernels *kernels, Attention *a, int width, const
     if (a->format == INT8) {
         kernels->ranges(values, width, a->middle, a->scale);
         for (int i = 0; i < width; i++) {
-            a->rate[i] = a->scale[i] > 0 ? 127.0f / a->scale[i] : 0.0f;
+            a->rate[i] = rate_for(a->scale[i]);
             a->scale[i] /= 127.0f;
         }
         linear.scale = a->scale, linear.sum = a->sum, linear.bias = a->middle;

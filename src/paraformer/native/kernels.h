@@ -10,6 +10,7 @@
 #ifndef PARAFORMER_KERNELS_H
 #define PARAFORMER_KERNELS_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -143,6 +144,12 @@ static inline int per_word(int format) { return format == INT8 ? 4 : format == B
 static inline int words_for(int format, int k) { return (k + per_word(format) - 1) / per_word(format); }
 static inline int panels_for(int n) { return (n + PANEL - 1) / PANEL; }
 static inline int slices_for(int slice, int k) { return slice ? (k + slice - 1) / slice : 1; }
+
+/* What takes numbers that are at most `reach` from zero to -127..127: 0, where they are too small for any. */
+static inline float rate_for(float reach) {
+    const float rate = 127.0f / reach;
+    return rate < INFINITY ? rate : 0.0f;
+}
 
 /* Slice s of rows, of a layer, and where its sums go: the first is added to what the target says, the others to that. */
 static inline Acts acts_slice(const Acts *acts, int s) {

@@ -44,8 +44,7 @@ static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, i
     const float largest = _mm512_reduce_max_ps(top), least = _mm512_reduce_min_ps(low);
     const float zero = asymmetric ? 0.5f * largest + 0.5f * least : 0.0f, above = largest - zero, below = zero - least;
     const float reach = above > below ? above : below;
-    const float rate = reach > 0 ? 127.0f / reach : 0.0f;
-    const __m512 factor = _mm512_set1_ps(rate), middle = _mm512_set1_ps(zero);
+    const __m512 factor = _mm512_set1_ps(rate_for(reach)), middle = _mm512_set1_ps(zero);
     const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i sum = _mm512_setzero_si512();
     words[words_for(INT8, k) - 1] = 0;

@@ -49,7 +49,7 @@ static void convert_int8(Acts *acts, uint32_t *words, int row, const float *x, i
     extremes(x, k, &largest, &smallest);
     const float zero = asymmetric ? 0.5f * largest + 0.5f * smallest : 0.0f;
     const float above = largest - zero, below = zero - smallest, reach = above > below ? above : below;
-    const float factor = reach > 0 ? 127.0f / reach : 0.0f;
+    const float factor = rate_for(reach);
     uint32_t sum = 0; /* may overflow where there is NaN, which becomes the least whole number */
     words[words_for(INT8, k) - 1] = 0;
     for (int i = 0; i < k; i++) {
