@@ -193,6 +193,6 @@ def test_the_packages_own_model_is_small_and_marks_sentences():
     from paraformer.loader import EMBEDDED_PUNCTUATION, load_punctuation, locate
 
     own = load_punctuation()
-    assert own.punctuate("今天天气很好我们去公园玩吧你觉得怎么样") == "今天天气很好。我们去公园玩吧。你觉得怎么样？"
+    assert own.punctuate("今天天气很好我们去公园玩吧你觉得怎么样") == "今天天气很好，我们去公园玩吧。你觉得怎么样？"
     directory = locate(None).parent / EMBEDDED_PUNCTUATION
     assert sum(path.stat().st_size for path in directory.iterdir()) < 6e6
