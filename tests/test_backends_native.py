@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -37,7 +41,7 @@ from paraformer.config import (
 )
 from paraformer.errors import CheckpointError, ConfigError, ModelError, UnsupportedModel
 from paraformer.model.paraformer import Paraformer
-from paraformer.native import families
+from paraformer.native import SWITCH, families
 from paraformer.weights import Stored
 
 REDUCED = [name for name in ("bfloat16", "int8") if native.available(name)]
@@ -273,6 +277,35 @@ def test_callers_that_come_together_do_not_wait_for_each_other_for_ever() -> Non
             callers.map(lambda one: divided("float32", 3).whole([one])[0], rows), expected, strict=True
         ):
             assert_same(one, two)
+
+
+SMALL_STACKS = """
+import ctypes
+from pathlib import Path
+import numpy as np
+import paraformer
+from paraformer.backends import native
+from paraformer.backends.graphs import GraphBackend
+from paraformer.bundle import Bundle
+from paraformer.weights import Stored
+
+attributes, system = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+assert not system.pthread_attr_init(attributes)
+assert not system.pthread_attr_setstacksize(attributes, ctypes.c_size_t(1 << 16))
+assert not system.pthread_setattr_default_np(attributes)
+model = Path(paraformer.__file__).parent / "models" / "zh-small"
+config = Bundle.open(model).config
+engine = native.NativeEngine(Stored(model / "model.safetensors", mapped=False), config, "int8", 2)
+GraphBackend(engine, config).whole([np.ones((20, config.frontend.input_dim), np.float32)])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="where stacks are small is told glibc alone")
+@pytest.mark.parametrize("family", families())
+def test_helpers_have_stacks_of_their_own_size(family: str) -> None:
+    """Where a system's threads have less than kernels need."""
+    environment = os.environ | {SWITCH: family}
+    subprocess.run([sys.executable, "-c", SMALL_STACKS], env=environment, check=True)
 
 
 @given(st.integers(1, 99), st.integers(0, 300), st.sampled_from([16, 64, 512]))

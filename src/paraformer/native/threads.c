@@ -9,6 +9,9 @@
  * machine. Where others want the processor every further look is taken from them, and from the thread that is waited for. */
 enum { PATIENCE = 1000 };
 
+/* Bytes of a helper's stack: what macOS gives, where musl gives a quarter. A kernel keeps up to 110 KB there. */
+enum { STACK = 1 << 19 };
+
 static inline void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -36,10 +39,10 @@ static int borrow(int32_t *lent_to) {
     return 0;
 }
 
-static int start_helper(Team *team, int part) {
+static int start_helper(Team *team, int part, const pthread_attr_t *attributes) {
     Helper *helper = team->helpers + part;
     helper->team = team, helper->part = part;
-    return !pthread_create(&helper->thread, NULL, help, helper);
+    return !pthread_create(&helper->thread, attributes, help, helper);
 }
 
 void team_start(Team *team, int parts, int32_t *lent_to) {
@@ -50,15 +53,19 @@ void team_start(Team *team, int parts, int32_t *lent_to) {
     team->lent_to = lent_to;
     pthread_mutex_init(&team->mutex, NULL);
     pthread_cond_init(&team->changed, NULL);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
 #ifndef _WIN32
     sigset_t every, before; /* signals are for the threads of the program, not for helpers that it does not know of */
     sigfillset(&every);
     pthread_sigmask(SIG_SETMASK, &every, &before);
 #endif
-    while (team->parts < parts && team->parts < MOST_PARTS && start_helper(team, team->parts)) team->parts++;
+    while (team->parts < parts && team->parts < MOST_PARTS && start_helper(team, team->parts, &attributes)) team->parts++;
 #ifndef _WIN32
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 #endif
+    pthread_attr_destroy(&attributes);
 }
 
 void team_finish(Team *team, void (*work)(void *data, int part), void *data) {
