@@ -1,7 +1,7 @@
-"""A Mandarin model on whisper-base's encoder: 36 million parameters, whole and live. It is in the making.
+"""A Mandarin model on whisper-base's encoder: 36 million parameters, whole and live.
 
-What each ingredient has brought so far stands in docs/embedded-model.md. Stages, WHISPER being a directory with
-whisper-base and `speech` the prepared archives that the recipe names:
+What each ingredient brought, and what each stage takes, stands in docs/embedded-model.md. Stages, WHISPER being a
+directory with whisper-base and `speech` the prepared archives that the recipe names:
 
     python -m recipes.reading WHISPER runs/reading texts/*.txt
     paraformer train recipes.whisper_zh:head --data speech --out runs/head
@@ -10,13 +10,17 @@ whisper-base and `speech` the prepared archives that the recipe names:
     paraformer train recipes.whisper_zh:again --data speech --out runs/again
     python -m recipes.whisper_zh mean runs/back runs/again/bundle runs/mean --share 0.4
     python -m recipes.quiet runs/mean runs/quiet --data speech
-    paraformer lm runs/quiet texts/*.txt --dev like-what-will-be-said.txt
-    paraformer calibrate runs/quiet --data like-what-will-be-said.jsonl
+    python -m recipes.live runs/quiet runs/live --data speech
+    python -m recipes.whisper_zh mean runs/quiet runs/live runs/nearer --share 0.4
+    python -m recipes.quiet runs/nearer runs/zh --data speech
+    paraformer lm runs/zh texts/*.txt --dev like-what-will-be-said.txt
+    paraformer calibrate runs/zh --data like-what-will-be-said.jsonl
 
 `reading` teaches the text part from text alone, `head` what hears, on a frozen encoder, `everything` the whole; `back`
 goes a part of the way from the first to the second, which on real speech is better than either, and `again` fits all
 but the lower encoder to that, live more often than whole. `mean` lies between the last two, and in `recipes.quiet`
-the predictor learns that noises are no words.
+the predictor learns that noises are no words. `recipes.live` teaches a copy of the model to hear live, and in noise,
+what the model hears whole.
 """
 
 from __future__ import annotations
