@@ -21,18 +21,21 @@ SOURCE = Path(__file__).parent / "hidden.c"
 
 
 def environment(python: Path, folder: Path) -> dict[str, str]:
-    """Variables for a peer's process. python: of the peers; folder: where the changed copies lie, made if missing."""
-    site = folder / "site-packages"
-    if not site.exists():
+    """Variables for a peer's process. python: of the peers; folder: for copies of what is installed there."""
+    site, recipe = folder / "site-packages", folder / "recipe"
+    installed = python.parent.parent / "recipe"  # what scripts/peers leaves
+    if not (recipe.exists() and recipe.read_bytes() == installed.read_bytes()):
+        shutil.rmtree(site, ignore_errors=True)
         shutil.rmtree(making := folder / "making", ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         code = "import sysconfig; print(sysconfig.get_path('purelib'))"
         found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-        shutil.copytree(found, making, copy_function=os.link, symlinks=True)
+        shutil.copytree(found, making, symlinks=True)
         for library in making.rglob("*.so*"):
             if library.is_file() and not library.is_symlink():
                 hide(library)
         making.rename(site)
+        shutil.copy(installed, recipe)
     return answering(folder) | {"PYTHONPATH": str(site.resolve())}
 
 
@@ -57,7 +60,6 @@ def hide(library: Path) -> int:
         content[at : at + 2] = REPLACED
         places += 1
     if places:
-        library.unlink()  # a link to the one that stays as it is
         library.write_bytes(content)
     return places
 
