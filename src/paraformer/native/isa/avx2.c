@@ -31,7 +31,8 @@ enum {
     CLOSE_WORDS = 1 << 14,  /* all their words */
     LEFT_WORDS = 1 << 12,   /* and what is left over of them */
     DEPTH = LEFT_WORDS / 4, /* words of a row at a time: of each at most three are left over */
-    AT_ONCE = 64
+    AT_ONCE = 64,
+    MOST_SUMMED = 1 << 15   /* weights of which a sum can be told by `nearest` */
 };
 
 /* Rows as they are multiplied, and the words that are left over of each: at[] says which word it belongs to. */
@@ -99,19 +100,20 @@ static inline __m128i moved_word(const uint32_t *row, int word, int numbers, int
     return _mm_and_si128(_mm_sub_epi16(_mm_cvtepi8_epi16(x), _mm_set1_epi16((int16_t)moved)), there);
 }
 
-static void begin_close(Close *rows, int words) {
-    rows->first[0] = rows->moved[0] = rows->rows = 0;
-    rows->per_row = words;
+static void begin_close(Close *rows, int words) { rows->first[0] = rows->rows = 0, rows->per_row = words; }
+
+/* What most of a row's numbers are close to. sum: of them. */
+static int centre(const uint32_t *row, int words, int numbers, int sum) {
+    /* A byte, as every mean is but one of numbers with NaN: what is moved by more might not have room, taken apart. */
+    const int mean = (int8_t)(sum / numbers);
+    /* Behind an activation most numbers are the least one, -127, and the mean is too high. */
+    return far_from(row, words, -PART) < far_from(row, words, mean) ? -PART : mean;
 }
 
-/* Take in one more row of `numbers` numbers. sum: of them. Returns whether there was room. */
-static int bring_close(Close *to, const uint32_t *row, int numbers, int moves, int sum) {
+/* Take in one more row of `numbers` numbers. Returns whether there was room. */
+static int bring_close(Close *to, const uint32_t *row, int numbers, int moved) {
     const int words = to->per_row, all = numbers / (4 * LANES) * LANES;
     if (to->rows == MOST_CLOSE || (to->rows + 1) * words > CLOSE_WORDS) return 0;
-    /* A byte, as every mean is but one of numbers with NaN: what is moved by more might not have room, taken apart. */
-    int moved = moves ? (int8_t)(sum / numbers) : 0;
-    /* Behind an activation most numbers are the least one, -127, and the mean is too high. */
-    if (moves && far_from(row, words, -PART) < far_from(row, words, moved)) moved = -PART;
     const Vector by = _mm256_set1_epi8((char)moved), most = _mm256_set1_epi8(PART), least = _mm256_set1_epi8(-PART);
     uint32_t *out = to->words + to->rows * words, left[AT_ONCE];
     to->first[to->rows + 1] = to->first[to->rows];
@@ -194,13 +196,18 @@ static void multiply_slice(const Acts *acts, const Linear *linear, const Target 
                            int numbers) {
     Close rows;
     uint32_t sums[MOST_CLOSE * PANEL], whole[PANEL] = {0};
-    const int deep = words > DEPTH, moves = linear->sum != NULL && !deep;
+    const int deep = words > DEPTH, moves = linear->sum != NULL && numbers < MOST_SUMMED;
     const size_t stride = (size_t)acts->words_per_row;
     for (int row = 0, count; row < acts->rows; row += count) {
         const uint32_t *x = acts->words + row * stride + from;
         begin_close(&rows, words);
-        for (count = deep; !deep && row + count < acts->rows; count++)
-            if (!bring_close(&rows, x + count * stride, numbers, moves, acts->begin[row + count] / -128)) break;
+        /* A deep row is for itself, since not all of it stays at hand. */
+        for (count = 0; row + count < acts->rows && !(deep && count); count++) {
+            const uint32_t *own = x + count * stride;
+            const int moved = moves ? centre(own, words, numbers, acts->begin[row + count] / -128) : 0;
+            if (deep) rows.moved[0] = moved;
+            else if (!bring_close(&rows, own, numbers, moved)) break;
+        }
         for (int column = 0; column < linear->n; column += PANEL) {
             const uint32_t *w = linear->words + column * stride + (size_t)from * PANEL;
             const uint32_t *next = column + PANEL < linear->n ? w + stride * PANEL : w;
@@ -211,9 +218,10 @@ static void multiply_slice(const Acts *acts, const Linear *linear, const Target 
                 for (int j = 0; j < PANEL; j += LANES)
                     save(sums + i * PANEL + j, _mm256_add_epi32(begin, _mm256_mullo_epi32(moved, load(whole + j))));
             }
-            for (int at = 0; deep && at < words; at += DEPTH) { /* a row for itself, since not all of it stays at hand */
+            for (int at = 0; deep && at < words; at += DEPTH) {
+                const int moved = rows.moved[0];
                 begin_close(&rows, least(DEPTH, words - at));
-                bring_close(&rows, x + at, least(4 * DEPTH, numbers - 4 * at), 0, 0);
+                bring_close(&rows, x + at, least(4 * DEPTH, numbers - 4 * at), moved);
                 add_close(&rows, w + (size_t)at * PANEL, w + (size_t)at * PANEL, columns, sums);
                 add_left(&rows, 0, w + (size_t)at * PANEL, sums);
             }
