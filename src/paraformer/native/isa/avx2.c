@@ -7,16 +7,18 @@
 #define NEEDS {HAS_AVX2, HAS_AVX2, HAS_AVX2}
 #define FAST {1, 0, 1}
 
-#define OWN_INT8
-static const int PARTS[FORMATS] = {1, 2, 0};
+#define MOST_INT8 5
+#define DOT_INT8(i, j) s##i##j = dot(v##j, x, s##i##j);
 
-static inline void widen(int format, const uint32_t *words, int count, uint32_t *to) {
-    if (format == BF16) widen_bf16(words, count, to);
+/* Right where pairs of x's numbers are close to zero. */
+static inline Vector dot(Vector w, Vector x, Vector sum) {
+    const Vector pairs = _mm256_maddubs_epi16(w, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 #include "product.h"
 
-enum { HELD_INT8 = 5 };
+#define OWN_INT8
 static void multiply_int8(const Acts *acts, const Linear *linear, const Target *target);
 
 #include "family.h"
@@ -140,46 +142,27 @@ static int bring_close(Close *to, const uint32_t *row, int numbers, int moved) {
 
 /* -- products ------------------------------------------------------------------------------------------------------- */
 
-#define TAKE_PAIRS(_, j) const Vector v##j = load(b + j * LANES);
-#define DOT_PAIRS(i, j) s##i##j = _mm256_add_epi32(s##i##j, _mm256_madd_epi16(_mm256_maddubs_epi16(v##j, x), ones));
-#define ADD_PAIRS(i) {WORDS_1(i) EACH_REGISTER(DOT_PAIRS, i)}
-#define DEFINE_PAIRS(ROWS)                                                                               \
-    static void pairs_##ROWS(const uint32_t *a, size_t stride, const uint32_t *b, int words,             \
-                             const uint32_t *ahead, uint32_t *sums) {                                    \
-        const Vector ones = _mm256_set1_epi16(1);                                                        \
-        EACH_##ROWS(NAME_ROW) for (int w = 0; w < words; w++, b += PANEL, ahead += PANEL) {              \
-            EACH_REGISTER(TAKE_PAIRS, 0)                                                                 \
-            __builtin_prefetch(ahead, 0, 2);                                                             \
-            EACH_##ROWS(ADD_PAIRS)                                                                       \
-        }                                                                                                \
-        EACH_##ROWS(SAVE_ROW)                                                                            \
-    }
-DEFINE_PAIRS(1) DEFINE_PAIRS(2) DEFINE_PAIRS(3) DEFINE_PAIRS(4) DEFINE_PAIRS(5)
-static const AddProducts PAIRS_OF[HELD_INT8] = {pairs_1, pairs_2, pairs_3, pairs_4, pairs_5};
-
 /* What is left over of a row, with all columns of a panel. */
 static void add_left(const Close *rows, int row, const uint32_t *w, uint32_t *sums) {
     const int from = rows->first[row], to = rows->first[row + 1];
     if (from == to) return;
-    const Vector ones = _mm256_set1_epi16(1);
     Vector s[PANEL / LANES];
     for (int j = 0; j < PANEL / LANES; j++) s[j] = load(sums + j * LANES);
     for (int i = from; i < to; i++) {
         const Vector x = broadcast(rows->left + i);
         const uint32_t *b = w + (size_t)rows->at[i] * PANEL;
-        for (int j = 0; j < PANEL / LANES; j++)
-            s[j] = _mm256_add_epi32(s[j], _mm256_madd_epi16(_mm256_maddubs_epi16(load(b + j * LANES), x), ones));
+        for (int j = 0; j < PANEL / LANES; j++) s[j] = dot(load(b + j * LANES), x, s[j]);
     }
     for (int j = 0; j < PANEL / LANES; j++) save(sums + j * LANES, s[j]);
 }
 
 static void add_close(const Close *rows, const uint32_t *w, const uint32_t *ahead, int columns, uint32_t *sums) {
-    const int blocks = (rows->rows + HELD_INT8 - 1) / HELD_INT8;
+    const int blocks = (rows->rows + MOST_INT8 - 1) / MOST_INT8;
     for (int strip = 0; strip < columns; strip += STRIP)
         for (int i = 0, row = 0, block; i < blocks; i++, row += block) {
             block = (rows->rows - row + blocks - i - 1) / (blocks - i);
-            PAIRS_OF[block - 1](rows->words + row * rows->per_row, (size_t)rows->per_row, w + strip, rows->per_row,
-                                (i ? w : ahead) + strip, sums + row * PANEL + strip);
+            PRODUCTS[INT8][block - 1](rows->words + row * rows->per_row, (size_t)rows->per_row, w + strip, rows->per_row,
+                                      (i ? w : ahead) + strip, sums + row * PANEL + strip);
         }
 }
 

@@ -30,9 +30,13 @@ static inline Vector fused(Vector x, Vector y, Vector sum) {
 #define WORDS_BF16(i) WORDS_2(i)
 #define DOT_BF16(i, j) s##i##j = fused(y, u##j, fused(x, v##j, s##i##j));
 
-static inline void widen_bf16(const uint32_t *words, int count, uint32_t *to) {
-    for (int k = 0; k < count; k++) to[2 * k] = words[k] << 16, to[2 * k + 1] = words[k] & (uint32_t)UPPER;
+static const int PARTS[FORMATS] = {1, 2, 1};
+static inline void widen(int format, const uint32_t *words, int count, uint32_t *to) {
+    for (int k = 0; format == BF16 && k < count; k++) to[2 * k] = words[k] << 16, to[2 * k + 1] = words[k] & (uint32_t)UPPER;
 }
+
+#define TAKE_INT8(_, j) const Vector v##j = load(b + j * LANES);
+#define WORDS_INT8(i) WORDS_1(i)
 
 #define OWN_EXTREMES
 static inline float of_all(__m256 x, int largest) {

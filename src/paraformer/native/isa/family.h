@@ -1,6 +1,7 @@
 /* The kernels of a family of processors, in C that is compiled for each of them with its own instructions. Only the sums
  * of products, where the time goes, are a family's own: its file defines add_products, for at most MOST_ROWS of a
- * format and BLOCK_ROWS of any, says what the processor NEEDS and what is FAST, and includes this.
+ * format and BLOCK_ROWS of any, says what the processor NEEDS and what is FAST, and includes this. With OWN_INT8 it makes
+ * products of bytes by a multiply_int8 of its own.
  *
  * Each kernel says what is computed in the fewest words; order and roundings are those of avx512.c wherever that costs
  * nothing, and integers are the same everywhere. */

@@ -6,7 +6,6 @@
  *   TAKE_FORMAT(_, j): weights of register j, from b + j * LANES;
  *   WORDS_FORMAT(i): of row i, WORDS_1 or, where each is widened to two, WORDS_2;
  *   DOT_FORMAT(i, j): to s<i><j> the products of those weights with x, and with y where there are two;
- * OWN_INT8, where products of bytes are not made here at all, but by multiply_int8(...), for all rows of a layer;
  * LACKING, where there is one: that products of bytes want lacking(words, count) added, for each row;
  * PARTS, how many words a word of a row in each format becomes, and widen(format, ...), which makes two of one. */
 #include "each.h"
@@ -36,29 +35,24 @@ enum { STRIP = 16, WORDS_AT_ONCE = 512 };
         EACH_##ROWS(SAVE_ROW)                                                                            \
     }
 #define DEFINE_4(FORMAT) DEFINE_SUMS(FORMAT, 1) DEFINE_SUMS(FORMAT, 2) DEFINE_SUMS(FORMAT, 3) DEFINE_SUMS(FORMAT, 4)
-#define DEFINE_6(FORMAT) DEFINE_4(FORMAT) DEFINE_SUMS(FORMAT, 5) DEFINE_SUMS(FORMAT, 6)
+#define DEFINE_5(FORMAT) DEFINE_4(FORMAT) DEFINE_SUMS(FORMAT, 5)
+#define DEFINE_6(FORMAT) DEFINE_5(FORMAT) DEFINE_SUMS(FORMAT, 6)
 #define LIST_4(FORMAT) sums_##FORMAT##_1, sums_##FORMAT##_2, sums_##FORMAT##_3, sums_##FORMAT##_4
-#define LIST_6(FORMAT) LIST_4(FORMAT), sums_##FORMAT##_5, sums_##FORMAT##_6
+#define LIST_5(FORMAT) LIST_4(FORMAT), sums_##FORMAT##_5
+#define LIST_6(FORMAT) LIST_5(FORMAT), sums_##FORMAT##_6
 #define APPLY_(macro, most, FORMAT) macro##most(FORMAT)
 #define APPLY(macro, most, FORMAT) APPLY_(macro, most, FORMAT)
 
 APPLY(DEFINE_, MOST_F32, F32)
 APPLY(DEFINE_, MOST_BF16, BF16)
-#ifndef OWN_INT8
 APPLY(DEFINE_, MOST_INT8, INT8)
-#endif
 
 enum { BLOCK_ROWS = 6 };
+static const int MOST_ROWS[FORMATS] = {MOST_F32, MOST_BF16, MOST_INT8};
 
 typedef void (*AddProducts)(const uint32_t *, size_t, const uint32_t *, int, const uint32_t *, uint32_t *);
-#ifdef OWN_INT8
-static const int MOST_ROWS[FORMATS] = {MOST_F32, MOST_BF16, 0};
-static const AddProducts PRODUCTS[FORMATS][BLOCK_ROWS] = {{APPLY(LIST_, MOST_F32, F32)}, {APPLY(LIST_, MOST_BF16, BF16)}};
-#else
-static const int MOST_ROWS[FORMATS] = {MOST_F32, MOST_BF16, MOST_INT8};
 static const AddProducts PRODUCTS[FORMATS][BLOCK_ROWS] = {
     {APPLY(LIST_, MOST_F32, F32)}, {APPLY(LIST_, MOST_BF16, BF16)}, {APPLY(LIST_, MOST_INT8, INT8)}};
-#endif
 
 static void add_products(int format, int rows, const uint32_t *x, size_t stride, int words, const uint32_t *w,
                          int columns, const uint32_t *ahead, uint32_t *sums) {
