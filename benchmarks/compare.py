@@ -90,7 +90,7 @@ class Comparison:
     def _run(self, job: Job, ours: bool) -> Outcome:
         """One measurement, once the machine is idle or patience is at its end."""
         machine.wait_until_idle(self.options.patience_s)
-        outcome = run(job, Path(sys.executable) if ours else self.python, self.log, self.hidden)
+        outcome = run(job, Path(sys.executable) if ours else self.python, self.log, {} if ours else self.hidden)
         if job.case == "start" and outcome.error is None:
             return replace(outcome, figures={"start_s": outcome.wall_s})
         return outcome

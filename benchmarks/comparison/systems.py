@@ -70,17 +70,16 @@ class Outcome:
     error: str | None = None
 
 
-def run(job: Job, python: Path, log: Path, hidden: Mapping[str, str] | None = None) -> Outcome:
+def run(job: Job, python: Path, log: Path, variables: Mapping[str, str]) -> Outcome:
     """Measure in a process of its own, on as many cores as it has threads. What it complains about goes to the log.
 
-    hidden: variables for a peer's process, see `hidden.environment`.
+    variables: of the process, besides those of this one.
     """
     ours = job.runtime == "paraformer"
-    changed = {} if ours else dict(hidden or {})
-    inherited = os.environ.get("PYTHONPATH") if ours else changed.get("PYTHONPATH")
+    inherited = (os.environ if ours else variables).get("PYTHONPATH")
     paths = [str(BENCHMARKS), *([inherited] if inherited else [])]
     threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    environment = os.environ | threads | changed | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment = os.environ | threads | dict(variables) | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [str(python), "-m", "comparison.worker", json.dumps(asdict(job))]
     before, start = machine.Load.now(), time.perf_counter()
     with log.open("ab") as complaints:
